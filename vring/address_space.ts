@@ -1,0 +1,156 @@
+/**
+ * What a virtqueue reads and writes through: guest-physical memory, or an endpoint's translation.
+ *
+ * A ring and its buffers are addresses; an {@linkcode AddressSpace} turns an address into a place in
+ * host memory. For a virtio-iommu that space is {@linkcode GuestMemory}. For a device behind the
+ * IOMMU it is the endpoint's translation, and the same queue code runs on I/O virtual addresses.
+ *
+ * Addresses are bytes, as `number` below 2^53; lengths are bytes; `end` is never used for a last byte.
+ *
+ * @module
+ */
+
+/** Turns byte addresses into places in host memory. Implementations allocate nothing in `resolve`. */
+export interface AddressSpace {
+  /**
+   * Changes whenever a place that {@linkcode AddressSpace.resolve} gave earlier may no longer hold.
+   * Who keeps views (a queue keeps those of its ring) compares it before each use.
+   */
+  readonly generation: number;
+
+  /** The host memory around the place found last, as bytes. Not to be kept: see `generation`. */
+  readonly bytes: Uint8Array;
+  /** The same memory as {@linkcode AddressSpace.bytes}, for fields of more than one byte. */
+  readonly data: DataView;
+  /** Index in `bytes` and `data` of the address resolved last. */
+  readonly offset: number;
+
+  /**
+   * Finds where an address is.
+   *
+   * The answer may be shorter than `length` where the space is cut into pieces: go on behind it.
+   *
+   * @param address The first byte. Any number: what is no address is not accessible.
+   * @param length Bytes wanted, at least 1.
+   * @param write Whether the access writes.
+   * @returns How many bytes from `address` on lie together in host memory, at most `length`; 0 if the
+   * first is not accessible. The place is left in `bytes`, `data` and `offset`.
+   */
+  resolve(address: number, length: number, write: boolean): number;
+
+  /**
+   * Notes that bytes have been written, for the dirty log of a migration.
+   *
+   * Called after the write: a log entry that comes first may be read and cleared before the bytes
+   * change, and the change would be lost.
+   *
+   * @param address The first byte written, in this space.
+   * @param length Bytes written.
+   */
+  written(address: number, length: number): void;
+}
+
+/**
+ * Below this many bytes a loop beats `set(subarray(…))`, which makes a view object per call; it also
+ * keeps requests, all of which are shorter, free of allocation.
+ */
+const LOOP_BYTES = 256;
+
+/**
+ * Copies bytes between arrays, without allocation when there are few.
+ *
+ * @param source Where they come from.
+ * @param from Index of the first in `source`.
+ * @param target Where they go.
+ * @param to Index of the first in `target`.
+ * @param length How many.
+ */
+export function copyBytes(
+  source: Uint8Array,
+  from: number,
+  target: Uint8Array,
+  to: number,
+  length: number,
+): void {
+  if (length < LOOP_BYTES) {
+    for (let i = 0; i < length; i++) target[to + i] = source[from + i];
+  } else {
+    target.set(source.subarray(from, from + length), to);
+  }
+}
+
+/**
+ * Copies bytes out of an address space, across as many pieces as it takes.
+ *
+ * @param space The space.
+ * @param address First byte to read.
+ * @param target Where the bytes go.
+ * @param start Index in `target` of the first.
+ * @param length Bytes to copy; `target` has to have room.
+ * @returns Whether all of them were accessible. If not, `target` is filled up to the first that was not.
+ */
+export function readMemory(
+  space: AddressSpace,
+  address: number,
+  target: Uint8Array,
+  start: number,
+  length: number,
+): boolean {
+  let done = 0;
+  while (done < length) {
+    const piece = space.resolve(address + done, length - done, false);
+    if (piece === 0) return false;
+    copyBytes(space.bytes, space.offset, target, start + done, piece);
+    done += piece;
+  }
+  return true;
+}
+
+/**
+ * Copies bytes into an address space, across as many pieces as it takes.
+ *
+ * @param space The space.
+ * @param address First byte to write.
+ * @param source Where the bytes come from.
+ * @param start Index in `source` of the first.
+ * @param length Bytes to copy.
+ * @returns Whether all of them were accessible for writing. If not, those before the first that was not
+ * have been written.
+ */
+export function writeMemory(
+  space: AddressSpace,
+  address: number,
+  source: Uint8Array,
+  start: number,
+  length: number,
+): boolean {
+  let done = 0;
+  while (done < length) {
+    const piece = space.resolve(address + done, length - done, true);
+    if (piece === 0) return false;
+    copyBytes(source, start + done, space.bytes, space.offset, piece);
+    space.written(address + done, piece);
+    done += piece;
+  }
+  return true;
+}
+
+/**
+ * Writes zero bytes into an address space.
+ *
+ * @param space The space.
+ * @param address First byte to write.
+ * @param length Bytes to write.
+ * @returns Whether all of them were accessible for writing.
+ */
+export function zeroMemory(space: AddressSpace, address: number, length: number): boolean {
+  let done = 0;
+  while (done < length) {
+    const piece = space.resolve(address + done, length - done, true);
+    if (piece === 0) return false;
+    space.bytes.fill(0, space.offset, space.offset + piece);
+    space.written(address + done, piece);
+    done += piece;
+  }
+  return true;
+}

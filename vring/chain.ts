@@ -1,0 +1,210 @@
+/**
+ * One descriptor chain: a request's buffers, copied out of the ring once (2.7.5, 2.8.6).
+ *
+ * A driver can change a descriptor at any time, also between a check and a use. So the queue reads
+ * each descriptor exactly once, checks the copy, and keeps it here as plain numbers; from then on only
+ * the copy counts. The buffers themselves stay in the guest's memory until `gather` copies them out;
+ * parse that copy, never the guest's memory.
+ *
+ * Addresses, lengths and positions are bytes. Segments `[0, readableCount)` are device-readable,
+ * `[readableCount, count)` device-writable: the specification has them in this order (2.7.4.2).
+ *
+ * @module
+ */
+
+import { type AddressSpace, copyBytes } from "./address_space.ts";
+import {
+  RING_CHAIN_BYTES,
+  RING_CHAIN_LENGTH,
+  RING_OK,
+  RING_ORDER,
+  type RingError,
+} from "./ring_error.ts";
+
+const MAX_CHAIN_BYTES = 2 ** 32;
+
+/**
+ * A reusable descriptor chain.
+ *
+ * A device that answers at once needs a single one; one that answers later needs one for each request
+ * in flight. A chain grows to the size of the queue it is used with and allocates nothing after that.
+ */
+export class Chain {
+  /** What the driver knows the chain by: first descriptor (split), buffer id (packed). */
+  head = 0;
+  /** Ring slots the chain takes (packed); 1 in a split ring. */
+  slots = 1;
+  /** Segments. */
+  count = 0;
+  /** Device-readable segments; they come first. */
+  readableCount = 0;
+  /** Bytes of all device-readable segments. */
+  readableLength = 0;
+  /** Bytes of all device-writable segments. */
+  writableLength = 0;
+  /** Address of each segment in `space`. */
+  addresses: Float64Array;
+  /** Bytes of each segment. */
+  lengths: Uint32Array;
+  /** What the addresses mean, once the chain has been filled. */
+  space: AddressSpace | null = null;
+
+  #limit = 0;
+
+  /** @param capacity Segments to make room for at once. */
+  constructor(capacity = 256) {
+    this.addresses = new Float64Array(capacity);
+    this.lengths = new Uint32Array(capacity);
+  }
+
+  /**
+   * Empties the chain to be filled by a queue.
+   *
+   * @param space The space that the addresses will be in.
+   * @param head The chain's {@linkcode Chain.head}.
+   * @param limit Segments it may get: the queue's size.
+   */
+  begin(space: AddressSpace, head: number, limit: number): void {
+    if (this.addresses.length < limit) this.#grow(limit);
+    this.space = space;
+    this.head = head;
+    this.slots = 1;
+    this.count = 0;
+    this.readableCount = 0;
+    this.readableLength = 0;
+    this.writableLength = 0;
+    this.#limit = limit;
+  }
+
+  /**
+   * Adds a segment.
+   *
+   * @param address Its first byte.
+   * @param length Its bytes; 0 is allowed and changes nothing but the count.
+   * @param writable Whether the device may write it, and only that.
+   * @returns 0, or why the chain is malformed.
+   */
+  push(address: number, length: number, writable: boolean): RingError {
+    const count = this.count;
+    if (count === this.#limit) return RING_CHAIN_LENGTH;
+    this.addresses[count] = address;
+    this.lengths[count] = length;
+    if (writable) {
+      this.writableLength += length;
+    } else {
+      if (this.readableCount !== count) return RING_ORDER;
+      this.readableCount = count + 1;
+      this.readableLength += length;
+    }
+    this.count = count + 1;
+    return this.readableLength + this.writableLength > MAX_CHAIN_BYTES ? RING_CHAIN_BYTES : RING_OK;
+  }
+
+  /**
+   * Copies device-readable bytes out of the chain. Segments of 256 bytes and more cost a view object
+   * each; shorter ones allocate nothing.
+   *
+   * @param target Where the bytes go.
+   * @param start Index in `target` of the first.
+   * @param length Bytes wanted, at most what `target` has room for.
+   * @param from Position in the readable bytes to begin at.
+   * @returns Bytes copied, fewer than `length` only where the chain has no more; -1 if a segment is
+   * not in accessible memory.
+   */
+  gather(
+    target: Uint8Array,
+    start: number = 0,
+    length: number = target.length - start,
+    from: number = 0,
+  ): number {
+    const space = this.space;
+    if (space === null) return 0;
+    let skip = from;
+    let done = 0;
+    for (let i = 0; i < this.readableCount && done < length; i++) {
+      const here = this.lengths[i];
+      if (skip >= here) {
+        skip -= here;
+        continue;
+      }
+      let address = this.addresses[i] + skip;
+      let left = here - skip;
+      if (left > length - done) left = length - done;
+      skip = 0;
+      while (left > 0) {
+        const piece = space.resolve(address, left, false);
+        if (piece === 0) return -1;
+        copyBytes(space.bytes, space.offset, target, start + done, piece);
+        address += piece;
+        left -= piece;
+        done += piece;
+      }
+    }
+    return done;
+  }
+
+  /**
+   * Copies bytes into the device-writable part. Segments of 256 bytes and more cost a view object
+   * each; shorter ones allocate nothing.
+   *
+   * @param at Position in the writable bytes to begin at.
+   * @param source Where the bytes come from.
+   * @param start Index in `source` of the first.
+   * @param length Bytes to write.
+   * @returns Bytes written, fewer than `length` only where the chain has no more room; -1 if a segment
+   * is not in accessible memory: bytes before that one have been written.
+   */
+  scatter(
+    at: number,
+    source: Uint8Array,
+    start: number = 0,
+    length: number = source.length - start,
+  ): number {
+    return this.#write(at, source, start, length);
+  }
+
+  /**
+   * Writes zero bytes into the device-writable part.
+   *
+   * @param at Position in the writable bytes to begin at.
+   * @param length Bytes to write.
+   * @returns As {@linkcode Chain.scatter}.
+   */
+  zero(at: number, length: number): number {
+    return this.#write(at, null, 0, length);
+  }
+
+  #write(at: number, source: Uint8Array | null, start: number, length: number): number {
+    const space = this.space;
+    if (space === null) return 0;
+    let skip = at;
+    let done = 0;
+    for (let i = this.readableCount; i < this.count && done < length; i++) {
+      const here = this.lengths[i];
+      if (skip >= here) {
+        skip -= here;
+        continue;
+      }
+      let address = this.addresses[i] + skip;
+      let left = here - skip;
+      if (left > length - done) left = length - done;
+      skip = 0;
+      while (left > 0) {
+        const piece = space.resolve(address, left, true);
+        if (piece === 0) return -1;
+        if (source === null) space.bytes.fill(0, space.offset, space.offset + piece);
+        else copyBytes(source, start + done, space.bytes, space.offset, piece);
+        space.written(address, piece);
+        address += piece;
+        left -= piece;
+        done += piece;
+      }
+    }
+    return done;
+  }
+
+  #grow(capacity: number): void {
+    this.addresses = new Float64Array(capacity);
+    this.lengths = new Uint32Array(capacity);
+  }
+}

@@ -1,0 +1,273 @@
+/**
+ * Guest-physical memory as the front end shared it: a sorted table of regions, each mapped somewhere
+ * in this process (vhost-user, "Memory region description").
+ *
+ * Addresses and sizes are bytes, as `number` below 2^53. A region covers
+ * `[guestAddress, guestAddress + size - 1]`.
+ *
+ * **Removal.** A removed region's memory is about to be unmapped, and touching it then would end the
+ * process. So a table change (1) changes {@linkcode GuestMemory.generation}, at which queues look
+ * before they use a kept view, (2) runs the removal listeners, and only then (3) returns to the caller,
+ * who detaches the region's `ArrayBuffer` (every view of it then has length 0) and unmaps the memory.
+ *
+ * @module
+ */
+
+import type { AddressSpace } from "./address_space.ts";
+import type { DirtyLog } from "./dirty_log.ts";
+
+/** A piece of guest memory and where it is in this process. */
+export interface MemoryRegion {
+  /** First byte, guest-physical. */
+  readonly guestAddress: number;
+  /** Bytes. */
+  readonly size: number;
+  /** First byte in the front end's own address space; ring addresses arrive in these terms. */
+  readonly userAddress: number;
+  /** The mapped memory. */
+  readonly buffer: ArrayBuffer;
+  /** Index in `buffer` of the region's first byte; a multiple of 8. */
+  readonly offset: number;
+}
+
+/** Why a region table was refused. */
+export interface MemoryError {
+  /**
+   * What is wrong: the region is `empty`, `wrap`s past the last address that can be named, lies
+   * outside its `buffer`, its `alignment` is off, it `overlap`s another, or is `missing`.
+   */
+  readonly kind: "empty" | "wrap" | "buffer" | "alignment" | "overlap" | "missing";
+  /** The same for a log line, with the values. */
+  readonly message: string;
+}
+
+interface Entry {
+  readonly region: MemoryRegion;
+  readonly first: number;
+  readonly size: number;
+  readonly bytes: Uint8Array;
+  readonly data: DataView;
+}
+
+const NO_BYTES = new Uint8Array(0);
+const NO_DATA = new DataView(NO_BYTES.buffer);
+const NOWHERE: Entry = {
+  region: { guestAddress: 0, size: 0, userAddress: 0, buffer: NO_BYTES.buffer, offset: 0 },
+  first: 0,
+  size: 0,
+  bytes: NO_BYTES,
+  data: NO_DATA,
+};
+
+/** The guest's memory; see the module's text for what happens when regions go. */
+export class GuestMemory implements AddressSpace {
+  /** Changes with every change of the table. */
+  generation = 1;
+  /** See {@linkcode AddressSpace.bytes}. */
+  bytes: Uint8Array = NO_BYTES;
+  /** See {@linkcode AddressSpace.data}. */
+  data: DataView = NO_DATA;
+  /** See {@linkcode AddressSpace.offset}. */
+  offset = 0;
+  /** Where writes through this space are noted, or null. */
+  dirtyLog: DirtyLog | null = null;
+
+  #entries: Entry[] = [];
+  #found: Entry = NOWHERE;
+  readonly #listeners = new Set<(region: MemoryRegion) => void>();
+
+  /** The regions, sorted by guest address. */
+  get regions(): readonly MemoryRegion[] {
+    return this.#entries.map((entry) => entry.region);
+  }
+
+  /**
+   * Adds a region.
+   *
+   * @param region The region; its buffer stays the caller's to unmap, after {@linkcode remove}.
+   * @returns Nothing, or why it was refused; then nothing has changed.
+   */
+  add(region: MemoryRegion): MemoryError | undefined {
+    return this.replace([...this.regions, region]);
+  }
+
+  /**
+   * Takes a region out.
+   *
+   * @param guestAddress First byte of the region.
+   * @param size Its exact size.
+   * @param userAddress Its user address, where that has to agree too.
+   * @returns The region, whose buffer may be detached and unmapped now, or why nothing was removed.
+   */
+  remove(guestAddress: number, size: number, userAddress?: number): MemoryRegion | MemoryError {
+    const index = this.#entries.findIndex(({ region }) =>
+      region.guestAddress === guestAddress && region.size === size &&
+      (userAddress === undefined || region.userAddress === userAddress)
+    );
+    if (index < 0) {
+      return {
+        kind: "missing",
+        message: `Cannot remove memory region: no region of ${size} bytes is at ${
+          hex(guestAddress)
+        }`,
+      };
+    }
+    const { region } = this.#entries[index];
+    this.#install(this.#entries.filter((_, i) => i !== index));
+    return region;
+  }
+
+  /**
+   * Puts a whole new table in place of the old one, or leaves the old one as it is.
+   *
+   * A region object that is in both tables is not reported as removed.
+   *
+   * @param regions The new table, in any order.
+   * @returns Nothing, or why it was refused; then nothing has changed.
+   */
+  replace(regions: readonly MemoryRegion[]): MemoryError | undefined {
+    const sorted = [...regions].sort((a, b) => a.guestAddress - b.guestAddress);
+    for (let i = 0; i < sorted.length; i++) {
+      const error = checkRegion(sorted[i]);
+      if (error !== undefined) return error;
+      if (i > 0 && sorted[i - 1].guestAddress + sorted[i - 1].size > sorted[i].guestAddress) {
+        return {
+          kind: "overlap",
+          message: `Cannot use memory region ${name(sorted[i])}: it overlaps ${
+            name(sorted[i - 1])
+          }`,
+        };
+      }
+    }
+    this.#install(sorted.map((region) => this.#entryOf(region)));
+    return undefined;
+  }
+
+  /**
+   * Has a function called with each region that leaves the table, after the table and the generation
+   * have changed and before the change returns to its caller.
+   *
+   * @param listener The function.
+   * @returns A function that ends it.
+   */
+  onRemoved(listener: (region: MemoryRegion) => void): () => void {
+    this.#listeners.add(listener);
+    return () => {
+      this.#listeners.delete(listener);
+    };
+  }
+
+  /** See {@linkcode AddressSpace.resolve}. A region is readable and writable throughout. */
+  resolve(address: number, length: number, _write: boolean): number {
+    let entry = this.#found;
+    let into = address - entry.first;
+    // Not `into < 0 || into >= size`: an address that is no number must fail too.
+    if (!(into >= 0 && into < entry.size)) {
+      entry = this.#find(address);
+      into = address - entry.first;
+      if (!(into >= 0 && into < entry.size)) return 0;
+      this.#found = entry;
+    }
+    this.bytes = entry.bytes;
+    this.data = entry.data;
+    this.offset = into;
+    const left = entry.size - into;
+    return length < left ? length : left;
+  }
+
+  /** See {@linkcode AddressSpace.written}. */
+  written(address: number, length: number): void {
+    if (this.dirtyLog !== null) this.dirtyLog.mark(address, length);
+  }
+
+  /**
+   * Translates an address of the front end's own address space, as `SET_VRING_ADDR` gives them.
+   *
+   * @param userAddress The byte, in the front end's address space.
+   * @returns Its guest-physical address, or -1 if it is in no region.
+   */
+  guestAddressOf(userAddress: number): number {
+    for (const { region } of this.#entries) {
+      const into = userAddress - region.userAddress;
+      if (into >= 0 && into < region.size) return region.guestAddress + into;
+    }
+    return -1;
+  }
+
+  #find(address: number): Entry {
+    const entries = this.#entries;
+    let low = 0;
+    let high = entries.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (entries[middle].first <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low === 0 ? NOWHERE : entries[low - 1];
+  }
+
+  #entryOf(region: MemoryRegion): Entry {
+    const { guestAddress, size, buffer, offset } = region;
+    return this.#entries.find((entry) => entry.region === region) ?? {
+      region,
+      first: guestAddress,
+      size,
+      bytes: new Uint8Array(buffer, offset, size),
+      data: new DataView(buffer, offset, size),
+    };
+  }
+
+  #install(entries: Entry[]): void {
+    const removed = this.#entries.filter((entry) => !entries.includes(entry));
+    this.#entries = entries;
+    this.#found = NOWHERE;
+    this.bytes = NO_BYTES;
+    this.data = NO_DATA;
+    this.offset = 0;
+    this.generation++;
+    for (const { region } of removed) {
+      for (const listener of this.#listeners) listener(region);
+    }
+  }
+}
+
+function checkRegion(region: MemoryRegion): MemoryError | undefined {
+  const { guestAddress, size, userAddress, buffer, offset } = region;
+  const refused = `Cannot use memory region ${name(region)}`;
+  if (size === 0) return { kind: "empty", message: `${refused}: its size is 0` };
+  if (
+    !(guestAddress >= 0 && size > 0 && userAddress >= 0 &&
+      guestAddress + size <= Number.MAX_SAFE_INTEGER &&
+      userAddress + size <= Number.MAX_SAFE_INTEGER)
+  ) {
+    return {
+      kind: "wrap",
+      message: `${refused}: it reaches beyond 2^53, at user address ${hex(userAddress)}`,
+    };
+  }
+  if (guestAddress % 8 !== 0 || offset % 8 !== 0) {
+    return {
+      kind: "alignment",
+      message: `${refused}: it has to start at a multiple of 8, also in its buffer: offset is ${
+        hex(offset)
+      }`,
+    };
+  }
+  if (offset < 0 || offset + size > buffer.byteLength) {
+    return {
+      kind: "buffer",
+      message: `${refused}: its buffer is too small: ${buffer.byteLength} bytes, offset ${
+        hex(offset)
+      }`,
+    };
+  }
+  return undefined;
+}
+
+function name(region: MemoryRegion): string {
+  return `${hex(region.guestAddress)}+${hex(region.size)}`;
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

@@ -1,0 +1,105 @@
+/**
+ * The device's side of a virtqueue, whatever its layout (2.6).
+ *
+ * Both layouts answer to the same few methods, and a device's loop is written against them. Each
+ * method works on numbers and allocates nothing, so that V8 can inline it: with one layout in use a
+ * call costs no more than a direct one, with both a comparison more.
+ *
+ * @module
+ */
+
+import type { Chain } from "./chain.ts";
+import type { DirtyLog } from "./dirty_log.ts";
+import type { RingError } from "./ring_error.ts";
+
+/** Where a ring is and what has been negotiated for it. Addresses are bytes, in the queue's space. */
+export interface QueueSetup {
+  /** Entries: a power of two from 2 to 32768 (split), any number from 1 to 32768 (packed). */
+  readonly size: number;
+  /** Descriptor table (split, aligned to 16) or descriptor ring (packed, 16). */
+  readonly descriptors: number;
+  /** Available ring (split, 2) or driver event suppression (packed, 4). */
+  readonly driverArea: number;
+  /** Used ring (split, 4) or device event suppression (packed, 4). */
+  readonly deviceArea: number;
+  /** VIRTIO_F_EVENT_IDX (29); default false. */
+  readonly eventIndex?: boolean;
+  /** VIRTIO_F_INDIRECT_DESC (28); default false. */
+  readonly indirect?: boolean;
+  /** VIRTIO_F_IN_ORDER (35); default false. */
+  readonly inOrder?: boolean;
+  /**
+   * Where to begin, as {@linkcode Queue.base} gave it; default a fresh ring. Split: the next available
+   * index; the used index is read from the ring. Packed: see `packed_queue.ts`.
+   */
+  readonly base?: number;
+  /** Where writes to the ring are noted (VHOST_VRING_F_LOG); default nowhere. */
+  readonly dirtyLog?: DirtyLog | null;
+  /** Guest-physical address under which writes to the device-written ring part are noted. */
+  readonly logAddress?: number;
+}
+
+/** The device's side of one virtqueue. */
+export interface Queue {
+  /** Entries, 0 before the first configuration. */
+  readonly size: number;
+  /** Whether the queue is configured and nothing has been found wrong with it. */
+  readonly ready: boolean;
+  /** What was found wrong; stays until the next configuration or release. */
+  readonly error: RingError;
+  /** Where another device would have to go on; stays readable after an error or a release. */
+  readonly base: number;
+
+  /**
+   * Takes up a ring, also after another one: a reset or restart.
+   *
+   * @param setup The ring.
+   * @returns 0, or why it cannot be used.
+   */
+  configure(setup: QueueSetup): RingError;
+
+  /** Lets go of the ring: it is not touched any more. */
+  release(): void;
+
+  /** Whether there is something for {@linkcode Queue.next}: one look at one 16-bit word. */
+  hasWork(): boolean;
+
+  /**
+   * Takes the next chain that the driver made available.
+   *
+   * @param chain Is filled with it.
+   * @returns Whether there was one. If not, look at {@linkcode Queue.error}.
+   */
+  next(chain: Chain): boolean;
+
+  /**
+   * Gives a chain back, after its last write. The driver sees it with the next
+   * {@linkcode Queue.publish}.
+   *
+   * @param chain A chain that `next` filled.
+   * @param usedLength Bytes written into its writable part, from the first on (2.7.8.2).
+   */
+  complete(chain: Chain, usedLength: number): void;
+
+  /** Shows the driver everything completed so far. */
+  publish(): void;
+
+  /**
+   * Whether the driver wants a signal for what was published since the last call (2.7.7.1, 2.7.10,
+   * 2.8.14). Call once after publishing.
+   */
+  needsSignal(): boolean;
+
+  /**
+   * Asks the driver to notify the device of new chains.
+   *
+   * @returns Whether chains are there already: do not sleep but take them.
+   */
+  enableNotifications(): boolean;
+
+  /** Tells the driver that the device looks by itself. A hint: notifications may still come. */
+  disableNotifications(): void;
+
+  /** The error in one line for a log; empty if there is none. */
+  describeError(): string;
+}

@@ -1,0 +1,311 @@
+/**
+ * The device's side of a split virtqueue (virtio 1.4, 2.7).
+ *
+ * The driver writes descriptors and the available ring, the device the used ring:
+ *
+ * | part | 16-bit words |
+ * | --- | --- |
+ * | available ring | flags, idx, ring[size], used_event |
+ * | used ring | flags, idx, ring[size] of (id u32, length u32), avail_event |
+ *
+ * Indices run freely modulo 2^16; a slot is the index modulo the queue's size.
+ *
+ * @module
+ */
+
+import type { AddressSpace } from "./address_space.ts";
+import type { Chain } from "./chain.ts";
+import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE, IndirectReader } from "./descriptor.ts";
+import type { DirtyLog } from "./dirty_log.ts";
+import type { Queue, QueueSetup } from "./queue.ts";
+import {
+  describeRingError,
+  RING_ALIGNMENT,
+  RING_AVAILABLE_INDEX,
+  RING_HEAD,
+  RING_INDIRECT_NEXT,
+  RING_INDIRECT_OFF,
+  RING_MEMORY,
+  RING_NEXT,
+  RING_OK,
+  RING_SIZE,
+  type RingError,
+} from "./ring_error.ts";
+import { RingWords16, RingWords32 } from "./ring_words.ts";
+
+/** In the used ring's flags: the driver need not notify (2.7.10). */
+const USED_NO_NOTIFY = 1;
+/** In the available ring's flags: the device need not signal (2.7.7). */
+const AVAIL_NO_INTERRUPT = 1;
+
+const FLAGS = 0;
+const INDEX = 1;
+const RING = 2;
+
+/** No generation of a space: makes every entry point look whether the ring can be used. */
+const NOT_ATTACHED = -1;
+
+/** A {@linkcode Queue} in split layout. */
+export class SplitQueue implements Queue {
+  readonly #space: AddressSpace;
+  readonly #indirectReader = new IndirectReader();
+  readonly #descriptors = new RingWords32();
+  readonly #available = new RingWords16();
+  readonly #used = new RingWords16();
+  readonly #usedElements = new RingWords32();
+
+  #setup: QueueSetup | null = null;
+  #generation = NOT_ATTACHED;
+  #size = 0;
+  #mask = 0;
+  #eventIndex = false;
+  #indirect = false;
+  #dirtyLog: DirtyLog | null = null;
+  #logAddress = 0;
+  #error: RingError = RING_OK;
+  #errorValue = 0;
+
+  /** The driver's index as last seen. */
+  #availableIndex = 0;
+  /** Index of the next chain to take. */
+  #nextIndex = 0;
+  /** Index behind the last used element written. */
+  #usedIndex = 0;
+  /** Elements written behind the published index. */
+  #staged = 0;
+  /** Elements published since the driver was last considered for a signal. */
+  #unsignalled = 0;
+  /** Whether an earlier device may have published without signalling. */
+  #owesSignal = false;
+
+  /** @param space What the ring's and the buffers' addresses mean. */
+  constructor(space: AddressSpace) {
+    this.#space = space;
+  }
+
+  /** See {@linkcode Queue.size}. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** See {@linkcode Queue.ready}. */
+  get ready(): boolean {
+    return this.#setup !== null && this.#error === RING_OK;
+  }
+
+  /** See {@linkcode Queue.error}. */
+  get error(): RingError {
+    return this.#error;
+  }
+
+  /** The next available index, 0 to 65535. */
+  get base(): number {
+    return this.#nextIndex;
+  }
+
+  /** See {@linkcode Queue.configure}. */
+  configure(setup: QueueSetup): RingError {
+    const { size } = setup;
+    this.#setup = setup;
+    this.#error = RING_OK;
+    this.#generation = NOT_ATTACHED;
+    this.#size = size;
+    this.#mask = size - 1;
+    this.#eventIndex = setup.eventIndex ?? false;
+    this.#indirect = setup.indirect ?? false;
+    this.#dirtyLog = setup.dirtyLog ?? null;
+    this.#logAddress = setup.logAddress ?? 0;
+    this.#nextIndex = (setup.base ?? 0) & 0xffff;
+    this.#availableIndex = this.#nextIndex;
+    this.#staged = 0;
+    this.#unsignalled = 0;
+    if (!(size >= 2 && size <= 32768 && Number.isInteger(Math.log2(size)))) {
+      this.#fail(RING_SIZE, size);
+    } else if (setup.descriptors % 16 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.descriptors);
+    } else if (setup.driverArea % 2 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.driverArea);
+    } else if (setup.deviceArea % 4 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.deviceArea);
+    } else if (this.#attach()) {
+      this.#usedIndex = this.#used.loadOrdered(INDEX);
+      this.#owesSignal = this.#usedIndex !== 0;
+    }
+    return this.#error;
+  }
+
+  /** See {@linkcode Queue.release}. */
+  release(): void {
+    this.#setup = null;
+    this.#error = RING_OK;
+    this.#detach();
+  }
+
+  /** See {@linkcode Queue.hasWork}. */
+  hasWork(): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    return this.#available.loadOrdered(INDEX) !== this.#nextIndex;
+  }
+
+  /** See {@linkcode Queue.next}. */
+  next(chain: Chain): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    if (this.#availableIndex === this.#nextIndex) {
+      // Read in order: what the index covers is read after the index (2.7.13).
+      this.#availableIndex = this.#available.loadOrdered(INDEX);
+      const pending = (this.#availableIndex - this.#nextIndex) & 0xffff;
+      if (pending === 0) return false;
+      // Otherwise a driver could keep the device busy with the same chains for 65535 turns.
+      if (pending > this.#size) return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
+    }
+    const head = this.#available.load(RING + (this.#nextIndex & this.#mask));
+    if (head >= this.#size) return this.#fail(RING_HEAD, head);
+    if (!this.#read(chain, head)) return false;
+    this.#nextIndex = (this.#nextIndex + 1) & 0xffff;
+    return true;
+  }
+
+  /** See {@linkcode Queue.complete}. */
+  complete(chain: Chain, usedLength: number): void {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    const element = RING / 2 + 2 * ((this.#usedIndex + this.#staged) & this.#mask);
+    this.#usedElements.store(element, chain.head);
+    this.#usedElements.store(element + 1, usedLength);
+    this.#staged++;
+  }
+
+  /** See {@linkcode Queue.publish}. */
+  publish(): void {
+    if (this.#staged === 0) return;
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    const index = (this.#usedIndex + this.#staged) & 0xffff;
+    this.#used.storeOrdered(INDEX, index);
+    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
+    this.#usedIndex = index;
+    this.#unsignalled += this.#staged;
+    this.#staged = 0;
+  }
+
+  /** See {@linkcode Queue.needsSignal}. */
+  needsSignal(): boolean {
+    const published = this.#unsignalled;
+    if (published === 0) return false;
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    this.#unsignalled = 0;
+    if (!this.#eventIndex) {
+      return (this.#available.loadOrdered(FLAGS) & AVAIL_NO_INTERRUPT) === 0;
+    }
+    if (this.#owesSignal) {
+      this.#owesSignal = false;
+      return true;
+    }
+    // Whether the element at used_event is among those just published (2.7.10.1).
+    const event = this.#available.loadOrdered(RING + this.#size);
+    return ((this.#usedIndex - event - 1) & 0xffff) < published;
+  }
+
+  /** See {@linkcode Queue.enableNotifications}. */
+  enableNotifications(): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    if (this.#eventIndex) this.#setAvailableEvent(this.#nextIndex);
+    else this.#setFlags(0);
+    return this.#available.loadOrdered(INDEX) !== this.#nextIndex;
+  }
+
+  /** See {@linkcode Queue.disableNotifications}. */
+  disableNotifications(): void {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    // With an event index there is no "off": name the chain that is farthest away.
+    if (this.#eventIndex) this.#setAvailableEvent((this.#nextIndex - 1) & 0xffff);
+    else this.#setFlags(USED_NO_NOTIFY);
+  }
+
+  /** See {@linkcode Queue.describeError}. */
+  describeError(): string {
+    if (this.#error === RING_OK) return "";
+    return describeRingError(this.#error, this.#errorValue, this.#size);
+  }
+
+  /** Copies a chain out of the descriptor table, each descriptor read once. */
+  #read(chain: Chain, head: number): boolean {
+    const descriptors = this.#descriptors;
+    chain.begin(this.#space, head, this.#size);
+    let index = head;
+    for (;;) {
+      const word = index * 4;
+      const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +
+        (descriptors.load(word) >>> 0);
+      const length = descriptors.load(word + 2) >>> 0;
+      const flagsNext = descriptors.load(word + 3);
+      if ((flagsNext & DESC_INDIRECT) !== 0) {
+        if (!this.#indirect) return this.#fail(RING_INDIRECT_OFF, index);
+        if ((flagsNext & DESC_NEXT) !== 0) return this.#fail(RING_INDIRECT_NEXT, index);
+        const error = this.#indirectReader.addLinked(chain, this.#space, address, length);
+        return error === RING_OK || this.#fail(error, index);
+      }
+      const error = chain.push(address, length, (flagsNext & DESC_WRITE) !== 0);
+      if (error !== RING_OK) return this.#fail(error, index);
+      if ((flagsNext & DESC_NEXT) === 0) return true;
+      index = flagsNext >>> 16;
+      if (index >= this.#size) return this.#fail(RING_NEXT, index);
+    }
+  }
+
+  #setAvailableEvent(index: number): void {
+    this.#used.storeOrdered(RING + 4 * this.#size, index);
+    this.#logRest();
+  }
+
+  #setFlags(flags: number): void {
+    this.#used.storeOrdered(FLAGS, flags);
+    this.#logRest();
+  }
+
+  #logRest(): void {
+    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
+  }
+
+  #availableBytes(): number {
+    return 4 + 2 * this.#size + (this.#eventIndex ? 2 : 0);
+  }
+
+  #usedBytes(): number {
+    return 4 + 8 * this.#size + (this.#eventIndex ? 2 : 0);
+  }
+
+  /** Finds the ring in memory, anew after a change of the space; false if it cannot be used. */
+  #attach(): boolean {
+    const setup = this.#setup;
+    if (setup === null || this.#error !== RING_OK) return false;
+    const space = this.#space;
+    if (!this.#descriptors.attach(space, setup.descriptors, 16 * this.#size, false)) {
+      return this.#fail(RING_MEMORY, setup.descriptors);
+    }
+    if (!this.#available.attach(space, setup.driverArea, this.#availableBytes(), false)) {
+      return this.#fail(RING_MEMORY, setup.driverArea);
+    }
+    if (
+      !this.#used.attach(space, setup.deviceArea, this.#usedBytes(), true) ||
+      !this.#usedElements.attach(space, setup.deviceArea, 4 + 8 * this.#size, true)
+    ) {
+      return this.#fail(RING_MEMORY, setup.deviceArea);
+    }
+    this.#generation = space.generation;
+    return true;
+  }
+
+  #detach(): void {
+    this.#generation = NOT_ATTACHED;
+    this.#descriptors.detach();
+    this.#available.detach();
+    this.#used.detach();
+    this.#usedElements.detach();
+  }
+
+  #fail(error: RingError, value: number): false {
+    this.#error = error;
+    this.#errorValue = value;
+    this.#detach();
+    return false;
+  }
+}
