@@ -142,6 +142,8 @@ function placesOf(
   write: boolean,
   unit: number,
 ): DataView[] | undefined {
+  // Beyond 2^53 adding to an address may not change it: the loop below would find nothing to check.
+  if (!Number.isSafeInteger(address + length)) return undefined;
   if (space.resolve(address, length, write) === length) {
     const place = placeOf(space, length);
     return place.byteOffset % unit === 0 ? [place] : undefined;

@@ -1,0 +1,86 @@
+/**
+ * What the virtqueue tests share: guest memory in one or more regions, a ring in it, both of its ends.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import {
+  type DriverQueue,
+  type DriverQueueSetup,
+  GuestMemory,
+  type MemoryRegion,
+  type Queue,
+  type QueueSetup,
+  SplitDriverQueue,
+  SplitQueue,
+} from "../../vring/mod.ts";
+
+/** Guest address of the first region that {@linkcode memoryOf} makes. */
+export const BASE = 0x10_0000;
+
+/** Guest memory at {@linkcode BASE} made of adjacent regions of the given sizes, in separate buffers. */
+export function memoryOf(...sizes: number[]): GuestMemory {
+  const memory = new GuestMemory();
+  let guestAddress = BASE;
+  for (const size of sizes) {
+    assertEquals(memory.add(regionOf(guestAddress, size)), undefined);
+    guestAddress += size;
+  }
+  return memory;
+}
+
+/** A region with a buffer of its own, which begins 64 bytes before it. */
+export function regionOf(guestAddress: number, size: number): MemoryRegion {
+  return {
+    guestAddress,
+    size,
+    userAddress: 0x7f00_0000_0000 + guestAddress,
+    buffer: new ArrayBuffer(size + 64),
+    offset: 64,
+  };
+}
+
+/** Everything about a ring but where it is. */
+export interface RingOptions {
+  readonly size: number;
+  readonly eventIndex?: boolean;
+  readonly indirect?: boolean;
+  readonly indirectLength?: number;
+  readonly inOrder?: boolean;
+}
+
+/** Both ends of one ring and the memory between them. */
+export interface Ring {
+  readonly memory: GuestMemory;
+  readonly driver: DriverQueue;
+  readonly queue: Queue;
+  /** What the queue was configured with. */
+  readonly setup: QueueSetup;
+  /** First byte behind the ring: buffers go from here on. */
+  readonly buffers: number;
+}
+
+/** A ring at the start of memory. */
+export function ringIn(memory: GuestMemory, options: RingOptions): Ring {
+  const driverSetup: DriverQueueSetup = { space: memory, address: BASE, ...options };
+  const driver = new SplitDriverQueue(driverSetup);
+  const queue = new SplitQueue(memory);
+  const setup = setupOf(driver, options);
+  assertEquals(queue.configure(setup), 0);
+  const buffers = BASE + Math.ceil(driver.byteLength / 4096) * 4096;
+  return { memory, driver, queue, setup, buffers };
+}
+
+/** The device's configuration for a driver's ring. */
+export function setupOf(driver: DriverQueue, options: RingOptions): QueueSetup {
+  return {
+    size: driver.size,
+    descriptors: driver.descriptors,
+    driverArea: driver.driverArea,
+    deviceArea: driver.deviceArea,
+    eventIndex: options.eventIndex ?? false,
+    indirect: options.indirect ?? false,
+    inOrder: options.inOrder ?? false,
+  };
+}
