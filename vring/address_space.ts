@@ -22,7 +22,7 @@ export interface AddressSpace {
   readonly bytes: Uint8Array;
   /** The same memory as {@linkcode AddressSpace.bytes}, for fields of more than one byte. */
   readonly data: DataView;
-  /** Index in `bytes` and `data` of the address resolved last. */
+  /** Index in `bytes` and `data` of the address resolved last; below 2^31. */
   readonly offset: number;
 
   /**
@@ -73,7 +73,10 @@ export function copyBytes(
   length: number,
 ): void {
   if (length < LOOP_BYTES) {
-    for (let i = 0; i < length; i++) target[to + i] = source[from + i];
+    const first = from | 0;
+    const shift = (to | 0) - first;
+    const end = first + (length | 0);
+    for (let i = first; i < end; i++) target[shift + i] = source[i];
   } else {
     target.set(source.subarray(from, from + length), to);
   }

@@ -41,8 +41,14 @@ export interface MemoryError {
   readonly message: string;
 }
 
-interface Entry {
-  readonly region: MemoryRegion;
+/**
+ * A region is viewed in windows of at most this many bytes, cut where guest addresses are multiples of
+ * it. Indices into a view then are small integers; with one view of many gigabytes they are doubles,
+ * and copying a request out takes twice as long.
+ */
+const WINDOW_BYTES = 2 ** 30;
+
+interface Window {
   readonly first: number;
   readonly size: number;
   readonly bytes: Uint8Array;
@@ -51,8 +57,7 @@ interface Entry {
 
 const NO_BYTES = new Uint8Array(0);
 const NO_DATA = new DataView(NO_BYTES.buffer);
-const NOWHERE: Entry = {
-  region: { guestAddress: 0, size: 0, userAddress: 0, buffer: NO_BYTES.buffer, offset: 0 },
+const NOWHERE: Window = {
   first: 0,
   size: 0,
   bytes: NO_BYTES,
@@ -72,13 +77,14 @@ export class GuestMemory implements AddressSpace {
   /** Where writes through this space are noted, or null. */
   dirtyLog: DirtyLog | null = null;
 
-  #entries: Entry[] = [];
-  #found: Entry = NOWHERE;
+  #regions: readonly MemoryRegion[] = [];
+  #windows: Window[] = [];
+  #found: Window = NOWHERE;
   readonly #listeners = new Set<(region: MemoryRegion) => void>();
 
   /** The regions, sorted by guest address. */
   get regions(): readonly MemoryRegion[] {
-    return this.#entries.map((entry) => entry.region);
+    return this.#regions;
   }
 
   /**
@@ -100,11 +106,11 @@ export class GuestMemory implements AddressSpace {
    * @returns The region, whose buffer may be detached and unmapped now, or why nothing was removed.
    */
   remove(guestAddress: number, size: number, userAddress?: number): MemoryRegion | MemoryError {
-    const index = this.#entries.findIndex(({ region }) =>
+    const region = this.#regions.find((region) =>
       region.guestAddress === guestAddress && region.size === size &&
       (userAddress === undefined || region.userAddress === userAddress)
     );
-    if (index < 0) {
+    if (region === undefined) {
       return {
         kind: "missing",
         message: `Cannot remove memory region: no region of ${size} bytes is at ${
@@ -112,8 +118,7 @@ export class GuestMemory implements AddressSpace {
         }`,
       };
     }
-    const { region } = this.#entries[index];
-    this.#install(this.#entries.filter((_, i) => i !== index));
+    this.#install(this.#regions.filter((other) => other !== region));
     return region;
   }
 
@@ -139,7 +144,7 @@ export class GuestMemory implements AddressSpace {
         };
       }
     }
-    this.#install(sorted.map((region) => this.#entryOf(region)));
+    this.#install(sorted);
     return undefined;
   }
 
@@ -159,19 +164,19 @@ export class GuestMemory implements AddressSpace {
 
   /** See {@linkcode AddressSpace.resolve}. A region is readable and writable throughout. */
   resolve(address: number, length: number, _write: boolean): number {
-    let entry = this.#found;
-    let into = address - entry.first;
+    let window = this.#found;
+    let into = address - window.first;
     // Not `into < 0 || into >= size`: an address that is no number must fail too.
-    if (!(into >= 0 && into < entry.size)) {
-      entry = this.#find(address);
-      into = address - entry.first;
-      if (!(into >= 0 && into < entry.size)) return 0;
-      this.#found = entry;
+    if (!(into >= 0 && into < window.size)) {
+      window = this.#find(address);
+      into = address - window.first;
+      if (!(into >= 0 && into < window.size)) return 0;
+      this.#found = window;
     }
-    this.bytes = entry.bytes;
-    this.data = entry.data;
-    this.offset = into;
-    const left = entry.size - into;
+    this.bytes = window.bytes;
+    this.data = window.data;
+    this.offset = into | 0;
+    const left = window.size - into;
     return length < left ? length : left;
   }
 
@@ -187,48 +192,56 @@ export class GuestMemory implements AddressSpace {
    * @returns Its guest-physical address, or -1 if it is in no region.
    */
   guestAddressOf(userAddress: number): number {
-    for (const { region } of this.#entries) {
+    for (const region of this.#regions) {
       const into = userAddress - region.userAddress;
       if (into >= 0 && into < region.size) return region.guestAddress + into;
     }
     return -1;
   }
 
-  #find(address: number): Entry {
-    const entries = this.#entries;
+  #find(address: number): Window {
+    const windows = this.#windows;
     let low = 0;
-    let high = entries.length;
+    let high = windows.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (entries[middle].first <= address) low = middle + 1;
+      if (windows[middle].first <= address) low = middle + 1;
       else high = middle;
     }
-    return low === 0 ? NOWHERE : entries[low - 1];
+    return low === 0 ? NOWHERE : windows[low - 1];
   }
 
-  #entryOf(region: MemoryRegion): Entry {
-    const { guestAddress, size, buffer, offset } = region;
-    return this.#entries.find((entry) => entry.region === region) ?? {
-      region,
-      first: guestAddress,
-      size,
-      bytes: new Uint8Array(buffer, offset, size),
-      data: new DataView(buffer, offset, size),
-    };
-  }
-
-  #install(entries: Entry[]): void {
-    const removed = this.#entries.filter((entry) => !entries.includes(entry));
-    this.#entries = entries;
+  #install(regions: readonly MemoryRegion[]): void {
+    const removed = this.#regions.filter((region) => !regions.includes(region));
+    this.#regions = regions;
+    this.#windows = regions.flatMap(windowsOf);
     this.#found = NOWHERE;
     this.bytes = NO_BYTES;
     this.data = NO_DATA;
     this.offset = 0;
     this.generation++;
-    for (const { region } of removed) {
+    for (const region of removed) {
       for (const listener of this.#listeners) listener(region);
     }
   }
+}
+
+function windowsOf(region: MemoryRegion): Window[] {
+  const { guestAddress, size, buffer, offset } = region;
+  const windows: Window[] = [];
+  let done = 0;
+  while (done < size) {
+    const first = guestAddress + done;
+    const length = Math.min(WINDOW_BYTES - first % WINDOW_BYTES, size - done);
+    windows.push({
+      first,
+      size: length,
+      bytes: new Uint8Array(buffer, offset + done, length),
+      data: new DataView(buffer, offset + done, length),
+    });
+    done += length;
+  }
+  return windows;
 }
 
 function checkRegion(region: MemoryRegion): MemoryError | undefined {
