@@ -1,0 +1,122 @@
+/**
+ * Numbers of the Linux interfaces that {@link ./libc.ts} calls; the same on x86-64 and arm64.
+ *
+ * @module
+ */
+
+/** A signal arrived before anything happened. */
+export const EINTR = 4;
+/** The descriptor is not open. */
+export const EBADF = 9;
+/** The operation would block. */
+export const EAGAIN = 11;
+/** No more room for descriptors in this process. */
+export const EMFILE = 24;
+/** No more room for descriptors in the system. */
+export const ENFILE = 23;
+/** The other end of a pipe or socket is closed. */
+export const EPIPE = 32;
+/** A pending connection went away before it was accepted. */
+export const ECONNABORTED = 103;
+/** The peer closed the connection with data unread. */
+export const ECONNRESET = 104;
+/** The socket is not connected. */
+export const ENOTCONN = 107;
+/** Nobody listens there. */
+export const ECONNREFUSED = 111;
+/** No such file. */
+export const ENOENT = 2;
+
+/** Unix domain sockets. */
+export const AF_UNIX = 1;
+/** A byte stream. */
+export const SOCK_STREAM = 1;
+/** Close on exec, for sockets; the same bit as `EFD_CLOEXEC` and `O_CLOEXEC`. */
+export const SOCK_CLOEXEC = 0x80000;
+/** Do not block, for sockets; the same bit as `EFD_NONBLOCK` and `O_NONBLOCK`. */
+export const SOCK_NONBLOCK = 0x800;
+/** Options of the socket itself; also the level of `SCM_RIGHTS`. */
+export const SOL_SOCKET = 1;
+/** Option: the socket's type. */
+export const SO_TYPE = 3;
+/** Option: pid, uid and gid of the peer. */
+export const SO_PEERCRED = 17;
+/** Option: whether the socket listens. */
+export const SO_ACCEPTCONN = 30;
+/** Option: the socket's address family. */
+export const SO_DOMAIN = 39;
+/** Control message that carries descriptors. */
+export const SCM_RIGHTS = 1;
+/** Most descriptors that the kernel passes in one control message. */
+export const SCM_MAX_FD = 253;
+/** Receive flag in the answer: control data was cut off. */
+export const MSG_CTRUNC = 0x8;
+/** Do not block this call. */
+export const MSG_DONTWAIT = 0x40;
+/** No SIGPIPE for this call. */
+export const MSG_NOSIGNAL = 0x4000;
+/** Received descriptors are closed on exec. */
+export const MSG_CMSG_CLOEXEC = 0x40000000;
+
+/** `fcntl`: duplicate, with close on exec. */
+export const F_DUPFD_CLOEXEC = 1030;
+/** `fcntl`: read the descriptor's flags. */
+export const F_GETFD = 1;
+/** `fcntl`: set the descriptor's flags. */
+export const F_SETFD = 2;
+/** `fcntl`: read the file's status flags. */
+export const F_GETFL = 3;
+/** `fcntl`: set the file's status flags. */
+export const F_SETFL = 4;
+/** Descriptor flag: close on exec. */
+export const FD_CLOEXEC = 1;
+/** `fcntl`: seal a memfd. */
+export const F_ADD_SEALS = 1033;
+/** `fcntl`: read a memfd's seals. */
+export const F_GET_SEALS = 1034;
+/** Seal: no more seals. */
+export const F_SEAL_SEAL = 1;
+/** Seal: the file cannot shrink. */
+export const F_SEAL_SHRINK = 2;
+
+/** `memfd_create`: close on exec. */
+export const MFD_CLOEXEC = 1;
+/** `memfd_create`: the file can be sealed. */
+export const MFD_ALLOW_SEALING = 2;
+/** `mmap`: readable and writable. */
+export const PROT_READ_WRITE = 3;
+/** `mmap`: writes reach the file. */
+export const MAP_SHARED = 1;
+/** `mmap`: no swap space is set aside. */
+export const MAP_NORESERVE = 0x4000;
+
+/** `poll`: there is something to read. */
+export const POLLIN = 0x1;
+/** `poll`: there is room to write. */
+export const POLLOUT = 0x4;
+/** `poll`, in the answer: an error. */
+export const POLLERR = 0x8;
+/** `poll`, in the answer: the other end is closed. */
+export const POLLHUP = 0x10;
+/** `poll`, in the answer: the descriptor is not open. */
+export const POLLNVAL = 0x20;
+
+/** `preadv2`, `pwritev2`: do not block this call. */
+export const RWF_NOWAIT = 0x8;
+
+/** `statx`: paths are relative to the working directory. */
+export const AT_FDCWD = -100;
+/** `statx`: look at the link, not at what it names. */
+export const AT_SYMLINK_NOFOLLOW = 0x100;
+/** `statx`: look at the descriptor itself. */
+export const AT_EMPTY_PATH = 0x1000;
+/** `statx`: the basic fields. */
+export const STATX_BASIC = 0x7ff;
+/** Mask of the file type within a mode. */
+export const S_IFMT = 0xf000;
+/** A regular file. */
+export const S_IFREG = 0x8000;
+/** A socket. */
+export const S_IFSOCK = 0xc000;
+/** A pipe. */
+export const S_IFIFO = 0x1000;

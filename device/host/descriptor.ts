@@ -1,0 +1,78 @@
+/**
+ * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, and whoever
+ * holds that object closes it or hands it on.
+ *
+ * @module
+ */
+import { EBADF, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, SOCK_NONBLOCK } from "./constants.ts";
+import { errno, libc } from "./libc.ts";
+import { OsError } from "./os_error.ts";
+
+/** An open file descriptor and the duty to close it. */
+export class Descriptor {
+  #number: number;
+
+  /** Takes over an open descriptor. */
+  constructor(number: number) {
+    if (!Number.isInteger(number) || number < 0) {
+      throw new RangeError(`Cannot own a descriptor below 0: ${number}`);
+    }
+    this.#number = number;
+  }
+
+  /** The descriptor's number, or -1 once it is closed or taken. */
+  get number(): number {
+    return this.#number;
+  }
+
+  /** Whether it is still open and ours. */
+  get isOpen(): boolean {
+    return this.#number >= 0;
+  }
+
+  /** Gives the descriptor away: the caller closes it from now on. */
+  take(): number {
+    const number = this.#number;
+    if (number < 0) throw new Error("Cannot take a descriptor that is closed");
+    this.#number = -1;
+    return number;
+  }
+
+  /** A second descriptor for the same open file, with an owner of its own. */
+  duplicate(): Descriptor {
+    const copy = libc().fcntl(this.#number, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0) throw new OsError(`Cannot duplicate descriptor ${this.#number}`, "fcntl");
+    return new Descriptor(copy);
+  }
+
+  /** Makes reads and writes on the open file return instead of waiting. */
+  setNonblocking(): void {
+    const flags = libc().fcntl(this.#number, F_GETFL, 0);
+    if (flags < 0 || libc().fcntl(this.#number, F_SETFL, flags | SOCK_NONBLOCK) < 0) {
+      throw new OsError(`Cannot make descriptor ${this.#number} nonblocking`, "fcntl");
+    }
+  }
+
+  /** Closes it; does nothing the second time. */
+  close(): void {
+    const number = this.#number;
+    if (number < 0) return;
+    this.#number = -1;
+    // Linux has let go of the number even when close reports an error, so it is never tried again; EBADF
+    // alone means that somebody closed what was ours.
+    if (libc().close(number) < 0 && errno() === EBADF) {
+      throw new OsError(`Cannot close descriptor ${number}`, "close");
+    }
+  }
+
+  /** Closes it at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Closes every descriptor of a list and empties it. */
+export function closeAll(descriptors: Descriptor[]): void {
+  for (const descriptor of descriptors) descriptor.close();
+  descriptors.length = 0;
+}

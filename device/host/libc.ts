@@ -1,0 +1,86 @@
+/**
+ * The C library through FFI: one table, each symbol with its C declaration, opened at the first call.
+ *
+ * Everything here holds on Linux with 64-bit little-endian x86 and Arm alike: both use the generic numbers
+ * and the same layouts for the structures named below. Sizes that the C declarations give as `ssize_t` are
+ * declared `i32`: no caller moves 2 GiB at once, and a 64-bit result would come back as a bigint.
+ *
+ * An FFI integer argument of -0 throws; callers pass values that cannot be (`| 0`, or from `>>> 0`).
+ *
+ * @module
+ */
+
+const symbols = {
+  accept4: { parameters: ["i32", "pointer", "pointer", "i32"], result: "i32" }, // int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int bind(int fd, const struct sockaddr *addr, socklen_t len)
+  close: { parameters: ["i32"], result: "i32" }, // int close(int fd)
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int connect(int fd, const struct sockaddr *addr, socklen_t len)
+  errnoLocation: { name: "__errno_location", parameters: [], result: "pointer" }, // int *__errno_location(void)
+  eventfd: { parameters: ["u32", "i32"], result: "i32" }, // int eventfd(unsigned int initval, int flags)
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int fcntl(int fd, int cmd, int arg)
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" }, // int ftruncate(int fd, off_t length)
+  getpagesize: { parameters: [], result: "i32" }, // int getpagesize(void)
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" }, // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+  listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
+  memfdCreate: { name: "memfd_create", parameters: ["buffer", "u32"], result: "i32" }, // int memfd_create(const char *name, unsigned int flags)
+  mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "i64"], result: "pointer" }, // void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+  munmap: { parameters: ["pointer", "usize"], result: "i32" }, // int munmap(void *addr, size_t len)
+  pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // int pipe2(int fds[2], int flags)
+  poll: { parameters: ["buffer", "u64", "i32"], result: "i32" }, // int poll(struct pollfd *fds, nfds_t count, int timeout)
+  pollOnThread: {
+    name: "poll",
+    parameters: ["buffer", "u64", "i32"],
+    result: "i32",
+    nonblocking: true,
+  }, // the same, on a thread of the runtime's pool
+  preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+  pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+  read: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t read(int fd, void *buf, size_t count)
+  readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" }, // ssize_t readlink(const char *path, char *buf, size_t size)
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // int socketpair(int domain, int type, int protocol, int fds[2])
+  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *out)
+  unlink: { parameters: ["buffer"], result: "i32" }, // int unlink(const char *path)
+  write: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t write(int fd, const void *buf, size_t count)
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The C functions as Deno gives them. */
+export type Libc = Deno.DynamicLibrary<typeof symbols>["symbols"];
+
+let opened: Libc | undefined;
+let errnoCell: Int32Array | undefined;
+
+/** The C library; opened by the first call, which needs `--allow-ffi`. */
+export function libc(): Libc {
+  if (opened === undefined) opened = Deno.dlopen("libc.so.6", symbols).symbols;
+  return opened;
+}
+
+/**
+ * `errno` of this thread: read it right after the call that failed. A call on another thread
+ * ({@linkcode Libc.pollOnThread}) leaves its own where nobody can read it.
+ */
+export function errno(): number {
+  if (errnoCell === undefined) {
+    const location = libc().errnoLocation();
+    if (location === null) throw new Error("Cannot find errno: __errno_location gave NULL");
+    errnoCell = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
+  }
+  return errnoCell[0];
+}
+
+/** The address of a buffer's first byte, for structures that hold pointers. The buffer must outlive the use. */
+export function addressOf(buffer: ArrayBuffer): bigint {
+  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
+}
+
+/** A C string: the bytes of `text` in UTF-8 and a zero. Throws a RangeError if `text` holds a zero itself. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  if (text.includes("\0")) {
+    throw new RangeError("Cannot pass text with a zero character to the host");
+  }
+  return new TextEncoder().encode(`${text}\0`);
+}

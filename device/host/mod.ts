@@ -1,0 +1,24 @@
+/**
+ * The host: libc through FFI. Sockets that carry descriptors, shared memory, events and polling.
+ *
+ * Every descriptor has one owner, an object with a `close`. Peers' faults come back as values, the host's
+ * refusals are thrown as {@linkcode OsError}. Importing opens nothing; the first call needs `--allow-ffi`.
+ *
+ * May import nothing of the project.
+ *
+ * @module
+ */
+export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT } from "./constants.ts";
+export { closeAll, Descriptor } from "./descriptor.ts";
+export { Event } from "./event.ts";
+export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
+export {
+  activatedListener,
+  type ActivationEnvironment,
+  inheritedSocket,
+} from "./inherited_socket.ts";
+export { errnoName, OsError } from "./os_error.ts";
+export { PollSet } from "./poll.ts";
+export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";
+export { UnixListener } from "./unix_listener.ts";
+export { CLOSED, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";

@@ -1,0 +1,139 @@
+/**
+ * Memory that two processes share: a file descriptor (memfd, hugetlbfs, tmpfs) mapped into an ArrayBuffer.
+ *
+ * **Ending a mapping.** JavaScript may still hold views of the buffer, and one that outlived the mapping
+ * would read and write whatever the host maps there next. So the buffer is detached before `munmap`:
+ * `ArrayBuffer.prototype.transfer(0)` moves nothing (20 µs whatever the size), leaves every typed array with
+ * length 0 (reads give `undefined`, writes do nothing), and DataView and Atomics throw. `structuredClone`
+ * with a transfer list detaches too, but keeps a second buffer over the memory alive and takes 5 ms.
+ *
+ * **A file that shrinks.** Touching a mapped page beyond the end of the file is SIGBUS, which no process
+ * survives. The size is checked when mapping, and a file that allows it is sealed against shrinking
+ * (`F_SEAL_SHRINK`), as QEMU's own memfds already are. What remains is a peer that hands over a file without
+ * seals (tmpfs or hugetlbfs by path, or a memfd whose seals are sealed) and truncates it later, and huge
+ * pages that the host has run out of. {@linkcode SharedMemory.sealed} tells which kind it is.
+ *
+ * @module
+ */
+import {
+  F_ADD_SEALS,
+  F_GET_SEALS,
+  F_SEAL_SHRINK,
+  MAP_NORESERVE,
+  MAP_SHARED,
+  MFD_ALLOW_SEALING,
+  MFD_CLOEXEC,
+  PROT_READ_WRITE,
+  S_IFREG,
+} from "./constants.ts";
+import { Descriptor } from "./descriptor.ts";
+import { descriptorStatus } from "./file_status.ts";
+import { cString, errno, libc } from "./libc.ts";
+import { errnoName, OsError } from "./os_error.ts";
+
+/** The bytes of a shared file, readable and writable, from an offset on. */
+export class SharedMemory {
+  /** The bytes; detached by {@linkcode SharedMemory.close}. */
+  readonly buffer: ArrayBuffer;
+  /** Whether the file cannot shrink any more, so that no access to it can raise SIGBUS. */
+  readonly sealed: boolean;
+  readonly #mapping: NonNullable<Deno.PointerValue>;
+  readonly #mappedBytes: number;
+
+  private constructor(
+    mapping: NonNullable<Deno.PointerValue>,
+    mappedBytes: number,
+    buffer: ArrayBuffer,
+    sealed: boolean,
+  ) {
+    this.#mapping = mapping;
+    this.#mappedBytes = mappedBytes;
+    this.buffer = buffer;
+    this.sealed = sealed;
+  }
+
+  /**
+   * Maps `size` bytes of a file from byte `offset`. The descriptor stays the caller's and may be closed
+   * afterwards.
+   *
+   * @param offset Any multiple of 8; it need not be a multiple of a page.
+   * @returns the mapping, or one line that says why the file cannot be mapped so.
+   */
+  static map(descriptor: Descriptor, offset: number, size: number): SharedMemory | string {
+    const status = descriptorStatus(descriptor.number);
+    if (typeof status === "number") return `its status cannot be read: ${errnoName(status)}`;
+    if (status.type !== S_IFREG) return "it is not a memory file";
+    if (!(size > 0) || !Number.isSafeInteger(size)) return `its size of ${size} cannot be mapped`;
+    if (!(offset >= 0) || !Number.isSafeInteger(offset) || offset % 8 !== 0) {
+      return `its offset of ${offset} is not a multiple of 8`;
+    }
+    if (offset + size > status.size) {
+      return `it ends at ${status.size}, before offset ${offset} + size ${size}`;
+    }
+    const sealed = sealAgainstShrinking(descriptor.number);
+    // The pages behind the file decide what mmap takes as an offset and munmap as a length: huge pages too.
+    const page = Math.max(libc().getpagesize(), status.blockSize);
+    const lead = offset % page;
+    const mappedBytes = Math.ceil((lead + size) / page) * page;
+    const mapping = libc().mmap(
+      null,
+      BigInt(mappedBytes),
+      PROT_READ_WRITE,
+      MAP_SHARED | MAP_NORESERVE,
+      descriptor.number,
+      BigInt(offset - lead),
+    );
+    if (mapping === null || Deno.UnsafePointer.value(mapping) === MAP_FAILED) {
+      return `it cannot be mapped: ${errnoName(errno())}`;
+    }
+    const buffer = Deno.UnsafePointerView.getArrayBuffer(mapping, size, lead);
+    return new SharedMemory(mapping, mappedBytes, buffer, sealed);
+  }
+
+  /** Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. */
+  close(): void {
+    if (this.buffer.detached) return;
+    this.buffer.transfer(0);
+    if (libc().munmap(this.#mapping, BigInt(this.#mappedBytes)) < 0) {
+      throw new OsError("Cannot unmap shared memory", "munmap");
+    }
+  }
+
+  /** Closes it at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+// The pointer (void *)-1 that mmap returns on failure.
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+
+/**
+ * A new memory file of `size` zero bytes that can be handed to another process. `name` is seen in `/proc`.
+ * Throws an OsError if the host refuses.
+ */
+export function createMemoryFile(name: string, size: number): Descriptor {
+  const number = libc().memfdCreate(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (number < 0) throw new OsError(`Cannot create the memory file ${name}`, "memfd_create");
+  const descriptor = new Descriptor(number);
+  if (libc().ftruncate(number, BigInt(size)) < 0) {
+    const error = errno();
+    descriptor.close();
+    throw new OsError(`Cannot size the memory file ${name} to ${size}`, "ftruncate", error);
+  }
+  return descriptor;
+}
+
+/** Maps a file of our own. Throws where {@linkcode SharedMemory.map} gives a reason. */
+export function mapMemoryFile(descriptor: Descriptor, offset: number, size: number): SharedMemory {
+  const memory = SharedMemory.map(descriptor, offset, size);
+  if (typeof memory === "string") throw new Error(`Cannot map a memory file: ${memory}`);
+  return memory;
+}
+
+/** Whether the file cannot shrink; sees to it where the file allows. */
+function sealAgainstShrinking(number: number): boolean {
+  const seals = libc().fcntl(number, F_GET_SEALS, 0);
+  if (seals < 0) return false;
+  return (seals & F_SEAL_SHRINK) !== 0 || libc().fcntl(number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
+}

@@ -1,0 +1,53 @@
+/**
+ * What this process holds of the host, counted from outside the code under test: open descriptors and
+ * mappings of memory files. Goes through libc, so that it needs no more permissions than the code.
+ *
+ * @module
+ */
+import { descriptorName, descriptorStatus } from "../../../device/host/mod.ts";
+
+const libc = Deno.dlopen("libc.so.6", {
+  open: { parameters: ["buffer", "i32"], result: "i32" },
+  read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+}).symbols;
+
+/** The kinds of descriptor the code under test makes, each with its number. */
+const OURS = /^(socket:|anon_inode:\[eventfd\]|\/memfd:|pipe:)/;
+
+/** Every open descriptor of a kind we make, as `number name`. */
+export function openDescriptors(): string[] {
+  const found: string[] = [];
+  for (let number = 0; number < 1024; number++) {
+    if (typeof descriptorStatus(number) === "number") continue;
+    const name = descriptorName(number);
+    if (OURS.test(name)) found.push(`${number} ${name}`);
+  }
+  return found;
+}
+
+/** Every mapping of a memory file whose name contains `name`. */
+export function mappingsOf(name: string): string[] {
+  const maps = readFile("/proc/self/maps");
+  return maps.split("\n").filter((line) => line.includes("/memfd:") && line.includes(name));
+}
+
+/** A path in the temporary folder that no other test uses. */
+export function temporaryPath(suffix = "sock"): string {
+  return `/tmp/viommu-test-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}.${suffix}`;
+}
+
+function readFile(path: string): string {
+  const number = libc.open(new TextEncoder().encode(`${path}\0`), 0);
+  if (number < 0) throw new Error(`Cannot open ${path}`);
+  const decoder = new TextDecoder();
+  const bytes = new Uint8Array(65536);
+  let text = "";
+  for (;;) {
+    const count = libc.read(number, bytes, BigInt(bytes.length));
+    if (count <= 0) break;
+    text += decoder.decode(bytes.subarray(0, count), { stream: true });
+  }
+  libc.close(number);
+  return text;
+}

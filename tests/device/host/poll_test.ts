@@ -1,0 +1,70 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Event, POLLIN, POLLNVAL, POLLOUT, PollSet } from "../../../device/host/mod.ts";
+import { openDescriptors } from "./host_state.ts";
+
+Deno.test("PollSet tells which descriptors are ready for what", () => {
+  using set = new PollSet(1);
+  using one = Event.create();
+  using other = Event.create();
+  const first = set.add(one.descriptor.number);
+  const second = set.add(other.descriptor.number, POLLIN | POLLOUT);
+  assertEquals(set.poll(0), 1);
+  assertEquals([set.ready(first), set.ready(second)], [0, POLLOUT]);
+  one.signal();
+  other.signal();
+  assertEquals(set.poll(0), 2);
+  assertEquals([set.ready(first), set.ready(second)], [POLLIN, POLLIN | POLLOUT]);
+  set.clear();
+  assertEquals([set.size, set.poll(0)], [0, 0]);
+});
+
+Deno.test("PollSet ignores numbers below 0 and names those that are not open", () => {
+  using set = new PollSet();
+  const absent = set.add(-1);
+  const closed = set.add(1000);
+  assertEquals(set.poll(0), 1);
+  assertEquals([set.ready(absent), set.ready(closed)], [0, POLLNVAL]);
+});
+
+Deno.test("PollSet waits while the event loop goes on", async () => {
+  using set = new PollSet();
+  using event = Event.create();
+  const slot = set.add(event.descriptor.number);
+  setTimeout(() => event.signal(), 10);
+  assertEquals(await set.wait(), 1);
+  assertEquals(set.ready(slot), POLLIN);
+});
+
+Deno.test("PollSet ends a wait when its time is over or somebody wakes it", async () => {
+  using set = new PollSet();
+  assertEquals(await set.wait(5), 0);
+  setTimeout(() => set.wake(), 10);
+  assertEquals(await set.wait(), 0);
+  set.wake();
+  assertEquals(await set.wait(), 0);
+  assertEquals(set.poll(0), 0);
+});
+
+Deno.test("PollSet may change and grow while somebody waits", async () => {
+  using set = new PollSet(1);
+  using event = Event.create();
+  const wait = set.wait();
+  for (let i = 0; i < 20; i++) set.add(-1);
+  const slot = set.add(event.descriptor.number);
+  event.signal();
+  set.wake();
+  assertEquals(await wait, 1);
+  assertEquals(set.ready(slot), POLLIN);
+});
+
+Deno.test("PollSet has one wait at a time and is not closed under it", async () => {
+  const before = openDescriptors();
+  const set = new PollSet();
+  const wait = set.wait();
+  await assertRejects(() => set.wait(), Error, "Cannot wait twice");
+  assertThrows(() => set.close(), Error, "while somebody waits");
+  set.wake();
+  await wait;
+  set.close();
+  assertEquals(openDescriptors(), before);
+});
