@@ -51,8 +51,12 @@ export class Chain {
 
   #limit = 0;
 
-  /** @param capacity Segments to make room for at once. */
-  constructor(capacity = 256) {
+  /**
+   * Makes an empty chain.
+   *
+   * @param capacity Segments to make room for at once.
+   */
+  constructor(capacity: number = 256) {
     this.addresses = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);
   }

@@ -12,7 +12,11 @@
 export class DirtyLog {
   readonly #bits: Uint8Array;
 
-  /** @param bits The bitmap: byte 0 covers guest pages 0 to 7. The log is as long as the bitmap. */
+  /**
+   * Makes a log over a bitmap.
+   *
+   * @param bits The bitmap: byte 0 covers guest pages 0 to 7. The log is as long as the bitmap.
+   */
   constructor(bits: Uint8Array) {
     this.#bits = bits;
   }

@@ -120,7 +120,11 @@ export class DriverChain {
   /** Bytes of the device-writable ones. */
   writableLength = 0;
 
-  /** @param capacity Buffers that a chain may have. */
+  /**
+   * Makes an empty chain.
+   *
+   * @param capacity Buffers that a chain may have.
+   */
   constructor(capacity: number) {
     this.addresses = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);

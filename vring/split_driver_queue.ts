@@ -31,7 +31,7 @@ export class SplitDriverQueue implements DriverQueue {
   /** See {@linkcode DriverQueue.byteLength}. */
   readonly byteLength: number;
   /** See {@linkcode DriverQueue.token}. */
-  token = NONE;
+  token: number = NONE;
   /** See {@linkcode DriverQueue.usedLength}. */
   usedLength = 0;
 
@@ -70,7 +70,11 @@ export class SplitDriverQueue implements DriverQueue {
   #batchHead = NONE;
   #batchLength = 0;
 
-  /** @param setup Where the ring goes; it is zeroed. */
+  /**
+   * Makes a ring.
+   *
+   * @param setup Where it goes; the place is zeroed.
+   */
   constructor(setup: DriverQueueSetup) {
     const { space, address, size } = setup;
     const tableLength = setup.indirect === true ? setup.indirectLength ?? 8 : 0;

@@ -78,7 +78,11 @@ export class SplitQueue implements Queue {
   /** Whether an earlier device may have published without signalling. */
   #owesSignal = false;
 
-  /** @param space What the ring's and the buffers' addresses mean. */
+  /**
+   * Makes a queue, still without a ring.
+   *
+   * @param space What the ring's and the buffers' addresses mean.
+   */
   constructor(space: AddressSpace) {
     this.#space = space;
   }
