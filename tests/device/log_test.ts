@@ -1,0 +1,25 @@
+import { assertEquals } from "@std/assert";
+import { Log } from "../../device/log.ts";
+
+Deno.test("Log writes its level and what is more important", () => {
+  const lines: string[] = [];
+  const log = new Log("warn", (line) => lines.push(line));
+  log.error("a");
+  log.warn("b");
+  log.info("c");
+  log.debug("d");
+  assertEquals(lines, ["viommu: error: a", "viommu: warn: b"]);
+});
+
+Deno.test("Log.warnLimited() writes a burst, then one line a second with the number left out", () => {
+  const lines: string[] = [];
+  let now = 0;
+  const log = new Log("info", (line) => lines.push(line), () => now);
+  for (let i = 0; i < 1000; i++) log.warnLimited("kind", "bad request");
+  assertEquals(lines.length, 10);
+  now += 1000;
+  log.warnLimited("kind", "bad request");
+  assertEquals(lines.at(-1), "viommu: warn: bad request (and 990 more like it)");
+  log.warnLimited("other", "something else");
+  assertEquals(lines.length, 12);
+});
