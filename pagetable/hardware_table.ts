@@ -1,0 +1,428 @@
+/**
+ * The builder: one page table of any format, edited by map and unmap.
+ *
+ * Everything a format differs in is data ({@linkcode TableFormat}); the stores and their order are in
+ * `table_tree.ts` and `leaf_fill.ts`. Pages and frames are numbers of 4 KiB, ranges inclusive.
+ *
+ * @module
+ */
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "./errno.ts";
+import type { TableFormat } from "./format.ts";
+import { InvalidationGather } from "./invalidation.ts";
+import { LeafWriter } from "./leaf_writer.ts";
+import { MarkPass, reportNothing, type ReportRange } from "./marks.ts";
+import type { PageTable, Protection } from "./page_table.ts";
+import type { TableMemory } from "./table_memory.ts";
+import { TableTree } from "./table_tree.ts";
+
+/** One page table in table memory. Made by `createPageTable`. */
+export class HardwareTable implements PageTable {
+  /** Name of the format. */
+  readonly format: string;
+  /** First page that can be translated. */
+  readonly firstPage: number;
+  /** Last page that can be translated, inclusive. */
+  readonly lastPage: number;
+  /** Last frame that an entry can name, inclusive. */
+  readonly lastFrame: number;
+  /** Sizes of leaves as log2 of their pages, ascending; the first is the granule of every range. */
+  readonly leafOrders: readonly number[];
+  /** Whether entries record that they were written through. */
+  readonly tracksDirty: boolean;
+  /** The format's description with this table's geometry. */
+  readonly description: TableFormat;
+  /** What changed since the last flush; whoever owns the table flushes it. */
+  readonly gather: InvalidationGather;
+  /** Frame of the top table: what device tables point to. */
+  readonly rootFrame: number;
+
+  readonly #memory: TableMemory;
+  readonly #tree: TableTree;
+  readonly #leaves: LeafWriter;
+  readonly #words: Int32Array<ArrayBuffer>;
+  readonly #live: Int32Array<ArrayBuffer>;
+  readonly #scale: Float64Array<ArrayBuffer>;
+  readonly #mask: Int32Array<ArrayBuffer>;
+  readonly #reach: Float64Array<ArrayBuffer>;
+  readonly #tableValues: Int32Array<ArrayBuffer>;
+  readonly #present: number;
+  readonly #tableMask: number;
+  readonly #top: number;
+  readonly #granule: number;
+  readonly #onePage: boolean;
+  readonly #grouped: boolean;
+  readonly #interruptFirst: number;
+  readonly #interruptLast: number;
+  /** Tables and items of the path that the last one-page unmap walked, by level. */
+  readonly #pathTable: Int32Array<ArrayBuffer>;
+  readonly #pathItem: Int32Array<ArrayBuffer>;
+
+  private constructor(format: TableFormat, memory: TableMemory, root: number) {
+    this.format = format.name;
+    this.description = format;
+    this.firstPage = format.firstPage;
+    this.lastPage = format.lastPage;
+    this.lastFrame = 2 ** (format.outputBits - 12) - 1;
+    this.leafOrders = format.leaves.map((leaf) => leaf.order);
+    this.tracksDirty = format.marks !== null;
+    this.gather = new InvalidationGather(memory);
+    this.rootFrame = memory.baseFrame + root;
+    this.#memory = memory;
+    this.#tree = new TableTree(format, memory, this.gather, root);
+    this.#leaves = new LeafWriter(format, memory.words);
+    this.#words = memory.words;
+    this.#live = memory.liveEntries;
+    this.#scale = this.#tree.scale;
+    this.#mask = this.#tree.mask;
+    this.#reach = this.#tree.reach;
+    this.#tableValues = this.#tree.tableValues;
+    this.#present = format.present;
+    this.#tableMask = format.tableMask;
+    this.#top = this.#tree.top;
+    this.#granule = 2 ** format.leaves[0].order;
+    this.#onePage = format.leaves[0].level === 0 && format.leaves[0].items === 1;
+    this.#grouped = format.groupItems !== null;
+    this.#interruptFirst = format.interruptPages?.first ?? Infinity;
+    this.#interruptLast = format.interruptPages?.last ?? -1;
+    this.#pathTable = new Int32Array(format.levels);
+    this.#pathItem = new Int32Array(format.levels);
+  }
+
+  /** Makes an empty table, or answers ENOMEM without table memory for its root. */
+  static create(format: TableFormat, memory: TableMemory): HardwareTable | Errno {
+    const root = memory.allocate(format.rootOrder);
+    return root === -1 ? ENOMEM : new HardwareTable(format, memory, root);
+  }
+
+  /** Pages of table memory in use, the root included; freed pages in quarantine are not. */
+  get tablePages(): number {
+    return this.#tree.tablePages;
+  }
+
+  /** Maps a range; see {@linkcode PageTable.map}. EINVAL for what is not on the granule. */
+  map(firstPage: number, lastPage: number, frame: number, protection: Protection): Errno {
+    if (!(firstPage >= this.firstPage && lastPage <= this.lastPage && firstPage <= lastPage)) {
+      return firstPage > lastPage ? EINVAL : ERANGE;
+    }
+    const pages = lastPage - firstPage + 1;
+    if (!(frame >= 0 && frame + pages - 1 <= this.lastFrame)) return ERANGE;
+    if (firstPage <= this.#interruptLast && lastPage >= this.#interruptFirst) return ERANGE;
+    if (!this.#leaves.expresses(protection)) return EOPNOTSUPP;
+    if (pages === this.#granule && this.#onePage) return this.#mapOne(firstPage, frame, protection);
+    const rest = this.#granule - 1;
+    if ((firstPage & rest) !== 0 || (pages & rest) !== 0 || (frame & rest) !== 0) return EINVAL;
+    if (
+      this.#granule !== 1 && frame <= this.#interruptLast && frame + pages > this.#interruptFirst
+    ) {
+      return ERANGE;
+    }
+    if (this.#occupied(this.#tree.root, this.#top, firstPage, lastPage)) return EADDRINUSE;
+    const mapped = this.#mapAround(firstPage, lastPage, frame, protection);
+    if (mapped < pages) {
+      if (mapped > 0) this.unmap(firstPage, firstPage + mapped - 1);
+      return ENOMEM;
+    }
+    if (this.gather.recordsMaps) this.gather.addRange(firstPage, lastPage);
+    return OK;
+  }
+
+  /** Removes what is mapped in a range; see {@linkcode PageTable.unmap}. */
+  unmap(firstPage: number, lastPage: number): number {
+    const first = firstPage > this.firstPage ? firstPage : this.firstPage;
+    const last = lastPage < this.lastPage ? lastPage : this.lastPage;
+    if (first > last) return 0;
+    let removed: number;
+    if (first === last) {
+      removed = this.#unmapOne(first);
+    } else {
+      removed = this.#clear(this.#tree.root, this.#top, 0, first, last);
+      // A leaf that reached out of the range has noted itself.
+      if (removed !== 0) this.gather.addRange(first, last);
+    }
+    return removed;
+  }
+
+  /** The frame behind a page, or -1; see {@linkcode PageTable.frameAt}. */
+  frameAt(page: number): number {
+    if (!(page >= this.firstPage && page <= this.lastPage)) return -1;
+    const words = this.#words;
+    let table = this.#tree.root;
+    let level = this.#top;
+    for (;;) {
+      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
+      const low = words[item];
+      if ((low & this.#present) === 0) return -1;
+      const high = words[item + 1];
+      if ((low & this.#tableMask) !== this.#tableValues[level]) {
+        return this.#leaves.frameOf(page, level, low, high);
+      }
+      table = this.#tree.child(low, high);
+      level--;
+    }
+  }
+
+  /** Starts or stops recording writes; see {@linkcode PageTable.setDirtyTracking}. */
+  setDirtyTracking(on: boolean): Errno {
+    this.#leaves.writesClean = on;
+    if (!on) return this.tracksDirty ? OK : EOPNOTSUPP;
+    return this.#readMarks(this.firstPage, this.lastPage, this.#pass(true, true, reportNothing));
+  }
+
+  /** Reports leaves written through; see {@linkcode PageTable.readDirty}. */
+  readDirty(
+    firstPage: number,
+    lastPage: number,
+    clear: boolean,
+    report: ReportRange,
+  ): Errno {
+    return this.#readMarks(firstPage, lastPage, this.#pass(clear, true, report));
+  }
+
+  /** As {@linkcode readDirty}, for leaves that were used at all, read or written. */
+  readAccessed(
+    firstPage: number,
+    lastPage: number,
+    clear: boolean,
+    report: ReportRange,
+  ): Errno {
+    return this.#readMarks(firstPage, lastPage, this.#pass(clear, false, report));
+  }
+
+  /** Gives all table memory back, by way of the gather, which is flushed. */
+  destroy(): void {
+    this.#tree.destroy();
+    this.gather.flush();
+  }
+
+  #pass(clear: boolean, ofWrites: boolean, report: ReportRange): MarkPass | null {
+    const format = this.description;
+    if (format.marks === null) return null;
+    const tree = this.#tree;
+    return new MarkPass(format, tree, this.#memory, this.gather, clear, ofWrites, report);
+  }
+
+  #readMarks(firstPage: number, lastPage: number, pass: MarkPass | null): Errno {
+    if (pass === null) return EOPNOTSUPP;
+    const first = Math.max(firstPage, this.firstPage);
+    const last = Math.min(lastPage, this.lastPage);
+    if (first <= last) pass.run(first, last);
+    return OK;
+  }
+
+  #mapOne(page: number, frame: number, protection: Protection): Errno {
+    const rest = this.#granule - 1;
+    if (rest !== 0 && ((page & rest) !== 0 || (frame & rest) !== 0)) return EINVAL;
+    const words = this.#words;
+    let table = this.#tree.root;
+    for (let level = this.#top; level > 0; level--) {
+      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
+      const low = words[item];
+      if ((low & this.#present) === 0) {
+        table = this.#tree.grow(page, table, level, 0);
+        if (table === -1) return ENOMEM;
+        break;
+      }
+      if ((low & this.#tableMask) !== this.#tableValues[level]) return EADDRINUSE;
+      table = this.#tree.child(low, words[item + 1]);
+    }
+    const item = (table << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
+    if ((words[item] & this.#present) !== 0) return EADDRINUSE;
+    this.#leaves.writeOne(item, frame, protection);
+    this.#live[table]++;
+    if (this.gather.recordsMaps) this.gather.addRange(page, page + rest);
+    return OK;
+  }
+
+  /** Maps an empty range, leaves that would touch interrupt frames split off; returns pages mapped. */
+  #mapAround(firstPage: number, lastPage: number, frame: number, protection: Protection): number {
+    const leaves = this.description.leaves.length;
+    const pages = lastPage - firstPage + 1;
+    const before = this.#interruptFirst - frame;
+    const through = this.#interruptLast + 1 - frame;
+    if (before >= pages || through <= 0) {
+      return this.#mapEmpty(firstPage, lastPage, frame, protection, leaves);
+    }
+    let mapped = 0;
+    if (before > 0) {
+      mapped = this.#mapEmpty(firstPage, firstPage + before - 1, frame, protection, leaves);
+      if (mapped < before) return mapped;
+    }
+    const inside = Math.min(through, pages) - mapped;
+    const page = firstPage + mapped;
+    const done = this.#mapEmpty(page, page + inside - 1, frame + mapped, protection, 1);
+    mapped += done;
+    if (done < inside || mapped === pages) return mapped;
+    const after = frame + mapped;
+    return mapped + this.#mapEmpty(firstPage + mapped, lastPage, after, protection, leaves);
+  }
+
+  /** Maps an empty range with the `usable` smallest sizes of leaves; returns pages mapped before ENOMEM. */
+  #mapEmpty(
+    firstPage: number,
+    lastPage: number,
+    firstFrame: number,
+    protection: Protection,
+    usable: number,
+  ): number {
+    const leaves = this.#leaves;
+    let page = firstPage;
+    while (page <= lastPage) {
+      const frame = firstFrame + (page - firstPage);
+      const size = leaves.choose(page, frame, lastPage - page + 1, usable);
+      const level = leaves.levels[size];
+      const index = (page * this.#scale[level]) & this.#mask[level];
+      const room = this.#mask[level] + 1 - index;
+      const count = leaves.countOf(size, page, frame, lastPage - page + 1, usable, room);
+      const items = count * leaves.items[size];
+      const whole = level < this.#top && items === this.#mask[level] + 1;
+      // A table about to be filled whole is neither cleared nor reachable until it is complete.
+      const table = whole ? this.#tree.makeUncleared() : this.#tree.reachTable(page, level);
+      if (table === -1) break;
+      if (!whole) {
+        leaves.write((table << 10) + (index << 1), size, count, frame, protection);
+      } else {
+        const parent = this.#tree.reachTable(page, level + 1);
+        if (parent === -1) {
+          this.#tree.unmake(table);
+          break;
+        }
+        leaves.write(table << 10, size, count, frame, protection);
+        this.#tree.link(page, parent, level + 1, table);
+      }
+      this.#live[table] += items;
+      page += count * leaves.pages[size];
+    }
+    return page - firstPage;
+  }
+
+  /** Whether anything is mapped in `[first, last]`, which lies within `table`. */
+  #occupied(table: number, level: number, first: number, last: number): boolean {
+    if (this.#live[table] === 0) return false;
+    const words = this.#words;
+    const scale = this.#scale[level];
+    const from = (first * scale) & this.#mask[level];
+    const to = (last * scale) & this.#mask[level];
+    const reach = this.#reach[level];
+    const start = first - (first % reach);
+    for (let index = from; index <= to; index++) {
+      const item = (table << 10) + (index << 1);
+      const low = words[item];
+      if ((low & this.#present) === 0) continue;
+      if ((low & this.#tableMask) !== this.#tableValues[level]) return true;
+      const itemFirst = start + (index - from) * reach;
+      const itemLast = itemFirst + reach - 1;
+      if (first <= itemFirst && last >= itemLast) return true;
+      const child = this.#tree.child(low, words[item + 1]);
+      const clippedFirst = first > itemFirst ? first : itemFirst;
+      const clippedLast = last < itemLast ? last : itemLast;
+      if (this.#occupied(child, level - 1, clippedFirst, clippedLast)) return true;
+    }
+    return false;
+  }
+
+  #unmapOne(page: number): number {
+    const words = this.#words;
+    let table = this.#tree.root;
+    let level = this.#top;
+    for (;;) {
+      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
+      const low = words[item];
+      if ((low & this.#present) === 0) return 0;
+      this.#pathTable[level] = table;
+      this.#pathItem[level] = item;
+      if ((low & this.#tableMask) !== this.#tableValues[level]) break;
+      table = this.#tree.child(low, words[item + 1]);
+      level--;
+    }
+    const removed = this.#clearLeaf(table, level, page, this.#pathItem[level]);
+    while (level < this.#top && this.#live[this.#pathTable[level]] === 0) {
+      const emptied = this.#pathTable[level];
+      level++;
+      this.#tree.unlink(this.#pathTable[level], this.#pathItem[level]);
+      this.#tree.freeEmpty(emptied);
+    }
+    return removed;
+  }
+
+  /** Clears the leaf of which `page`'s `item` is part, notes it, and tells how many pages it had. */
+  #clearLeaf(table: number, level: number, page: number, item: number): number {
+    const words = this.#words;
+    const reach = this.#reach[level];
+    const items = this.#grouped ? this.#itemsAt(level, item) : 1;
+    if (items === 1) {
+      words[item] = 0;
+      words[item + 1] = 0;
+    } else {
+      const index = (item - (table << 10)) >> 1;
+      const start = (table << 10) + ((index & -items) << 1);
+      for (let at = start; at < start + (items << 1); at += 2) {
+        words[at] = 0;
+        words[at + 1] = 0;
+      }
+    }
+    this.#live[table] -= items;
+    const pages = items * reach;
+    const first = pages === 1 ? page : page - (page % pages);
+    this.gather.addRange(first, first + pages - 1);
+    return pages;
+  }
+
+  #itemsAt(level: number, item: number): number {
+    const groupItems = this.description.groupItems;
+    return groupItems === null ? 1 : groupItems(level, this.#words[item], this.#words[item + 1]);
+  }
+
+  /** Removes `[first, last]`, which lies within `table`, whose own first page is `start`. */
+  #clear(table: number, level: number, start: number, first: number, last: number): number {
+    const words = this.#words;
+    const reach = this.#reach[level];
+    const scale = this.#scale[level];
+    const to = (last * scale) & this.#mask[level];
+    let index = (first * scale) & this.#mask[level];
+    if (level === 0 && !this.#grouped) return this.#clearItems(table, index, to) * reach;
+    let removed = 0;
+    for (; index <= to; index++) {
+      const item = (table << 10) + (index << 1);
+      const low = words[item];
+      if ((low & this.#present) === 0) continue;
+      const itemFirst = start + index * reach;
+      const itemLast = itemFirst + reach - 1;
+      if ((low & this.#tableMask) !== this.#tableValues[level]) {
+        const items = this.#grouped ? this.#itemsAt(level, item) : 1;
+        removed += this.#clearLeaf(table, level, itemFirst, item);
+        index = (index & -items) + items - 1;
+        continue;
+      }
+      const child = this.#tree.child(low, words[item + 1]);
+      if (first <= itemFirst && last >= itemLast) {
+        this.#tree.unlink(table, item);
+        removed += this.#tree.drop(child, level - 1);
+        continue;
+      }
+      const clippedFirst = first > itemFirst ? first : itemFirst;
+      const clippedLast = last < itemLast ? last : itemLast;
+      removed += this.#clear(child, level - 1, itemFirst, clippedFirst, clippedLast);
+      if (this.#live[child] === 0) {
+        this.#tree.unlink(table, item);
+        this.#tree.freeEmpty(child);
+      }
+    }
+    return removed;
+  }
+
+  /** Clears items `[from, to]` of a leaf table and tells how many were in use. */
+  #clearItems(table: number, from: number, to: number): number {
+    const words = this.#words;
+    const present = this.#present;
+    const end = (table << 10) + (to << 1);
+    let cleared = 0;
+    for (let item = (table << 10) + (from << 1); item <= end; item += 2) {
+      if ((words[item] & present) === 0) continue;
+      words[item] = 0;
+      words[item + 1] = 0;
+      cleared++;
+    }
+    this.#live[table] -= cleared;
+    return cleared;
+  }
+}

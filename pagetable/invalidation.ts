@@ -1,0 +1,148 @@
+/**
+ * The invalidation gather: what has changed in tables since hardware was last told.
+ *
+ * Every change of a page table or a device table is noted here, without allocation. A flush hands the
+ * notes to a sink, which turns them into commands and waits for hardware, and only then gives freed
+ * table pages back to table memory: until that moment hardware may still walk them.
+ * Ranges are pages, inclusive.
+ *
+ * @module
+ */
+import type { TableMemory } from "./table_memory.ts";
+
+/** What kind of device-table entry changed; see {@linkcode InvalidationGather.addDevice}. */
+export const DEVICE_ENTRY = 1;
+/** A PASID table entry, an SMMU context descriptor or another entry per process address space. */
+export const PASID_ENTRY = 2;
+/** A pointer to a table of device entries: VT-d root entry, SMMU level-1 stream descriptor. */
+export const DEVICE_DIRECTORY = 3;
+/** A pointer to a table of entries per PASID: VT-d PASID directory, SMMU level-1 context descriptor. */
+export const PASID_DIRECTORY = 4;
+
+/** No PASID: requests that carry none. */
+export const NO_PASID: number = -1;
+
+const RANGES = 32;
+const DEVICES = 64;
+const ORDERS = 21;
+const NONE = -1;
+
+/** What is told what to invalidate. It must be done with it when it returns. */
+export interface InvalidationSink {
+  /** Invalidates what `gather` holds, read from its public fields. */
+  invalidate(gather: InvalidationGather): void;
+}
+
+/** Changes waiting for an invalidation, and the table pages that wait with them. */
+export class InvalidationGather {
+  /** Who is told at a flush; null where no hardware caches these tables. */
+  sink: InvalidationSink | null = null;
+  /** Whether entries that become present count as changes (VT-d caching mode, AMD NpCache). */
+  recordsMaps = false;
+  /** Ranges gathered. */
+  rangeCount = 0;
+  /** First page of each range. */
+  readonly firstPages: Float64Array<ArrayBuffer> = new Float64Array(RANGES);
+  /** Last page of each range, inclusive. */
+  readonly lastPages: Float64Array<ArrayBuffer> = new Float64Array(RANGES);
+  /** Whether a table was unlinked: caches of table entries hold it too, not only leaves. */
+  tablesFreed = false;
+  /** Whether the whole address space changed, whatever the ranges say. */
+  everything = false;
+  /** Device-table entries gathered; beyond the room for them, `everyDevice` is set. */
+  deviceCount = 0;
+  /** Whether more device entries changed than there is room to name. */
+  everyDevice = false;
+  /** Kind of each device-table entry. */
+  readonly deviceKinds: Uint8Array<ArrayBuffer> = new Uint8Array(DEVICES);
+  /** Endpoint of each. */
+  readonly endpoints: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+  /** PASID of each, or {@linkcode NO_PASID}. */
+  readonly pasids: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+  /** Hardware domain id that the entry named before, or -1. */
+  readonly domainIds: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+
+  readonly #memory: TableMemory;
+  readonly #firstBlock: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
+  readonly #lastBlock: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
+  readonly #blocks: Int32Array<ArrayBuffer> = new Int32Array(ORDERS);
+  #orders = 0;
+
+  /** Makes a gather for tables in `memory`. */
+  constructor(memory: TableMemory) {
+    this.#memory = memory;
+  }
+
+  /** Whether anything waits for a flush. */
+  get pending(): boolean {
+    return this.rangeCount !== 0 || this.everything || this.deviceCount !== 0 ||
+      this.everyDevice || this.#orders !== 0;
+  }
+
+  /** Notes that pages `[firstPage, lastPage]` translate differently now. Neighbours are merged. */
+  addRange(firstPage: number, lastPage: number): void {
+    let at = this.rangeCount - 1;
+    if (at >= 0) {
+      const first = this.firstPages[at];
+      const last = this.lastPages[at];
+      if (at === RANGES - 1 || (firstPage <= last + 1 && lastPage >= first - 1)) {
+        if (firstPage < first) this.firstPages[at] = firstPage;
+        if (lastPage > last) this.lastPages[at] = lastPage;
+        return;
+      }
+    }
+    at++;
+    this.firstPages[at] = firstPage;
+    this.lastPages[at] = lastPage;
+    this.rangeCount = at + 1;
+  }
+
+  /** Notes that a device-table entry changed, which named hardware domain `domainId` before (-1: none). */
+  addDevice(kind: number, endpoint: number, pasid: number, domainId: number): void {
+    const at = this.deviceCount;
+    if (at === DEVICES) {
+      this.everyDevice = true;
+      return;
+    }
+    this.deviceKinds[at] = kind;
+    this.endpoints[at] = endpoint;
+    this.pasids[at] = pasid;
+    this.domainIds[at] = domainId;
+    this.deviceCount = at + 1;
+  }
+
+  /** Takes a block of table pages that nothing links to any more; it is free after the next flush. */
+  addBlock(page: number, order: number, clean: boolean): void {
+    const chain = this.#firstBlock[order];
+    if (chain === NONE) {
+      this.#lastBlock[order] = page;
+      this.#orders |= 1 << order;
+    }
+    this.#firstBlock[order] = this.#memory.quarantine(page, order, clean, chain);
+    this.#blocks[order]++;
+  }
+
+  /** Has everything gathered invalidated, then gives the freed table pages back. */
+  flush(): void {
+    if (this.sink !== null && this.pending) this.sink.invalidate(this);
+    this.rangeCount = 0;
+    this.tablesFreed = false;
+    this.everything = false;
+    this.deviceCount = 0;
+    this.everyDevice = false;
+    let orders = this.#orders;
+    while (orders !== 0) {
+      const order = 31 - Math.clz32(orders);
+      orders &= ~(1 << order);
+      this.#memory.releaseChain(
+        this.#firstBlock[order],
+        this.#lastBlock[order],
+        order,
+        this.#blocks[order],
+      );
+      this.#firstBlock[order] = NONE;
+      this.#blocks[order] = 0;
+    }
+    this.#orders = 0;
+  }
+}

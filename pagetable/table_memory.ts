@@ -1,0 +1,295 @@
+/**
+ * Table memory: an arena of 4 KiB pages that hardware tables are built in.
+ *
+ * Every page has two names: its index in the arena (an int32, what the builder works with) and its
+ * physical frame, `baseFrame + index` (what entries hold). Blocks of 2^order pages are aligned as
+ * physical addresses, because that is what every specification asks of concatenated tables, big
+ * granules and stream tables.
+ *
+ * The memory is one Int32Array that never moves: an entry is two words, low half first. Beside it are
+ * typed arrays with one element a page, so that allocating, freeing and counting allocate nothing.
+ *
+ * @module
+ */
+
+/** Words of 32 bits in one page of table memory. */
+export const PAGE_WORDS = 1024;
+/** Most pages an arena can have: word indexes stay below 2^31. */
+export const MOST_TABLE_PAGES = 2 ** 21 - 1;
+
+const ORDERS = 21;
+const NONE = -1;
+/** Bits of the per-page state byte. */
+const ALLOCATED = 1;
+const NEEDS_ZERO = 2;
+const FREE_BLOCK = 4;
+const ORDER_SHIFT = 3;
+
+/** What a walker reads tables through: an arena, a guest's memory, a dump in a file. */
+export interface TableReader {
+  /** Low half of the entry loaded last. */
+  readonly low: number;
+  /** High half of the entry loaded last. */
+  readonly high: number;
+  /**
+   * Loads an 8-byte entry and leaves its halves in `low` and `high`.
+   *
+   * @param frame physical address of the 4 KiB page / 4096.
+   * @param index which 8-byte unit of that page, 0 to 511.
+   * @returns false where the memory cannot be read.
+   */
+  load(frame: number, index: number): boolean;
+}
+
+/** A reader through which a walker also records accesses, as hardware does with A and D bits. */
+export interface TableWriter extends TableReader {
+  /** Replaces the low half of an entry that {@linkcode TableReader.load} could read. */
+  storeLow(frame: number, index: number, low: number): void;
+}
+
+/** Where an arena's memory comes from and what it may use. */
+export interface TableMemoryOptions {
+  /** Physical frame of the arena's first page. */
+  readonly baseFrame: number;
+  /** Size in bytes, for memory made here; the system backs it as it is touched. */
+  readonly bytes?: number;
+  /** Memory handed in, such as a mapped memfd: used from its start, in whole pages. */
+  readonly buffer?: ArrayBuffer;
+  /** Most pages that may be in use at once; default: all. */
+  readonly limitPages?: number;
+}
+
+/** An arena of table pages. Page numbers in its methods are indexes in the arena. */
+export class TableMemory implements TableWriter {
+  /** Physical frame of page 0. */
+  readonly baseFrame: number;
+  /** Pages in the arena. */
+  readonly capacity: number;
+  /** Most pages that may be in use at once. */
+  readonly limit: number;
+  /** The memory: page `p` is words `p * 1024` to `p * 1024 + 1023`. */
+  readonly words: Int32Array<ArrayBuffer>;
+  /** For the builder: entries in use in the table that starts at each page. */
+  readonly liveEntries: Int32Array<ArrayBuffer>;
+  /** For the builder: how many of these lead to further tables. */
+  readonly childTables: Int32Array<ArrayBuffer>;
+  /** Low half of the entry loaded last. */
+  low = 0;
+  /** High half of the entry loaded last. */
+  high = 0;
+
+  readonly #next: Int32Array<ArrayBuffer>;
+  readonly #state: Uint8Array<ArrayBuffer>;
+  readonly #heads: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
+  readonly #handedIn: boolean;
+  #fresh = 0;
+  #used = 0;
+  #quarantined = 0;
+  #freedSinceCoalesce = false;
+
+  /**
+   * Makes an arena over `bytes` of new memory or over `buffer`.
+   *
+   * @throws RangeError for a base or a size that cannot be.
+   */
+  constructor(options: TableMemoryOptions) {
+    const { baseFrame, bytes, buffer } = options;
+    if (!Number.isSafeInteger(baseFrame) || baseFrame < 0 || baseFrame >= 2 ** 40) {
+      throw new RangeError(`Cannot make table memory: base frame ${baseFrame} is not in 0 to 2^40`);
+    }
+    if ((bytes === undefined) === (buffer === undefined)) {
+      throw new TypeError("Cannot make table memory: give either bytes or a buffer");
+    }
+    const pages = Math.floor((buffer === undefined ? bytes ?? 0 : buffer.byteLength) / 4096);
+    if (!(pages >= 1 && pages <= MOST_TABLE_PAGES)) {
+      throw new RangeError(
+        `Cannot make table memory: ${pages} pages is not in 1 to ${MOST_TABLE_PAGES}`,
+      );
+    }
+    const limit = options.limitPages ?? pages;
+    if (!Number.isSafeInteger(limit) || limit < 0) {
+      throw new RangeError(`Cannot make table memory: limit ${limit} is not a number of pages`);
+    }
+    this.baseFrame = baseFrame;
+    this.capacity = pages;
+    this.limit = Math.min(limit, pages);
+    this.words = new Int32Array(buffer ?? new ArrayBuffer(pages * 4096), 0, pages * PAGE_WORDS);
+    this.liveEntries = new Int32Array(pages);
+    this.childTables = new Int32Array(pages);
+    this.#next = new Int32Array(pages);
+    this.#state = new Uint8Array(pages);
+    this.#handedIn = buffer !== undefined;
+  }
+
+  /** Pages that are allocated, those in quarantine included. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Pages that were freed and wait for an invalidation before they are used again. */
+  get quarantined(): number {
+    return this.#quarantined;
+  }
+
+  /**
+   * Takes a block of 2^`order` pages, zeroed.
+   *
+   * @returns index of its first page, or -1 without memory.
+   */
+  allocate(order: number): number {
+    const page = this.allocateUncleared(order);
+    if (page === NONE) return NONE;
+    const state = this.#state;
+    for (let at = page; at < page + (1 << order); at++) {
+      if ((state[at] & NEEDS_ZERO) !== 0) {
+        this.words.fill(0, at * PAGE_WORDS, (at + 1) * PAGE_WORDS);
+      }
+      state[at] |= NEEDS_ZERO;
+    }
+    return page;
+  }
+
+  /** As {@linkcode allocate}, with whatever the pages held: for who writes every word before linking them. */
+  allocateUncleared(order: number): number {
+    const pages = 1 << order;
+    if (this.#used + pages > this.limit) return NONE;
+    let page = this.#heads[order];
+    if (page !== NONE) {
+      this.#heads[order] = this.#next[page];
+    } else {
+      page = this.#carve(order);
+      if (page === NONE) return NONE;
+    }
+    this.#used += pages;
+    this.#state[page] = (this.#state[page] & NEEDS_ZERO) | ALLOCATED | (order << ORDER_SHIFT);
+    return page;
+  }
+
+  /**
+   * Gives a block back. `clean` says that every word of it is zero already.
+   *
+   * @throws Error if `page` is not an allocated block of that order.
+   */
+  free(page: number, order: number, clean = false): void {
+    this.#retire(page, order, clean);
+    this.#next[page] = this.#heads[order];
+    this.#heads[order] = page;
+    this.#used -= 1 << order;
+    this.#freedSinceCoalesce = true;
+  }
+
+  /**
+   * Puts a block at the front of a chain of freed blocks of the same order that nobody may reuse yet.
+   *
+   * @param chain first block of the chain so far, or -1.
+   * @returns the new first block, which is `page`.
+   */
+  quarantine(page: number, order: number, clean: boolean, chain: number): number {
+    this.#retire(page, order, clean);
+    this.#next[page] = chain;
+    this.#quarantined += 1 << order;
+    return page;
+  }
+
+  /** Makes a chain that {@linkcode quarantine} built free: `blocks` of them, from `first` to `last`. */
+  releaseChain(first: number, last: number, order: number, blocks: number): void {
+    this.#next[last] = this.#heads[order];
+    this.#heads[order] = first;
+    this.#quarantined -= blocks * (1 << order);
+    this.#used -= blocks * (1 << order);
+    this.#freedSinceCoalesce = true;
+  }
+
+  /** Loads an entry; see {@linkcode TableReader}. */
+  load(frame: number, index: number): boolean {
+    const page = frame - this.baseFrame;
+    if (!(page >= 0 && page < this.capacity)) return false;
+    const at = ((page << 10) + (index << 1)) | 0;
+    this.low = this.words[at];
+    this.high = this.words[at + 1];
+    return true;
+  }
+
+  /** Stores the low half of an entry; see {@linkcode TableWriter}. */
+  storeLow(frame: number, index: number, low: number): void {
+    this.words[(frame - this.baseFrame) * PAGE_WORDS + index * 2] = low;
+  }
+
+  #retire(page: number, order: number, clean: boolean): void {
+    const state = this.#state;
+    const seen = state[page] & ~NEEDS_ZERO;
+    if (seen !== (ALLOCATED | (order << ORDER_SHIFT))) {
+      throw new Error(`Cannot free table page ${page}: not an allocated block of order ${order}`);
+    }
+    state[page] = clean ? 0 : NEEDS_ZERO;
+    for (let at = page + 1; at < page + (1 << order); at++) state[at] = clean ? 0 : NEEDS_ZERO;
+  }
+
+  /** A block nobody has on its order's list: never used, split off a larger one, or put together again. */
+  #carve(order: number): number {
+    const pages = 1 << order;
+    const misaligned = (this.baseFrame + this.#fresh) % pages;
+    const start = this.#fresh + (misaligned === 0 ? 0 : pages - misaligned);
+    if (start + pages <= this.capacity) {
+      if (this.#handedIn) this.#state.fill(NEEDS_ZERO, this.#fresh, start + pages);
+      this.#give(this.#fresh, start);
+      this.#fresh = start + pages;
+      return start;
+    }
+    const split = this.#split(order);
+    if (split !== NONE || order === 0 || !this.#freedSinceCoalesce) return split;
+    this.#coalesce();
+    return this.#split(order);
+  }
+
+  #split(order: number): number {
+    for (let from = order; from < ORDERS; from++) {
+      const page = this.#heads[from];
+      if (page === NONE) continue;
+      this.#heads[from] = this.#next[page];
+      this.#give(page + (1 << order), page + (1 << from));
+      return page;
+    }
+    return NONE;
+  }
+
+  /** Puts free pages `[from, to)` on the lists as the largest aligned blocks they hold. */
+  #give(from: number, to: number): void {
+    let page = from;
+    while (page < to) {
+      let order = 0;
+      while (
+        order + 1 < ORDERS && page + (2 << order) <= to &&
+        (this.baseFrame + page) % (2 << order) === 0
+      ) order++;
+      this.#next[page] = this.#heads[order];
+      this.#heads[order] = page;
+      page += 1 << order;
+    }
+  }
+
+  /** Merges neighbours on the free lists. Looks at every page once, so only when a big block is missing. */
+  #coalesce(): void {
+    const state = this.#state;
+    for (let order = 0; order < ORDERS; order++) {
+      for (let page = this.#heads[order]; page !== NONE; page = this.#next[page]) {
+        for (let at = page; at < page + (1 << order); at++) state[at] |= FREE_BLOCK;
+      }
+      this.#heads[order] = NONE;
+    }
+    let from = 0;
+    while (from < this.#fresh) {
+      if ((state[from] & (FREE_BLOCK | ALLOCATED)) !== FREE_BLOCK) {
+        from += (state[from] & ALLOCATED) !== 0 ? 1 << (state[from] >> ORDER_SHIFT) : 1;
+        continue;
+      }
+      let to = from;
+      while (to < this.#fresh && (state[to] & (FREE_BLOCK | ALLOCATED)) === FREE_BLOCK) {
+        state[to++] &= ~FREE_BLOCK;
+      }
+      this.#give(from, to);
+      from = to;
+    }
+    this.#freedSinceCoalesce = false;
+  }
+}

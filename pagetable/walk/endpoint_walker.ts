@@ -1,0 +1,27 @@
+/**
+ * A walk as hardware begins it: from the identity of an endpoint.
+ *
+ * @module
+ */
+import type { WalkResult } from "./walk_result.ts";
+
+/** Walks device tables and page tables of one IOMMU. */
+export interface EndpointWalker {
+  /**
+   * Translates one access.
+   *
+   * @param endpoint source id or StreamID.
+   * @param page input page.
+   * @param access READ or WRITE.
+   * @param result filled with what was found.
+   * @param pasid PASID or SubstreamID of the request, or `NO_PASID`.
+   * @returns whether the access is translated (or passes), as `result.ok`.
+   */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number,
+  ): boolean;
+}

@@ -1,0 +1,66 @@
+/**
+ * The walker: one loop for every format and both stages.
+ *
+ * A decoder tells what one format's hardware makes of one entry. Decoders are written from the
+ * specifications and share nothing with the builder's formats, so that a mistake in one of them shows.
+ * Pages and frames are numbers of 4 KiB.
+ *
+ * @module
+ */
+import type { TableReader } from "../table_memory.ts";
+import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";
+import type { WalkResult } from "./walk_result.ts";
+
+/** How one stage of tables reads to hardware. A decoder holds the state of the walk under way. */
+export interface StageDecoder {
+  /** Frame of the 4 KiB page where the current table starts. */
+  readonly tableFrame: number;
+  /** Where in that page it starts, in units of 8 bytes. */
+  readonly tableOffset: number;
+  /** Level of the current table, as the specification numbers levels. */
+  readonly level: number;
+  /** After {@linkcode decode}: whether the entry was a leaf. */
+  readonly leaf: boolean;
+  /** After a leaf: output frame of the page. */
+  readonly frame: number;
+  /** After a leaf: its size in pages. */
+  readonly pages: number;
+  /** After a leaf: what the path permits. */
+  readonly permission: number;
+  /** After a leaf: memory type, as `WalkResult` has them. */
+  readonly memoryType: number;
+
+  /** Begins a walk at the top table: checks the input address. */
+  start(page: number, access: number): Fault;
+  /** Index of the page's entry in the current table. */
+  index(page: number): number;
+  /** Judges an entry of the current table and moves on to the next table, or to the leaf. */
+  decode(page: number, low: number, high: number): Fault;
+  /** What hardware writes into the low half of an entry that this access went through. */
+  used(low: number, high: number, leaf: boolean, access: number): number;
+}
+
+/** Walks one stage for `page`, noting entries in `result`; the decoder holds what was found. */
+export function walkStage(
+  decoder: StageDecoder,
+  stage: number,
+  reader: TableReader,
+  page: number,
+  access: number,
+  result: WalkResult,
+): Fault {
+  let fault = decoder.start(page, access);
+  if (fault !== NO_FAULT) return fault;
+  for (;;) {
+    const at = decoder.tableOffset + decoder.index(page);
+    const frame = decoder.tableFrame + (at >>> 9);
+    const index = at & 511;
+    if (!reader.load(frame, index)) return TABLE_UNREADABLE;
+    const low = reader.low;
+    const high = reader.high;
+    result.push(stage, decoder.level, frame, index, low, high);
+    fault = decoder.decode(page, low, high);
+    if (fault !== NO_FAULT) return fault;
+    if (decoder.leaf) return NO_FAULT;
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * Walks VT-d's legacy-mode tables: root table, context table, second stage (VT-d §9.1, §9.3, §3.4.2).
+ *
+ * Fault codes are those of VT-d §7.1.3. A request with PASID has no meaning in legacy mode and is
+ * answered with 0xD. An input inside the interrupt range is not a DMA address (§3.14): it is reported
+ * as an interrupt request with code 0, because no DMA fault is recorded for it.
+ *
+ * @module
+ */
+import { NO_PASID } from "../invalidation.ts";
+import { READ } from "../page_table.ts";
+import type { TableReader } from "../table_memory.ts";
+import type { EndpointWalker } from "./endpoint_walker.ts";
+import {
+  BAD_ENDPOINT,
+  BLOCKED,
+  DEVICE_INVALID,
+  DEVICE_NOT_PRESENT,
+  DEVICE_RESERVED,
+  DEVICE_UNREADABLE,
+  type Fault,
+  INPUT_TOO_WIDE,
+  INTERRUPT_RANGE,
+  INTERRUPT_REQUEST,
+  NO_FAULT,
+  RESERVED_BITS,
+  ROOT_NOT_PRESENT,
+  ROOT_RESERVED,
+  ROOT_UNREADABLE,
+  TABLE_UNREADABLE,
+} from "./fault.ts";
+import { walkStage } from "./stage.ts";
+import { VtdSecondStageDecoder } from "./vtd_second_stage.ts";
+import { STAGE_DEVICE, STAGE_ONE, type WalkResult } from "./walk_result.ts";
+
+/** What the hardware that a VT-d walker stands for can do. */
+export interface VtdCapabilities {
+  /** Bits of host addresses, HAW; default 52. */
+  readonly addressBits?: number;
+  /** Most bits of input addresses, MGAW + 1; default 57. */
+  readonly inputBits?: number;
+  /** Whether leaves may have the SNP bit in legacy mode (ECAP.SC); default no. */
+  readonly snoopControl?: boolean;
+  /** Whether context entries may enable a device TLB (ECAP.DT); default no. */
+  readonly deviceTlb?: boolean;
+  /** Whether the context entry's RID_PASID counts (ECAP.RPS); default yes. Scalable mode. */
+  readonly ridPasid?: boolean;
+}
+
+/** First and last page of the interrupt address range, VT-d §3.14. */
+const INTERRUPT_FIRST = 0xfee00;
+const INTERRUPT_LAST = 0xfeeff;
+
+/** A walker from RTADDR_REG with translation table mode 00. */
+export class VtdLegacyWalker implements EndpointWalker {
+  readonly #reader: TableReader;
+  readonly #rootFrame: number;
+  readonly #decoder: VtdSecondStageDecoder;
+  readonly #reservedHigh: number;
+  readonly #deviceTlb: boolean;
+
+  /** Makes a walker of the tables behind root table `rootFrame`, read through `reader`. */
+  constructor(reader: TableReader, rootFrame: number, capabilities: VtdCapabilities = {}) {
+    const addressBits = capabilities.addressBits ?? 52;
+    this.#reader = reader;
+    this.#rootFrame = rootFrame;
+    this.#decoder = new VtdSecondStageDecoder(
+      addressBits,
+      capabilities.inputBits ?? 57,
+      capabilities.snoopControl ?? false,
+    );
+    this.#reservedHigh = addressBits === 64 ? 0 : ~(2 ** (addressBits - 32) - 1);
+    this.#deviceTlb = capabilities.deviceTlb ?? false;
+  }
+
+  /** See {@linkcode EndpointWalker}. */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number,
+  ): boolean {
+    result.clear();
+    if (!(endpoint >= 0 && endpoint <= 0xffff)) return result.fail(BAD_ENDPOINT, 0);
+    const reader = this.#reader;
+    const bus = endpoint >> 8;
+    if (!reader.load(this.#rootFrame, bus * 2 + 1)) return result.fail(ROOT_UNREADABLE, 8);
+    const rest = reader.low | reader.high;
+    if (!reader.load(this.#rootFrame, bus * 2)) return result.fail(ROOT_UNREADABLE, 8);
+    let low = reader.low;
+    let high = reader.high;
+    result.push(STAGE_DEVICE, 2, this.#rootFrame, bus * 2, low, high);
+    if ((low & 1) === 0) return result.fail(ROOT_NOT_PRESENT, 1);
+    if (rest !== 0 || (low & 0xffe) !== 0 || (high & this.#reservedHigh) !== 0) {
+      return result.fail(ROOT_RESERVED, 0xa);
+    }
+    const contextFrame = (high >>> 0) * 0x100000 + (low >>> 12);
+    const devfn = endpoint & 0xff;
+    if (!reader.load(contextFrame, devfn * 2 + 1)) return result.fail(DEVICE_UNREADABLE, 9);
+    const upperLow = reader.low;
+    const upperHigh = reader.high;
+    if (!reader.load(contextFrame, devfn * 2)) return result.fail(DEVICE_UNREADABLE, 9);
+    low = reader.low;
+    high = reader.high;
+    result.push(STAGE_DEVICE, 1, contextFrame, devfn * 2, low, high);
+    if ((low & 1) === 0) return result.fail(DEVICE_NOT_PRESENT, 2);
+    if (
+      (low & 0xff0) !== 0 || (high & this.#reservedHigh) !== 0 ||
+      (upperLow & 0xff000080) !== 0 || upperHigh !== 0
+    ) return result.fail(DEVICE_RESERVED, 0xb);
+    result.domainId = (upperLow >>> 8) & 0xffff;
+    const type = (low >>> 2) & 3;
+    const levels = (upperLow & 7) + 2;
+    if (type === 3 || (type === 1 && !this.#deviceTlb) || levels < 3 || levels > 5) {
+      return result.fail(DEVICE_INVALID, 3);
+    }
+    if (pasid !== NO_PASID) return result.fail(BLOCKED, 0xd);
+    if (page >= INTERRUPT_FIRST && page <= INTERRUPT_LAST) return result.fail(INTERRUPT_REQUEST, 0);
+    if (type === 2) return result.pass(page);
+    const decoder = this.#decoder;
+    decoder.setRoot((high >>> 0) * 0x100000 + (low >>> 12), levels);
+    const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
+    if (fault !== NO_FAULT) {
+      const unreadableRoot = fault === TABLE_UNREADABLE && result.depth === 2;
+      return result.fail(fault, unreadableRoot ? 3 : legacyCode(fault, access));
+    }
+    result.ok = true;
+    result.frame = decoder.frame;
+    result.permission = decoder.permission;
+    result.leafPages = decoder.pages;
+    result.memoryType = decoder.memoryType;
+    return true;
+  }
+}
+
+/** The legacy-mode code of a second-stage fault. */
+function legacyCode(fault: Fault, access: number): number {
+  switch (fault) {
+    case INPUT_TOO_WIDE:
+      return 4;
+    case TABLE_UNREADABLE:
+      return 7;
+    case RESERVED_BITS:
+      return 0xc;
+    case INTERRUPT_RANGE:
+      return 0xe;
+    default:
+      return access === READ ? 6 : 5;
+  }
+}

@@ -1,0 +1,126 @@
+/**
+ * What a walk found: one object, filled again by every walk, so that a walk allocates nothing.
+ *
+ * @module
+ */
+import { READ, WRITE } from "../page_table.ts";
+import { FAULT_NAMES, NO_FAULT } from "./fault.ts";
+
+/** Entries a path can name: device tables and both stages of a nested walk. */
+const PATH = 64;
+/** Pages of a translation that is the identity everywhere. */
+export const WHOLE_SPACE = 2 ** 52;
+
+/** Memory types by {@linkcode WalkResult.memoryType}. */
+export const MEMORY_TYPE_NAMES: readonly string[] = ["normal", "device"];
+/** Ordinary cached memory, or a format without memory types. */
+export const NORMAL = 0;
+/** Uncached device memory. */
+export const DEVICE = 1;
+
+/** Stage of a path entry: a table of devices. */
+export const STAGE_DEVICE = 0;
+/** Stage of a path entry: the first or only stage of page tables. */
+export const STAGE_ONE = 1;
+/** Stage of a path entry: the second of two stages. */
+export const STAGE_TWO = 2;
+
+/** The outcome of one walk. */
+export class WalkResult {
+  /** Whether the access is translated. The fields below up to `bypass` mean something only then. */
+  ok = false;
+  /** Output frame of the page that was asked for. */
+  frame = 0;
+  /** What the whole path permits: an OR of READ and WRITE. */
+  permission = 0;
+  /** Pages of the leaf around it, the smaller one of two stages; aligned to its size. */
+  leafPages = 0;
+  /** Index into {@linkcode MEMORY_TYPE_NAMES}. */
+  memoryType: number = NORMAL;
+  /** Whether the endpoint's accesses pass untranslated. */
+  bypass = false;
+  /** Hardware domain id that the device table names; -1 where the walk did not get so far. */
+  domainId: number = -1;
+  /** Why not, as an index into `FAULT_NAMES`; 0 if translated. */
+  fault: number = NO_FAULT;
+  /** The hardware's own code: VT-d fault reason, SMMUv3 event, AMD event. */
+  faultCode = 0;
+  /** Entries on the path, in the order they were read, the last one maybe being the one that failed. */
+  depth = 0;
+  /** Level of each entry as the format's specification numbers it. */
+  readonly pathLevel: Int32Array<ArrayBuffer> = new Int32Array(PATH);
+  /** Which kind of table each was in: one of the `STAGE_…` constants. */
+  readonly pathStage: Uint8Array<ArrayBuffer> = new Uint8Array(PATH);
+  /** Frame of the 4 KiB page that held each entry. */
+  readonly pathFrame: Float64Array<ArrayBuffer> = new Float64Array(PATH);
+  /** Which 8-byte unit of that page it was. */
+  readonly pathIndex: Int32Array<ArrayBuffer> = new Int32Array(PATH);
+  /** Low half of each entry. */
+  readonly pathLow: Int32Array<ArrayBuffer> = new Int32Array(PATH);
+  /** High half of each entry. */
+  readonly pathHigh: Int32Array<ArrayBuffer> = new Int32Array(PATH);
+
+  /** Name of the reason of a failed walk. */
+  get faultName(): string {
+    return FAULT_NAMES[this.fault];
+  }
+
+  /** Starts a walk. */
+  clear(): void {
+    this.ok = false;
+    this.bypass = false;
+    this.domainId = -1;
+    this.fault = NO_FAULT;
+    this.faultCode = 0;
+    this.depth = 0;
+  }
+
+  /** Notes an entry that was read. */
+  push(
+    stage: number,
+    level: number,
+    frame: number,
+    index: number,
+    low: number,
+    high: number,
+  ): void {
+    const at = this.depth;
+    if (at === PATH) return;
+    this.pathStage[at] = stage;
+    this.pathLevel[at] = level;
+    this.pathFrame[at] = frame;
+    this.pathIndex[at] = index;
+    this.pathLow[at] = low;
+    this.pathHigh[at] = high;
+    this.depth = at + 1;
+  }
+
+  /** Ends a walk that failed; always false. */
+  fail(fault: number, code: number): false {
+    this.ok = false;
+    this.fault = fault;
+    this.faultCode = code;
+    return false;
+  }
+
+  /** Ends a walk that passes the address through; always true. */
+  pass(page: number): true {
+    this.ok = true;
+    this.bypass = true;
+    this.frame = page;
+    this.permission = READ | WRITE;
+    this.leafPages = WHOLE_SPACE;
+    this.memoryType = NORMAL;
+    return true;
+  }
+
+  /** Byte address of path entry `at`. */
+  entryAddress(at: number): bigint {
+    return BigInt(this.pathFrame[at]) * 4096n + BigInt(this.pathIndex[at] * 8);
+  }
+
+  /** Value of path entry `at`. */
+  entryValue(at: number): bigint {
+    return (BigInt(this.pathHigh[at] >>> 0) << 32n) | BigInt(this.pathLow[at] >>> 0);
+  }
+}
