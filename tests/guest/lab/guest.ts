@@ -1,0 +1,163 @@
+/**
+ * A booted guest, driven through the agent on its serial console.
+ *
+ * @module
+ */
+import { LineProcess } from "./line_process.ts";
+import type { Qemu } from "./qemu.ts";
+
+/** A piece of a mapping that is contiguous in I/O and in guest-physical addresses; bytes. */
+export interface MappedRun {
+  readonly iova: number;
+  readonly phys: number;
+  /** Pages of 4 KiB. */
+  readonly pages: number;
+}
+
+/** Usable I/O addresses, bytes, inclusive. */
+export interface AddressRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/**
+ * What lies behind a mapping's pages: frames as they come, a transparent huge page, huge pages (to be reserved
+ * in `/proc/sys/vm/nr_hugepages` before), or one frame for every page.
+ */
+export type Backing = "scattered" | "contiguous" | "huge" | "one";
+
+/** What a device may do through a mapping. */
+export type Permission = "r" | "w" | "rw";
+
+/** Milliseconds for a boot on a busy machine without hardware virtualisation. */
+const BOOT_LIMIT = 240_000;
+
+/** Milliseconds for one command. */
+const COMMAND_LIMIT = 120_000;
+
+/** A guest whose agent has said that it is ready. Dispose of it in every case. */
+export class Guest implements AsyncDisposable {
+  readonly #process: LineProcess;
+
+  private constructor(process: LineProcess) {
+    this.#process = process;
+  }
+
+  /** Starts QEMU with the arguments (serial console on standard input and output) and waits for the agent. */
+  static async boot(qemu: Qemu, args: readonly string[]): Promise<Guest> {
+    const process = new LineProcess({
+      title: "guest",
+      command: [...qemu.command, ...args],
+      env: qemu.env,
+    });
+    try {
+      const guest = new Guest(process);
+      await guest.ready();
+      return guest;
+    } catch (error) {
+      await process[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Waits until the agent says that it is ready: after a boot, or after a `reboot`. */
+  async ready(): Promise<void> {
+    const end = Date.now() + BOOT_LIMIT;
+    while (await this.#process.nextLine(end - Date.now(), "agent") !== "@ready");
+  }
+
+  /** Everything that went over the console so far. */
+  get transcript(): readonly string[] {
+    return this.#process.transcript;
+  }
+
+  /** Sends a command of the agent; its data lines without `@`, and what stood behind `@ok`. Throws on `@error`. */
+  async command(
+    text: string,
+    milliseconds: number = COMMAND_LIMIT,
+  ): Promise<{ readonly lines: readonly string[]; readonly result: string }> {
+    await this.#process.send(text);
+    const lines: string[] = [];
+    const end = Date.now() + milliseconds;
+    while (true) {
+      const line = await this.#process.nextLine(end - Date.now(), `answer to "${text}"`);
+      if (line === "@ok" || line.startsWith("@ok ")) return { lines, result: line.slice(4) };
+      if (line.startsWith("@error")) throw this.#process.failure(`"${text}" failed: ${line}`);
+      if (line.startsWith("@")) lines.push(line.slice(1));
+    }
+  }
+
+  /** Runs a shell command; its output lines. Throws when its exit status is not 0. */
+  async run(shell: string): Promise<readonly string[]> {
+    const { lines, result } = await this.command(`run ${shell}`);
+    const output = lines.map((line) => line.slice(2));
+    if (result !== "0") throw this.#process.failure(`"${shell}" ended with status ${result}`);
+    return output;
+  }
+
+  /** Binds a PCI device to VFIO and opens it; the ranges of I/O addresses that VFIO allows. */
+  async openVfio(device: string): Promise<readonly AddressRange[]> {
+    const { lines } = await this.command(`vfio ${device}`);
+    return lines.map((line) => {
+      const [, first, last] = line.split(" ");
+      return { first: Number(first), last: Number(last) };
+    });
+  }
+
+  /** Closes what `openVfio` opened; whatever was mapped goes with it. */
+  async closeVfio(): Promise<void> {
+    await this.command("close");
+  }
+
+  /** Maps new guest memory; where the guest says that each page lies. Bytes. */
+  async map(
+    iova: number,
+    bytes: number,
+    permission: Permission,
+    backing: Backing,
+  ): Promise<readonly MappedRun[]> {
+    const { lines } = await this.command(`map ${hex(iova)} ${bytes} ${permission} ${backing}`);
+    return lines.map((line) => {
+      const [, at, phys, pages] = line.split(" ");
+      return { iova: Number(at), phys: Number(phys), pages: Number(pages) };
+    });
+  }
+
+  /** Unmaps all that lies in the range; the bytes that VFIO says it unmapped. */
+  async unmap(iova: number, bytes: number): Promise<number> {
+    return Number((await this.command(`unmap ${hex(iova)} ${bytes}`)).result);
+  }
+
+  /** Microseconds per call of `count` mappings of `bytes` each, and of as many unmappings. */
+  async bench(
+    iova: number,
+    bytes: number,
+    count: number,
+  ): Promise<{ readonly map: number; readonly unmap: number }> {
+    const { result } = await this.command(`bench ${hex(iova)} ${bytes} ${count}`, 600_000);
+    const [map, unmap] = result.split(" ").map((text) => Number(text) / count / 1000);
+    return { map, unmap };
+  }
+
+  /** Restarts the guest and waits for its agent. */
+  async reboot(): Promise<void> {
+    await this.command("reboot");
+    await this.ready();
+  }
+
+  /** Powers the guest off and waits for QEMU's end. Throws unless it ends with status 0. */
+  async powerOff(): Promise<void> {
+    await this.command("poweroff");
+    const { code } = await this.#process.status(COMMAND_LIMIT);
+    if (code !== 0) throw this.#process.failure(`QEMU ended with status ${code}`);
+  }
+
+  /** Ends QEMU, whatever the guest does. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#process[Symbol.asyncDispose]();
+  }
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

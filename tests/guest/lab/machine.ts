@@ -1,0 +1,62 @@
+/**
+ * QEMU command lines of the lab's machines.
+ *
+ * @module
+ */
+import type { Arch } from "./arch.ts";
+import type { Kernel } from "./kernel.ts";
+
+/** What a lab machine is made of. */
+export interface MachineOptions {
+  readonly kernel: Kernel;
+  /** Path of the guest's file system. */
+  readonly initramfs: string;
+  /** Words added to the kernel's command line. */
+  readonly append?: string;
+  /** Words added to the `-M` option, such as `kernel-irqchip=off`. */
+  readonly machine?: string;
+  /** MiB of guest memory, shared with vhost-user back ends; 512 when missing. */
+  readonly memory?: number;
+  /** Arguments that add devices. */
+  readonly devices: readonly string[];
+}
+
+const BASE: Readonly<Record<Arch, { readonly machine: string; readonly console: string }>> = {
+  x86_64: { machine: "q35", console: "ttyS0" },
+  aarch64: { machine: "virt,gic-version=3", console: "ttyAMA0" },
+};
+
+/** PCI slot of the device that the guest's VFIO program binds to. */
+export const EDU_SLOT = 4;
+
+/** Arguments of a machine with one processor, its serial console on standard input and output. */
+export function machineArguments(arch: Arch, options: MachineOptions): readonly string[] {
+  const { machine, console } = BASE[arch];
+  const extra = options.machine === undefined ? "" : `,${options.machine}`;
+  const memory = options.memory ?? 512;
+  return [
+    "-M",
+    `${machine},accel=tcg,memory-backend=mem${extra}`,
+    "-object",
+    `memory-backend-memfd,id=mem,size=${memory}M,share=on`,
+    "-m",
+    `${memory}`,
+    "-cpu",
+    "max",
+    "-smp",
+    "1",
+    "-nographic",
+    "-nodefaults",
+    "-serial",
+    "stdio",
+    "-run-with",
+    "exit-with-parent=on",
+    "-kernel",
+    options.kernel.image,
+    "-initrd",
+    options.initramfs,
+    "-append",
+    `console=${console} quiet panic=-1 ${options.append ?? ""}`.trim(),
+    ...options.devices,
+  ];
+}

@@ -1,0 +1,20 @@
+/**
+ * The guest lab: finds or prepares a QEMU, a Linux kernel and the tools around them, boots guests and talks
+ * to them over their serial console. For tests and benches; imports nothing of the product.
+ *
+ * @module
+ */
+export { type Arch, type DebianArch, debianArch, hostArch } from "./arch.ts";
+export { cacheFolder, say } from "./cache.ts";
+export {
+  type AddressRange,
+  type Backing,
+  Guest,
+  type MappedRun,
+  type Permission,
+} from "./guest.ts";
+export type { Kernel } from "./kernel.ts";
+export { type Lab, labTests, prepareLab } from "./lab.ts";
+export { LineProcess, type LineProcessOptions } from "./line_process.ts";
+export { EDU_SLOT, machineArguments, type MachineOptions } from "./machine.ts";
+export { findQemu, type Qemu } from "./qemu.ts";
