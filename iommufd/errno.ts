@@ -1,0 +1,72 @@
+/**
+ * The error numbers of the pages engine: those of the page tables plus what only an engine can say.
+ *
+ * Numbered as Linux numbers them, positive, 0 is success. What a guest can provoke is answered with one of
+ * these; an exception is a bug of ours or an error of the host.
+ *
+ * @module
+ */
+export {
+  EADDRINUSE,
+  EEXIST,
+  EFAULT,
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  EOPNOTSUPP,
+  ERANGE,
+  OK,
+} from "../pagetable/errno.ts";
+export type { Errno } from "../pagetable/errno.ts";
+import {
+  EADDRINUSE,
+  EEXIST,
+  EFAULT,
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  EOPNOTSUPP,
+  ERANGE,
+  type Errno,
+  OK,
+} from "../pagetable/errno.ts";
+
+/** The mapping or the access does not permit this. */
+export const EPERM = 1;
+/** Something still uses it, or the address space is in the middle of a change. */
+export const EBUSY = 16;
+/** The object is not attached to anything. */
+export const ENODEV = 19;
+/** No free I/O address range is large enough. */
+export const ENOSPC = 28;
+/** A holder of pins did not let go although asked repeatedly. */
+export const EDEADLK = 35;
+/** A range wraps around or ends beyond what can be numbered. */
+export const EOVERFLOW = 75;
+/** The caller's buffer is too small for the answer. */
+export const EMSGSIZE = 90;
+
+/** Names by number, for messages. */
+const NAMES: ReadonlyMap<Errno, string> = new Map([
+  [OK, "OK"],
+  [EPERM, "EPERM"],
+  [ENOENT, "ENOENT"],
+  [ENOMEM, "ENOMEM"],
+  [EFAULT, "EFAULT"],
+  [EBUSY, "EBUSY"],
+  [EEXIST, "EEXIST"],
+  [ENODEV, "ENODEV"],
+  [EINVAL, "EINVAL"],
+  [ENOSPC, "ENOSPC"],
+  [ERANGE, "ERANGE"],
+  [EDEADLK, "EDEADLK"],
+  [EOVERFLOW, "EOVERFLOW"],
+  [EMSGSIZE, "EMSGSIZE"],
+  [EOPNOTSUPP, "EOPNOTSUPP"],
+  [EADDRINUSE, "EADDRINUSE"],
+]);
+
+/** The name of an error number, such as `ENOENT`, or `E?` and the number for one we do not use. */
+export function errnoName(errno: Errno): string {
+  return NAMES.get(errno) ?? `E?${errno}`;
+}

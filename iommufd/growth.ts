@@ -1,0 +1,58 @@
+/**
+ * How the engine's typed arrays grow, and who may refuse it.
+ *
+ * All structures of the engine live in typed arrays that grow ahead of use: room is made *before* an
+ * operation changes anything, so that running out of memory is a value (ENOMEM) and undoing never allocates.
+ * A {@linkcode Growth} decides how far an array grows and may refuse, which is how an embedder bounds the
+ * engine's memory and how tests make the n-th allocation fail.
+ *
+ * @module
+ */
+
+/** Decides about growth. */
+export interface Growth {
+  /** How many items a structure that holds `capacity` and needs one more than that should hold next. */
+  next(capacity: number): number;
+  /** Whether `bytes` more may be allocated. */
+  allow(bytes: number): boolean;
+}
+
+/** Half as much again, and never refused: the heap is the limit. */
+export const FREE_GROWTH: Growth = {
+  next(capacity: number): number {
+    return capacity < 4 ? 4 : capacity + (capacity >> 1);
+  },
+  allow(_bytes: number): boolean {
+    return true;
+  },
+};
+
+/** A longer copy of `old`. Throws RangeError when the host has no memory; see {@linkcode fits}. */
+export function longerFloat64(old: Float64Array, length: number): Float64Array<ArrayBuffer> {
+  const array = new Float64Array(length);
+  array.set(old);
+  return array;
+}
+
+/** A longer copy of `old`. Throws RangeError when the host has no memory; see {@linkcode fits}. */
+export function longerInt32(old: Int32Array, length: number): Int32Array<ArrayBuffer> {
+  const array = new Int32Array(length);
+  array.set(old);
+  return array;
+}
+
+/**
+ * Runs `grow` if `growth` allows the bytes.
+ *
+ * @returns false if it was refused or the host is out of memory; nothing has grown then.
+ */
+export function fits(growth: Growth, bytes: number, grow: () => void): boolean {
+  if (!growth.allow(bytes)) return false;
+  try {
+    grow();
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+  return true;
+}

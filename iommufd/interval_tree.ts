@@ -1,0 +1,264 @@
+/**
+ * Intervals that may overlap, and which of them touch a range: a balanced (AVL) tree in typed arrays, each node knowing
+ * the largest end below it, as the kernel's interval trees do.
+ *
+ * The accesses of a page list live in one, and the areas of an unstable page list that are in page tables in another.
+ * Each interval carries two numbers, `tag` and `value`, that the tree only uses to tell equal intervals apart.
+ *
+ * Ranges are inclusive. Room for an insert is made ahead; nothing else needs memory.
+ *
+ * @module
+ */
+import { fits, FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+
+/** No node: also the child of a node that has none, so node numbers start at 1. */
+const NIL = 0;
+const NODE_BYTES = 4 * 8 + 4 * 4;
+
+/** A set of intervals. Node numbers are good until the node is removed. */
+export class IntervalTree {
+  /** First of a node's interval. */
+  first: Float64Array = new Float64Array(1);
+  /** Last of it, inclusive. */
+  last: Float64Array = new Float64Array(1);
+  /** A number of the owner's. Part of the order: do not change it while the node is in. */
+  value: Float64Array = new Float64Array(1);
+  /** Another. */
+  tag: Int32Array = new Int32Array(1);
+  /** Intervals in the tree. */
+  count = 0;
+  /** Whether what {@linkcode findSpan} was asked about is covered. */
+  spanIsUsed = false;
+  /** Where its answer stops being true, inclusive. */
+  spanLast = 0;
+
+  #top: Float64Array = new Float64Array(1);
+  #left: Int32Array = new Int32Array(1);
+  #right: Int32Array = new Int32Array(1);
+  #height: Int32Array = new Int32Array(1);
+  #root = NIL;
+  #capacity = 1;
+  #used = 1;
+  #free = NIL;
+  readonly #growth: Growth;
+
+  /** Makes an empty tree. */
+  constructor(growth: Growth = FREE_GROWTH) {
+    this.#growth = growth;
+  }
+
+  /** Bytes of typed arrays held, used or not. */
+  get bytes(): number {
+    return this.#capacity * NODE_BYTES;
+  }
+
+  /** Makes sure that one insert needs no memory. Returns false if there is none. */
+  makeRoom(): boolean {
+    if (this.#free !== NIL || this.#used < this.#capacity) return true;
+    const capacity = Math.max(this.#growth.next(this.#capacity), this.#capacity + 1);
+    return fits(this.#growth, (capacity - this.#capacity) * NODE_BYTES, () => this.#grow(capacity));
+  }
+
+  /** Inserts an interval. Needs {@linkcode makeRoom}. Returns its node. */
+  insert(first: number, last: number, tag: number, value: number): number {
+    let node = this.#free;
+    if (node === NIL) node = this.#used++;
+    else this.#free = this.#left[node];
+    this.first[node] = first;
+    this.last[node] = last;
+    this.tag[node] = tag;
+    this.value[node] = value;
+    this.#left[node] = NIL;
+    this.#right[node] = NIL;
+    this.#update(node);
+    this.#root = this.#insertBelow(this.#root, node);
+    this.count++;
+    return node;
+  }
+
+  /** Removes a node. */
+  remove(node: number): void {
+    this.#root = this.#removeBelow(this.#root, node);
+    this.#left[node] = this.#free;
+    this.#free = node;
+    this.count--;
+  }
+
+  /** The node that has exactly this interval, tag and value, or 0. */
+  find(first: number, last: number, tag: number, value: number): number {
+    let node = this.#root;
+    while (node !== NIL) {
+      const order = this.#compare(first, last, tag, value, node);
+      if (order === 0) return node;
+      node = order < 0 ? this.#left[node] : this.#right[node];
+    }
+    return NIL;
+  }
+
+  /** The node with the lowest interval that touches `[first, last]`, or 0. */
+  firstIn(first: number, last: number): number {
+    let node = this.#root;
+    if (this.#top[node] < first) return NIL;
+    while (node !== NIL) {
+      const left = this.#left[node];
+      if (left !== NIL && this.#top[left] >= first) {
+        node = left;
+        continue;
+      }
+      if (this.first[node] > last) return NIL;
+      if (this.last[node] >= first) return node;
+      const right = this.#right[node];
+      if (right === NIL || this.#top[right] < first) return NIL;
+      node = right;
+    }
+    return NIL;
+  }
+
+  /** The node after `node` in order whose interval touches `[first, last]`, or 0. */
+  nextIn(node: number, first: number, last: number): number {
+    return this.#nextBelow(this.#root, node, first, last);
+  }
+
+  /**
+   * Finds the span that `index` begins: how far, up to `last`, all indexes are covered by intervals, or none is.
+   */
+  findSpan(index: number, last: number): void {
+    const node = this.firstIn(index, last);
+    this.spanIsUsed = node !== NIL && this.first[node] <= index;
+    if (!this.spanIsUsed) {
+      this.spanLast = node === NIL ? last : this.first[node] - 1;
+      return;
+    }
+    let end = this.last[node];
+    while (end < last) {
+      const more = this.firstIn(end + 1, end + 1);
+      if (more === NIL) break;
+      end = this.last[more];
+    }
+    this.spanLast = end < last ? end : last;
+  }
+
+  /** Whether the first interval that touches the range covers all of it: quick, and may say no too often. */
+  obviouslyCovers(first: number, last: number): boolean {
+    const node = this.firstIn(first, last);
+    return node !== NIL && this.first[node] <= first && this.last[node] >= last;
+  }
+
+  #compare(first: number, last: number, tag: number, value: number, node: number): number {
+    return (first - this.first[node]) || (last - this.last[node]) || (tag - this.tag[node]) ||
+      (value - this.value[node]);
+  }
+
+  #compareNodes(one: number, other: number): number {
+    return this.#compare(this.first[one], this.last[one], this.tag[one], this.value[one], other) ||
+      one - other;
+  }
+
+  #insertBelow(at: number, node: number): number {
+    if (at === NIL) return node;
+    if (this.#compareNodes(node, at) < 0) {
+      this.#left[at] = this.#insertBelow(this.#left[at], node);
+    } else this.#right[at] = this.#insertBelow(this.#right[at], node);
+    return this.#balance(at);
+  }
+
+  #removeBelow(at: number, node: number): number {
+    if (at === NIL) throw new RangeError(`Cannot remove interval node ${node}: not in the tree`);
+    if (at !== node) {
+      if (this.#compareNodes(node, at) < 0) {
+        this.#left[at] = this.#removeBelow(this.#left[at], node);
+      } else this.#right[at] = this.#removeBelow(this.#right[at], node);
+      return this.#balance(at);
+    }
+    const left = this.#left[at];
+    const right = this.#right[at];
+    if (left === NIL) return right;
+    if (right === NIL) return left;
+    let heir = right;
+    while (this.#left[heir] !== NIL) heir = this.#left[heir];
+    this.#right[heir] = this.#removeBelow(right, heir);
+    this.#left[heir] = left;
+    return this.#balance(heir);
+  }
+
+  #nextBelow(at: number, node: number, first: number, last: number): number {
+    if (at === NIL || this.#top[at] < first) return NIL;
+    if (this.#compareNodes(at, node) > 0) {
+      const before = this.#nextBelow(this.#left[at], node, first, last);
+      if (before !== NIL) return before;
+      if (this.first[at] > last) return NIL;
+      if (this.last[at] >= first) return at;
+    }
+    return this.#nextBelow(this.#right[at], node, first, last);
+  }
+
+  #balance(node: number): number {
+    const left = this.#left[node];
+    const right = this.#right[node];
+    const tilt = this.#height[left] - this.#height[right];
+    if (tilt > 1) {
+      if (this.#height[this.#left[left]] < this.#height[this.#right[left]]) {
+        this.#left[node] = this.#rotateLeft(left);
+      }
+      return this.#rotateRight(node);
+    }
+    if (tilt < -1) {
+      if (this.#height[this.#right[right]] < this.#height[this.#left[right]]) {
+        this.#right[node] = this.#rotateRight(right);
+      }
+      return this.#rotateLeft(node);
+    }
+    this.#update(node);
+    return node;
+  }
+
+  #rotateLeft(node: number): number {
+    const up = this.#right[node];
+    this.#right[node] = this.#left[up];
+    this.#left[up] = node;
+    this.#update(node);
+    this.#update(up);
+    return up;
+  }
+
+  #rotateRight(node: number): number {
+    const up = this.#left[node];
+    this.#left[node] = this.#right[up];
+    this.#right[up] = node;
+    this.#update(node);
+    this.#update(up);
+    return up;
+  }
+
+  /** Height and largest end of a node from its children; the nil node's are 0 and below everything. */
+  #update(node: number): void {
+    const left = this.#left[node];
+    const right = this.#right[node];
+    const leftHeight = this.#height[left];
+    const rightHeight = this.#height[right];
+    this.#height[node] = (leftHeight > rightHeight ? leftHeight : rightHeight) + 1;
+    let top = this.last[node];
+    if (left !== NIL && this.#top[left] > top) top = this.#top[left];
+    if (right !== NIL && this.#top[right] > top) top = this.#top[right];
+    this.#top[node] = top;
+  }
+
+  #grow(capacity: number): void {
+    const first = longerFloat64(this.first, capacity);
+    const last = longerFloat64(this.last, capacity);
+    const value = longerFloat64(this.value, capacity);
+    const top = longerFloat64(this.#top, capacity);
+    const tag = longerInt32(this.tag, capacity);
+    const left = longerInt32(this.#left, capacity);
+    const right = longerInt32(this.#right, capacity);
+    this.#height = longerInt32(this.#height, capacity);
+    this.first = first;
+    this.last = last;
+    this.value = value;
+    this.#top = top;
+    this.tag = tag;
+    this.#left = left;
+    this.#right = right;
+    this.#capacity = capacity;
+  }
+}

@@ -1,0 +1,291 @@
+/**
+ * Which pages of a region are leased, and by how many: a counting radix tree in typed arrays.
+ *
+ * A lease of pages `[first, last]` is noted on the few nodes that tile it exactly (as in a segment tree), so a page and
+ * a gigabyte cost about the same; each node knows how many pages below it are leased at all, so how many pages a lease
+ * pins *newly*, or an end of lease unpins, is the change at the root. This is what answers "does anyone still hold this
+ * page" for a stable source in place of the seed's interval tree: indexed by page number, it needs neither
+ * comparisons nor balancing, and one page costs one short walk down.
+ *
+ * Leases end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them
+ * is leased. Lowest nodes have 16 pages (one cache line of counters), those above 64 slots.
+ *
+ * @module
+ */
+import { fits, type Growth, longerInt32 } from "./growth.ts";
+
+const LEAF_PAGES = 16;
+const FANOUT = 64;
+/** Levels above the leaves that 2^52 pages need. */
+const MAX_LEVELS = 9;
+const LEAF_BYTES = LEAF_PAGES * 4 + 4;
+const INNER_BYTES = FANOUT * 8 + 8;
+
+/** Lease counts of pages `[0, pages - 1]`. */
+export class LeaseCounts {
+  /** Pages counted. */
+  readonly pages: number;
+  /** Counters of the lowest nodes, and how many of each node's are not 0. A free leaf's first counter links. */
+  #count: Int32Array = new Int32Array(0);
+  #leafCovered: Int32Array = new Int32Array(0);
+  #leafCapacity = 0;
+  #leafUsed = 1;
+  #freeLeaf = 0;
+  #freeLeaves = 0;
+  /** Leases that tile a slot exactly, and the node below it or 0. */
+  #whole: Int32Array = new Int32Array(0);
+  #child: Int32Array = new Int32Array(0);
+  #covered: Float64Array = new Float64Array(0);
+  #innerCapacity = 0;
+  #innerUsed = 1;
+  #freeInner = 0;
+  #freeInners = 0;
+  readonly #levels: number;
+  /** Pages below a slot of each level. */
+  readonly #span: Float64Array = new Float64Array(MAX_LEVELS + 1);
+  readonly #root: number;
+  readonly #pathSlot: Int32Array = new Int32Array(MAX_LEVELS + 1);
+  readonly #growth: Growth;
+
+  /** Throws RangeError if not even the root can be allocated. */
+  constructor(pages: number, growth: Growth) {
+    this.pages = pages;
+    this.#growth = growth;
+    this.#span[1] = LEAF_PAGES;
+    let levels = 1;
+    while (this.#span[levels] * FANOUT < pages) {
+      this.#span[levels + 1] = this.#span[levels] * FANOUT;
+      levels++;
+    }
+    this.#levels = levels;
+    if (!this.#growInners(1)) throw new RangeError("Cannot count leases: out of memory");
+    this.#root = this.#innerUsed++;
+  }
+
+  /** Pages leased at least once. */
+  get leased(): number {
+    return this.#covered[this.#root];
+  }
+
+  /** Bytes of typed arrays held, used or not. */
+  get bytes(): number {
+    return this.#leafCapacity * LEAF_BYTES + this.#innerCapacity * INNER_BYTES;
+  }
+
+  /** Makes sure that one `add` needs no memory. Returns false if there is none. */
+  makeRoom(): boolean {
+    // The two ends of a range go their own ways at worst: two leaves, two inner nodes a level below the root.
+    const leaves = 2;
+    const inners = 2 * (this.#levels - 1);
+    const freeLeaves = this.#freeLeaves + this.#leafCapacity - this.#leafUsed;
+    const freeInners = this.#freeInners + this.#innerCapacity - this.#innerUsed;
+    return (freeLeaves >= leaves || this.#growLeaves(leaves)) &&
+      (freeInners >= inners || this.#growInners(inners));
+  }
+
+  /** Leases `[first, last]` once more. Needs {@linkcode makeRoom}. Returns how many pages nobody had leased before. */
+  add(first: number, last: number): number {
+    if (first === last) return this.#addPage(first);
+    const before = this.#covered[this.#root];
+    this.#change(this.#root, this.#levels, first, last, 1);
+    return this.#covered[this.#root] - before;
+  }
+
+  /** Ends one lease of `[first, last]`. Returns how many pages nobody leases any more. */
+  remove(first: number, last: number): number {
+    if (first === last) return this.#removePage(first);
+    const before = this.#covered[this.#root];
+    this.#change(this.#root, this.#levels, first, last, -1);
+    return before - this.#covered[this.#root];
+  }
+
+  /** How many pages of `[first, last]` are leased. */
+  leasedIn(first: number, last: number): number {
+    return this.#leasedIn(this.#root, this.#levels, first, last);
+  }
+
+  #addPage(page: number): number {
+    const level = this.#walk(page, true);
+    const counter = level * LEAF_PAGES + (page % LEAF_PAGES);
+    if (this.#count[counter]++ !== 0) return 0;
+    this.#leafCovered[level]++;
+    let change = 1;
+    for (let up = 1; up <= this.#levels && change !== 0; up++) {
+      const slot = this.#pathSlot[up];
+      if (this.#whole[slot] !== 0) change = 0;
+      else this.#covered[(slot - slot % FANOUT) / FANOUT]++;
+    }
+    return change;
+  }
+
+  #removePage(page: number): number {
+    const leaf = this.#walk(page, false);
+    const counter = leaf * LEAF_PAGES + (page % LEAF_PAGES);
+    if (--this.#count[counter] !== 0) return 0;
+    let isEmpty = --this.#leafCovered[leaf] === 0;
+    if (isEmpty) this.#dropLeaf(leaf);
+    let change = 1;
+    for (let up = 1; up <= this.#levels; up++) {
+      const slot = this.#pathSlot[up];
+      if (isEmpty) this.#child[slot] = 0;
+      if (this.#whole[slot] !== 0) change = 0;
+      if (change === 0) break;
+      const node = (slot - slot % FANOUT) / FANOUT;
+      this.#covered[node]--;
+      isEmpty = this.#covered[node] === 0 && up < this.#levels;
+      if (isEmpty) this.#dropInner(node);
+    }
+    return change;
+  }
+
+  /** The leaf of a page, made on the way if there is none; leaves the slots gone through in the path. */
+  #walk(page: number, isMaking: boolean): number {
+    let node = this.#root;
+    for (let level = this.#levels; level > 0; level--) {
+      const slot = node * FANOUT + (Math.floor(page / this.#span[level]) % FANOUT);
+      this.#pathSlot[level] = slot;
+      let child = this.#child[slot];
+      if (child === 0) {
+        if (!isMaking) throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
+        child = level === 1 ? this.#takeLeaf() : this.#takeInner();
+        this.#child[slot] = child;
+      }
+      node = child;
+    }
+    return node;
+  }
+
+  /** Adds `by` to the nodes below `node` that tile `[first, last]`, in the node's own page numbers. */
+  #change(node: number, level: number, first: number, last: number, by: number): void {
+    const span = this.#span[level];
+    const begin = Math.floor(first / span);
+    const end = Math.floor(last / span);
+    for (let place = begin; place <= end; place++) {
+      const slot = node * FANOUT + place;
+      const from = Math.max(first - place * span, 0);
+      const to = Math.min(last - place * span, span - 1);
+      const isWhole = from === 0 && to === span - 1;
+      const before = this.#slotCovered(slot, level);
+      if (isWhole) {
+        this.#whole[slot] += by;
+        if (this.#whole[slot] < 0) throw new RangeError("Cannot end a lease: not leased so");
+      } else this.#changeBelow(slot, level, from, to, by);
+      this.#covered[node] += this.#slotCovered(slot, level) - before;
+    }
+  }
+
+  #changeBelow(slot: number, level: number, first: number, last: number, by: number): void {
+    let child = this.#child[slot];
+    if (child === 0) {
+      if (by < 0) throw new RangeError("Cannot end a lease: not leased so");
+      child = level === 1 ? this.#takeLeaf() : this.#takeInner();
+      this.#child[slot] = child;
+    }
+    if (level === 1) this.#changeLeaf(child, first, last, by);
+    else this.#change(child, level - 1, first, last, by);
+    const covered = level === 1 ? this.#leafCovered[child] : this.#covered[child];
+    if (covered !== 0) return;
+    this.#child[slot] = 0;
+    if (level === 1) this.#dropLeaf(child);
+    else this.#dropInner(child);
+  }
+
+  #changeLeaf(leaf: number, first: number, last: number, by: number): void {
+    let covered = 0;
+    for (let page = first; page <= last; page++) {
+      const counter = leaf * LEAF_PAGES + page;
+      const before = this.#count[counter];
+      const after = before + by;
+      if (after < 0) throw new RangeError("Cannot end a lease: not leased so");
+      this.#count[counter] = after;
+      covered += (after > 0 ? 1 : 0) - (before > 0 ? 1 : 0);
+    }
+    this.#leafCovered[leaf] += covered;
+  }
+
+  #slotCovered(slot: number, level: number): number {
+    if (this.#whole[slot] > 0) return this.#span[level];
+    const child = this.#child[slot];
+    if (child === 0) return 0;
+    return level === 1 ? this.#leafCovered[child] : this.#covered[child];
+  }
+
+  #leasedIn(node: number, level: number, first: number, last: number): number {
+    const span = this.#span[level];
+    const begin = Math.floor(first / span);
+    const end = Math.floor(last / span);
+    let leased = 0;
+    for (let place = begin; place <= end; place++) {
+      const slot = node * FANOUT + place;
+      const from = Math.max(first - place * span, 0);
+      const to = Math.min(last - place * span, span - 1);
+      const child = this.#child[slot];
+      if (this.#whole[slot] > 0) leased += to - from + 1;
+      else if (child === 0) continue;
+      else if (from === 0 && to === span - 1) leased += this.#slotCovered(slot, level);
+      else if (level > 1) leased += this.#leasedIn(child, level - 1, from, to);
+      else {
+        for (let page = from; page <= to; page++) {
+          if (this.#count[child * LEAF_PAGES + page] > 0) leased++;
+        }
+      }
+    }
+    return leased;
+  }
+
+  #takeLeaf(): number {
+    const leaf = this.#freeLeaf;
+    if (leaf === 0) return this.#leafUsed++;
+    this.#freeLeaf = this.#count[leaf * LEAF_PAGES];
+    this.#count[leaf * LEAF_PAGES] = 0;
+    this.#freeLeaves--;
+    return leaf;
+  }
+
+  #dropLeaf(leaf: number): void {
+    this.#count[leaf * LEAF_PAGES] = this.#freeLeaf;
+    this.#freeLeaf = leaf;
+    this.#freeLeaves++;
+  }
+
+  #takeInner(): number {
+    const node = this.#freeInner;
+    if (node === 0) return this.#innerUsed++;
+    this.#freeInner = this.#child[node * FANOUT];
+    this.#child[node * FANOUT] = 0;
+    this.#freeInners--;
+    return node;
+  }
+
+  #dropInner(node: number): void {
+    this.#child[node * FANOUT] = this.#freeInner;
+    this.#freeInner = node;
+    this.#freeInners++;
+  }
+
+  #growLeaves(needed: number): boolean {
+    const next = this.#growth.next(this.#leafCapacity);
+    const capacity = Math.max(next, this.#leafUsed + needed);
+    return fits(this.#growth, (capacity - this.#leafCapacity) * LEAF_BYTES, () => {
+      const count = longerInt32(this.#count, capacity * LEAF_PAGES);
+      this.#leafCovered = longerInt32(this.#leafCovered, capacity);
+      this.#count = count;
+      this.#leafCapacity = capacity;
+    });
+  }
+
+  #growInners(needed: number): boolean {
+    const next = this.#growth.next(this.#innerCapacity);
+    const capacity = Math.max(next, this.#innerUsed + needed);
+    return fits(this.#growth, (capacity - this.#innerCapacity) * INNER_BYTES, () => {
+      const whole = longerInt32(this.#whole, capacity * FANOUT);
+      const child = longerInt32(this.#child, capacity * FANOUT);
+      const covered = new Float64Array(capacity);
+      covered.set(this.#covered);
+      this.#whole = whole;
+      this.#child = child;
+      this.#covered = covered;
+      this.#innerCapacity = capacity;
+    });
+  }
+}

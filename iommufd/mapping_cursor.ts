@@ -1,0 +1,57 @@
+/**
+ * A walk over the mappings of an I/O address space in address order, one object for the whole walk.
+ *
+ * The space may change between steps: a step goes on with the first mapping behind the last one shown.
+ *
+ * @module
+ */
+import type { Protection } from "../pagetable/page_table.ts";
+import { PROTECTION_BITS } from "./area.ts";
+import type { IoAddressSpace } from "./io_address_space.ts";
+import type { PageList } from "./page_list.ts";
+
+/** Shows one mapping after the other. */
+export class MappingCursor {
+  /** First I/O page of the mapping shown. */
+  first = 0;
+  /** Last I/O page, inclusive. */
+  last = 0;
+  /** Index in {@linkcode list} of the first page. */
+  index = 0;
+  /** What the device may do. */
+  protection: Protection = 0;
+  /** The page list behind it. */
+  list: PageList | null = null;
+
+  readonly #space: IoAddressSpace;
+  #from: number;
+  #slot = -1;
+  #version = -1;
+
+  /** Starts before the mapping that covers or follows `firstPage`. */
+  constructor(space: IoAddressSpace, firstPage: number) {
+    this.#space = space;
+    this.#from = firstPage;
+  }
+
+  /** Shows the next mapping. Returns false when there is none. */
+  next(): boolean {
+    const areas = this.#space.areas;
+    const isUnchanged = this.#slot >= 0 && this.#version === areas.version;
+    const slot = isUnchanged ? areas.after(this.#slot) : areas.atOrAfter(this.#from);
+    this.#slot = slot;
+    this.#version = areas.version;
+    if (slot < 0) {
+      this.#from = Infinity;
+      return false;
+    }
+    const leaves = areas.leaves;
+    this.first = leaves.first[slot];
+    this.last = leaves.last[slot];
+    this.index = leaves.index[slot];
+    this.protection = leaves.state[slot] & PROTECTION_BITS;
+    this.list = this.#space.listAt(slot);
+    this.#from = this.last + 1;
+    return true;
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * Which I/O pages may be mapped: ranges reserved by owners (a page table's aperture, a device's MSI window) and ranges
+ * promised to a user (*allowed*), which no reservation may take away and to which automatic addresses keep.
+ *
+ * There are few of either, so they are plain lists; what a request asks, "is this range free of reservations", is
+ * answered from the windows between them, which are worked out when a list changes.
+ *
+ * Ranges are inclusive, in I/O pages.
+ *
+ * @module
+ */
+import { EADDRINUSE, EINVAL, type Errno, OK } from "./errno.ts";
+
+/** An inclusive range of I/O pages. */
+export interface PageRange {
+  /** First page. */
+  readonly first: number;
+  /** Last page, inclusive. */
+  readonly last: number;
+}
+
+interface Reservation extends PageRange {
+  readonly owner: object;
+}
+
+/** The reservations of one address space. */
+export class ReservedRanges {
+  readonly #space: PageRange;
+  #reserved: Reservation[] = [];
+  #allowed: readonly PageRange[] = [];
+  #windows: readonly PageRange[];
+  /** The window asked about last. */
+  #nearFirst: number;
+  #nearLast: number;
+
+  /** Nothing is reserved in `space`, everything outside of it always is. */
+  constructor(space: PageRange) {
+    this.#space = space;
+    this.#windows = [space];
+    this.#nearFirst = space.first;
+    this.#nearLast = space.last;
+  }
+
+  /** What is not reserved, in order, largest possible ranges. */
+  get windows(): readonly PageRange[] {
+    return this.#windows;
+  }
+
+  /** What is promised to stay usable, in order. */
+  get allowed(): readonly PageRange[] {
+    return this.#allowed;
+  }
+
+  /** Whether no page of `[first, last]` is reserved. */
+  isUsable(first: number, last: number): boolean {
+    if (first >= this.#nearFirst && last <= this.#nearLast) return true;
+    for (const window of this.#windows) {
+      if (first >= window.first && last <= window.last) {
+        this.#nearFirst = window.first;
+        this.#nearLast = window.last;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /** Reserves a range for an owner; reservations may overlap. EADDRINUSE if an allowed range is touched. */
+  reserve(first: number, last: number, owner: object): Errno {
+    for (const range of this.#allowed) {
+      if (range.first <= last && range.last >= first) return EADDRINUSE;
+    }
+    this.#reserved.push({ first, last, owner });
+    this.#findWindows();
+    return OK;
+  }
+
+  /** Drops all reservations of an owner. */
+  unreserve(owner: object): void {
+    this.#reserved = this.#reserved.filter((reservation) => reservation.owner !== owner);
+    this.#findWindows();
+  }
+
+  /**
+   * Replaces the allowed ranges; none means no promise.
+   *
+   * @returns OK; EINVAL if a range is empty or two overlap; EADDRINUSE if one is reserved. Nothing changes on error.
+   */
+  allow(ranges: readonly PageRange[]): Errno {
+    const sorted = ranges.toSorted((one, other) => one.first - other.first);
+    let end = -1;
+    for (const range of sorted) {
+      if (!(range.first <= range.last && range.first > end)) return EINVAL;
+      end = range.last;
+    }
+    for (const range of sorted) {
+      if (!this.isUsable(range.first, range.last)) return EADDRINUSE;
+    }
+    this.#allowed = sorted;
+    return OK;
+  }
+
+  #findWindows(): void {
+    const reserved = this.#reserved.toSorted((one, other) => one.first - other.first);
+    const windows: PageRange[] = [];
+    let first = this.#space.first;
+    for (const range of reserved) {
+      if (range.first > first) {
+        windows.push({ first, last: Math.min(range.first - 1, this.#space.last) });
+      }
+      first = Math.max(first, range.last + 1);
+      if (first > this.#space.last) break;
+    }
+    if (first <= this.#space.last) windows.push({ first, last: this.#space.last });
+    this.#windows = windows;
+    this.#nearFirst = Infinity;
+    this.#nearLast = -Infinity;
+  }
+}

@@ -1,0 +1,79 @@
+/** Makes the n-th thing that can fail do so, and keeps an ordered log of what happened. */
+import type { Growth } from "../../iommufd/growth.ts";
+
+/** Fails the chosen hits, counted from 1. */
+export class FaultPlan implements Growth {
+  /** Hits so far. */
+  hits = 0;
+  /** Which hits fail. */
+  readonly #failing = new Set<number>();
+  /** Whether a chosen hit came. */
+  hasFired = false;
+  /** Which of them were reached, by name. */
+  readonly fired: string[] = [];
+
+  /** Starts counting anew; the given hits will fail. */
+  arm(...failing: number[]): void {
+    this.hits = 0;
+    this.hasFired = false;
+    this.fired.length = 0;
+    this.#failing.clear();
+    for (const hit of failing) if (hit > 0) this.#failing.add(hit);
+  }
+
+  /** Whether what is named shall fail. */
+  fails(name: string): boolean {
+    this.hits++;
+    if (!this.#failing.has(this.hits)) return false;
+    this.hasFired = true;
+    this.fired.push(name);
+    return true;
+  }
+
+  /** See {@linkcode Growth.next}: as little as possible, so that nearly every insert is an allocation. */
+  next(capacity: number): number {
+    return capacity + 1;
+  }
+
+  /** See {@linkcode Growth.allow}. */
+  allow(_bytes: number): boolean {
+    return !this.fails("allocation");
+  }
+}
+
+/** One thing that happened. */
+export interface Event {
+  /** What: a table's `map` or `unmap`, a source's `pin` or `unpin`, a budget's `charge` or `uncharge`. */
+  readonly kind: "map" | "unmap" | "pin" | "unpin" | "charge" | "uncharge";
+  /** Which table, source or budget. */
+  readonly who: string;
+  /** First page or frame. */
+  readonly first: number;
+  /** How many. */
+  readonly count: number;
+  /** First frame of a map. */
+  readonly frame?: number;
+}
+
+/** Everything that happened, in order. */
+export class EventLog {
+  /** The events. */
+  readonly events: Event[] = [];
+
+  /** Adds one. */
+  add(event: Event): void {
+    this.events.push(event);
+  }
+
+  /** The events of one kind. */
+  of(kind: Event["kind"], who?: string): Event[] {
+    return this.events.filter((event) =>
+      event.kind === kind && (who === undefined || event.who === who)
+    );
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.events.length = 0;
+  }
+}

@@ -1,0 +1,67 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
+import { FREE_GROWTH } from "../../iommufd/growth.ts";
+import { LeaseCounts } from "../../iommufd/lease_counts.ts";
+
+Deno.test("lease counts agree with a counter per page", () => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(1, 16, 17, 1024, 1025, 5000, 70_000),
+      fc.array(fc.tuple(fc.boolean(), fc.nat(), fc.nat(), fc.boolean()), {
+        maxLength: 60,
+        size: "max",
+      }),
+      (pages, steps) => {
+        const counts = new LeaseCounts(pages, FREE_GROWTH);
+        const plain = new Int32Array(pages);
+        const live: [number, number][] = [];
+        for (const [isAdd, from, length, isShort] of steps) {
+          if (isAdd || live.length === 0) {
+            const first = from % pages;
+            const last = Math.min(first + (isShort ? length % 3 : length % pages), pages - 1);
+            let fresh = 0;
+            for (let page = first; page <= last; page++) if (plain[page]++ === 0) fresh++;
+            assertEquals(counts.makeRoom(), true);
+            assertEquals(counts.add(first, last), fresh);
+            live.push([first, last]);
+          } else {
+            const [[first, last]] = live.splice(from % live.length, 1);
+            let gone = 0;
+            for (let page = first; page <= last; page++) if (--plain[page] === 0) gone++;
+            assertEquals(counts.remove(first, last), gone);
+          }
+          const first = length % pages;
+          const last = Math.min(first + (from % pages), pages - 1);
+          const leased = (from: number, to: number): number =>
+            plain.subarray(from, to + 1).reduce((sum, count) => sum + (count > 0 ? 1 : 0), 0);
+          assertEquals(counts.leasedIn(first, last), leased(first, last));
+          assertEquals(counts.leased, leased(0, pages - 1));
+        }
+        for (const [first, last] of live) counts.remove(first, last);
+        assertEquals(counts.leased, 0);
+      },
+    ),
+    { numRuns: 500 },
+  );
+});
+
+Deno.test("lease counts: nodes are given back, so an endless history needs no more memory", () => {
+  const counts = new LeaseCounts(2 ** 40, FREE_GROWTH);
+  for (let round = 0; round < 200; round++) {
+    const first = round * 1_234_567_891 % (2 ** 40 - 5000);
+    counts.makeRoom();
+    counts.add(first, first + 4321);
+    counts.remove(first, first + 4321);
+  }
+  if (counts.bytes > 64 * 1024) throw new Error(`holds ${counts.bytes} bytes`);
+});
+
+Deno.test("lease counts: a page beyond 2^32 is counted as itself", () => {
+  const counts = new LeaseCounts(2 ** 52, FREE_GROWTH);
+  counts.makeRoom();
+  assertEquals(counts.add(2 ** 51 + 7, 2 ** 51 + 7), 1);
+  assertEquals(counts.leasedIn(7, 7), 0);
+  assertEquals(counts.leasedIn(2 ** 51, 2 ** 52 - 1), 1);
+  assertThrows(() => counts.remove(7, 7), RangeError);
+  assertEquals(counts.remove(2 ** 51 + 7, 2 ** 51 + 7), 1);
+});
