@@ -81,6 +81,11 @@ export class LineProcess implements AsyncDisposable {
     return this.#transcript;
   }
 
+  /** Whether it has ended and all it wrote is in the transcript. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** An error that says what was awaited and shows the last lines. */
   failure(message: string): Error {
     const shown = this.#transcript.slice(-SHOWN).join("\n    ");

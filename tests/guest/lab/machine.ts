@@ -17,6 +17,8 @@ export interface MachineOptions {
   readonly machine?: string;
   /** MiB of guest memory, shared with vhost-user back ends; 512 when missing. */
   readonly memory?: number;
+  /** Whether the guest may restart; otherwise QEMU ends when it tries to. */
+  readonly restarts?: boolean;
   /** Arguments that add devices. */
   readonly devices: readonly string[];
 }
@@ -51,12 +53,14 @@ export function machineArguments(arch: Arch, options: MachineOptions): readonly 
     "stdio",
     "-run-with",
     "exit-with-parent=on",
+    ...(options.restarts === true ? [] : ["-no-reboot"]),
     "-kernel",
     options.kernel.image,
     "-initrd",
     options.initramfs,
     "-append",
-    `console=${console} quiet panic=-1 ${options.append ?? ""}`.trim(),
+    `console=${console} quiet panic=${options.restarts === true ? 0 : -1} ${options.append ?? ""}`
+      .trim(),
     ...options.devices,
   ];
 }

@@ -1,0 +1,187 @@
+/**
+ * The device as a user runs it: `main.ts serve` as a child process, asked through its API socket.
+ *
+ * @module
+ */
+import { delay } from "@std/async";
+import { LineProcess } from "./lab/mod.ts";
+
+const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+
+/** The program with its permissions, without a command. */
+const VIOMMU: readonly string[] = [
+  Deno.execPath(),
+  "run",
+  "--frozen",
+  "--allow-ffi",
+  "--allow-net",
+  "--allow-read",
+  "--allow-write",
+  MAIN,
+];
+
+/** Milliseconds for the program to start, or to end. */
+const START_LIMIT = 60_000;
+
+/** The part of `GET /v1/state` that the tests look at. */
+export interface State {
+  readonly connected: boolean;
+  readonly domains: readonly {
+    readonly id: number;
+    readonly bypass: boolean;
+    readonly endpoints: readonly number[];
+    readonly mappings: number;
+    readonly pages: number;
+    readonly tables: readonly { readonly format: string; readonly tablePages: number }[];
+  }[];
+  readonly endpoints: readonly { readonly id: number; readonly domain: number | null }[];
+  readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly faults: { readonly reported: number; readonly dropped: number };
+}
+
+/** One element of `GET /v1/mappings`. */
+export interface Mapping {
+  readonly domain: number;
+  readonly iova: string;
+  readonly last: string;
+  readonly phys: string;
+  readonly flags: string;
+}
+
+/** The answer to `GET /v1/translate`. */
+export type Translation =
+  | {
+    readonly phys: string;
+    readonly access: string;
+    readonly pageSize: number;
+    readonly fault?: undefined;
+  }
+  | { readonly fault: { readonly reason: string; readonly code: string } };
+
+/** A served device in a folder of its own. Dispose of it in every case. */
+export class ServedDevice implements AsyncDisposable {
+  readonly #process: LineProcess;
+  readonly #client: Deno.HttpClient;
+  readonly #folder: string;
+
+  private constructor(process: LineProcess, folder: string) {
+    this.#process = process;
+    this.#folder = folder;
+    this.#client = Deno.createHttpClient({
+      proxy: { transport: "unix", path: `${folder}/api.sock` },
+    });
+  }
+
+  /** Starts `serve` with its sockets in `folder` and waits until it answers. */
+  static async start(folder: string, options: readonly string[] = []): Promise<ServedDevice> {
+    const sockets = ["--socket-path", `${folder}/vhost.sock`, "--api-socket", `${folder}/api.sock`];
+    const process = new LineProcess({
+      title: "serve",
+      command: [...VIOMMU, "serve", ...sockets, ...options],
+    });
+    const served = new ServedDevice(process, folder);
+    try {
+      await served.#answering();
+      return served;
+    } catch (error) {
+      await served[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async #answering(): Promise<void> {
+    const end = Date.now() + START_LIMIT;
+    while (true) {
+      try {
+        await this.state();
+        return;
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error;
+        if (Date.now() > end || this.#process.ended) {
+          throw this.#process.failure(`No answer on the API socket: ${error.message}`);
+        }
+      }
+      await delay(100);
+    }
+  }
+
+  /** Path of the socket for the VMM. */
+  get socketPath(): string {
+    return `${this.#folder}/vhost.sock`;
+  }
+
+  /** An error that shows what the program logged. */
+  failure(message: string): Error {
+    return this.#process.failure(message);
+  }
+
+  async #get(path: string): Promise<unknown> {
+    const response = await fetch(`http://localhost${path}`, { client: this.#client });
+    const body: unknown = await response.json();
+    if (!response.ok) {
+      throw this.failure(`${path} answered ${response.status} ${JSON.stringify(body)}`);
+    }
+    return body;
+  }
+
+  /** `GET /v1/state`. */
+  async state(): Promise<State> {
+    return await this.#get("/v1/state") as State;
+  }
+
+  /** The state as soon as `condition` holds of it. Throws when it never does. */
+  async stateWhere(what: string, condition: (state: State) => boolean): Promise<State> {
+    const end = Date.now() + START_LIMIT;
+    while (true) {
+      const state = await this.state();
+      if (condition(state)) return state;
+      if (Date.now() > end) throw this.failure(`Not ${what}: ${JSON.stringify(state)}`);
+      await delay(50);
+    }
+  }
+
+  /** `GET /v1/mappings` of one domain. */
+  async mappings(domain: number): Promise<readonly Mapping[]> {
+    return await this.#get(`/v1/mappings?domain=${domain}`) as readonly Mapping[];
+  }
+
+  /** `GET /v1/translate`; `iova` in bytes. */
+  async translate(endpoint: number, iova: number, access: "r" | "w"): Promise<Translation> {
+    const query = `endpoint=${endpoint}&iova=0x${iova.toString(16)}&access=${access}`;
+    return await this.#get(`/v1/translate?${query}`) as Translation;
+  }
+
+  /** Asks it to end as a user would; its exit status. */
+  async stop(): Promise<number> {
+    this.#process.signal("SIGTERM");
+    return (await this.#process.status(START_LIMIT)).code;
+  }
+
+  /** Ends it, whatever it does. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#client.close();
+    await this.#process[Symbol.asyncDispose]();
+  }
+}
+
+/** QEMU arguments that attach a q35 machine's slot 2 to the device; writes the ACPI table that says so. */
+export async function attachArguments(
+  device: ServedDevice,
+  folder: string,
+): Promise<readonly string[]> {
+  const table = `${folder}/viot.aml`;
+  await using viot = new LineProcess({
+    title: "viot",
+    command: [...VIOMMU, "viot", "--iommu", "00:02.0", "-o", table],
+  });
+  const { code } = await viot.status(START_LIMIT);
+  if (code !== 0) throw viot.failure(`Ended with status ${code}`);
+  return [
+    "-chardev",
+    `socket,id=viommu,path=${device.socketPath}`,
+    "-device",
+    "vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128,config_size=40,addr=2",
+    "-acpitable",
+    `file=${table}`,
+  ];
+}
