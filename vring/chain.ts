@@ -34,6 +34,8 @@ export class Chain {
   head = 0;
   /** Ring slots the chain takes (packed); 1 in a split ring. */
   slots = 1;
+  /** Place among the chains taken, for a queue that uses them in order. */
+  sequence = 0;
   /** Segments. */
   count = 0;
   /** Device-readable segments; they come first. */

@@ -14,6 +14,8 @@ export * from "./chain.ts";
 export * from "./dirty_log.ts";
 export * from "./driver_queue.ts";
 export * from "./guest_memory.ts";
+export * from "./packed_driver_queue.ts";
+export * from "./packed_queue.ts";
 export * from "./queue.ts";
 export * from "./ring_error.ts";
 export * from "./split_driver_queue.ts";

@@ -15,7 +15,7 @@ export const RING_SIZE = 1;
 export const RING_ALIGNMENT = 2;
 /** A part of the ring is not, or no longer, in accessible memory. */
 export const RING_MEMORY = 3;
-/** The available index is further ahead than the ring has room (split, 2.7.6). */
+/** More is available than the ring has room for (split: its index is too far ahead, 2.7.6). */
 export const RING_AVAILABLE_INDEX = 4;
 /** A head in the available ring names no descriptor (split). */
 export const RING_HEAD = 5;
@@ -37,8 +37,6 @@ export const RING_INDIRECT_NEXT = 12;
 export const RING_INDIRECT_LENGTH = 13;
 /** An indirect table is not in accessible memory. */
 export const RING_INDIRECT_MEMORY = 14;
-/** A buffer id names no buffer that the ring could hold (packed, 2.8.13). */
-export const RING_BUFFER_ID = 15;
 
 /** {@linkcode RING_OK} or what is wrong: one of the `RING_…` constants. */
 export type RingError = number;
@@ -48,7 +46,7 @@ const SENTENCES: readonly string[] = [
   "Queue size cannot be used",
   "Ring part is not aligned",
   "Ring part is not in accessible memory",
-  "Available index is further ahead than the ring has room",
+  "More is available than the ring has room for",
   "Available ring names a descriptor that does not exist",
   "Descriptor is followed by one that does not exist",
   "Descriptor chain is longer than the queue or loops",
@@ -59,7 +57,6 @@ const SENTENCES: readonly string[] = [
   "Indirect descriptor is continued",
   "Indirect table's length is 0 or not a multiple of 16",
   "Indirect table is not in accessible memory",
-  "Buffer id is none that the ring has",
 ];
 
 /**

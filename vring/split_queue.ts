@@ -32,6 +32,7 @@ import {
   type RingError,
 } from "./ring_error.ts";
 import { RingWords16, RingWords32 } from "./ring_words.ts";
+import { UseOrder } from "./use_order.ts";
 
 /** In the used ring's flags: the driver need not notify (2.7.10). */
 const USED_NO_NOTIFY = 1;
@@ -60,6 +61,7 @@ export class SplitQueue implements Queue {
   #mask = 0;
   #eventIndex = false;
   #indirect = false;
+  #inOrder = false;
   #dirtyLog: DirtyLog | null = null;
   #logAddress = 0;
   #error: RingError = RING_OK;
@@ -71,12 +73,21 @@ export class SplitQueue implements Queue {
   #nextIndex = 0;
   /** Index behind the last used element written. */
   #usedIndex = 0;
-  /** Elements written behind the published index. */
+  /** Chains completed behind the published index. */
   #staged = 0;
+  /** Chains taken and not completed. */
+  #inFlight = 0;
   /** Elements published since the driver was last considered for a signal. */
   #unsignalled = 0;
   /** Whether an earlier device may have published without signalling. */
   #owesSignal = false;
+
+  /** In order: chains completed that one used element is going to stand for, the last one's. */
+  #batch = 0;
+  #batchHead = 0;
+  #batchLength = 0;
+  #batchWhole = false;
+  readonly #order = new UseOrder();
 
   /**
    * Makes a queue, still without a ring.
@@ -117,12 +128,15 @@ export class SplitQueue implements Queue {
     this.#mask = size - 1;
     this.#eventIndex = setup.eventIndex ?? false;
     this.#indirect = setup.indirect ?? false;
+    this.#inOrder = setup.inOrder ?? false;
     this.#dirtyLog = setup.dirtyLog ?? null;
     this.#logAddress = setup.logAddress ?? 0;
     this.#nextIndex = (setup.base ?? 0) & 0xffff;
     this.#availableIndex = this.#nextIndex;
     this.#staged = 0;
+    this.#inFlight = 0;
     this.#unsignalled = 0;
+    this.#batch = 0;
     if (!(size >= 2 && size <= 32768 && Number.isInteger(Math.log2(size)))) {
       this.#fail(RING_SIZE, size);
     } else if (setup.descriptors % 16 !== 0) {
@@ -134,6 +148,7 @@ export class SplitQueue implements Queue {
     } else if (this.#attach()) {
       this.#usedIndex = this.#used.loadOrdered(INDEX);
       this.#owesSignal = this.#usedIndex !== 0;
+      if (this.#inOrder) this.#order.reset(size);
     }
     return this.#error;
   }
@@ -159,29 +174,38 @@ export class SplitQueue implements Queue {
       this.#availableIndex = this.#available.loadOrdered(INDEX);
       const pending = (this.#availableIndex - this.#nextIndex) & 0xffff;
       if (pending === 0) return false;
-      // Otherwise a driver could keep the device busy with the same chains for 65535 turns.
-      if (pending > this.#size) return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
+      // Otherwise a driver could have the device hold more chains than there are.
+      if (pending + this.#inFlight > this.#size) {
+        return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
+      }
     }
     const head = this.#available.load(RING + (this.#nextIndex & this.#mask));
     if (head >= this.#size) return this.#fail(RING_HEAD, head);
     if (!this.#read(chain, head)) return false;
     this.#nextIndex = (this.#nextIndex + 1) & 0xffff;
+    this.#inFlight++;
+    if (this.#inOrder) this.#order.take(chain);
     return true;
   }
 
   /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
-    const element = RING / 2 + 2 * ((this.#usedIndex + this.#staged) & this.#mask);
-    this.#usedElements.store(element, chain.head);
-    this.#usedElements.store(element + 1, usedLength);
-    this.#staged++;
+    this.#inFlight--;
+    if (this.#inOrder) {
+      this.#order.finish(chain, usedLength);
+      while (this.#order.next()) this.#addToBatch();
+    } else {
+      this.#writeElement(this.#staged, chain.head, usedLength);
+      this.#staged++;
+    }
   }
 
   /** See {@linkcode Queue.publish}. */
   publish(): void {
     if (this.#staged === 0) return;
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    if (this.#batch > 0) this.#writeBatch();
     const index = (this.#usedIndex + this.#staged) & 0xffff;
     this.#used.storeOrdered(INDEX, index);
     if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
@@ -253,6 +277,32 @@ export class SplitQueue implements Queue {
       index = flagsNext >>> 16;
       if (index >= this.#size) return this.#fail(RING_NEXT, index);
     }
+  }
+
+  /** Writes a used element, so many places behind the published index. */
+  #writeElement(place: number, head: number, usedLength: number): void {
+    const element = RING / 2 + 2 * ((this.#usedIndex + place) & this.#mask);
+    this.#usedElements.store(element, head);
+    this.#usedElements.store(element + 1, usedLength);
+  }
+
+  /**
+   * Adds the chain found by the order to the batch. A driver takes the chains before a batch's last as
+   * used whole (2.7.9), so one that was not has to end its batch.
+   */
+  #addToBatch(): void {
+    if (this.#batch > 0 && !this.#batchWhole) this.#writeBatch();
+    this.#batchHead = this.#order.head;
+    this.#batchLength = this.#order.usedLength;
+    this.#batchWhole = this.#order.whole;
+    this.#batch++;
+    this.#staged++;
+  }
+
+  /** Writes a batch's one element: the last chain's, in the first one's place (2.7.9). */
+  #writeBatch(): void {
+    this.#writeElement(this.#staged - this.#batch, this.#batchHead, this.#batchLength);
+    this.#batch = 0;
   }
 
   #setAvailableEvent(index: number): void {

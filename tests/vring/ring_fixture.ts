@@ -10,6 +10,8 @@ import {
   type DriverQueueSetup,
   GuestMemory,
   type MemoryRegion,
+  PackedDriverQueue,
+  PackedQueue,
   type Queue,
   type QueueSetup,
   SplitDriverQueue,
@@ -43,6 +45,7 @@ export function regionOf(guestAddress: number, size: number): MemoryRegion {
 
 /** Everything about a ring but where it is. */
 export interface RingOptions {
+  readonly packed?: boolean;
   readonly size: number;
   readonly eventIndex?: boolean;
   readonly indirect?: boolean;
@@ -64,8 +67,9 @@ export interface Ring {
 /** A ring at the start of memory. */
 export function ringIn(memory: GuestMemory, options: RingOptions): Ring {
   const driverSetup: DriverQueueSetup = { space: memory, address: BASE, ...options };
-  const driver = new SplitDriverQueue(driverSetup);
-  const queue = new SplitQueue(memory);
+  const packed = options.packed ?? false;
+  const driver = packed ? new PackedDriverQueue(driverSetup) : new SplitDriverQueue(driverSetup);
+  const queue = packed ? new PackedQueue(memory) : new SplitQueue(memory);
   const setup = setupOf(driver, options);
   assertEquals(queue.configure(setup), 0);
   const buffers = BASE + Math.ceil(driver.byteLength / 4096) * 4096;

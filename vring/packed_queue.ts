@@ -1,0 +1,405 @@
+/**
+ * The device's side of a packed virtqueue (virtio 1.4, 2.8).
+ *
+ * One ring of descriptors, written by both sides in turn. A descriptor carries its state in two flags
+ * that are compared with a wrap counter, which flips with every lap: available, if AVAIL equals the
+ * counter and USED does not; used, if both equal it. The device writes used descriptors over available
+ * ones, one for each chain, and then skips as many slots as the chain had.
+ *
+ * Events are suppressed by two structures of four bytes: offset and wrap counter (u16), flags (u16).
+ * Both are read and written as one 32-bit word, so that they always fit each other.
+ *
+ * **Base.** Bits 0–14 are the slot of the next available descriptor, bit 15 its wrap counter, bits 16–30
+ * the slot of the next used descriptor, bit 31 its wrap counter (vhost-user, "vring descriptor index
+ * for packed virtqueues"). Some front ends give 0 for a fresh ring, whose counters are 1; see
+ * {@linkcode PackedQueue.configure}.
+ *
+ * @module
+ */
+
+import type { AddressSpace } from "./address_space.ts";
+import type { Chain } from "./chain.ts";
+import {
+  DESC_AVAIL,
+  DESC_INDIRECT,
+  DESC_NEXT,
+  DESC_USED,
+  DESC_WRITE,
+  DESCRIPTOR_BYTES,
+  IndirectReader,
+} from "./descriptor.ts";
+import type { DirtyLog } from "./dirty_log.ts";
+import {
+  EVENT_DESCRIPTOR,
+  EVENT_DISABLE,
+  EVENT_ENABLE,
+  EVENT_FLAGS,
+  isPassed,
+} from "./event_suppression.ts";
+import type { Queue, QueueSetup } from "./queue.ts";
+import {
+  describeRingError,
+  RING_ALIGNMENT,
+  RING_AVAILABLE_INDEX,
+  RING_INDIRECT_NEXT,
+  RING_INDIRECT_OFF,
+  RING_MEMORY,
+  RING_OK,
+  RING_SIZE,
+  type RingError,
+} from "./ring_error.ts";
+import { RingWords16, RingWords32 } from "./ring_words.ts";
+import { UseOrder } from "./use_order.ts";
+
+/** 16-bit words of a descriptor, and which of them holds the flags. */
+const WORDS16 = 8;
+const FLAGS16 = 7;
+/** Base of a ring that nobody has used yet: slot 0, wrap counter 1, twice. */
+const FRESH_BASE = 0x8000_8000;
+const NOT_ATTACHED = -1;
+
+/** A {@linkcode Queue} in packed layout. */
+export class PackedQueue implements Queue {
+  readonly #space: AddressSpace;
+  readonly #indirectReader = new IndirectReader();
+  readonly #descriptors = new RingWords32();
+  readonly #flags = new RingWords16();
+  readonly #driverEvent = new RingWords32();
+  readonly #deviceEvent = new RingWords32();
+
+  #setup: QueueSetup | null = null;
+  #generation = NOT_ATTACHED;
+  #size = 0;
+  #eventIndex = false;
+  #indirect = false;
+  #inOrder = false;
+  #dirtyLog: DirtyLog | null = null;
+  #logAddress = 0;
+  #error: RingError = RING_OK;
+  #errorValue = 0;
+
+  /** Slot of the next chain to take, and the wrap counter it will have if it is available. */
+  #nextSlot = 0;
+  #nextWrap = 1;
+  /** Slot of the next used descriptor, and its wrap counter. */
+  #usedSlot = 0;
+  #usedWrap = 1;
+  /** Slots of chains taken and not completed. */
+  #inFlight = 0;
+  /** Slots used but not yet published. */
+  #staged = 0;
+  /** Slots published since the driver was last considered for a signal. */
+  #unsignalled = 0;
+  /** The first descriptor since the last publishing: its last word is what shows the driver all. */
+  #heldSlot = NOT_ATTACHED;
+  #heldWord = 0;
+
+  /** In order: slots that one used descriptor is going to stand for, where they begin, the last id. */
+  #batch = 0;
+  #batchSlot = 0;
+  #batchWrap = 0;
+  #batchHead = 0;
+  #batchLength = 0;
+  #batchWhole = false;
+  readonly #order = new UseOrder();
+
+  /**
+   * Makes a queue, still without a ring.
+   *
+   * @param space What the ring's and the buffers' addresses mean.
+   */
+  constructor(space: AddressSpace) {
+    this.#space = space;
+  }
+
+  /** See {@linkcode Queue.size}. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** See {@linkcode Queue.ready}. */
+  get ready(): boolean {
+    return this.#setup !== null && this.#error === RING_OK;
+  }
+
+  /** See {@linkcode Queue.error}. */
+  get error(): RingError {
+    return this.#error;
+  }
+
+  /** Slots and wrap counters of both positions, 32 bits: see the module's text. */
+  get base(): number {
+    return (this.#nextSlot | this.#nextWrap << 15 | this.#usedSlot << 16 | this.#usedWrap << 31) >>>
+      0;
+  }
+
+  /**
+   * See {@linkcode Queue.configure}.
+   *
+   * A base of 0 is taken for a fresh ring's if no descriptor has its USED flag set. In a ring that has
+   * been used, positions of 0 with wrap counters of 0 come after an odd number of laps, in each of
+   * which the device marked some descriptor used, and a driver's next ones have the flag too.
+   */
+  configure(setup: QueueSetup): RingError {
+    const { size } = setup;
+    this.#setup = setup;
+    this.#error = RING_OK;
+    this.#generation = NOT_ATTACHED;
+    this.#size = size;
+    this.#eventIndex = setup.eventIndex ?? false;
+    this.#indirect = setup.indirect ?? false;
+    this.#inOrder = setup.inOrder ?? false;
+    this.#dirtyLog = setup.dirtyLog ?? null;
+    this.#logAddress = setup.logAddress ?? 0;
+    this.#inFlight = 0;
+    this.#staged = 0;
+    this.#unsignalled = 0;
+    this.#heldSlot = NOT_ATTACHED;
+    this.#batch = 0;
+    const base = setup.base ?? FRESH_BASE;
+    this.#setPositions(base);
+    if (!(size >= 1 && size <= 32768 && Number.isInteger(size))) {
+      this.#fail(RING_SIZE, size);
+    } else if (this.#nextSlot >= size || this.#usedSlot >= size) {
+      this.#fail(RING_AVAILABLE_INDEX, base);
+    } else if (setup.descriptors % 16 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.descriptors);
+    } else if (setup.driverArea % 4 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.driverArea);
+    } else if (setup.deviceArea % 4 !== 0) {
+      this.#fail(RING_ALIGNMENT, setup.deviceArea);
+    } else if (this.#attach()) {
+      if (base === 0 && this.#nothingUsed()) this.#setPositions(FRESH_BASE);
+      if (this.#inOrder) this.#order.reset(size);
+    }
+    return this.#error;
+  }
+
+  /** See {@linkcode Queue.release}. */
+  release(): void {
+    this.#setup = null;
+    this.#error = RING_OK;
+    this.#detach();
+  }
+
+  /** See {@linkcode Queue.hasWork}. */
+  hasWork(): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    return this.#isAvailable(this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16));
+  }
+
+  /** See {@linkcode Queue.next}. */
+  next(chain: Chain): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    // Read in order: the rest of the chain is read after its first flags (2.8.22).
+    const flags = this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16);
+    if (!this.#isAvailable(flags) || !this.#read(chain, flags)) return false;
+    if (this.#inFlight + chain.slots > this.#size) {
+      return this.#fail(RING_AVAILABLE_INDEX, this.#nextSlot);
+    }
+    this.#inFlight += chain.slots;
+    const slot = this.#nextSlot + chain.slots;
+    if (slot >= this.#size) this.#nextWrap ^= 1;
+    this.#nextSlot = slot >= this.#size ? slot - this.#size : slot;
+    if (this.#inOrder) this.#order.take(chain);
+    return true;
+  }
+
+  /** See {@linkcode Queue.complete}. */
+  complete(chain: Chain, usedLength: number): void {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    this.#inFlight -= chain.slots;
+    if (this.#inOrder) {
+      this.#order.finish(chain, usedLength);
+      while (this.#order.next()) this.#addToBatch();
+    } else {
+      this.#writeUsed(this.#usedSlot, this.#usedWrap, chain.head, usedLength);
+      this.#advanceUsed(chain.slots);
+    }
+  }
+
+  /** See {@linkcode Queue.publish}. */
+  publish(): void {
+    if (this.#staged === 0) return;
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    if (this.#batch > 0) this.#writeBatch();
+    this.#descriptors.storeOrdered(this.#heldSlot * 4 + 3, this.#heldWord);
+    if (this.#dirtyLog !== null) this.#logUsed(this.#heldSlot);
+    this.#heldSlot = NOT_ATTACHED;
+    this.#unsignalled += this.#staged;
+    this.#staged = 0;
+  }
+
+  /** See {@linkcode Queue.needsSignal}. */
+  needsSignal(): boolean {
+    const published = this.#unsignalled;
+    if (published === 0) return false;
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    this.#unsignalled = 0;
+    const event = this.#driverEvent.loadOrdered(0);
+    const flags = event & EVENT_FLAGS;
+    if (flags === EVENT_DISABLE) return false;
+    if (flags !== EVENT_DESCRIPTOR || !this.#eventIndex) return true;
+    return isPassed(event, this.#usedSlot, this.#usedWrap, published, this.#size);
+  }
+
+  /** See {@linkcode Queue.enableNotifications}. */
+  enableNotifications(): boolean {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    this.#setDeviceEvent(
+      this.#eventIndex ? EVENT_DESCRIPTOR | this.#nextWrap << 15 | this.#nextSlot : EVENT_ENABLE,
+    );
+    return this.hasWork();
+  }
+
+  /** See {@linkcode Queue.disableNotifications}. */
+  disableNotifications(): void {
+    if (this.#generation !== this.#space.generation && !this.#attach()) return;
+    this.#setDeviceEvent(EVENT_DISABLE);
+  }
+
+  /** See {@linkcode Queue.describeError}. */
+  describeError(): string {
+    if (this.#error === RING_OK) return "";
+    return describeRingError(this.#error, this.#errorValue, this.#size);
+  }
+
+  #isAvailable(flags: number): boolean {
+    const available = (flags & DESC_AVAIL) !== 0 ? 1 : 0;
+    const used = (flags & DESC_USED) !== 0 ? 1 : 0;
+    return available === this.#nextWrap && used !== this.#nextWrap;
+  }
+
+  /**
+   * Copies a chain out of the ring, each descriptor read once. Its first flags have been read already;
+   * they made the others available too (2.8.6).
+   */
+  #read(chain: Chain, firstFlags: number): boolean {
+    const descriptors = this.#descriptors;
+    chain.begin(this.#space, 0, this.#size);
+    let slot = this.#nextSlot;
+    let flags = firstFlags;
+    for (let slots = 1;; slots++) {
+      const word = slot * 4;
+      const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +
+        (descriptors.load(word) >>> 0);
+      const length = descriptors.load(word + 2) >>> 0;
+      const idFlags = descriptors.load(word + 3);
+      if (slots > 1) flags = idFlags >>> 16;
+      chain.head = idFlags & 0xffff;
+      chain.slots = slots;
+      if ((flags & DESC_INDIRECT) !== 0) {
+        if (!this.#indirect) return this.#fail(RING_INDIRECT_OFF, slot);
+        if (slots > 1 || (flags & DESC_NEXT) !== 0) return this.#fail(RING_INDIRECT_NEXT, slot);
+        const error = this.#indirectReader.addSequential(chain, this.#space, address, length);
+        return error === RING_OK || this.#fail(error, slot);
+      }
+      const error = chain.push(address, length, (flags & DESC_WRITE) !== 0);
+      if (error !== RING_OK) return this.#fail(error, slot);
+      if ((flags & DESC_NEXT) === 0) return true;
+      slot = slot + 1 === this.#size ? 0 : slot + 1;
+    }
+  }
+
+  /** Writes a used descriptor; of the first since the last publishing all but what shows it. */
+  #writeUsed(slot: number, wrap: number, head: number, usedLength: number): void {
+    const flags = (wrap === 0 ? 0 : DESC_AVAIL | DESC_USED) | (usedLength > 0 ? DESC_WRITE : 0);
+    const word = head | flags << 16;
+    this.#descriptors.store(slot * 4 + 2, usedLength);
+    if (this.#heldSlot === NOT_ATTACHED) {
+      this.#heldSlot = slot;
+      this.#heldWord = word;
+    } else {
+      this.#descriptors.store(slot * 4 + 3, word);
+      if (this.#dirtyLog !== null) this.#logUsed(slot);
+    }
+  }
+
+  #advanceUsed(slots: number): void {
+    const slot = this.#usedSlot + slots;
+    if (slot >= this.#size) this.#usedWrap ^= 1;
+    this.#usedSlot = slot >= this.#size ? slot - this.#size : slot;
+    this.#staged += slots;
+  }
+
+  /** As in a split ring: a chain that was not used whole has to end its batch (2.8.9). */
+  #addToBatch(): void {
+    if (this.#batch > 0 && !this.#batchWhole) this.#writeBatch();
+    if (this.#batch === 0) {
+      this.#batchSlot = this.#usedSlot;
+      this.#batchWrap = this.#usedWrap;
+    }
+    this.#batchHead = this.#order.head;
+    this.#batchLength = this.#order.usedLength;
+    this.#batchWhole = this.#order.whole;
+    this.#batch += this.#order.slots;
+    this.#advanceUsed(this.#order.slots);
+  }
+
+  #writeBatch(): void {
+    this.#writeUsed(this.#batchSlot, this.#batchWrap, this.#batchHead, this.#batchLength);
+    this.#batch = 0;
+  }
+
+  #setDeviceEvent(word: number): void {
+    this.#deviceEvent.storeOrdered(0, word);
+    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, 4);
+  }
+
+  /** The descriptor ring has no log address of its own: it is noted where it lies. */
+  #logUsed(slot: number): void {
+    if (this.#setup === null) return;
+    this.#space.written(this.#setup.descriptors + slot * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
+  }
+
+  #setPositions(base: number): void {
+    this.#nextSlot = base & 0x7fff;
+    this.#nextWrap = base >>> 15 & 1;
+    this.#usedSlot = base >>> 16 & 0x7fff;
+    this.#usedWrap = base >>> 31;
+  }
+
+  #nothingUsed(): boolean {
+    for (let slot = 0; slot < this.#size; slot++) {
+      if ((this.#flags.load(slot * WORDS16 + FLAGS16) & DESC_USED) !== 0) return false;
+    }
+    return true;
+  }
+
+  /** Finds the ring in memory, anew after a change of the space; false if it cannot be used. */
+  #attach(): boolean {
+    const setup = this.#setup;
+    if (setup === null || this.#error !== RING_OK) return false;
+    const space = this.#space;
+    const ringBytes = DESCRIPTOR_BYTES * this.#size;
+    if (
+      !this.#descriptors.attach(space, setup.descriptors, ringBytes, true) ||
+      !this.#flags.attach(space, setup.descriptors, ringBytes, true)
+    ) {
+      return this.#fail(RING_MEMORY, setup.descriptors);
+    }
+    if (!this.#driverEvent.attach(space, setup.driverArea, 4, false)) {
+      return this.#fail(RING_MEMORY, setup.driverArea);
+    }
+    if (!this.#deviceEvent.attach(space, setup.deviceArea, 4, true)) {
+      return this.#fail(RING_MEMORY, setup.deviceArea);
+    }
+    this.#generation = space.generation;
+    return true;
+  }
+
+  #detach(): void {
+    this.#generation = NOT_ATTACHED;
+    this.#descriptors.detach();
+    this.#flags.detach();
+    this.#driverEvent.detach();
+    this.#deviceEvent.detach();
+  }
+
+  #fail(error: RingError, value: number): false {
+    this.#error = error;
+    this.#errorValue = value;
+    this.#detach();
+    return false;
+  }
+}
