@@ -1,0 +1,132 @@
+/**
+ * A domain: what the guest attaches endpoints to and maps ranges in.
+ *
+ * It owns one I/O address space, and one page table in it for each format among its endpoints: all are
+ * filled together and stay equal. A bypass domain has neither; its endpoints go through untranslated.
+ *
+ * Lifetime (virtio 1.4, 5.13.6.3): the first ATTACH that names a domain makes it, and it ends with its last
+ * endpoint, mappings and all. Ranges are inclusive page ranges.
+ *
+ * @module
+ */
+import { type Errno, type HardwareTable, OK } from "../pagetable/mod.ts";
+import { IoAddressSpace } from "../iommufd/mod.ts";
+import type { Endpoint } from "./endpoint_table.ts";
+import type { Hardware } from "./hardware.ts";
+import type { ReservedRegions } from "./reserved_region.ts";
+
+/** What domains of one device share. */
+export interface DomainContext {
+  /** Makes page tables and edits device tables. */
+  readonly hardware: Hardware;
+  /** Which ranges of which endpoint cannot be mapped. */
+  readonly reserved: ReservedRegions;
+}
+
+/** A domain of the guest. */
+export class Domain {
+  /** Its id, chosen by the guest. */
+  readonly id: number;
+  /** Whether its endpoints go through untranslated. */
+  readonly bypass: boolean;
+  /** What is mapped; empty and unused in a bypass domain. */
+  readonly space: IoAddressSpace = new IoAddressSpace();
+  /** The endpoints attached to it. */
+  readonly endpoints: Set<Endpoint> = new Set();
+  readonly #context: DomainContext;
+  #tables: readonly HardwareTable[] = [];
+
+  /** A domain without endpoints or mappings. */
+  constructor(id: number, bypass: boolean, context: DomainContext) {
+    this.id = id;
+    this.bypass = bypass;
+    this.#context = context;
+  }
+
+  /** The page tables of the domain, one for each format among its endpoints. */
+  get tables(): readonly HardwareTable[] {
+    return this.#tables;
+  }
+
+  /**
+   * Takes an endpoint in and points its device tables here. What is mapped already applies to it from now on
+   * (5.13.6.3), so a domain whose mappings touch a reserved region of the endpoint cannot take it.
+   *
+   * Its entry in the device tables changes last: until then it goes on as it was.
+   *
+   * @returns OK; EADDRINUSE if a mapping is in the way; ENOMEM without memory; after an error nothing changed.
+   */
+  join(endpoint: Endpoint): Errno {
+    const { hardware } = this.#context;
+    const error = this.bypass ? hardware.bypass(endpoint) : this.#joinTranslated(endpoint);
+    if (error !== OK) return error;
+    hardware.flush(endpoint);
+    this.endpoints.add(endpoint);
+    return OK;
+  }
+
+  /**
+   * Lets an endpoint go. Its device tables must lead elsewhere already. With the last endpoint of a format goes
+   * the page table, with the very last one go the mappings.
+   */
+  leave(endpoint: Endpoint): void {
+    this.endpoints.delete(endpoint);
+    if (this.bypass) return;
+    this.space.unreserve(endpoint);
+    for (const other of this.endpoints) {
+      if (other.format === endpoint.format) return;
+    }
+    this.#dropTable(endpoint.format);
+  }
+
+  /** Hands what changed in the page tables to the hardware; must precede the answer to an UNMAP. */
+  flush(): void {
+    const tables = this.#tables;
+    for (let i = 0; i < tables.length; i++) tables[i].gather.flush();
+  }
+
+  /** Ends the domain, which has no endpoints any more. */
+  destroy(): void {
+    this.space.destroy();
+  }
+
+  #joinTranslated(endpoint: Endpoint): Errno {
+    const { hardware, reserved } = this.#context;
+    for (const { firstPage, lastPage } of reserved.of(endpoint.id)) {
+      const error = this.space.reserve(firstPage, lastPage, endpoint);
+      if (error !== OK) {
+        this.space.unreserve(endpoint);
+        return error;
+      }
+    }
+    const found = this.#tables.find((table) => table.format === endpoint.format);
+    const table = found ?? this.#addTable(endpoint.format);
+    const error = typeof table === "number" ? table : hardware.attach(endpoint, table);
+    if (error !== OK) {
+      this.space.unreserve(endpoint);
+      if (found === undefined) this.#dropTable(endpoint.format);
+    }
+    return error;
+  }
+
+  #addTable(format: string): HardwareTable | Errno {
+    const table = this.#context.hardware.createTable(format);
+    if (typeof table === "number") return table;
+    const error = this.space.addPageTable(table);
+    if (error !== OK) {
+      table.destroy();
+      return error;
+    }
+    this.#tables = [...this.#tables, table];
+    return table;
+  }
+
+  #dropTable(format: string): void {
+    const table = this.#tables.find((table) => table.format === format);
+    if (table === undefined) return;
+    this.space.removePageTable(table);
+    table.gather.flush();
+    table.destroy();
+    this.#tables = this.#tables.filter((other) => other !== table);
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * The endpoints behind the IOMMU: which exist, and the state of those that the guest attached.
+ *
+ * Which endpoints exist is given as ranges of ids, so a whole PCI segment costs nothing until the guest
+ * touches an endpoint of it. Where ranges overlap, the one given last decides.
+ *
+ * @module
+ */
+import type { Domain } from "./domain.ts";
+
+/** A range of endpoints with the same kind of tables. */
+export interface EndpointRange {
+  /** First endpoint id. */
+  readonly first: number;
+  /** Last endpoint id, inclusive. */
+  readonly last: number;
+  /** Format of the page tables that translate for these endpoints, such as `vtd-ss`. */
+  readonly format: string;
+}
+
+/** A device behind the IOMMU that was attached or has faulted. */
+export class Endpoint {
+  /** Its 32-bit id. */
+  readonly id: number;
+  /** Format of the page tables that translate for it. */
+  readonly format: string;
+  /** The domain it is attached to. */
+  domain: Domain | undefined;
+  /** Accesses of it that were refused. */
+  faults = 0;
+
+  /** An endpoint that is attached to nothing. */
+  constructor(id: number, format: string) {
+    this.id = id;
+    this.format = format;
+  }
+}
+
+/** All endpoints of one device. */
+export class EndpointTable {
+  readonly #ranges: readonly EndpointRange[];
+  readonly #seen = new Map<number, Endpoint>();
+
+  /** @throws {RangeError} If there is no range, or one that ends before it begins. */
+  constructor(ranges: readonly EndpointRange[]) {
+    if (ranges.length === 0) throw new RangeError("Cannot serve an IOMMU without endpoints");
+    for (const { first, last } of ranges) {
+      if (last < first) throw new RangeError(`Cannot take endpoints ${first} to ${last}`);
+    }
+    this.#ranges = ranges;
+  }
+
+  /** The formats that endpoints use, each once. */
+  get formats(): readonly string[] {
+    return [...new Set(this.#ranges.map((range) => range.format))];
+  }
+
+  /** The ranges as they were given. */
+  get ranges(): readonly EndpointRange[] {
+    return this.#ranges;
+  }
+
+  /** The format of an endpoint's tables, or undefined if there is no such endpoint. */
+  formatOf(id: number): string | undefined {
+    return this.#ranges.findLast((range) => id >= range.first && id <= range.last)?.format;
+  }
+
+  /** The state of an endpoint that was attached or has faulted, if it was. */
+  seen(id: number): Endpoint | undefined {
+    return this.#seen.get(id);
+  }
+
+  /** The state of an endpoint, begun if there was none; undefined if there is no such endpoint. */
+  open(id: number): Endpoint | undefined {
+    let endpoint = this.#seen.get(id);
+    if (endpoint === undefined) {
+      const format = this.formatOf(id);
+      if (format === undefined) return undefined;
+      endpoint = new Endpoint(id, format);
+      this.#seen.set(id, endpoint);
+    }
+    return endpoint;
+  }
+
+  /** Forgets an endpoint that is attached to nothing and has not faulted. */
+  release(endpoint: Endpoint): void {
+    if (endpoint.domain === undefined && endpoint.faults === 0) this.#seen.delete(endpoint.id);
+  }
+
+  /** The endpoints that were attached or have faulted, by ascending id. */
+  list(): readonly Endpoint[] {
+    return [...this.#seen.values()].sort((a, b) => a.id - b.id);
+  }
+}

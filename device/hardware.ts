@@ -1,0 +1,108 @@
+/**
+ * The hardware side of the device: table memory, page tables and the device tables of each IOMMU unit.
+ *
+ * One unit stands for one IOMMU of one format in one PCI segment. Its device tables lead from the 16-bit
+ * source id of an endpoint to the page table of the endpoint's domain, and a translation starts there, as
+ * in hardware. A unit comes into being with the first endpoint attached through it.
+ *
+ * @module
+ */
+import {
+  createPageTable,
+  createUnit,
+  type Errno,
+  type HardwareTable,
+  type TableMemory,
+  type TranslationUnit,
+  type WalkResult,
+} from "../pagetable/mod.ts";
+import type { Endpoint } from "./endpoint_table.ts";
+
+/** How page tables are made. */
+export interface HardwareOptions {
+  /** Where all tables live. */
+  readonly memory: TableMemory;
+  /** Levels of the tables, where the format leaves a choice; its default otherwise. */
+  readonly levels?: number;
+  /** Leaf sizes in bytes that tables may use; all of the format's by default. */
+  readonly pageSizes?: readonly number[];
+}
+
+/** Tables and units of one device. */
+export class Hardware {
+  readonly #options: HardwareOptions;
+  readonly #units = new Map<string, TranslationUnit>();
+
+  /** Nothing is allocated yet. */
+  constructor(options: HardwareOptions) {
+    this.#options = options;
+  }
+
+  /** Where all tables live. */
+  get memory(): TableMemory {
+    return this.#options.memory;
+  }
+
+  /**
+   * A new, empty page table.
+   *
+   * A mapping that may only be written is widened to one that may be read too where the format has no
+   * write-only entries: the specification allows exactly that (virtio 1.4, 5.13.6.5.1).
+   */
+  createTable(format: string): HardwareTable | Errno {
+    const { levels, pageSizes } = this.#options;
+    return createPageTable(format, this.memory, {
+      writeOnly: "widen",
+      ...(levels === undefined ? {} : { levels }),
+      ...(pageSizes === undefined ? {} : { pageSizes }),
+    });
+  }
+
+  /** Points the device tables of an endpoint at a page table. */
+  attach(endpoint: Endpoint, table: HardwareTable): Errno {
+    return this.#unit(endpoint).attach(endpoint.id % 65536, table);
+  }
+
+  /** Lets an endpoint through untranslated. */
+  bypass(endpoint: Endpoint): Errno {
+    return this.#unit(endpoint).bypass(endpoint.id % 65536);
+  }
+
+  /** Stops an endpoint: whatever it accesses is a fault. */
+  detach(endpoint: Endpoint): void {
+    const unit = this.#unit(endpoint);
+    unit.detach(endpoint.id % 65536);
+    unit.gather.flush();
+  }
+
+  /** Hands over what changed in the device tables of an endpoint. */
+  flush(endpoint: Endpoint): void {
+    this.#unit(endpoint).gather.flush();
+  }
+
+  /**
+   * Translates one page as the hardware would, beginning with the endpoint's entry in the device tables.
+   *
+   * @param access `READ` or `WRITE`.
+   * @returns Whether the access is allowed; the result has the details either way.
+   */
+  walk(endpoint: Endpoint, page: number, access: number, result: WalkResult): boolean {
+    return this.#unit(endpoint).walk(endpoint.id % 65536, page, access, result);
+  }
+
+  /** Gives the memory of all device tables back. */
+  destroy(): void {
+    for (const unit of this.#units.values()) unit.destroy();
+    this.#units.clear();
+  }
+
+  #unit(endpoint: Endpoint): TranslationUnit {
+    const key = `${endpoint.format} ${Math.floor(endpoint.id / 65536)}`;
+    let unit = this.#units.get(key);
+    if (unit === undefined) {
+      unit = createUnit(endpoint.format, this.memory);
+      this.#units.set(key, unit);
+    }
+    return unit;
+  }
+}

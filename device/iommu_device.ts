@@ -1,0 +1,303 @@
+/**
+ * The whole device as a front end sees it: configuration space, requests, fault reports, guest memory.
+ *
+ * This is where the parts meet; each of them knows only its own subject. Addresses are page numbers.
+ *
+ * @module
+ */
+import { createPageList, GuestSource, PinBudget } from "../iommufd/mod.ts";
+import type { GuestRegion, PageList } from "../iommufd/mod.ts";
+import {
+  describeFormat,
+  READ,
+  type TableFormat,
+  TableMemory,
+  WalkResult,
+  WRITE,
+} from "../pagetable/mod.ts";
+import { Chain, type MemoryRegion, type Queue } from "../vring/mod.ts";
+import { PAGE_SIZE, rangeText, sizeText } from "./address.ts";
+import { CONFIG_SIZE, ConfigSpace } from "./config_space.ts";
+import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
+import { FaultEvents } from "./fault_events.ts";
+import { Hardware } from "./hardware.ts";
+import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
+import type { VirtioDevice } from "./virtio_device.ts";
+import { VirtioIommu } from "./virtio_iommu.ts";
+import {
+  DEVICE_ID,
+  EVENT_QUEUE,
+  F_BYPASS_CONFIG,
+  F_DOMAIN_RANGE,
+  F_INPUT_RANGE,
+  F_MAP_UNMAP,
+  F_MMIO,
+  F_PROBE,
+  FAULT_F_READ,
+  FAULT_F_WRITE,
+  FAULT_R_DOMAIN,
+  FAULT_R_MAPPING,
+  QUEUE_COUNT,
+  REQUEST_QUEUE,
+} from "./wire.ts";
+
+/** Everything one can choose about a device. */
+export interface DeviceOptions {
+  /** Which endpoints exist and in which format they are translated. */
+  readonly endpoints: readonly EndpointRange[];
+  /** Ranges that endpoints reserve. */
+  readonly reserved: readonly ReservedRegion[];
+  /** First and last page that the guest may map; what the formats span by default. */
+  readonly inputRange?: { readonly firstPage: number; readonly lastPage: number };
+  /** Leaf sizes in bytes that the guest is told of and the tables use; those of the formats by default. */
+  readonly pageSizes?: readonly number[];
+  /** Whether unattached endpoints reach guest memory untranslated at power-on. */
+  readonly bypass: boolean;
+  /** How many domains there may be. */
+  readonly maxDomains: number;
+  /** How many mappings there may be over all domains. */
+  readonly maxMappings: number;
+  /** Bytes that guest mappings may pin; no limit by default. */
+  readonly maxPinned?: number;
+  /** Device features that are not offered, an OR of `F_…`; none by default. */
+  readonly withoutFeatures?: number;
+  /** Bytes of table memory. */
+  readonly maxTableMemory: number;
+  /** Memory for the tables, for example shared with another process; made here by default. */
+  readonly tableMemory?: ArrayBuffer;
+  /** First frame that the tables are said to live at. */
+  readonly tableBaseFrame: number;
+}
+
+/**
+ * What a translation came to: the endpoint bypasses, or is blocked because it is attached to nothing, or
+ * its tables were walked and say more (valid until the next translation).
+ */
+export type Translation =
+  | { readonly kind: "bypass" }
+  | { readonly kind: "blocked" }
+  | { readonly kind: "walked"; readonly format: string; readonly walk: WalkResult };
+
+/** Features of the device type that we offer. */
+const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
+
+/** A virtio-iommu, complete but for the transport. */
+export class IommuDevice implements VirtioDevice {
+  readonly deviceId = DEVICE_ID;
+  readonly featuresLow: number;
+  readonly featuresHigh = 0;
+  readonly queueCount = QUEUE_COUNT;
+  readonly queueSizeMax = 32768;
+  readonly configSize = CONFIG_SIZE;
+
+  /** Endpoints and their state. */
+  readonly endpoints: EndpointTable;
+  /** Tables and units. */
+  readonly hardware: Hardware;
+  /** The request side: domains, counters. */
+  readonly iommu: VirtioIommu;
+  /** The fault reports. */
+  readonly faults: FaultEvents = new FaultEvents();
+  /** Pages that guest mappings have pinned, and the frames behind them. */
+  readonly guest: PageList;
+  readonly #config: ConfigSpace;
+  readonly #source = new GuestSource();
+  readonly #regions = new Map<MemoryRegion, GuestRegion>();
+  readonly #chain = new Chain();
+  readonly #walk = new WalkResult();
+  #eventQueue: Queue | undefined;
+
+  /** @throws {RangeError} If the options contradict each other. */
+  constructor(options: DeviceOptions) {
+    this.featuresLow = FEATURES & ~(options.withoutFeatures ?? 0);
+    this.endpoints = new EndpointTable(options.endpoints);
+    const reserved = new ReservedRegions(options.reserved);
+    const limits = commonLimits(this.endpoints.formats, options);
+    this.hardware = new Hardware({
+      memory: new TableMemory({
+        baseFrame: options.tableBaseFrame,
+        ...(options.tableMemory === undefined
+          ? { bytes: options.maxTableMemory }
+          : { buffer: options.tableMemory }),
+      }),
+      ...(options.pageSizes === undefined ? {} : { pageSizes: options.pageSizes }),
+    });
+    this.guest = createPageList(this.#source, {
+      budget: options.maxPinned === undefined
+        ? null
+        : new PinBudget(Math.floor(options.maxPinned / PAGE_SIZE)),
+    });
+    this.#config = new ConfigSpace({
+      pageSizeMask: limits.pageSizes.reduce((mask, size) => mask + size, 0),
+      inputFirstPage: limits.firstPage,
+      inputLastPage: limits.lastPage,
+      domainFirst: 0,
+      domainLast: 0xffffffff,
+      probeSize: reserved.probeSize,
+      bypass: options.bypass,
+    });
+    this.iommu = new VirtioIommu({
+      hardware: this.hardware,
+      reserved,
+      config: this.#config,
+      endpoints: this.endpoints,
+      guest: this.guest,
+      inputFirstPage: limits.firstPage,
+      inputLastPage: limits.lastPage,
+      granulePages: Math.min(...limits.pageSizes) / PAGE_SIZE,
+      features: this.featuresLow,
+      maxDomains: options.maxDomains,
+      maxMappings: options.maxMappings,
+    });
+  }
+
+  /** Whether endpoints that are attached to nothing go through untranslated. */
+  get bypass(): boolean {
+    return this.#config.bypass;
+  }
+
+  readConfig(target: Uint8Array, offset: number): void {
+    this.#config.read(target, offset);
+  }
+
+  writeConfig(bytes: Uint8Array, offset: number): void {
+    this.#config.write(bytes, offset);
+  }
+
+  featuresAgreed(low: number, _high: number): void {
+    this.iommu.featuresAgreed(low);
+  }
+
+  memoryAdded(region: MemoryRegion): void {
+    const first = Math.ceil(region.guestAddress / PAGE_SIZE);
+    const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
+    if (last >= first) this.#regions.set(region, this.#source.addRegion(first, last));
+  }
+
+  memoryRemoved(region: MemoryRegion): void {
+    const guestRegion = this.#regions.get(region);
+    if (guestRegion === undefined) return;
+    this.#regions.delete(region);
+    // Mappings of it stay until the guest removes them; they lead to addresses that are no memory.
+    this.#source.removeRegion(guestRegion);
+  }
+
+  reset(kind: "device" | "system"): void {
+    this.iommu.reset();
+    this.faults.clear();
+    if (kind === "system") this.#config.systemReset();
+  }
+
+  queueStarted(index: number, queue: Queue): void {
+    if (index === EVENT_QUEUE) this.#eventQueue = queue;
+  }
+
+  queueStopped(index: number): void {
+    if (index === EVENT_QUEUE) this.#eventQueue = undefined;
+  }
+
+  /**
+   * Serves what is in a queue.
+   *
+   * @param budget How many requests at most, so that other work gets its turn.
+   * @returns How many were served. Their answers are published.
+   */
+  service(index: number, queue: Queue, budget: number): number {
+    if (index === EVENT_QUEUE) return this.faults.deliver(queue) ? 1 : 0;
+    if (index !== REQUEST_QUEUE) return 0;
+    let served = 0;
+    const chain = this.#chain;
+    while (served < budget && queue.next(chain)) {
+      queue.complete(chain, this.iommu.serve(chain));
+      served++;
+    }
+    if (served > 0) queue.publish();
+    return served;
+  }
+
+  /** The queue for fault reports while the guest has one running. */
+  get eventQueue(): Queue | undefined {
+    return this.#eventQueue;
+  }
+
+  /**
+   * Translates one address of an endpoint through its tables, as hardware would, and records nothing.
+   *
+   * @param access `READ` or `WRITE`.
+   * @returns undefined if there is no such endpoint.
+   */
+  translate(endpointId: number, page: number, access: number): Translation | undefined {
+    if (this.endpoints.formatOf(endpointId) === undefined) return undefined;
+    const endpoint = this.endpoints.seen(endpointId);
+    if (endpoint?.domain === undefined) {
+      // Nothing attached: the bypass byte of the configuration space decides, not the device tables.
+      return this.bypass ? { kind: "bypass" } : { kind: "blocked" };
+    }
+    this.hardware.walk(endpoint, page, access, this.#walk);
+    if (this.#walk.bypass) return { kind: "bypass" };
+    return { kind: "walked", format: endpoint.format, walk: this.#walk };
+  }
+
+  /**
+   * An access of an endpoint was refused: counts it and reports it to the guest.
+   *
+   * @param offset Bits 11:0 of the address.
+   */
+  refused(endpointId: number, page: number, offset: number, access: number): void {
+    const endpoint = this.endpoints.open(endpointId);
+    if (endpoint === undefined) return;
+    endpoint.faults++;
+    const reason = endpoint.domain === undefined ? FAULT_R_DOMAIN : FAULT_R_MAPPING;
+    const flags = ((access & READ) !== 0 ? FAULT_F_READ : 0) |
+      ((access & WRITE) !== 0 ? FAULT_F_WRITE : 0);
+    this.faults.add(reason, flags, endpointId, page, offset);
+  }
+
+  /**
+   * Ends the device.
+   *
+   * @throws {Error} If tables, pins or mappings are left over: a bug of ours.
+   */
+  close(): void {
+    this.iommu.reset();
+    this.hardware.destroy();
+    this.guest.release();
+    if (this.hardware.memory.used !== 0) {
+      throw new Error(`Cannot close cleanly: ${this.hardware.memory.used} table pages are left`);
+    }
+  }
+}
+
+/** What every format among the endpoints can do, narrowed to what was asked for. */
+function commonLimits(formats: readonly string[], options: DeviceOptions): {
+  readonly firstPage: number;
+  readonly lastPage: number;
+  readonly pageSizes: readonly number[];
+} {
+  const described = formats.map((format) => describeFormat(format));
+  const lastPage = Math.min(...described.map((format) => format.lastPage));
+  const range = options.inputRange ?? { firstPage: 0, lastPage };
+  if (range.lastPage > lastPage) {
+    throw new RangeError(
+      `Cannot take input range ${rangeText(range.firstPage, range.lastPage)}: ` +
+        `${formats.join(" and ")} reach no further than ${rangeText(0, lastPage)}`,
+    );
+  }
+  const sizes = described.map(leafSizes);
+  const common = sizes[0].filter((size) => sizes.every((others) => others.includes(size)));
+  const granule = Math.max(...sizes.map((others) => others[0]));
+  const chosen = options.pageSizes ?? common;
+  if (!chosen.includes(granule) || chosen.some((size) => !common.includes(size))) {
+    throw new RangeError(
+      `Cannot offer page sizes ${chosen.map(sizeText).join(",")}: they must include ` +
+        `${sizeText(granule)} and be among ${common.map(sizeText).join(",")}`,
+    );
+  }
+  return { ...range, pageSizes: chosen.toSorted((a, b) => a - b) };
+}
+
+/** Sizes in bytes of a format's leaves that are one entry each: a guest gains nothing from groups. */
+function leafSizes(format: TableFormat): readonly number[] {
+  return format.leaves.filter((leaf) => leaf.items === 1)
+    .map((leaf) => PAGE_SIZE * 2 ** leaf.order);
+}

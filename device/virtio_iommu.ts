@@ -1,0 +1,349 @@
+/**
+ * The virtio-iommu device model: answers the guest's requests.
+ *
+ * Source: virtio 1.4, section 5.13.6. Each check stands under the sentence of the specification it enforces,
+ * in our words, with the number it has in `docs/conformance.md`. What a guest does wrong becomes a status,
+ * never an exception.
+ *
+ * Answers come back with their real length: Linux takes a status only from an answer of exactly the length
+ * it offered, and takes an answer of length 0 for success.
+ *
+ * @module
+ */
+import { EADDRINUSE, ENOENT, MMIO, OK, READ, WRITE } from "../pagetable/mod.ts";
+import type { PageList } from "../iommufd/mod.ts";
+import type { Chain } from "../vring/mod.ts";
+import { LAST_PAGE } from "./address.ts";
+import type { ConfigSpace } from "./config_space.ts";
+import { Domain, type DomainContext } from "./domain.ts";
+import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
+import { Request } from "./request.ts";
+import { statusOf } from "./status.ts";
+import {
+  ATTACH_F_BYPASS,
+  F_BYPASS_CONFIG,
+  F_MMIO,
+  F_PROBE,
+  MAP_F_MMIO,
+  MAP_F_READ,
+  MAP_F_WRITE,
+  S_INVAL,
+  S_NOENT,
+  S_NOMEM,
+  S_OK,
+  S_RANGE,
+  S_UNSUPP,
+  type Status,
+  STATUS_NAMES,
+  T_ATTACH,
+  T_MAP,
+  T_PROBE,
+  T_UNMAP,
+  TAIL_SIZE,
+} from "./wire.ts";
+
+/** What the model is made of. */
+export interface VirtioIommuOptions extends DomainContext {
+  /** The configuration space that the guest reads. */
+  readonly config: ConfigSpace;
+  /** Which endpoints exist. */
+  readonly endpoints: EndpointTable;
+  /** The guest's physical address space: what MAP maps. */
+  readonly guest: PageList;
+  /** First page that can be mapped. */
+  readonly inputFirstPage: number;
+  /** Last page that can be mapped, inclusive. */
+  readonly inputLastPage: number;
+  /** Pages of the smallest mapping: ranges must be multiples of it. */
+  readonly granulePages: number;
+  /** Device features offered, an OR of `F_…`. */
+  readonly features: number;
+  /** How many domains there may be at once. */
+  readonly maxDomains: number;
+  /** How many mappings there may be at once, over all domains. */
+  readonly maxMappings: number;
+}
+
+/** The requests of one guest and the state they make. */
+export class VirtioIommu {
+  readonly #options: VirtioIommuOptions;
+  readonly #endpoints: EndpointTable;
+  readonly #request = new Request();
+  readonly #answer: Uint8Array<ArrayBuffer>;
+  readonly #probeSize: number;
+  readonly #domains = new Map<number, Domain>();
+  // The domain of the last MAP or UNMAP: a guest works on one domain for many requests.
+  #lastDomain: Domain | undefined;
+  #features = 0;
+  #mappings = 0;
+  /** How often each status was answered to each request type, at type * STATUS_NAMES.length + status. */
+  readonly counts: Float64Array<ArrayBuffer> = new Float64Array(
+    (T_PROBE + 1) * STATUS_NAMES.length,
+  );
+
+  /** A device to which no endpoint is attached. */
+  constructor(options: VirtioIommuOptions) {
+    this.#options = options;
+    this.#endpoints = options.endpoints;
+    this.#probeSize = options.reserved.probeSize;
+    this.#answer = new Uint8Array(this.#probeSize + TAIL_SIZE);
+  }
+
+  /** The domains there are, by ascending id. */
+  get domains(): readonly Domain[] {
+    return [...this.#domains.values()].sort((a, b) => a.id - b.id);
+  }
+
+  /** The domain of an id, if the guest made it. */
+  domain(id: number): Domain | undefined {
+    return this.#domains.get(id);
+  }
+
+  /** Takes the feature bits that the guest agreed to, bits 31:0. */
+  featuresAgreed(features: number): void {
+    this.#features = features & this.#options.features;
+  }
+
+  /**
+   * Serves one request: reads it from the chain, acts, writes the answer into the chain.
+   *
+   * @returns The used length in bytes: how much of the writable part was written, 0 for a request that is
+   * returned unwritten.
+   */
+  serve(chain: Chain): number {
+    const request = this.#request;
+    // 5.13.6: a request is copied out once; what the guest does to it afterwards does not matter.
+    const length = chain.gather(request.bytes);
+    const whole = request.decode(length);
+    const type = request.type;
+    if (type === 0 || (type === T_PROBE && (this.#options.features & F_PROBE) === 0)) {
+      // O2: a request of unknown type is not written to and has used length 0.
+      // P3: the same for PROBE where the feature is not offered.
+      this.#count(type, S_UNSUPP);
+      return 0;
+    }
+    const room = chain.writableLength;
+    if (room < TAIL_SIZE) {
+      this.#count(type, S_INVAL);
+      return 0; // There is nowhere to put a status.
+    }
+    if (type === T_PROBE) return this.#answerProbe(chain, whole, room);
+    const status = whole ? this.#execute(type) : S_INVAL;
+    return this.#answerTail(chain, 0, status, type);
+  }
+
+  /**
+   * Takes every endpoint out of its domain, as a device reset does (5.13.6, "after reset, all endpoints are
+   * unattached"). Domains and mappings go with them.
+   */
+  reset(): void {
+    for (const endpoint of this.#endpoints.list()) {
+      if (endpoint.domain !== undefined) this.#detach(endpoint);
+      endpoint.faults = 0;
+      this.#endpoints.release(endpoint);
+    }
+    this.#features = 0;
+  }
+
+  #execute(type: number): Status {
+    if (type === T_MAP) return this.#map();
+    if (type === T_UNMAP) return this.#unmap();
+    if (type === T_ATTACH) return this.#attach();
+    return this.#detachRequest();
+  }
+
+  // 5.13.6.3.2 Device requirements: ATTACH request
+  #attach(): Status {
+    const request = this.#request;
+    // A1: a reserved field that is not zero: INVAL.
+    if (!request.reservedZero) return S_INVAL;
+    // A2: an unknown flag: INVAL. The bypass flag is known only with its feature.
+    const known = (this.#features & F_BYPASS_CONFIG) !== 0 ? ATTACH_F_BYPASS : 0;
+    if ((request.flags & ~known) !== 0) return S_INVAL;
+    // A3: no such endpoint: NOENT.
+    if (this.#endpoints.formatOf(request.endpoint) === undefined) return S_NOENT;
+    const bypass = (request.flags & ATTACH_F_BYPASS) !== 0;
+    const existing = this.#domains.get(request.domain);
+    // A5: the bypass flag disagrees with the domain as it is: INVAL.
+    if (existing !== undefined && existing.bypass !== bypass) return S_INVAL;
+    const endpoint = this.#endpoints.open(request.endpoint)!;
+    const previous = endpoint.domain;
+    if (existing !== undefined && existing === previous) return S_OK;
+
+    let domain = existing;
+    if (domain === undefined) {
+      if (this.#domains.size >= this.#options.maxDomains) {
+        this.#endpoints.release(endpoint);
+        return S_NOMEM;
+      }
+      domain = new Domain(request.domain, bypass, this.#options);
+    }
+    // A6: attached elsewhere: as DETACH and then ATTACH, but so that a refusal leaves it where it was.
+    const error = domain.join(endpoint);
+    if (error !== OK) {
+      if (existing === undefined) domain.destroy();
+      this.#endpoints.release(endpoint);
+      // A7: properties of the endpoint that do not go with the domain's mappings: UNSUPP.
+      return error === EADDRINUSE ? S_UNSUPP : statusOf(error);
+    }
+    this.#domains.set(domain.id, domain);
+    endpoint.domain = domain;
+    if (previous !== undefined) this.#leave(previous, endpoint);
+    return S_OK;
+  }
+
+  // 5.13.6.4.2 Device requirements: DETACH request. D1: the reserved field is ignored.
+  #detachRequest(): Status {
+    const request = this.#request;
+    // D2: no such endpoint: NOENT.
+    if (this.#endpoints.formatOf(request.endpoint) === undefined) return S_NOENT;
+    // D3: an endpoint that is attached to nothing may be refused. One attached to another domain than
+    // the request names is detached all the same: Linux names domain 0 to leave its identity domain.
+    const endpoint = this.#endpoints.seen(request.endpoint);
+    if (endpoint?.domain === undefined) return S_INVAL;
+    this.#detach(endpoint);
+    this.#endpoints.release(endpoint);
+    return S_OK;
+  }
+
+  // 5.13.6.5.2 Device requirements: MAP request
+  #map(): Status {
+    const request = this.#request;
+    const options = this.#options;
+    // M3: an unknown flag: INVAL. MMIO is known only with its feature.
+    const flags = request.flags;
+    const known = (this.#features & F_MMIO) !== 0
+      ? MAP_F_READ | MAP_F_WRITE | MAP_F_MMIO
+      : MAP_F_READ | MAP_F_WRITE;
+    if ((flags & ~known) !== 0) return S_INVAL;
+    // M4: no such domain: NOENT.
+    const domain = this.#lookUp(request.domain);
+    if (domain === undefined) return S_NOENT;
+    // M5: a bypass domain: INVAL.
+    if (domain.bypass) return S_INVAL;
+    // A mapping that allows nothing cannot be expressed in a page table.
+    if ((flags & (MAP_F_READ | MAP_F_WRITE)) === 0) return S_INVAL;
+    const firstPage = request.virtStartPage;
+    const lastPage = request.virtEndPage;
+    const frame = request.physStartFrame;
+    // M1: virt_start, virt_end + 1 or phys_start off the granule: RANGE.
+    if (
+      request.virtStartOffset !== 0 || request.virtEndOffset !== 0xfff ||
+      request.physStartOffset !== 0
+    ) return S_RANGE;
+    const granule = options.granulePages;
+    if (
+      granule !== 1 &&
+      (firstPage % granule !== 0 || (lastPage + 1) % granule !== 0 || frame % granule !== 0)
+    ) return S_RANGE;
+    // 5.13.6.5: the range lies in input_range, and its frames in the guest-physical address space.
+    if (
+      lastPage < firstPage || firstPage < options.inputFirstPage || lastPage > options.inputLastPage
+    ) return S_RANGE;
+    if (frame + (lastPage - firstPage) > LAST_PAGE) return S_RANGE;
+    if (this.#mappings >= options.maxMappings) return S_NOMEM;
+    // M2 (overlap: INVAL) and R4 (reserved region: INVAL) are the address space's answers.
+    const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
+      ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
+    const error = domain.space.map(firstPage, lastPage, options.guest, frame, protection);
+    if (error !== OK) return statusOf(error);
+    this.#mappings++;
+    domain.flush();
+    return S_OK;
+  }
+
+  // 5.13.6.6.2 Device requirements: UNMAP request
+  #unmap(): Status {
+    const request = this.#request;
+    // U1: a reserved field that is not zero may be refused: INVAL.
+    if (!request.reservedZero) return S_INVAL;
+    // U2: no such domain: NOENT.
+    const domain = this.#lookUp(request.domain);
+    if (domain === undefined) return S_NOENT;
+    // U3: a bypass domain: INVAL.
+    if (domain.bypass) return S_INVAL;
+    let firstPage = request.virtStartPage;
+    let lastPage = request.virtEndPage;
+    if (
+      lastPage < firstPage ||
+      (lastPage === firstPage && request.virtEndOffset < request.virtStartOffset)
+    ) return S_RANGE;
+    // U4, U5: a range that begins or ends inside a page cuts the mapping of that page, if there is one.
+    if (request.virtStartOffset !== 0) {
+      if (domain.space.overlaps(firstPage, firstPage)) return S_RANGE;
+      firstPage++;
+    }
+    if (request.virtEndOffset !== 0xfff) {
+      if (domain.space.overlaps(lastPage, lastPage)) return S_RANGE;
+      lastPage--;
+    }
+    if (lastPage < firstPage) return S_OK;
+    // U4: a range that would split a mapping: RANGE, and nothing is removed. U5: holes are fine.
+    const error = domain.space.unmap(firstPage, lastPage);
+    if (error !== OK) return error === ENOENT ? S_RANGE : statusOf(error);
+    this.#mappings -= domain.space.removedMappings;
+    // What was unmapped must be out of every cache before the guest hears that it is.
+    domain.flush();
+    return S_OK;
+  }
+
+  // 5.13.6.7.2 Device requirements: PROBE request. P1: the reserved field is ignored.
+  #answerProbe(chain: Chain, whole: boolean, room: number): number {
+    const answer = this.#answer;
+    const properties = Math.min(this.#probeSize, room - TAIL_SIZE);
+    answer.fill(0);
+    let status: Status = S_OK;
+    if (!whole || properties < this.#probeSize) {
+      status = S_INVAL; // P7: a buffer smaller than probe_size gets no properties.
+    } else if (this.#endpoints.formatOf(this.#request.endpoint) === undefined) {
+      status = S_NOENT; // P2
+    } else {
+      this.#options.reserved.writeProperties(this.#request.endpoint, answer);
+    }
+    // P8: what holds no property is zero, also in front of an error's status.
+    if (chain.scatter(0, answer, 0, properties) !== properties) {
+      this.#count(T_PROBE, S_INVAL);
+      return 0;
+    }
+    return this.#answerTail(chain, properties, status, T_PROBE);
+  }
+
+  /** Writes the tail behind `at` bytes of the writable part. O3: its reserved bytes are zero. */
+  #answerTail(chain: Chain, at: number, status: Status, type: number): number {
+    this.#count(type, status);
+    const tail = this.#answer;
+    tail[0] = status;
+    tail[1] = 0;
+    tail[2] = 0;
+    tail[3] = 0;
+    return chain.scatter(at, tail, 0, TAIL_SIZE) === TAIL_SIZE ? at + TAIL_SIZE : 0;
+  }
+
+  #count(type: number, status: Status): void {
+    this.counts[type * STATUS_NAMES.length + status]++;
+  }
+
+  #lookUp(id: number): Domain | undefined {
+    const last = this.#lastDomain;
+    if (last !== undefined && last.id === id) return last;
+    return this.#lastDomain = this.#domains.get(id);
+  }
+
+  // D4: afterwards the endpoint reaches no mapping of the domain.
+  #detach(endpoint: Endpoint): void {
+    const domain = endpoint.domain!;
+    this.#options.hardware.detach(endpoint);
+    endpoint.domain = undefined;
+    this.#leave(domain, endpoint);
+  }
+
+  // L1: a domain ends with its last endpoint, and its id may be used again at once.
+  #leave(domain: Domain, endpoint: Endpoint): void {
+    if (domain.endpoints.size === 1) this.#mappings -= domain.space.mappingCount;
+    domain.leave(endpoint);
+    if (domain.endpoints.size > 0) return;
+    domain.destroy();
+    this.#domains.delete(domain.id);
+    if (this.#lastDomain === domain) this.#lastDomain = undefined;
+  }
+}
