@@ -1,0 +1,112 @@
+/** Puts our device to the conformance suite. */
+import { READ, WRITE } from "../../pagetable/mod.ts";
+import { parsePageRange } from "../../device/address.ts";
+import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/reserved_region.ts";
+import type { DeviceOptions } from "../../device/iommu_device.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "../device/in_process_guest.ts";
+import {
+  type AccessResult,
+  type Answer,
+  type Configuration,
+  type DeviceUnderTest,
+  POISON,
+} from "./subject.ts";
+import { STATEMENTS } from "./statements.ts";
+
+/** Our device, driven over a ring in this process. */
+class InProcessDevice implements DeviceUnderTest {
+  readonly #guest: InProcessGuest;
+  readonly #negotiated: number;
+
+  constructor(configuration: Configuration, withoutNegotiating: number) {
+    this.#negotiated = ~withoutNegotiating;
+    this.#guest = new InProcessGuest(optionsOf(configuration), this.#negotiated);
+  }
+
+  get features(): number {
+    return this.#guest.device.featuresLow;
+  }
+
+  request(readable: Uint8Array, writableLength: number): Promise<Answer> {
+    return Promise.resolve(this.#guest.request(readable, writableLength, POISON));
+  }
+
+  readConfig(): Promise<Uint8Array> {
+    const bytes = new Uint8Array(this.#guest.device.configSize);
+    this.#guest.device.readConfig(bytes, 0);
+    return Promise.resolve(bytes);
+  }
+
+  writeConfig(offset: number, value: number): Promise<void> {
+    this.#guest.device.writeConfig(Uint8Array.of(value), offset);
+    return Promise.resolve();
+  }
+
+  reset(kind: "device" | "system"): Promise<void> {
+    this.#guest.reset(kind, this.#negotiated);
+    return Promise.resolve();
+  }
+
+  access(endpoint: number, iova: bigint, access: "r" | "w"): Promise<AccessResult> {
+    const page = Number(iova >> 12n);
+    const translation = this.#guest.device.translate(endpoint, page, access === "r" ? READ : WRITE);
+    if (translation?.kind === "bypass") return Promise.resolve({ phys: iova });
+    if (translation?.kind !== "walked" || !translation.walk.ok) return Promise.resolve("fault");
+    return Promise.resolve({ phys: BigInt(translation.walk.frame) * 4096n + (iova & 0xfffn) });
+  }
+
+  async fault(
+    endpoint: number,
+    iova: bigint,
+    access: "r" | "w",
+    bufferSize: number,
+  ): Promise<Answer | undefined> {
+    this.#guest.offerEventBuffer(bufferSize, POISON);
+    if (await this.access(endpoint, iova, access) !== "fault") return undefined;
+    this.#guest.device.refused(
+      endpoint,
+      Number(iova >> 12n),
+      Number(iova & 0xfffn),
+      access === "r" ? READ : WRITE,
+    );
+    return this.#guest.takeEvent(bufferSize);
+  }
+
+  close(): Promise<void> {
+    this.#guest.close();
+    return Promise.resolve();
+  }
+}
+
+/** The options of our device for a configuration of the suite. */
+function optionsOf(configuration: Configuration): DeviceOptions {
+  const { bypass, reserved, withoutFeature, lastEndpoint, maxDomains, maxMappings } = configuration;
+  return {
+    ...DEFAULT_OPTIONS,
+    ...(bypass === undefined ? {} : { bypass }),
+    ...(maxDomains === undefined ? {} : { maxDomains }),
+    ...(maxMappings === undefined ? {} : { maxMappings }),
+    ...(withoutFeature === undefined ? {} : { withoutFeatures: 1 << withoutFeature }),
+    ...(lastEndpoint === undefined
+      ? {}
+      : { endpoints: [{ first: 0, last: lastEndpoint, format: "vtd-ss" }] }),
+    ...(reserved === undefined ? {} : {
+      reserved: reserved.map(({ range, endpoint, msi }) => ({
+        ...parsePageRange(range)!,
+        subtype: msi === true ? RESV_MEM_MSI : RESV_MEM_RESERVED,
+        ...(endpoint === undefined ? {} : { firstEndpoint: endpoint, lastEndpoint: endpoint }),
+      })),
+    }),
+  };
+}
+
+for (const statement of STATEMENTS) {
+  Deno.test(`${statement.id}: ${statement.text}`, async () => {
+    const dut = new InProcessDevice(
+      statement.configuration ?? {},
+      statement.withoutNegotiating ?? 0,
+    );
+    await statement.run(dut);
+    await dut.close();
+  });
+}

@@ -1,0 +1,129 @@
+/**
+ * A device and a driver in one process, on a real ring in an ArrayBuffer: no socket, no second process.
+ *
+ * @module
+ */
+import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import { type DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
+import { RESV_MEM_MSI } from "../../device/reserved_region.ts";
+
+/** Guest memory in bytes; the rings and buffers of the driver lie in it. */
+const MEMORY_SIZE = 1 << 20;
+/** Guest address of the two rings and of the buffers. */
+const REQUEST_RING = 0x0;
+const EVENT_RING = 0x8000;
+const READABLE = 0x10000;
+const WRITABLE = 0x18000;
+const EVENT = 0x1c000;
+
+/** A device as `serve` makes it without options. */
+export const DEFAULT_OPTIONS: DeviceOptions = {
+  endpoints: [{ first: 0, last: 0xffff, format: "vtd-ss" }],
+  reserved: [{ firstPage: 0xfee00, lastPage: 0xfeeff, subtype: RESV_MEM_MSI }],
+  bypass: true,
+  maxDomains: 65536,
+  maxMappings: 2 ** 24,
+  maxTableMemory: 64 << 20,
+  tableBaseFrame: 2 ** 32,
+};
+
+/** A device, and a driver that has set it up. */
+export class InProcessGuest {
+  /** The device. */
+  readonly device: IommuDevice;
+  readonly #bytes = new Uint8Array(MEMORY_SIZE);
+  readonly #memory = new GuestMemory();
+  readonly #requests: SplitDriverQueue;
+  readonly #events: SplitDriverQueue;
+  readonly #requestQueue: SplitQueue;
+  readonly #eventQueue: SplitQueue;
+
+  /** @param features Device features that the driver agrees to; all that are offered by default. */
+  constructor(options: DeviceOptions = DEFAULT_OPTIONS, features = ~0) {
+    this.device = new IommuDevice(options);
+    const region = {
+      guestAddress: 0,
+      size: MEMORY_SIZE,
+      userAddress: 0,
+      buffer: this.#bytes.buffer,
+      offset: 0,
+    };
+    this.#memory.add(region);
+    this.device.memoryAdded(region);
+    this.device.featuresAgreed(this.device.featuresLow & features, 0);
+    this.#requests = new SplitDriverQueue({ space: this.#memory, address: REQUEST_RING, size: 8 });
+    this.#events = new SplitDriverQueue({ space: this.#memory, address: EVENT_RING, size: 8 });
+    this.#requestQueue = deviceSide(this.#memory, this.#requests);
+    this.#eventQueue = deviceSide(this.#memory, this.#events);
+    this.device.queueStarted(0, this.#requestQueue);
+    this.device.queueStarted(1, this.#eventQueue);
+  }
+
+  /**
+   * Sends one request and has the device serve it.
+   *
+   * @param poison What the writable part is filled with beforehand.
+   */
+  request(readable: Uint8Array, writableLength: number, poison = 0): {
+    readonly length: number;
+    readonly bytes: Uint8Array<ArrayBuffer>;
+  } {
+    this.#bytes.set(readable, READABLE);
+    this.#bytes.fill(poison, WRITABLE, WRITABLE + writableLength);
+    this.#requests.begin();
+    if (readable.length > 0) this.#requests.addReadable(READABLE, readable.length);
+    if (writableLength > 0) this.#requests.addWritable(WRITABLE, writableLength);
+    this.#requests.commit();
+    this.#requests.kick();
+    this.device.service(0, this.#requestQueue, 1);
+    if (!this.#requests.reap()) {
+      throw new Error("Cannot find the answer: the device used no buffer");
+    }
+    return {
+      length: this.#requests.usedLength,
+      bytes: this.#bytes.slice(WRITABLE, WRITABLE + writableLength),
+    };
+  }
+
+  /** Gives the device one buffer for a fault report. */
+  offerEventBuffer(size: number, poison = 0): void {
+    this.#bytes.fill(poison, EVENT, EVENT + size);
+    this.#events.begin();
+    this.#events.addWritable(EVENT, size);
+    this.#events.commit();
+    this.#events.kick();
+  }
+
+  /** Has the device deliver reports, and takes the next one. */
+  takeEvent(
+    size: number,
+  ): { readonly length: number; readonly bytes: Uint8Array<ArrayBuffer> } | undefined {
+    this.device.service(1, this.#eventQueue, 1);
+    if (!this.#events.reap()) return undefined;
+    return { length: this.#events.usedLength, bytes: this.#bytes.slice(EVENT, EVENT + size) };
+  }
+
+  /** Resets the device and sets it up again. */
+  reset(kind: "device" | "system", features = ~0): void {
+    this.device.reset(kind);
+    this.device.featuresAgreed(this.device.featuresLow & features, 0);
+  }
+
+  /** Ends the device; throws if it leaked anything. */
+  close(): void {
+    for (const region of this.#memory.regions) this.device.memoryRemoved(region);
+    this.device.close();
+  }
+}
+
+/** The device's side of a driver's ring. */
+function deviceSide(memory: GuestMemory, driver: SplitDriverQueue): SplitQueue {
+  const queue = new SplitQueue(memory);
+  queue.configure({
+    size: driver.size,
+    descriptors: driver.descriptors,
+    driverArea: driver.driverArea,
+    deviceArea: driver.deviceArea,
+  });
+  return queue;
+}
