@@ -1,0 +1,196 @@
+/**
+ * Messages on a socket, for both ends: header, payload and descriptors are put together from whatever pieces
+ * the socket gives, and what cannot be sent yet waits.
+ *
+ * Header and payload are read separately and never beyond: the kernel may hand over the bytes of a message
+ * without descriptors together with those of the next one that has some, and then nobody could tell whose
+ * they are.
+ *
+ * @module
+ */
+import { closeAll, CLOSED, type Descriptor, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
+import {
+  FLAG_VERSION,
+  FLAG_VERSION_MASK,
+  HEADER_BYTES,
+  MAX_DESCRIPTORS,
+  MAX_PAYLOAD,
+  requestName,
+} from "./protocol.ts";
+
+/** What a peer did against the protocol: a value, not thrown. The text names message and field. */
+export class ProtocolError {
+  /** One line for the log. */
+  readonly message: string;
+
+  /** Describes the offence. */
+  constructor(message: string) {
+    this.message = message;
+  }
+}
+
+/** What {@linkcode Connection.read} found. */
+export type ReadResult = "message" | "nothing" | "closed" | ProtocolError;
+
+/** A message that has not gone out whole. */
+interface Unsent {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly descriptors: readonly Descriptor[];
+  sent: number;
+}
+
+/** A stream of messages. It owns the socket and every descriptor that arrives, until taken. */
+export class Connection {
+  /** The socket. */
+  readonly stream: UnixStream;
+  /** Number of the message last read. */
+  request = 0;
+  /** Its flags. */
+  flags = 0;
+  /** Bytes of its payload. */
+  size = 0;
+  /** Its payload, from byte 0, {@linkcode Connection.size} bytes; overwritten by the next. */
+  readonly payload: Uint8Array<ArrayBuffer> = new Uint8Array(new ArrayBuffer(MAX_PAYLOAD));
+  /** The same bytes. */
+  readonly data: DataView = new DataView(this.payload.buffer);
+
+  readonly #header = new Uint8Array(new ArrayBuffer(HEADER_BYTES));
+  readonly #headerData = new DataView(this.#header.buffer);
+  #headerBytes = 0;
+  #payloadBytes = 0;
+  readonly #unsent: Unsent[] = [];
+
+  /** Takes over a socket. */
+  constructor(stream: UnixStream) {
+    this.stream = stream;
+  }
+
+  /** Descriptors that came with the message last read. Whoever wants one takes it with `shift` and closes it. */
+  get descriptors(): Descriptor[] {
+    return this.stream.received;
+  }
+
+  /** Whether something waits for room in the socket: poll for `POLLOUT` and {@linkcode Connection.flush}. */
+  get hasUnsent(): boolean {
+    return this.#unsent.length > 0;
+  }
+
+  /**
+   * Reads the next message, if all of it is there. Descriptors of the one before that nobody took are
+   * closed first.
+   */
+  read(): ReadResult {
+    if (this.#headerBytes === 0) closeAll(this.descriptors);
+    while (this.#headerBytes < HEADER_BYTES) {
+      const missing = HEADER_BYTES - this.#headerBytes;
+      const count = this.stream.receive(this.#header, this.#headerBytes, missing);
+      if (count === WOULD_BLOCK) return "nothing";
+      if (count === CLOSED) return this.#ended();
+      this.#headerBytes += count;
+      const problem = this.#checkDescriptors();
+      if (problem !== undefined) return problem;
+      if (this.#headerBytes === HEADER_BYTES) {
+        const refused = this.#takeHeader();
+        if (refused !== undefined) return refused;
+      }
+    }
+    while (this.#payloadBytes < this.size) {
+      const missing = this.size - this.#payloadBytes;
+      const count = this.stream.receive(this.payload, this.#payloadBytes, missing);
+      if (count === WOULD_BLOCK) return "nothing";
+      if (count === CLOSED) return this.#ended();
+      this.#payloadBytes += count;
+      const problem = this.#checkDescriptors();
+      if (problem !== undefined) return problem;
+    }
+    this.#headerBytes = 0;
+    this.#payloadBytes = 0;
+    return "message";
+  }
+
+  /**
+   * Sends a message, now or when there is room.
+   *
+   * @param descriptors Go with it; copies are kept until it is sent, so the caller's may be closed.
+   * @returns false if the peer is gone.
+   */
+  send(
+    request: number,
+    flags: number,
+    payload: Uint8Array,
+    descriptors: readonly Descriptor[] = [],
+  ): boolean {
+    const bytes = new Uint8Array(new ArrayBuffer(HEADER_BYTES + payload.length));
+    const data = new DataView(bytes.buffer);
+    data.setUint32(0, request, true);
+    data.setUint32(4, flags | FLAG_VERSION, true);
+    data.setUint32(8, payload.length, true);
+    bytes.set(payload, HEADER_BYTES);
+    this.#unsent.push({ bytes, descriptors: descriptors.map((each) => each.duplicate()), sent: 0 });
+    return this.flush();
+  }
+
+  /** Sends what waits, as far as there is room; false if the peer is gone. */
+  flush(): boolean {
+    while (this.#unsent.length > 0) {
+      const next = this.#unsent[0];
+      const numbers = next.sent === 0 ? next.descriptors.map((each) => each.number) : [];
+      const left = next.bytes.length - next.sent;
+      const count = this.stream.send(next.bytes, next.sent, left, numbers);
+      if (count === WOULD_BLOCK) return true;
+      if (count === CLOSED) return false;
+      next.sent += count;
+      if (next.sent < next.bytes.length) continue;
+      for (const each of next.descriptors) each.close();
+      this.#unsent.shift();
+    }
+    return true;
+  }
+
+  /** Closes the socket and every descriptor that is not taken; does nothing the second time. */
+  close(): void {
+    for (const { descriptors } of this.#unsent) {
+      for (const each of descriptors) each.close();
+    }
+    this.#unsent.length = 0;
+    this.stream.close();
+  }
+
+  #takeHeader(): ProtocolError | undefined {
+    this.request = this.#headerData.getUint32(0, true);
+    this.flags = this.#headerData.getUint32(4, true);
+    this.size = this.#headerData.getUint32(8, true);
+    const name = requestName(this.request);
+    const version = this.flags & FLAG_VERSION_MASK;
+    if (version !== FLAG_VERSION) {
+      return new ProtocolError(
+        `${name}: version ${version} in the flags, ${FLAG_VERSION} is known`,
+      );
+    }
+    if (this.size > MAX_PAYLOAD) {
+      return new ProtocolError(`${name}: size ${this.size}, at most ${MAX_PAYLOAD} is accepted`);
+    }
+    return undefined;
+  }
+
+  #checkDescriptors(): ProtocolError | undefined {
+    const count = this.descriptors.length;
+    if (count <= MAX_DESCRIPTORS && !this.stream.descriptorsLost) return undefined;
+    const name = this.#headerBytes === HEADER_BYTES ? requestName(this.request) : "a message";
+    closeAll(this.descriptors);
+    return new ProtocolError(
+      this.stream.descriptorsLost
+        ? `${name}: descriptors were lost, more came than this process may open`
+        : `${name}: ${count} descriptors, at most ${MAX_DESCRIPTORS} belong to a message`,
+    );
+  }
+
+  #ended(): ReadResult {
+    if (this.#headerBytes === 0) return "closed";
+    return new ProtocolError(
+      this.#headerBytes < HEADER_BYTES
+        ? `closed within a header, after ${this.#headerBytes} bytes`
+        : `${requestName(this.request)}: closed after ${this.#payloadBytes} of ${this.size} bytes`,
+    );
+  }
+}

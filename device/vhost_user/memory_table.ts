@@ -1,0 +1,163 @@
+/**
+ * Guest memory as the front end hands it over: descriptors of memory files, mapped here, and regions of
+ * them that the guest sees (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG).
+ *
+ * Order of a removal: the table changes and queues notice, the device is told, the buffers are detached,
+ * the memory is unmapped. Nothing can reach it after any of these steps that the next one would break.
+ *
+ * @module
+ */
+import { type Descriptor, descriptorStatus, SharedMemory } from "../host/mod.ts";
+import { GuestMemory, type MemoryRegion } from "../../vring/mod.ts";
+import type { VirtioDevice } from "../virtio_device.ts";
+import { MAX_MEMORY_SLOTS, readU64 } from "./protocol.ts";
+
+/** A region as a message describes it. */
+export interface RegionDescription {
+  /** First byte as the guest sees it. */
+  readonly guestAddress: number;
+  /** Bytes. */
+  readonly size: number;
+  /** First byte in the front end's own address space. */
+  readonly userAddress: number;
+  /** Where in the file it begins, in bytes. */
+  readonly fileOffset: number;
+}
+
+/** A region with its mapping. */
+interface MappedRegion {
+  readonly region: MemoryRegion;
+  readonly memory: SharedMemory;
+  /** The file it is of, so that the same region handed over again is recognised. */
+  readonly file: string;
+  readonly fileOffset: number;
+}
+
+/** Reads a region description at byte `at`; a field of 2^53 or more comes out as -1. */
+export function readRegion(data: DataView, at: number): RegionDescription {
+  return {
+    guestAddress: readU64(data, at),
+    size: readU64(data, at + 8),
+    userAddress: readU64(data, at + 16),
+    fileOffset: readU64(data, at + 24),
+  };
+}
+
+/** Regions of guest memory and their mappings. */
+export class MemoryTable {
+  /** The same memory as queues and devices see it. */
+  readonly memory: GuestMemory = new GuestMemory();
+  readonly #device: VirtioDevice;
+  #mapped: MappedRegion[] = [];
+
+  /** An empty table whose changes `device` is told of. */
+  constructor(device: VirtioDevice) {
+    this.#device = device;
+    this.memory.onRemoved((region) => device.memoryRemoved(region));
+  }
+
+  /**
+   * Adds a region (ADD_MEM_REG). The descriptor stays the caller's.
+   *
+   * @returns nothing, or why it was refused; then nothing has changed.
+   */
+  add(description: RegionDescription, file: Descriptor): string | undefined {
+    if (this.#mapped.length >= MAX_MEMORY_SLOTS) {
+      return `there are ${MAX_MEMORY_SLOTS} regions already`;
+    }
+    const mapped = map(description, file);
+    if (typeof mapped === "string") return mapped;
+    const error = this.memory.add(mapped.region);
+    if (error !== undefined) {
+      mapped.memory.close();
+      return error.message;
+    }
+    this.#mapped.push(mapped);
+    this.#device.memoryAdded(mapped.region);
+    return undefined;
+  }
+
+  /**
+   * Removes a region (REM_MEM_REG): guest address, size and user address have to agree, the file's offset
+   * does not count.
+   *
+   * @returns nothing, or why it was refused; then nothing has changed.
+   */
+  remove(description: RegionDescription): string | undefined {
+    const { guestAddress, size, userAddress } = description;
+    const removed = this.memory.remove(guestAddress, size, userAddress);
+    if ("kind" in removed) return removed.message;
+    this.#unmapAllBut(this.#mapped.filter((each) => each.region !== removed));
+    return undefined;
+  }
+
+  /**
+   * Puts a whole table in place (SET_MEM_TABLE). A region of the old table that is the same file, place and
+   * address in the new one stays as it is, and the device does not notice. Descriptors stay the caller's.
+   *
+   * @returns nothing, or why it was refused; then nothing has changed.
+   */
+  replace(
+    descriptions: readonly RegionDescription[],
+    files: readonly Descriptor[],
+  ): string | undefined {
+    const table: MappedRegion[] = [];
+    const fresh: MappedRegion[] = [];
+    let problem: string | undefined;
+    for (let i = 0; i < descriptions.length && problem === undefined; i++) {
+      const same = this.#find(descriptions[i], files[i]);
+      const mapped = same ?? map(descriptions[i], files[i]);
+      if (typeof mapped === "string") {
+        problem = `region ${i}: ${mapped}`;
+        break;
+      }
+      if (same === undefined) fresh.push(mapped);
+      table.push(mapped);
+    }
+    problem ??= this.memory.replace(table.map((each) => each.region))?.message;
+    if (problem !== undefined) {
+      for (const each of fresh) each.memory.close();
+      return problem;
+    }
+    this.#unmapAllBut(table);
+    for (const each of fresh) this.#device.memoryAdded(each.region);
+    return undefined;
+  }
+
+  /** Removes everything. */
+  clear(): void {
+    this.replace([], []);
+  }
+
+  #find(description: RegionDescription, file: Descriptor): MappedRegion | undefined {
+    const status = descriptorStatus(file.number);
+    if (typeof status === "number") return undefined;
+    return this.#mapped.find(({ region, file, fileOffset }) =>
+      file === status.identity && fileOffset === description.fileOffset &&
+      region.guestAddress === description.guestAddress && region.size === description.size &&
+      region.userAddress === description.userAddress
+    );
+  }
+
+  #unmapAllBut(kept: MappedRegion[]): void {
+    const old = this.#mapped;
+    this.#mapped = kept;
+    for (const each of old) {
+      if (!kept.includes(each)) each.memory.close();
+    }
+  }
+}
+
+function map(description: RegionDescription, file: Descriptor): MappedRegion | string {
+  const { guestAddress, size, userAddress, fileOffset } = description;
+  if (guestAddress < 0 || size < 0 || userAddress < 0 || fileOffset < 0) {
+    return "an address, size or offset is 2^53 or more";
+  }
+  const status = descriptorStatus(file.number);
+  const memory = SharedMemory.map(file, fileOffset, size);
+  if (typeof memory === "string" || typeof status === "number") {
+    return `the file of guest memory at 0x${guestAddress.toString(16)}: ${memory}`;
+  }
+  const region = { guestAddress, size, userAddress, buffer: memory.buffer, offset: 0 };
+  return { region, memory, file: status.identity, fileOffset };
+}

@@ -1,0 +1,14 @@
+/**
+ * vhost-user: how a VMM attaches a device that lives in another process. The back end that serves it and a
+ * small front end that plays the VMM.
+ *
+ * May import `device/host`, `vring`, and of `device` itself only the log and the device interface; knows
+ * nothing of IOMMUs.
+ *
+ * @module
+ */
+export { BackEnd, type BackEndOptions } from "./back_end.ts";
+export { Connection, ProtocolError, type ReadResult } from "./connection.ts";
+export { FrontEnd, type FrontEndOptions, type FrontEndRegion } from "./front_end.ts";
+export { FrontEndQueue, type FrontEndQueueOptions } from "./front_end_queue.ts";
+export * from "./protocol.ts";

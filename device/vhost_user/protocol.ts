@@ -1,0 +1,284 @@
+/**
+ * The vhost-user protocol in numbers: messages, bits and layouts, as QEMU's `docs/interop/vhost-user.rst`
+ * defines them.
+ *
+ * A message is a header of 12 bytes (request u32, flags u32, payload size u32) and its payload, all in the
+ * byte order of the host, which is little-endian on every machine we run on. Descriptors travel with the
+ * first byte.
+ *
+ * @module
+ */
+
+/** Messages from the front end to the back end. */
+export const Request = {
+  /** Which virtio features are on offer? */
+  GET_FEATURES: 1,
+  /** These virtio features are agreed. */
+  SET_FEATURES: 2,
+  /** The sender owns the session from now on. */
+  SET_OWNER: 3,
+  /** Deprecated: the owner leaves. */
+  RESET_OWNER: 4,
+  /** All of guest memory, a descriptor for each region. */
+  SET_MEM_TABLE: 5,
+  /** Where written pages are logged. */
+  SET_LOG_BASE: 6,
+  /** What to signal when pages are logged. */
+  SET_LOG_FD: 7,
+  /** A ring's size. */
+  SET_VRING_NUM: 8,
+  /** A ring's addresses. */
+  SET_VRING_ADDR: 9,
+  /** Where a ring begins or goes on. */
+  SET_VRING_BASE: 10,
+  /** Stop a ring; where would it go on? */
+  GET_VRING_BASE: 11,
+  /** What the driver signals; starts the ring. */
+  SET_VRING_KICK: 12,
+  /** What the device signals. */
+  SET_VRING_CALL: 13,
+  /** What the device signals when a ring is broken. */
+  SET_VRING_ERR: 14,
+  /** Which protocol features are on offer? */
+  GET_PROTOCOL_FEATURES: 15,
+  /** These protocol features are agreed. */
+  SET_PROTOCOL_FEATURES: 16,
+  /** How many queues are there? */
+  GET_QUEUE_NUM: 17,
+  /** Enable or disable a ring. */
+  SET_VRING_ENABLE: 18,
+  /** A network's business. */
+  SEND_RARP: 19,
+  /** A network's business. */
+  NET_SET_MTU: 20,
+  /** A socket for messages the other way. */
+  SET_BACKEND_REQ_FD: 21,
+  /** The front end's own I/O translation. */
+  IOTLB_MSG: 22,
+  /** A ring's byte order. */
+  SET_VRING_ENDIAN: 23,
+  /** Read the config space. */
+  GET_CONFIG: 24,
+  /** Write the config space. */
+  SET_CONFIG: 25,
+  /** Crypto's business. */
+  CREATE_CRYPTO_SESSION: 26,
+  /** Crypto's business. */
+  CLOSE_CRYPTO_SESSION: 27,
+  /** Memory that arrives after the guest. */
+  POSTCOPY_ADVISE: 28,
+  /** Memory that arrives after the guest. */
+  POSTCOPY_LISTEN: 29,
+  /** Memory that arrives after the guest. */
+  POSTCOPY_END: 30,
+  /** A new record of requests in flight, please. */
+  GET_INFLIGHT_FD: 31,
+  /** Use this record of requests in flight. */
+  SET_INFLIGHT_FD: 32,
+  /** A display's business. */
+  GPU_SET_SOCKET: 33,
+  /** The device starts over. */
+  RESET_DEVICE: 34,
+  /** A kick as a message. */
+  VRING_KICK: 35,
+  /** How many memory regions may there be? */
+  GET_MAX_MEM_SLOTS: 36,
+  /** One more memory region. */
+  ADD_MEM_REG: 37,
+  /** One memory region fewer. */
+  REM_MEM_REG: 38,
+  /** The driver's device status. */
+  SET_STATUS: 39,
+  /** The device status. */
+  GET_STATUS: 40,
+  /** A shared object's descriptor, please. */
+  GET_SHARED_OBJECT: 41,
+  /** Save or load the device's state through this descriptor. */
+  SET_DEVICE_STATE_FD: 42,
+  /** Did saving or loading succeed? */
+  CHECK_DEVICE_STATE: 43,
+  /** Which shared memory does the device have? */
+  GET_SHMEM_CONFIG: 44,
+} as const;
+
+/** Messages from the back end to the front end, on a socket of their own. */
+export const BackEndRequest = {
+  /** The config space has changed. */
+  CONFIG_CHANGE: 2,
+  /** A call as a message. */
+  VRING_CALL: 4,
+  /** A broken ring as a message. */
+  VRING_ERR: 5,
+} as const;
+
+const names: string[] = [];
+for (const [name, number] of Object.entries(Request)) names[number] = name;
+
+/** A message's name for a log line. */
+export function requestName(request: number): string {
+  return names[request] ?? `message ${request}`;
+}
+
+/** Bytes of a message's header. */
+export const HEADER_BYTES = 12;
+/** Bits of the header's flags that hold the version. */
+export const FLAG_VERSION_MASK = 3;
+/** The only version. */
+export const FLAG_VERSION = 1;
+/** The message is a reply. */
+export const FLAG_REPLY = 4;
+/** The sender wants a reply that says whether it worked, if REPLY_ACK is agreed. */
+export const FLAG_NEED_REPLY = 8;
+
+/**
+ * Longest payload accepted. The longest that means something is 268 bytes (SET_CONFIG of 256); a page leaves
+ * room for what is to come and bounds what a peer can make us keep.
+ */
+export const MAX_PAYLOAD = 4096;
+/** Most descriptors that come with one message: those of a whole memory table. */
+export const MAX_DESCRIPTORS = 8;
+/** Regions in SET_MEM_TABLE, by the protocol. */
+export const MAX_TABLE_REGIONS = 8;
+/** Memory regions that may be there with CONFIGURE_MEM_SLOTS; QEMU uses up to 512. */
+export const MAX_MEMORY_SLOTS = 512;
+/** Bytes of config space that one message can carry. */
+export const MAX_CONFIG = 256;
+/** Bytes in front of the data in GET_CONFIG and SET_CONFIG: offset u32, size u32, flags u32. */
+export const CONFIG_HEADER_BYTES = 12;
+/** Bytes of one memory region description: guest address, size, user address, mmap offset, u64 each. */
+export const REGION_BYTES = 32;
+
+/** Bits 0–7 of a u64 that names a ring and may come with a descriptor. */
+export const RING_INDEX_MASK = 0xff;
+/** Bit of the same: no descriptor comes; poll the ring, or do not signal. */
+export const RING_NO_DESCRIPTOR = 0x100;
+/** Flag of SET_VRING_ADDR: writes to the ring are logged. */
+export const RING_FLAG_LOG = 1;
+
+/** Protocol features, as masks of a 32-bit word. */
+export const ProtocolFeature = {
+  /** More than one queue; GET_QUEUE_NUM exists. */
+  MQ: 1 << 0,
+  /** The dirty log is shared memory. */
+  LOG_SHMFD: 1 << 1,
+  /** Every message can ask for a reply. */
+  REPLY_ACK: 1 << 3,
+  /** A socket for messages from back end to front end. */
+  BACKEND_REQ: 1 << 5,
+  /** The config space is the back end's. */
+  CONFIG: 1 << 9,
+  /** Requests in flight are recorded in shared memory. */
+  INFLIGHT_SHMFD: 1 << 12,
+  /** RESET_DEVICE exists. */
+  RESET_DEVICE: 1 << 13,
+  /** Kicks and calls may be messages. */
+  INBAND_NOTIFICATIONS: 1 << 14,
+  /** Memory regions come and go one by one. */
+  CONFIGURE_MEM_SLOTS: 1 << 15,
+  /** The device status is passed on. */
+  STATUS: 1 << 16,
+  /** The device's state can be saved and loaded. */
+  DEVICE_STATE: 1 << 19,
+} as const;
+
+/** Feature bits of the transport, as masks of the low or high word. */
+export const TransportFeature = {
+  /** Low: log all writes to guest memory. */
+  LOG_ALL: 1 << 26,
+  /** Low: indirect descriptors. */
+  INDIRECT_DESC: 1 << 28,
+  /** Low: used and available event indices. */
+  EVENT_IDX: 1 << 29,
+  /** Low: the protocol features exist; rings start disabled. */
+  PROTOCOL_FEATURES: 1 << 30,
+  /** High: a device of virtio 1.0 or later. */
+  VERSION_1: 1 << 0,
+  /** High: ring and buffer addresses go through an IOMMU. */
+  ACCESS_PLATFORM: 1 << 1,
+  /** High: packed rings. */
+  RING_PACKED: 1 << 2,
+  /** High: buffers are used in the order they were made available. */
+  IN_ORDER: 1 << 3,
+  /** High: notifications carry where the driver is. */
+  NOTIFICATION_DATA: 1 << 6,
+} as const;
+
+/** How many bytes and descriptors a message has, and how it is answered. */
+export interface MessageShape {
+  /** Fewest payload bytes. */
+  readonly least: number;
+  /** Most payload bytes. */
+  readonly most: number;
+  /** Most descriptors; a method that needs one asks for it. */
+  readonly descriptors: number;
+  /** Whether it has a reply of its own, instead of the one that NEED_REPLY asks for. */
+  readonly replies: boolean;
+  /** The protocol features without which the front end must not send it; any of them will do. */
+  readonly needs: number;
+}
+
+const shapes: MessageShape[] = [];
+
+/** The shape of a message we serve, `undefined` for any other. */
+export function messageShape(request: number): MessageShape | undefined {
+  return shapes[request];
+}
+
+function define(
+  request: number,
+  least: number,
+  most: number,
+  descriptors = 0,
+  replies = false,
+  needs = 0,
+): void {
+  shapes[request] = { least, most, descriptors, replies, needs };
+}
+
+const { CONFIG, CONFIGURE_MEM_SLOTS, DEVICE_STATE, INFLIGHT_SHMFD } = ProtocolFeature;
+const CONFIG_MOST = CONFIG_HEADER_BYTES + MAX_CONFIG;
+define(Request.GET_FEATURES, 0, 0, 0, true);
+define(Request.SET_FEATURES, 8, 8);
+define(Request.SET_OWNER, 0, 0);
+define(Request.RESET_OWNER, 0, 0);
+define(Request.SET_MEM_TABLE, 8, 8 + MAX_TABLE_REGIONS * REGION_BYTES, MAX_TABLE_REGIONS);
+define(Request.SET_LOG_BASE, 16, 16, 1, true, ProtocolFeature.LOG_SHMFD);
+define(Request.SET_LOG_FD, 0, 8, 1);
+define(Request.SET_VRING_NUM, 8, 8);
+define(Request.SET_VRING_ADDR, 40, 40);
+define(Request.SET_VRING_BASE, 8, 8);
+define(Request.GET_VRING_BASE, 8, 8, 0, true);
+define(Request.SET_VRING_KICK, 8, 8, 1);
+define(Request.SET_VRING_CALL, 8, 8, 1);
+define(Request.SET_VRING_ERR, 8, 8, 1);
+define(Request.GET_PROTOCOL_FEATURES, 0, 0, 0, true);
+define(Request.SET_PROTOCOL_FEATURES, 8, 8);
+define(Request.GET_QUEUE_NUM, 0, 0, 0, true);
+define(Request.SET_VRING_ENABLE, 8, 8);
+define(Request.SET_BACKEND_REQ_FD, 0, 0, 1, false, ProtocolFeature.BACKEND_REQ);
+define(Request.IOTLB_MSG, 32, 32);
+define(Request.GET_CONFIG, CONFIG_HEADER_BYTES, CONFIG_MOST, 0, true, CONFIG);
+define(Request.SET_CONFIG, CONFIG_HEADER_BYTES, CONFIG_MOST, 0, false, CONFIG);
+define(Request.GET_INFLIGHT_FD, 24, 24, 0, true, INFLIGHT_SHMFD);
+define(Request.SET_INFLIGHT_FD, 24, 24, 1, false, INFLIGHT_SHMFD);
+define(Request.RESET_DEVICE, 0, 0, 0, false, ProtocolFeature.RESET_DEVICE);
+define(Request.VRING_KICK, 8, 8, 0, false, ProtocolFeature.INBAND_NOTIFICATIONS);
+define(Request.GET_MAX_MEM_SLOTS, 0, 0, 0, true, CONFIGURE_MEM_SLOTS);
+define(Request.ADD_MEM_REG, 40, 40, 1, false, CONFIGURE_MEM_SLOTS);
+define(Request.REM_MEM_REG, 40, 40, 1, false, CONFIGURE_MEM_SLOTS);
+define(Request.SET_STATUS, 8, 8, 0, false, ProtocolFeature.STATUS);
+define(Request.GET_STATUS, 0, 0, 0, true, ProtocolFeature.STATUS);
+define(Request.SET_DEVICE_STATE_FD, 8, 8, 1, true, DEVICE_STATE);
+define(Request.CHECK_DEVICE_STATE, 0, 0, 0, true, DEVICE_STATE);
+
+/** Reads a u64 as a number; -1 if it is 2^53 or more and so no address or size that can be. */
+export function readU64(data: DataView, at: number): number {
+  const high = data.getUint32(at + 4, true);
+  return high < 0x200000 ? high * 2 ** 32 + data.getUint32(at, true) : -1;
+}
+
+/** Writes a number below 2^53 as a u64. */
+export function writeU64(data: DataView, at: number, value: number): void {
+  data.setUint32(at, value >>> 0, true);
+  data.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
+}

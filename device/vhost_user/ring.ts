@@ -1,0 +1,153 @@
+/**
+ * One ring as the front end describes it, message by message, and the queue that runs on it.
+ *
+ * A ring is *started* from SET_VRING_KICK to GET_VRING_BASE and *enabled* by SET_VRING_ENABLE (or from the
+ * beginning where the protocol features are not agreed). It *runs* while it is both and everything else is
+ * known: size, addresses and the memory they are in. The protocol would have a disabled ring's requests
+ * consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
+ *
+ * @module
+ */
+import type { Event } from "../host/mod.ts";
+import {
+  type AddressSpace,
+  type DirtyLog,
+  type GuestMemory,
+  type Queue,
+  SplitQueue,
+} from "../../vring/mod.ts";
+import { RING_FLAG_LOG } from "./protocol.ts";
+
+/** What is agreed for all rings of a session. */
+export interface RingFeatures {
+  /** RING_PACKED. */
+  readonly packed: boolean;
+  /** EVENT_IDX. */
+  readonly eventIndex: boolean;
+  /** INDIRECT_DESC. */
+  readonly indirect: boolean;
+  /** IN_ORDER. */
+  readonly inOrder: boolean;
+  /** ACCESS_PLATFORM: ring addresses are not user addresses but ones of the queue's space. */
+  readonly translated: boolean;
+}
+
+/** Where SET_VRING_ADDR puts a ring; user addresses unless the rings are translated, -1 if 2^53 or more. */
+export interface RingAddresses {
+  /** `RING_FLAG_LOG` or 0. */
+  readonly flags: number;
+  /** Descriptor table (split) or ring (packed). */
+  readonly descriptors: number;
+  /** Used ring (split) or device event suppression (packed). */
+  readonly used: number;
+  /** Available ring (split) or driver event suppression (packed). */
+  readonly available: number;
+  /** Guest-physical address under which writes to the used ring are logged. */
+  readonly log: number;
+}
+
+/** A base that no queue has been at yet: index 0; packed rings begin with both wrap counters 1. */
+export function isFreshBase(base: number, packed: boolean): boolean {
+  return packed ? base === 0x8000_8000 || base === 0x8000 : base === 0;
+}
+
+/** A ring of a session. */
+export class Ring {
+  /** Which one. */
+  readonly index: number;
+  /** Entries, 0 before SET_VRING_NUM. */
+  size = 0;
+  /** Where it is, before SET_VRING_ADDR nowhere. */
+  addresses: RingAddresses | undefined;
+  /** Where it begins, or went to when it stopped. */
+  base = 0;
+  /** Between SET_VRING_KICK and GET_VRING_BASE. */
+  started = false;
+  /** Between SET_VRING_ENABLE 1 and 0. */
+  enabled = false;
+  /** What the driver signals; without it, a started ring wants to be polled. */
+  kick: Event | undefined;
+  /** What the device signals. */
+  call: Event | undefined;
+  /** What is signalled when the ring is broken. */
+  error: Event | undefined;
+  /** Where it stood when it was stopped and not yet started again. */
+  stoppedAt: number | undefined;
+  /** The queue while the ring runs. */
+  queue: Queue | undefined;
+  /** A malformed ring was found; it does not run again before it is stopped and started. */
+  broken = false;
+
+  /** A ring nothing is known of. */
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** Whether everything is there for the ring to run. */
+  get isReady(): boolean {
+    return this.started && this.enabled && !this.broken && this.size > 0 &&
+      this.addresses !== undefined;
+  }
+
+  /**
+   * Makes the queue, or sets it up anew where it runs already: at another place, or logging or not.
+   *
+   * @param space What the queue's addresses mean.
+   * @param memory Where user addresses are looked up.
+   * @param log The dirty log, if writes are logged.
+   * @returns nothing, or why the ring cannot run.
+   */
+  run(
+    space: AddressSpace,
+    memory: GuestMemory,
+    features: RingFeatures,
+    log: DirtyLog | null,
+  ): string | undefined {
+    if (this.addresses === undefined) return "its addresses are not known";
+    const { descriptors, used, available, flags, log: logAddress } = this.addresses;
+    const places = [descriptors, available, used].map((address) =>
+      features.translated ? address : memory.guestAddressOf(address)
+    );
+    const outside = places.findIndex((place) => place < 0);
+    if (outside >= 0) {
+      const part = ["descriptors", "available ring", "used ring"][outside];
+      return `its ${part} are at a user address in no memory region`;
+    }
+    const queue = this.queue ?? new SplitQueue(space);
+    const error = queue.configure({
+      size: this.size,
+      descriptors: places[0],
+      driverArea: places[1],
+      deviceArea: places[2],
+      base: this.queue?.base ?? this.base,
+      eventIndex: features.eventIndex,
+      indirect: features.indirect,
+      inOrder: features.inOrder,
+      dirtyLog: (flags & RING_FLAG_LOG) !== 0 ? log : null,
+      logAddress,
+    });
+    if (error !== 0) {
+      const reason = queue.describeError();
+      queue.release();
+      return reason;
+    }
+    this.queue = queue;
+    return undefined;
+  }
+
+  /** Lets go of the queue and remembers where it was. */
+  halt(): void {
+    if (this.queue === undefined) return;
+    this.base = this.queue.base;
+    this.queue.release();
+    this.queue = undefined;
+  }
+
+  /** Closes the ring's descriptors. */
+  close(): void {
+    for (const event of [this.kick, this.call, this.error]) event?.close();
+    this.kick = undefined;
+    this.call = undefined;
+    this.error = undefined;
+  }
+}

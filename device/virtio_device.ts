@@ -1,0 +1,71 @@
+/**
+ * What a vhost-user back end needs of the device behind it, whatever the device does.
+ *
+ * Feature bits come as two halves: `low` holds bits 0–31, `high` bits 32–63. Byte addresses are
+ * guest-physical.
+ *
+ * @module
+ */
+import type { MemoryRegion, Queue } from "../vring/mod.ts";
+
+/**
+ * What was reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest
+ * machine restarted, or it is gone and another may come.
+ */
+export type ResetKind = "device" | "system";
+
+/** A virtio device, transport left out. None of its methods throws because of what a guest or peer did. */
+export interface VirtioDevice {
+  /** Virtio device id (§5): 23 for an IOMMU. */
+  readonly deviceId: number;
+  /** Device feature bits 0–31 on offer, without the transport's (24–31). */
+  readonly featuresLow: number;
+  /** Feature bits 32–63 on offer, without the transport's (32–41). */
+  readonly featuresHigh: number;
+  /** How many virtqueues there are. */
+  readonly queueCount: number;
+  /** Most entries that a queue may have, at most 32768. */
+  readonly queueSizeMax: number;
+  /** Size of the config space in bytes. */
+  readonly configSize: number;
+
+  /** Fills `target` from the config space at `offset`; the range lies within `configSize`. */
+  readConfig(target: Uint8Array, offset: number): void;
+
+  /**
+   * The front end passes on a write to the config space; the range lies within `configSize`. Only bytes that
+   * the driver may write count: some front ends write the whole space.
+   */
+  writeConfig(bytes: Uint8Array, offset: number): void;
+
+  /** The driver's choice among the features on offer, transport bits included. */
+  featuresAgreed(low: number, high: number): void;
+
+  /** Guest memory came. */
+  memoryAdded(region: MemoryRegion): void;
+
+  /**
+   * Guest memory is gone from the guest memory's table; it is unmapped when this returns. Nothing may keep
+   * a view of it.
+   */
+  memoryRemoved(region: MemoryRegion): void;
+
+  /** The device starts over. Queues stay as announced: their stops and starts are told separately. */
+  reset(kind: ResetKind): void;
+
+  /** A queue runs from now on. */
+  queueStarted(index: number, queue: Queue): void;
+
+  /** A queue stops now; after this call it is released. Chains taken and not completed are lost to the driver. */
+  queueStopped(index: number): void;
+
+  /** The whole device as bytes, to be loaded elsewhere; a device without it cannot migrate. */
+  saveState?(): Uint8Array;
+
+  /**
+   * Becomes the device that was saved.
+   *
+   * @returns nothing, or one line that says why the bytes cannot be a state; then the device is as it was.
+   */
+  loadState?(bytes: Uint8Array): string | undefined;
+}
