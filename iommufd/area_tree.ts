@@ -1,9 +1,8 @@
 /**
  * The areas of one I/O address space, ordered and disjoint: a B+ tree in typed arrays.
  *
- * Nodes have 32 slots because that is where a search in a node (two or three cache lines) and the shift of an insert
- * cost about the same; at a million areas the tree is four nodes high, where a binary tree would be twenty, and each
- * level that the caches do not hold costs a memory access.
+ * At a million areas the tree is five nodes high, where a binary tree would be twenty, and only the leaf is not in the
+ * caches; each trip to memory costs as much as all the rest.
  *
  * Inner slots also know the largest gap below them, for automatic addresses (`iova_allocator.ts`). A change makes them
  * unknown and the next search finds them out again, so who never asks for an automatic address never pays for one.
@@ -12,12 +11,16 @@
  *
  * @module
  */
-import { AreaLeaves, FANOUT, NONE } from "./area_leaves.ts";
+import { AreaLeaves, LEAF_SLOTS, leafOf, NONE, placeOf } from "./area_leaves.ts";
 import { fits, FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
 
-/** A node this small looks for a sibling to merge with. */
+/** Slots of an inner node. */
+const FANOUT = 32;
+/** A node this small looks for a sibling to merge with, if both fill no more than so much of one: the rest is left for
+ * inserts, so that a split does not follow at once. */
+const SPARSE_LEAF = LEAF_SLOTS / 4;
+const MERGED_LEAF = LEAF_SLOTS - SPARSE_LEAF;
 const SPARSE = FANOUT / 4;
-/** Two siblings merge if they fill no more than this, which leaves room before the next split. */
 const MERGED = FANOUT - SPARSE;
 /** No tree of 2^31 slots is higher than this. */
 const MAX_DEPTH = 12;
@@ -55,6 +58,7 @@ export class AreaTree {
   /** The way of the last descent, by level; level 1 is above the leaves. */
   readonly #pathNode: Int32Array = new Int32Array(MAX_DEPTH);
   readonly #pathSlot: Int32Array = new Int32Array(MAX_DEPTH);
+  #pathLeaf = NONE;
   #placeLeaf = 0;
   #placeAt = 0;
   readonly #growth: Growth;
@@ -79,19 +83,19 @@ export class AreaTree {
       node = this.#child[node * FANOUT + this.#size[node] - 1];
     }
     const size = this.leaves.size[node];
-    return size === 0 ? NONE : this.leaves.last[node * FANOUT + size - 1];
+    return size === 0 ? NONE : this.leaves.last(this.leaves.slotAt(node, size - 1));
   }
 
   /** Whether an area lies in or reaches into `[first, last]`. */
   overlaps(first: number, last: number): boolean {
     const slot = this.atOrAfter(first);
-    return slot !== NONE && this.leaves.first[slot] <= last;
+    return slot !== NONE && this.leaves.first(slot) <= last;
   }
 
   /** The slot of the area that covers `page`, or -1. */
   at(page: number): number {
     const slot = this.atOrAfter(page);
-    return slot !== NONE && this.leaves.first[slot] <= page ? slot : NONE;
+    return slot !== NONE && this.leaves.first(slot) <= page ? slot : NONE;
   }
 
   /** The slot of the first area whose last page is at or after `page`, or -1. */
@@ -100,14 +104,13 @@ export class AreaTree {
     const leaf = this.#descend(page);
     const place = leaves.upperBound(leaf, page);
     const before = leaves.slotBefore(leaf, place);
-    if (before !== NONE && leaves.last[before] >= page) return before;
+    if (before !== NONE && leaves.last(before) >= page) return before;
     return leaves.slotAt(leaf, place);
   }
 
   /** The slot of the area after the one in `slot`, or -1. */
   after(slot: number): number {
-    const place = slot % FANOUT;
-    return this.leaves.slotAt((slot - place) / FANOUT, place + 1);
+    return this.leaves.slotAt(leafOf(slot), placeOf(slot) + 1);
   }
 
   /**
@@ -120,9 +123,9 @@ export class AreaTree {
     const leaf = this.#descend(first);
     const place = leaves.upperBound(leaf, first);
     const before = leaves.slotBefore(leaf, place);
-    if (before !== NONE && leaves.last[before] >= first) return false;
+    if (before !== NONE && leaves.last(before) >= first) return false;
     const behind = leaves.slotAt(leaf, place);
-    if (behind !== NONE && leaves.first[behind] <= last) return false;
+    if (behind !== NONE && leaves.first(behind) <= last) return false;
     this.#placeLeaf = leaf;
     this.#placeAt = place;
     return true;
@@ -143,27 +146,25 @@ export class AreaTree {
     const leaves = this.leaves;
     let leaf = this.#placeLeaf;
     let place = this.#placeAt;
+    if (this.#pathLeaf !== leaf) this.#descend(first);
     for (let level = this.#depth; level > 0; level--) {
       const slot = this.#pathNode[level] * FANOUT + this.#pathSlot[level];
       this.#gap[slot] = UNKNOWN;
       if (first < this.#key[slot]) this.#key[slot] = first;
     }
-    if (leaves.size[leaf] === FANOUT) {
+    if (leaves.size[leaf] === LEAF_SLOTS) {
       // Areas that come in rising or falling order fill their leaves.
-      const middle = place === FANOUT ? FANOUT : place === 0 ? 0 : FANOUT / 2;
+      const middle = place === LEAF_SLOTS ? LEAF_SLOTS : place === 0 ? 0 : LEAF_SLOTS / 2;
       const right = leaves.split(leaf, middle);
-      this.#insertChild(1, right, middle === FANOUT ? first : leaves.first[right * FANOUT]);
-      if (place > middle || middle === FANOUT) {
+      const key = middle === LEAF_SLOTS ? first : leaves.first(leaves.slotAt(right, 0));
+      this.#insertChild(1, right, key);
+      if (place > middle || middle === LEAF_SLOTS) {
         leaf = right;
         place -= middle;
       }
     }
-    const slot = leaves.open(leaf, place);
-    leaves.first[slot] = first;
-    leaves.last[slot] = last;
-    leaves.index[slot] = index;
-    leaves.state[slot] = state;
-    leaves.lease[slot] = lease;
+    leaves.set(leaves.open(leaf, place), first, last, index, state, lease);
+    this.#pathLeaf = NONE;
     this.count++;
     this.pages += last - first + 1;
     this.version++;
@@ -171,25 +172,32 @@ export class AreaTree {
 
   /** Removes every area that lies in `[first, last]`; areas that reach out of it stay. Needs no memory. */
   removeRange(first: number, last: number): void {
+    let slot = this.atOrAfter(first);
+    if (slot !== NONE && this.leaves.first(slot) < first) slot = this.after(slot);
+    if (slot !== NONE) this.removeFrom(slot, last);
+  }
+
+  /** Removes the area in a slot and those behind it, as long as they end at or before `last`. Needs no memory. */
+  removeFrom(slot: number, last: number): void {
     const leaves = this.leaves;
-    for (;;) {
-      let slot = this.atOrAfter(first);
-      if (slot !== NONE && leaves.first[slot] < first) slot = this.after(slot);
-      if (slot === NONE || leaves.last[slot] > last) return;
-      const place = slot % FANOUT;
-      const leaf = (slot - place) / FANOUT;
-      const end = leaf * FANOUT + leaves.size[leaf];
-      if (this.#descend(leaves.first[slot]) !== leaf) throw new Error("Area tree lost a leaf");
+    while (slot !== NONE && leaves.last(slot) <= last) {
+      const place = placeOf(slot);
+      const leaf = leafOf(slot);
+      const end = slot - place + leaves.size[leaf];
+      if (this.#pathLeaf !== leaf) this.#descend(leaves.first(slot));
       let count = 0;
-      for (let gone = slot; gone < end && leaves.last[gone] <= last; gone++) {
-        this.pages -= leaves.last[gone] - leaves.first[gone] + 1;
+      let lastGone = 0;
+      for (let gone = slot; gone < end && leaves.last(gone) <= last; gone++) {
+        lastGone = leaves.last(gone);
+        this.pages -= lastGone - leaves.first(gone) + 1;
         count++;
       }
       const isDone = slot + count < end;
       this.count -= count;
       this.version++;
       this.#removeSlots(leaf, place, count);
-      if (isDone) return;
+      this.#pathLeaf = NONE;
+      slot = isDone ? NONE : this.atOrAfter(lastGone + 1);
     }
   }
 
@@ -204,22 +212,23 @@ export class AreaTree {
     return bottom !== NONE ? bottom : this.#highOf(this.#root, this.#depth) + 1;
   }
 
+  /** The leaf where `page` belongs; leaves the way there in the path. Free slots hold Infinity (see `upperBound`). */
   #descend(page: number): number {
     const keys = this.#key;
     let node = this.#root;
     for (let level = this.#depth; level > 0; level--) {
       const base = node * FANOUT;
-      let low = 0;
-      let high = this.#size[node] - 1;
-      while (low < high) {
-        const middle = (low + high + 1) >> 1;
-        if (keys[base + middle] <= page) low = middle;
-        else high = middle - 1;
-      }
+      let slot = base;
+      slot += Number(keys[slot + 16] <= page) << 4;
+      slot += Number(keys[slot + 8] <= page) << 3;
+      slot += Number(keys[slot + 4] <= page) << 2;
+      slot += Number(keys[slot + 2] <= page) << 1;
+      slot += Number(keys[slot + 1] <= page);
       this.#pathNode[level] = node;
-      this.#pathSlot[level] = low;
-      node = this.#child[base + low];
+      this.#pathSlot[level] = slot - base;
+      node = this.#child[slot];
     }
+    this.#pathLeaf = node;
     return node;
   }
 
@@ -230,7 +239,7 @@ export class AreaTree {
     }
     leaves.close(leaf, place, count);
     const size = leaves.size[leaf];
-    if (this.#depth === 0 || size > SPARSE) return;
+    if (this.#depth === 0 || size > SPARSE_LEAF) return;
     if (size === 0) {
       leaves.drop(leaf);
       this.#removeChild(1);
@@ -241,11 +250,11 @@ export class AreaTree {
     const base = node * FANOUT;
     const right = slot + 1 < this.#size[node] ? this.#child[base + slot + 1] : NONE;
     const left = slot > 0 ? this.#child[base + slot - 1] : NONE;
-    if (right !== NONE && size + leaves.size[right] <= MERGED) {
+    if (right !== NONE && size + leaves.size[right] <= MERGED_LEAF) {
       leaves.merge(leaf, right);
       this.#pathSlot[1] = slot + 1;
       this.#removeChild(1);
-    } else if (left !== NONE && size + leaves.size[left] <= MERGED) {
+    } else if (left !== NONE && size + leaves.size[left] <= MERGED_LEAF) {
       leaves.merge(left, leaf);
       this.#gap[base + slot - 1] = UNKNOWN;
       this.#removeChild(1);
@@ -270,7 +279,7 @@ export class AreaTree {
       const right = this.#take();
       const moved = FANOUT - middle;
       this.#moveSlots(node * FANOUT + middle, right * FANOUT, moved);
-      this.#size[node] = middle;
+      this.#shrink(node, middle);
       this.#size[right] = moved;
       this.#insertChild(level + 1, right, moved === 0 ? key : this.#key[right * FANOUT]);
       if (place > middle || moved === 0) {
@@ -291,7 +300,7 @@ export class AreaTree {
     const size = this.#size[node] - 1;
     const place = this.#pathSlot[level];
     this.#moveSlots(base + place + 1, base + place, size - place);
-    this.#size[node] = size;
+    this.#shrink(node, size);
     if (level === this.#depth) {
       while (this.#depth > 0 && this.#size[this.#root] === 1) {
         const only = this.#child[this.#root * FANOUT];
@@ -329,6 +338,11 @@ export class AreaTree {
     this.#drop(right);
   }
 
+  #shrink(node: number, size: number): void {
+    this.#key.fill(Infinity, node * FANOUT + size, node * FANOUT + this.#size[node]);
+    this.#size[node] = size;
+  }
+
   #setSlot(slot: number, child: number, key: number): void {
     this.#child[slot] = child;
     this.#key[slot] = key;
@@ -344,9 +358,9 @@ export class AreaTree {
   }
 
   #highOf(node: number, level: number): number {
-    const base = node * FANOUT;
-    if (level === 0) return this.leaves.last[base + this.leaves.size[node] - 1];
-    return this.#high[base + this.#size[node] - 1];
+    const { leaves } = this;
+    if (level === 0) return leaves.last(leaves.slotAt(node, leaves.size[node] - 1));
+    return this.#high[node * FANOUT + this.#size[node] - 1];
   }
 
   /** Finds out what is unknown below a node. */
@@ -357,19 +371,20 @@ export class AreaTree {
       if (this.#gap[slot] !== UNKNOWN) continue;
       const child = this.#child[slot];
       this.#refresh(child, level - 1);
-      const below = child * FANOUT;
-      this.#low[slot] = level === 1 ? this.leaves.first[below] : this.#low[below];
+      this.#low[slot] = level === 1
+        ? this.leaves.first(this.leaves.slotAt(child, 0))
+        : this.#low[child * FANOUT];
       this.#high[slot] = this.#highOf(child, level - 1);
       this.#gap[slot] = level === 1 ? this.#leafGap(child) : this.#innerGap(child);
     }
   }
 
   #leafGap(leaf: number): number {
-    const { first, last } = this.leaves;
-    const end = leaf * FANOUT + this.leaves.size[leaf];
+    const { leaves } = this;
     let gap = 0;
-    for (let slot = leaf * FANOUT + 1; slot < end; slot++) {
-      gap = Math.max(gap, first[slot] - last[slot - 1] - 1);
+    for (let place = 1; place < leaves.size[leaf]; place++) {
+      const slot = leaves.slotAt(leaf, place);
+      gap = Math.max(gap, leaves.first(slot) - leaves.last(slot - 1) - 1);
     }
     return gap;
   }
@@ -384,27 +399,39 @@ export class AreaTree {
   }
 
   #searchGap(node: number, level: number, page: number, count: number): number {
-    const firsts = level === 0 ? this.leaves.first : this.#low;
-    const lasts = level === 0 ? this.leaves.last : this.#high;
+    if (level === 0) return this.#searchLeaf(node, page, count);
     const base = node * FANOUT;
-    const size = level === 0 ? this.leaves.size[node] : this.#size[node];
-    for (let slot = base; slot < base + size; slot++) {
-      const bottom = lasts[slot] + 1;
+    const end = base + this.#size[node];
+    for (let slot = base; slot < end; slot++) {
+      const bottom = this.#high[slot] + 1;
       if (bottom < page) continue;
-      if (level > 0 && this.#gap[slot] >= count) {
+      if (this.#gap[slot] >= count) {
         const found = this.#searchGap(this.#child[slot], level - 1, page, count);
         if (found !== NONE) return found;
       }
-      if (slot + 1 < base + size && firsts[slot + 1] - bottom >= count) return bottom;
+      if (slot + 1 < end && this.#low[slot + 1] - bottom >= count) return bottom;
+    }
+    return NONE;
+  }
+
+  #searchLeaf(leaf: number, page: number, count: number): number {
+    const { leaves } = this;
+    for (let place = 1; place < leaves.size[leaf]; place++) {
+      const slot = leaves.slotAt(leaf, place);
+      const bottom = leaves.last(slot - 1) + 1;
+      if (bottom >= page && leaves.first(slot) - bottom >= count) return bottom;
     }
     return NONE;
   }
 
   #take(): number {
-    const node = this.#free;
-    if (node === NONE) return this.#used++;
-    this.#free = this.#child[node * FANOUT];
-    this.#freeCount--;
+    let node = this.#free;
+    if (node === NONE) node = this.#used++;
+    else {
+      this.#free = this.#child[node * FANOUT];
+      this.#freeCount--;
+    }
+    this.#key.fill(Infinity, node * FANOUT, node * FANOUT + FANOUT);
     return node;
   }
 

@@ -210,14 +210,14 @@ export class IoAddressSpace implements TableHolder {
     const areas = this.areas;
     const leaves = this.#leaves;
     const begin = areas.atOrAfter(firstPage);
-    if (begin < 0 || leaves.first[begin] > lastPage) return OK;
-    if (leaves.first[begin] < firstPage) return ENOENT;
-    const from = leaves.first[begin];
+    if (begin < 0 || leaves.first(begin) > lastPage) return OK;
+    if (leaves.first(begin) < firstPage) return ENOENT;
+    const from = leaves.first(begin);
     let to = from;
     let states = 0;
-    for (let slot = begin; slot >= 0 && leaves.first[slot] <= lastPage; slot = areas.after(slot)) {
-      to = leaves.last[slot];
-      states |= leaves.state[slot];
+    for (let slot = begin; slot >= 0 && leaves.first(slot) <= lastPage; slot = areas.after(slot)) {
+      to = leaves.last(slot);
+      states |= leaves.state(slot);
     }
     if (to > lastPage) return ENOENT;
     if ((states & ACCESSED) !== 0) {
@@ -308,8 +308,7 @@ export class IoAddressSpace implements TableHolder {
   find(page: number): boolean {
     const slot = this.areas.at(page);
     if (slot < 0) return false;
-    const { first, last, index, state } = this.#leaves;
-    this.found.set(first[slot], last[slot], index[slot], state[slot] & PROTECTION_BITS);
+    this.#show(this.found, slot);
     return true;
   }
 
@@ -320,7 +319,7 @@ export class IoAddressSpace implements TableHolder {
 
   /** The page list of the area in a slot. */
   listAt(slot: number): PageList {
-    return this.#lists[areaListSlot(this.#leaves.state[slot])]!;
+    return this.#lists[areaListSlot(this.#leaves.state(slot))]!;
   }
 
   /** Ends the space: unmaps everything. EBUSY while a page table or an access is attached. */
@@ -355,11 +354,11 @@ export class IoAddressSpace implements TableHolder {
     const leaves = this.#leaves;
     for (
       let slot = areas.atOrAfter(first);
-      slot >= 0 && leaves.first[slot] <= last;
+      slot >= 0 && leaves.first(slot) <= last;
       slot = areas.after(slot)
     ) {
-      if (isFrozen) leaves.state[slot] |= FROZEN;
-      else leaves.state[slot] &= ~FROZEN;
+      const state = leaves.state(slot);
+      leaves.setState(slot, isFrozen ? state | FROZEN : state & ~FROZEN);
     }
   }
 
@@ -368,10 +367,10 @@ export class IoAddressSpace implements TableHolder {
     const leaves = this.#leaves;
     for (
       let slot = areas.atOrAfter(first);
-      slot >= 0 && leaves.first[slot] <= last;
+      slot >= 0 && leaves.first(slot) <= last;
       slot = areas.after(slot)
     ) {
-      if ((leaves.state[slot] & ACCESSED) !== 0) return true;
+      if ((leaves.state(slot) & ACCESSED) !== 0) return true;
     }
     return false;
   }
@@ -387,13 +386,13 @@ export class IoAddressSpace implements TableHolder {
     if (isStable) {
       for (let at = 0; at < tables.length; at++) tables[at].unmap(from, to);
     }
-    for (let slot = begin; slot >= 0 && leaves.first[slot] <= to; slot = areas.after(slot)) {
-      const listSlot = areaListSlot(leaves.state[slot]);
+    for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {
+      const listSlot = areaListSlot(leaves.state(slot));
       const list = this.#lists[listSlot]!;
       if (tables.length > 0) {
         const view = this.#viewAt(slot);
-        if (isStable) list.letGo(view, leaves.lease[slot]);
-        else list.unfillPageTables(this, view, leaves.lease[slot]);
+        if (isStable) list.letGo(view, leaves.lease(slot));
+        else list.unfillPageTables(this, view, leaves.lease(slot));
       }
       list.areas--;
       if (!list.source.isStable) this.#unstableAreas--;
@@ -401,21 +400,26 @@ export class IoAddressSpace implements TableHolder {
     }
     const count = areas.count;
     const pages = areas.pages;
-    areas.removeRange(from, to);
+    areas.removeFrom(begin, to);
     this.removedMappings = count - areas.count;
     this.removedPages = pages - areas.pages;
     this.#isBusy = false;
   }
 
   #viewAt(slot: number): AreaView {
-    const { first, last, index, state } = this.#leaves;
-    return this.#view.set(first[slot], last[slot], index[slot], state[slot] & PROTECTION_BITS);
+    return this.#show(this.#view, slot);
+  }
+
+  #show(view: AreaView, slot: number): AreaView {
+    const leaves = this.#leaves;
+    const protection = leaves.state(slot) & PROTECTION_BITS;
+    return view.set(leaves.first(slot), leaves.last(slot), leaves.index(slot), protection);
   }
 
   #isAligned(granule: number): boolean {
     const leaves = this.#leaves;
     for (let slot = this.areas.atOrAfter(0); slot >= 0; slot = this.areas.after(slot)) {
-      if (leaves.first[slot] % granule !== 0 || (leaves.last[slot] + 1) % granule !== 0) {
+      if (leaves.first(slot) % granule !== 0 || (leaves.last(slot) + 1) % granule !== 0) {
         return false;
       }
     }
@@ -452,13 +456,13 @@ export class IoAddressSpace implements TableHolder {
       const view = this.#viewAt(slot);
       const errno = isFirst
         ? list.fillPageTables(this, view)
-        : list.fillPageTable(this, table, view, leaves.lease[slot]);
+        : list.fillPageTable(this, table, view, leaves.lease(slot));
       if (errno !== OK) {
-        this.#unfillBefore(table, leaves.first[slot], isFirst);
+        this.#unfillBefore(table, leaves.first(slot), isFirst);
         if (isFirst) this.#tables.pop();
         return errno;
       }
-      if (isFirst) leaves.lease[slot] = list.lease;
+      if (isFirst) leaves.setLease(slot, list.lease);
     }
     if (!isFirst) this.#tables.push(table);
     return OK;
@@ -469,14 +473,14 @@ export class IoAddressSpace implements TableHolder {
     const leaves = this.#leaves;
     for (
       let slot = areas.atOrAfter(0);
-      slot >= 0 && leaves.first[slot] < page;
+      slot >= 0 && leaves.first(slot) < page;
       slot = areas.after(slot)
     ) {
       const list = this.listAt(slot);
       const view = this.#viewAt(slot);
       if (isFirst) {
-        list.unfillPageTables(this, view, leaves.lease[slot]);
-        leaves.lease[slot] = 0;
+        list.unfillPageTables(this, view, leaves.lease(slot));
+        leaves.setLease(slot, 0);
       } else list.unmapPageTable(table, view);
     }
   }
@@ -490,9 +494,9 @@ export class IoAddressSpace implements TableHolder {
     for (let slot = areas.atOrAfter(0); slot >= 0; slot = areas.after(slot)) {
       const list = this.listAt(slot);
       const view = this.#viewAt(slot);
-      if (isStable) list.letGo(view, leaves.lease[slot]);
-      else list.unfillPageTables(this, view, leaves.lease[slot]);
-      leaves.lease[slot] = 0;
+      if (isStable) list.letGo(view, leaves.lease(slot));
+      else list.unfillPageTables(this, view, leaves.lease(slot));
+      leaves.setLease(slot, 0);
     }
     this.#tables.pop();
   }
@@ -501,7 +505,7 @@ export class IoAddressSpace implements TableHolder {
   #unmapWhole(table: PageTable): void {
     const { areas } = this;
     if (areas.count === 0) return;
-    const first = this.#leaves.first[areas.atOrAfter(0)];
+    const first = this.#leaves.first(areas.atOrAfter(0));
     table.unmap(first, areas.lastPage);
   }
 }

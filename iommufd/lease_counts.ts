@@ -14,20 +14,24 @@
  */
 import { fits, type Growth, longerInt32 } from "./growth.ts";
 
-const LEAF_PAGES = 16;
-const FANOUT = 64;
+const LEAF_SHIFT = 4;
+const LEAF_PAGES = 1 << LEAF_SHIFT;
+const FANOUT_SHIFT = 6;
+const FANOUT = 1 << FANOUT_SHIFT;
+/** Levels whose slots can be told by shifting 31-bit page numbers. */
+const SHIFT_LEVELS = 5;
+const SHIFT_PAGES = 2 ** 31;
 /** Levels above the leaves that 2^52 pages need. */
 const MAX_LEVELS = 9;
-const LEAF_BYTES = LEAF_PAGES * 4 + 4;
+const LEAF_BYTES = LEAF_PAGES * 4;
 const INNER_BYTES = FANOUT * 8 + 8;
 
 /** Lease counts of pages `[0, pages - 1]`. */
 export class LeaseCounts {
   /** Pages counted. */
   readonly pages: number;
-  /** Counters of the lowest nodes, and how many of each node's are not 0. A free leaf's first counter links. */
+  /** Counters of the lowest nodes. A free leaf's first counter links. */
   #count: Int32Array = new Int32Array(0);
-  #leafCovered: Int32Array = new Int32Array(0);
   #leafCapacity = 0;
   #leafUsed = 1;
   #freeLeaf = 0;
@@ -105,44 +109,38 @@ export class LeaseCounts {
   }
 
   #addPage(page: number): number {
-    const level = this.#walk(page, true);
-    const counter = level * LEAF_PAGES + (page % LEAF_PAGES);
+    const counter = this.#walk(page, true);
     if (this.#count[counter]++ !== 0) return 0;
-    this.#leafCovered[level]++;
-    let change = 1;
-    for (let up = 1; up <= this.#levels && change !== 0; up++) {
-      const slot = this.#pathSlot[up];
-      if (this.#whole[slot] !== 0) change = 0;
-      else this.#covered[(slot - slot % FANOUT) / FANOUT]++;
+    for (let level = 1; level <= this.#levels; level++) {
+      const slot = this.#pathSlot[level];
+      if (this.#whole[slot] !== 0) return 0;
+      this.#covered[slot >> FANOUT_SHIFT]++;
     }
-    return change;
+    return 1;
   }
 
   #removePage(page: number): number {
-    const leaf = this.#walk(page, false);
-    const counter = leaf * LEAF_PAGES + (page % LEAF_PAGES);
+    const counter = this.#walk(page, false);
     if (--this.#count[counter] !== 0) return 0;
-    let isEmpty = --this.#leafCovered[leaf] === 0;
+    const leaf = counter >> LEAF_SHIFT;
+    let isEmpty = this.#leafCovered(leaf) === 0;
     if (isEmpty) this.#dropLeaf(leaf);
-    let change = 1;
-    for (let up = 1; up <= this.#levels; up++) {
-      const slot = this.#pathSlot[up];
+    for (let level = 1; level <= this.#levels; level++) {
+      const slot = this.#pathSlot[level];
       if (isEmpty) this.#child[slot] = 0;
-      if (this.#whole[slot] !== 0) change = 0;
-      if (change === 0) break;
-      const node = (slot - slot % FANOUT) / FANOUT;
-      this.#covered[node]--;
-      isEmpty = this.#covered[node] === 0 && up < this.#levels;
+      if (this.#whole[slot] !== 0) return 0;
+      const node = slot >> FANOUT_SHIFT;
+      isEmpty = --this.#covered[node] === 0 && level < this.#levels;
       if (isEmpty) this.#dropInner(node);
     }
-    return change;
+    return 1;
   }
 
-  /** The leaf of a page, made on the way if there is none; leaves the slots gone through in the path. */
+  /** The counter of a page, its nodes made on the way if there are none; leaves the slots gone through in the path. */
   #walk(page: number, isMaking: boolean): number {
     let node = this.#root;
     for (let level = this.#levels; level > 0; level--) {
-      const slot = node * FANOUT + (Math.floor(page / this.#span[level]) % FANOUT);
+      const slot = (node << FANOUT_SHIFT) + this.#placeOf(page, level);
       this.#pathSlot[level] = slot;
       let child = this.#child[slot];
       if (child === 0) {
@@ -152,7 +150,28 @@ export class LeaseCounts {
       }
       node = child;
     }
-    return node;
+    const counter = (node << LEAF_SHIFT) + (page < SHIFT_PAGES ? page & 15 : page % LEAF_PAGES);
+    if (!isMaking && this.#count[counter] === 0) {
+      throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
+    }
+    return counter;
+  }
+
+  /** Which slot of a node of a level a page is below. Regions beyond 8 TiB take the division. */
+  #placeOf(page: number, level: number): number {
+    if (page >= SHIFT_PAGES) return Math.floor(page / this.#span[level]) % FANOUT;
+    if (level > SHIFT_LEVELS) return 0;
+    return (page >> (LEAF_SHIFT + (level - 1) * FANOUT_SHIFT)) & (FANOUT - 1);
+  }
+
+  /** Leased pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */
+  #leafCovered(leaf: number): number {
+    const base = leaf << LEAF_SHIFT;
+    let covered = 0;
+    for (let counter = base; counter < base + LEAF_PAGES; counter++) {
+      covered += Number(this.#count[counter] !== 0);
+    }
+    return covered;
   }
 
   /** Adds `by` to the nodes below `node` that tile `[first, last]`, in the node's own page numbers. */
@@ -183,7 +202,7 @@ export class LeaseCounts {
     }
     if (level === 1) this.#changeLeaf(child, first, last, by);
     else this.#change(child, level - 1, first, last, by);
-    const covered = level === 1 ? this.#leafCovered[child] : this.#covered[child];
+    const covered = level === 1 ? this.#leafCovered(child) : this.#covered[child];
     if (covered !== 0) return;
     this.#child[slot] = 0;
     if (level === 1) this.#dropLeaf(child);
@@ -191,23 +210,18 @@ export class LeaseCounts {
   }
 
   #changeLeaf(leaf: number, first: number, last: number, by: number): void {
-    let covered = 0;
     for (let page = first; page <= last; page++) {
       const counter = leaf * LEAF_PAGES + page;
-      const before = this.#count[counter];
-      const after = before + by;
-      if (after < 0) throw new RangeError("Cannot end a lease: not leased so");
-      this.#count[counter] = after;
-      covered += (after > 0 ? 1 : 0) - (before > 0 ? 1 : 0);
+      if (this.#count[counter] + by < 0) throw new RangeError("Cannot end a lease: not leased so");
+      this.#count[counter] += by;
     }
-    this.#leafCovered[leaf] += covered;
   }
 
   #slotCovered(slot: number, level: number): number {
     if (this.#whole[slot] > 0) return this.#span[level];
     const child = this.#child[slot];
     if (child === 0) return 0;
-    return level === 1 ? this.#leafCovered[child] : this.#covered[child];
+    return level === 1 ? this.#leafCovered(child) : this.#covered[child];
   }
 
   #leasedIn(node: number, level: number, first: number, last: number): number {
@@ -267,9 +281,7 @@ export class LeaseCounts {
     const next = this.#growth.next(this.#leafCapacity);
     const capacity = Math.max(next, this.#leafUsed + needed);
     return fits(this.#growth, (capacity - this.#leafCapacity) * LEAF_BYTES, () => {
-      const count = longerInt32(this.#count, capacity * LEAF_PAGES);
-      this.#leafCovered = longerInt32(this.#leafCovered, capacity);
-      this.#count = count;
+      this.#count = longerInt32(this.#count, capacity * LEAF_PAGES);
       this.#leafCapacity = capacity;
     });
   }

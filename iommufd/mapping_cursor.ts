@@ -46,10 +46,10 @@ export class MappingCursor {
       return false;
     }
     const leaves = areas.leaves;
-    this.first = leaves.first[slot];
-    this.last = leaves.last[slot];
-    this.index = leaves.index[slot];
-    this.protection = leaves.state[slot] & PROTECTION_BITS;
+    this.first = leaves.first(slot);
+    this.last = leaves.last(slot);
+    this.index = leaves.index(slot);
+    this.protection = leaves.state(slot) & PROTECTION_BITS;
     this.list = this.#space.listAt(slot);
     this.#from = this.last + 1;
     return true;

@@ -9,10 +9,10 @@ interface Range {
 
 /** All areas of a tree, in order. */
 function listed(tree: AreaTree): Range[] {
-  const { first, last } = tree.leaves;
+  const { leaves } = tree;
   const ranges: Range[] = [];
   for (let slot = tree.atOrAfter(0); slot >= 0; slot = tree.after(slot)) {
-    ranges.push({ first: first[slot], last: last[slot] });
+    ranges.push({ first: leaves.first(slot), last: leaves.last(slot) });
   }
   return ranges;
 }
@@ -41,8 +41,8 @@ function checkAgainst(tree: AreaTree, plain: Range[], probe: number): void {
   assertEquals(tree.lastPage, plain.length === 0 ? -1 : plain[plain.length - 1].last);
   const slot = tree.at(probe);
   const hit = plain.find((range) => range.first <= probe && range.last >= probe);
-  assertEquals(slot < 0 ? undefined : tree.leaves.first[slot], hit?.first);
-  if (slot >= 0) assertEquals(tree.leaves.index[slot], tree.leaves.first[slot] * 2);
+  assertEquals(slot < 0 ? undefined : tree.leaves.first(slot), hit?.first);
+  if (slot >= 0) assertEquals(tree.leaves.index(slot), tree.leaves.first(slot) * 2);
   for (const count of [1, 3, 40]) {
     assertEquals(tree.gapAfter(probe, count), plainGapAfter(plain, probe, count));
   }
