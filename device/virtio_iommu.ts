@@ -246,9 +246,10 @@ export class VirtioIommu {
     const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
       ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
     const error = domain.space.map(firstPage, lastPage, options.guest, frame, protection);
+    // Also after a refusal: table pages that were taken and given back wait for it.
+    domain.flush();
     if (error !== OK) return statusOf(error);
     this.#mappings++;
-    domain.flush();
     return S_OK;
   }
 

@@ -1,0 +1,174 @@
+/**
+ * The loop that serves one connection: sleeps until something happens, then watches the rings for a while.
+ *
+ * A guest that waits for its IOMMU spins, with interrupts off, and waking a sleeping process takes some 50
+ * microseconds: longer than any request. So after a request the loop does not sleep at once. It keeps looking
+ * at the rings, with the guest's notifications switched off, for as long as a further request is likely, and
+ * only then switches them on, looks once more, and sleeps.
+ *
+ * Other work is never starved meanwhile: the connection is looked at twice a millisecond, and the event loop
+ * (signals, the API socket) runs after {@linkcode SLICE_MS} at the latest.
+ *
+ * @module
+ */
+import type { PollSet } from "./host/mod.ts";
+import type { IommuDevice } from "./iommu_device.ts";
+import type { Log } from "./log.ts";
+import type { BackEnd } from "./vhost_user/mod.ts";
+import { REQUEST_QUEUE } from "./wire.ts";
+
+/** Requests of one queue that are served before the other gets its turn. */
+const BUDGET = 256;
+/** Looks at the rings between two looks at the clock: a look costs some 20 ns, the clock some 50. */
+const TURNS_PER_CLOCK = 64;
+/** Milliseconds between two looks at the connection while watching the rings. */
+const CONNECTION_MS = 0.5;
+/** Milliseconds that the event loop has to wait at most. */
+const SLICE_MS = 4;
+
+/** Serves one connection after another. */
+export class DeviceLoop {
+  readonly #device: IommuDevice;
+  readonly #poll: PollSet;
+  readonly #log: Log;
+  readonly #watchMs: number;
+  #stopped = false;
+
+  /**
+   * @param poll Where the descriptors to sleep on go; nobody else may use it meanwhile.
+   * @param watchMicroseconds How long to watch the rings after a request; 0 to sleep at once.
+   */
+  constructor(device: IommuDevice, poll: PollSet, log: Log, watchMicroseconds: number) {
+    this.#device = device;
+    this.#poll = poll;
+    this.#log = log;
+    this.#watchMs = watchMicroseconds / 1000;
+  }
+
+  /** Ends {@linkcode serve} promptly. */
+  stop(): void {
+    this.#stopped = true;
+    this.#poll.wake();
+  }
+
+  /**
+   * Serves a connection until it is closed or {@linkcode stop} is called.
+   *
+   * @param listener A descriptor to sleep on as well, or -1.
+   * @param onListener Called when the listener has something.
+   */
+  async serve(backEnd: BackEnd, listener: number, onListener: () => void): Promise<void> {
+    const poll = this.#poll;
+    while (backEnd.isOpen && !this.#stopped) {
+      poll.clear();
+      const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
+      const listenerSlot = listener < 0 ? -1 : poll.add(listener);
+      const kickSlots: number[] = [];
+      for (let i = 0; i < this.#device.queueCount; i++) {
+        const kick = backEnd.kickDescriptor(i);
+        kickSlots.push(kick < 0 ? -1 : poll.add(kick));
+      }
+      await poll.wait(this.#mustPoll(backEnd) ? 1 : -1);
+      for (let i = 0; i < kickSlots.length; i++) {
+        if (kickSlots[i] >= 0 && poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
+      }
+      const connectionReady = poll.ready(connectionSlot) !== 0;
+      if (listenerSlot >= 0 && poll.ready(listenerSlot) !== 0) onListener();
+      if (connectionReady && !backEnd.onReadable()) break;
+      await this.#watch(backEnd);
+    }
+  }
+
+  /** Serves the rings, and watches them until they have been quiet for long enough. */
+  async #watch(backEnd: BackEnd): Promise<void> {
+    let lastServed = -1;
+    let lastConnection = performance.now();
+    let sliceStart = lastConnection;
+    this.#setNotifications(backEnd, false);
+    while (backEnd.isOpen && !this.#stopped) {
+      let served = 0;
+      for (let turn = 0; turn < TURNS_PER_CLOCK; turn++) served += this.#serveQueues(backEnd);
+      const now = performance.now();
+      if (served > 0) lastServed = now;
+      if (now - lastServed >= this.#watchMs && !this.#setNotifications(backEnd, true)) return;
+      if (now - lastConnection >= CONNECTION_MS) {
+        if (!this.#lookAtConnection(backEnd)) return;
+        lastConnection = now;
+      }
+      if (now - sliceStart >= SLICE_MS) {
+        await nextTask();
+        sliceStart = performance.now();
+      }
+    }
+  }
+
+  /** Serves every queue once. Returns how many chains that were. */
+  #serveQueues(backEnd: BackEnd): number {
+    const device = this.#device;
+    let served = 0;
+    for (let i = 0; i < device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (i === REQUEST_QUEUE ? !queue.hasWork() : device.faults.waiting === 0) continue;
+      const count = device.service(i, queue, BUDGET);
+      if (count > 0) {
+        backEnd.signal(i);
+        served += count;
+      }
+      if (queue.error !== 0) backEnd.ringFailed(i);
+    }
+    return served;
+  }
+
+  /**
+   * Switches the guest's notifications on or off.
+   *
+   * @returns When switching on: whether requests came in meanwhile, so that it is too early to sleep.
+   */
+  #setNotifications(backEnd: BackEnd, on: boolean): boolean {
+    let work = false;
+    for (let i = 0; i < this.#device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (!on) queue.disableNotifications();
+      // The guest fills the event queue with buffers; that is work only when a report waits for one.
+      else if (
+        queue.enableNotifications() && (i === REQUEST_QUEUE || this.#device.faults.waiting > 0)
+      ) {
+        work = true;
+      }
+    }
+    if (work) this.#setNotifications(backEnd, false);
+    return work;
+  }
+
+  /** Handles what the front end sent. Returns whether the connection is still open. */
+  #lookAtConnection(backEnd: BackEnd): boolean {
+    const poll = this.#poll;
+    poll.clear();
+    const slot = poll.add(backEnd.descriptor, backEnd.events);
+    poll.poll(0);
+    if (poll.ready(slot) === 0) return true;
+    const generation = backEnd.generation;
+    const open = backEnd.onReadable();
+    // Queues may have come or gone: begin again with descriptors and notifications as they are now.
+    if (open && backEnd.generation !== generation) {
+      this.#log.debug("The front end changed the queues");
+      this.#setNotifications(backEnd, false);
+    }
+    return open;
+  }
+
+  /** Whether a running queue has no kick descriptor: its ring must be looked at from time to time. */
+  #mustPoll(backEnd: BackEnd): boolean {
+    for (let i = 0; i < this.#device.queueCount; i++) {
+      if (backEnd.queue(i) !== undefined && backEnd.kickDescriptor(i) < 0) return true;
+    }
+    return false;
+  }
+}
+
+/** Lets the event loop run once. */
+function nextTask(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0));
+}

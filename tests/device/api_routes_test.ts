@@ -1,0 +1,127 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
+import {
+  type ApiContext,
+  ApiError,
+  mappingsOf,
+  stateOf,
+  translate,
+} from "../../device/api_routes.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
+
+/** A guest with endpoint 8 in domain 2, a page and a 2 MiB block mapped, and one refused request. */
+function busyGuest(): { guest: InProcessGuest; context: ApiContext } {
+  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
+  guest.request(attachRequest(2, 8), 4);
+  const page = { domain: 2, virtStart: 0x5000n, virtEnd: 0x5fffn, physStart: 0x9000n, flags: 1 };
+  guest.request(mapRequest(page), 4);
+  guest.request(mapRequest(page), 4);
+  guest.request(
+    mapRequest({
+      domain: 2,
+      virtStart: 0x200000n,
+      virtEnd: 0x3fffffn,
+      physStart: 0x40000000n,
+      flags: 7,
+    }),
+    4,
+  );
+  return { guest, context: { device: guest.device, version: "1.2.3", connected: true } };
+}
+
+Deno.test("stateOf() shows domains, tables, endpoints and counts", () => {
+  const { guest, context } = busyGuest();
+  const state = stateOf(context);
+  const table = state.domains[0].tables[0];
+  assertEquals(state, {
+    version: "1.2.3",
+    connected: true,
+    features: ["INPUT_RANGE", "DOMAIN_RANGE", "MAP_UNMAP", "PROBE", "MMIO", "BYPASS_CONFIG"],
+    bypass: false,
+    domains: [{
+      id: 2,
+      bypass: false,
+      endpoints: [8],
+      mappings: 2,
+      pages: 513,
+      tables: [{ format: "vtd-ss", levels: 4, root: table.root, tablePages: 4 }],
+    }],
+    endpoints: [{ id: 8, domain: 2, format: "vtd-ss", faults: 0 }],
+    requests: { ATTACH: { OK: 1 }, MAP: { OK: 2, INVAL: 1 } },
+    faults: { reported: 0, dropped: 0 },
+  });
+  guest.request(unmapRequest(2, 0n, 2n ** 64n - 1n), 4);
+  assertEquals(stateOf(context).domains[0].tables[0].tablePages, 1);
+  guest.close();
+});
+
+Deno.test("mappingsOf() lists mappings by address, of one domain or all", () => {
+  const { guest, context } = busyGuest();
+  guest.request(attachRequest(3, 16), 4);
+  const list = mappingsOf(context, new URLSearchParams());
+  assertEquals(list, [
+    { domain: 2, iova: "0x5000", last: "0x5fff", phys: "0x9000", flags: "r" },
+    { domain: 2, iova: "0x200000", last: "0x3fffff", phys: "0x40000000", flags: "rwm" },
+  ]);
+  assertEquals(mappingsOf(context, new URLSearchParams("domain=0x3")), []);
+  assertThrows(() => mappingsOf(context, new URLSearchParams("domain=4")), ApiError, "no domain 4");
+  guest.close();
+});
+
+Deno.test("translate() walks from the device tables to the leaf", () => {
+  const { guest, context } = busyGuest();
+  const answer = translate(context, new URLSearchParams("endpoint=8&iova=0x212345&access=w"));
+  assert("phys" in answer);
+  assertEquals(answer.phys, "0x40012345");
+  assertEquals([answer.access, answer.pageSize, answer.format], ["rw", 2 ** 21, "vtd-ss"]);
+  // Root entry, context entry, then levels 4 to 2 of the tables.
+  assertEquals(answer.path.length, 5);
+  assertEquals(answer.path.slice(2).map((entry) => entry.level), [4, 3, 2]);
+  guest.close();
+});
+
+Deno.test("translate() answers a refused access with the hardware's fault", () => {
+  const { guest, context } = busyGuest();
+  function ask(query: string): unknown {
+    return translate(context, new URLSearchParams(query));
+  }
+  const missing = { reason: "not-present", code: "0x6" }; // VT-d fault reason 6: read, not present
+  assertEquals(ask("endpoint=8&iova=0x6000"), { fault: missing });
+  assertEquals(ask("endpoint=00:01.0&iova=20480&access=r"), {
+    ...ask("endpoint=8&iova=0x5000") as object,
+  });
+  const answer = ask("endpoint=8&iova=0x5000&access=w") as { fault: { code: string } };
+  assertEquals(answer.fault.code, "0x5"); // VT-d fault reason 5: write without permission
+  assertEquals(ask("endpoint=16&iova=0"), { fault: { reason: "not-attached", code: "0x0" } });
+  guest.close();
+});
+
+Deno.test("translate() of an endpoint in bypass leads to the same address", () => {
+  const guest = new InProcessGuest();
+  const context = { device: guest.device, version: "0", connected: false };
+  assertEquals(translate(context, new URLSearchParams("endpoint=8&iova=0x1234")), {
+    phys: "0x1234",
+    access: "rw",
+    pageSize: 4096,
+    format: "bypass",
+    path: [],
+  });
+  guest.close();
+});
+
+Deno.test("translate() says which parameter is wrong", () => {
+  const guest = new InProcessGuest();
+  const context = { device: guest.device, version: "0", connected: false };
+  const cases = [
+    ["", "Parameter endpoint is missing"],
+    ["endpoint=x&iova=0", "Cannot take endpoint=x"],
+    ["endpoint=8", "Parameter iova is missing"],
+    ["endpoint=8&iova=12z", "Cannot take iova=12z"],
+    ["endpoint=8&iova=0&access=x", "Cannot take access=x"],
+    ["endpoint=0x10000&iova=0", "There is no endpoint 65536"],
+  ];
+  for (const [query, message] of cases) {
+    assertThrows(() => translate(context, new URLSearchParams(query)), ApiError, message);
+  }
+  guest.close();
+});
