@@ -1,0 +1,179 @@
+/**
+ * The options of `serve` that describe a device, from their texts to {@linkcode DeviceOptions}.
+ *
+ * @module
+ */
+import type { ParseArgsOptionsConfig } from "node:util";
+import { formatNames } from "../../pagetable/mod.ts";
+import { parseEndpointRange, parseNumber, parsePageRange, parseSize } from "../address.ts";
+import type { EndpointRange } from "../endpoint_table.ts";
+import type { DeviceOptions } from "../iommu_device.ts";
+import { type ReservedRegion, RESV_MEM_MSI, RESV_MEM_RESERVED } from "../reserved_region.ts";
+import {
+  type OptionValues,
+  parsedOption,
+  parseSwitch,
+  parseText,
+  textOption,
+  textOptions,
+  UsageError,
+} from "./command.ts";
+
+/** Format of endpoints for which none is named. */
+const DEFAULT_FORMAT = "vtd-ss";
+/** Every PCI endpoint of segment 0. */
+const DEFAULT_ENDPOINTS: EndpointRange = { first: 0, last: 0xffff, format: DEFAULT_FORMAT };
+/** Where x86 devices write their interrupts to. */
+const DEFAULT_MSI_REGION = { firstPage: 0xfee00, lastPage: 0xfeeff };
+/** First address that the tables are said to live at: 16 TiB, above the RAM of any guest we know of. */
+const TABLE_BASE_FRAME = 2 ** 32;
+
+/** How the options are spelt. */
+export const DEVICE_OPTIONS = {
+  "endpoint": { type: "string", multiple: true },
+  "input-range": { type: "string" },
+  "page-sizes": { type: "string" },
+  "bypass": { type: "string" },
+  "msi-region": { type: "string" },
+  "resv": { type: "string", multiple: true },
+  "max-domains": { type: "string" },
+  "max-mappings": { type: "string" },
+  "max-table-memory": { type: "string" },
+  "max-pinned": { type: "string" },
+} as const satisfies ParseArgsOptionsConfig;
+
+/** What `--help` says of them. */
+export const DEVICE_OPTIONS_HELP = `  --endpoint FIRST[-LAST][,format=FORMAT]
+                           endpoints that exist, by number or PCI address, and
+                           the tables that translate for them; can be repeated,
+                           a later one decides where they overlap
+                           (default 0-0xffff,format=${DEFAULT_FORMAT})
+                           formats: ${formatNames().join(", ")}
+  --input-range A-B        I/O virtual addresses that the guest may map, both
+                           included (default: what the formats span)
+  --page-sizes 4K,2M,1G    leaf sizes (default: those of the formats)
+  --bypass on|off          whether unattached endpoints reach memory at
+                           power-on (default on)
+  --msi-region A-B|none    where endpoints write interrupts to, never mapped
+                           (default 0xfee00000-0xfeefffff)
+  --resv A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]
+                           a further range that endpoints reserve; can be
+                           repeated
+  --max-domains N          domains there may be (default 65536)
+  --max-mappings N         mappings there may be (default 16777216)
+  --max-table-memory SIZE  memory of all tables (default 1G)
+  --max-pinned SIZE        guest memory that mappings may hold (default all)
+`;
+
+/**
+ * Reads the options of a device.
+ *
+ * @throws {UsageError} If one of them is wrong.
+ */
+export function parseDeviceOptions(values: OptionValues): DeviceOptions {
+  const given = textOptions(values, "endpoint").map(parseEndpointOption);
+  const endpoints = given.length > 0 ? given : [DEFAULT_ENDPOINTS];
+  const addressRange = "two page-aligned addresses, both included, such as 0x8000000-0x80fffff";
+  const inputRange = parsedOption(values, "input-range", parsePageRange, addressRange);
+  const pageSizes = parsedOption(values, "page-sizes", parseSizes, "sizes such as 4K,2M,1G");
+  const maxPinned = parsedOption(values, "max-pinned", parseSize, "a size such as 4G");
+  return {
+    endpoints,
+    reserved: [...msiRegion(values), ...textOptions(values, "resv").map(parseReserved)],
+    ...(inputRange === undefined ? {} : { inputRange }),
+    ...(pageSizes === undefined ? {} : { pageSizes }),
+    ...(maxPinned === undefined ? {} : { maxPinned }),
+    bypass: parsedOption(values, "bypass", parseSwitch, "on or off") ?? true,
+    maxDomains: countOption(values, "max-domains", 65536),
+    maxMappings: countOption(values, "max-mappings", 2 ** 24),
+    maxTableMemory: parsedOption(values, "max-table-memory", parseSize, "a size such as 1G") ??
+      2 ** 30,
+    tableBaseFrame: TABLE_BASE_FRAME,
+  };
+}
+
+/** `FIRST[-LAST][,format=FORMAT]`. */
+function parseEndpointOption(text: string): EndpointRange {
+  const [ids, ...rest] = text.split(",");
+  const [first, last] = parseText(
+    "--endpoint",
+    ids,
+    parseEndpointRange,
+    "an endpoint or a range of them, such as 00:03.0 or 0-0xffff",
+  );
+  const { format = DEFAULT_FORMAT } = parsePairs("--endpoint", rest, ["format"]);
+  if (!formatNames().includes(format)) {
+    throw new UsageError(
+      `Cannot take --endpoint ${text}: the formats are ${formatNames().join(", ")}`,
+    );
+  }
+  return { first, last, format };
+}
+
+/** `A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]`. */
+function parseReserved(text: string): ReservedRegion {
+  const [range, ...rest] = text.split(",");
+  const region = parseText(
+    "--resv",
+    range,
+    parsePageRange,
+    "two page-aligned addresses, both included, such as 0x8000000-0x80fffff",
+  );
+  const { endpoint, type = "reserved" } = parsePairs("--resv", rest, ["endpoint", "type"]);
+  if (type !== "reserved" && type !== "msi") {
+    throw new UsageError(`Cannot take --resv ${text}: type must be reserved or msi`);
+  }
+  const subtype = type === "msi" ? RESV_MEM_MSI : RESV_MEM_RESERVED;
+  if (endpoint === undefined) return { ...region, subtype };
+  const form = "an endpoint or a range of them, such as 00:03.0";
+  const [firstEndpoint, lastEndpoint] = parseText("--resv", endpoint, parseEndpointRange, form);
+  return { ...region, subtype, firstEndpoint, lastEndpoint };
+}
+
+/** `NAME=VALUE` parts behind the first of an option. */
+function parsePairs(
+  option: string,
+  parts: readonly string[],
+  names: readonly string[],
+): Readonly<Record<string, string | undefined>> {
+  const pairs: Record<string, string> = {};
+  for (const part of parts) {
+    const equals = part.indexOf("=");
+    const name = part.slice(0, equals);
+    if (equals < 0 || !names.includes(name)) {
+      throw new UsageError(
+        `Cannot take "${part}" in ${option}: it must be ${names.map((n) => `${n}=…`).join(" or ")}`,
+      );
+    }
+    pairs[name] = part.slice(equals + 1);
+  }
+  return pairs;
+}
+
+/** The region of `--msi-region`, if there is one. */
+function msiRegion(values: OptionValues): readonly ReservedRegion[] {
+  if (textOption(values, "msi-region") === "none") return [];
+  const form = "two page-aligned addresses such as 0xfee00000-0xfeefffff, or none";
+  const region = parsedOption(values, "msi-region", parsePageRange, form) ?? DEFAULT_MSI_REGION;
+  return [{ ...region, subtype: RESV_MEM_MSI }];
+}
+
+/** `4K,2M,1G` as bytes. */
+function parseSizes(text: string): readonly number[] | undefined {
+  const sizes = text.split(",").map(parseSize);
+  return sizes.some((size) => size === undefined || !Number.isInteger(Math.log2(size)))
+    ? undefined
+    : sizes.filter((size) => size !== undefined);
+}
+
+/** A count of at least 1. */
+function countOption(values: OptionValues, name: string, standard: number): number {
+  const count = parsedOption(
+    values,
+    name,
+    (text) => parseNumber(text, 2 ** 32),
+    "a number such as 1000",
+  );
+  if (count === 0) throw new UsageError(`Cannot take --${name} 0: it must be at least 1`);
+  return count ?? standard;
+}

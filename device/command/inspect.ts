@@ -1,0 +1,132 @@
+/**
+ * `inspect`: shows the live state of a running `serve`, as a client of its API socket.
+ *
+ * @module
+ */
+import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
+import type { MappingState, State, TranslateAnswer } from "../api_routes.ts";
+import { ApiClient } from "./api_client.ts";
+import {
+  type Command,
+  type OptionValues,
+  parsedOption,
+  parseOptions,
+  textOption,
+  UsageError,
+} from "./command.ts";
+import { mappingsText, stateText, translationText } from "./inspect_text.ts";
+
+/** Shows what a running device holds. */
+export const inspect: Command = {
+  name: "inspect",
+  summary: "show the domains, mappings and translations of a running device",
+  help: `Usage: viommu inspect --api-socket PATH WHAT [--json]
+
+Asks a running "viommu serve --api-socket PATH".
+
+What to show:
+  state                              domains, endpoints, requests, faults
+  mappings [--domain N]              what is mapped, by address
+  translate --endpoint ID --iova ADDR [--access r|w]
+                                     one address through the endpoint's tables,
+                                     entry by entry, as hardware walks them
+
+Options:
+  --api-socket PATH   where the device listens
+  --domain N          one domain only
+  --endpoint ID       a number (24, 0x18) or a PCI address (00:03.0)
+  --iova ADDR         a byte address, hexadecimal (0x...) or decimal
+  --access r|w        the access to try (default r)
+  --json              the JSON of the API instead of text
+
+Examples:
+  viommu inspect --api-socket api.sock state
+  viommu inspect --api-socket api.sock translate --endpoint 00:04.0 --iova 0x1000
+
+Exit code 1 if nothing answers; a translation that faults is an answer.
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, {
+      "api-socket": { type: "string" },
+      "domain": { type: "string" },
+      "endpoint": { type: "string" },
+      "iova": { type: "string" },
+      "access": { type: "string" },
+      "json": { type: "boolean" },
+    });
+    const path = textOption(values, "api-socket");
+    if (path === undefined) {
+      throw new UsageError("Cannot inspect without --api-socket PATH, as given to serve");
+    }
+    const question = questionOf(positionals, values);
+    const client = new ApiClient(path);
+    try {
+      const answer = await client.get(question.route);
+      console.log(
+        values["json"] === true ? JSON.stringify(answer, null, 2) : question.text(answer),
+      );
+      return 0;
+    } finally {
+      client.close();
+    }
+  },
+};
+
+/** A route of the API and how its answer reads. */
+interface Question {
+  readonly route: string;
+  readonly text: (answer: unknown) => string;
+}
+
+/** What was asked for. */
+function questionOf(positionals: readonly string[], values: OptionValues): Question {
+  if (positionals.length > 1) {
+    throw new UsageError(`Cannot take argument "${positionals[1]}": show one thing at a time`);
+  }
+  switch (positionals[0]) {
+    case "state":
+      return { route: "/v1/state", text: (answer) => stateText(answer as State) };
+    case "mappings": {
+      const domain = parsedOption(
+        values,
+        "domain",
+        (text) => parseNumber(text, 0xffffffff),
+        "a domain id such as 2",
+      );
+      return {
+        route: domain === undefined ? "/v1/mappings" : `/v1/mappings?domain=${domain}`,
+        text: (answer) => mappingsText(answer as readonly MappingState[]),
+      };
+    }
+    case "translate": {
+      const query = translateQuery(values);
+      return {
+        route: `/v1/translate?${query}`,
+        text: (answer) => translationText(answer as TranslateAnswer),
+      };
+    }
+    default:
+      throw new UsageError(
+        `Cannot show ${positionals[0] ?? "nothing"}: it must be state, mappings or translate`,
+      );
+  }
+}
+
+/** The query of `translate`, its parts checked here so that the message names the option. */
+function translateQuery(values: OptionValues): URLSearchParams {
+  const form = "an endpoint such as 24, 0x18 or 00:03.0";
+  const endpoint = parsedOption(values, "endpoint", parseEndpoint, form);
+  const iova = parsedOption(values, "iova", parseAddress, "a byte address such as 0x1000");
+  const access = textOption(values, "access") ?? "r";
+  if (endpoint === undefined || iova === undefined) {
+    throw new UsageError("Cannot translate without --endpoint ID and --iova ADDR");
+  }
+  if (access !== "r" && access !== "w") {
+    throw new UsageError(`Cannot take --access ${access}: it must be r or w`);
+  }
+  return new URLSearchParams({
+    endpoint: String(endpoint),
+    iova: textOption(values, "iova")!,
+    access,
+  });
+}

@@ -1,0 +1,73 @@
+/**
+ * The answers of the API socket as text for people.
+ *
+ * @module
+ */
+import { endpointText, sizeText } from "../address.ts";
+import type { DomainState, MappingState, State, TranslateAnswer } from "../api_routes.ts";
+
+/** How many endpoints of a domain are named before the rest is counted. */
+const NAMED_ENDPOINTS = 8;
+
+/** Plural of a counted noun. */
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** The state of a device. */
+export function stateText(state: State): string {
+  const lines = [
+    `viommu ${state.version}, ${state.connected ? "a VMM is connected" : "no VMM is connected"}`,
+    `features  ${state.features.join(" ")}`,
+    `bypass    ${state.bypass ? "on: unattached endpoints reach memory" : "off"}`,
+    `faults    ${state.faults.reported} reported, ${state.faults.dropped} dropped`,
+    "",
+    ...requestLines(state),
+    "",
+    ...(state.domains.length === 0 ? ["no domains"] : state.domains.flatMap(domainLines)),
+  ];
+  return lines.join("\n");
+}
+
+/** Requests by type, with their statuses. */
+function requestLines(state: State): readonly string[] {
+  const entries = Object.entries(state.requests);
+  if (entries.length === 0) return ["no requests yet"];
+  return entries.map(([type, statuses]) =>
+    `${type.padEnd(9)} ` +
+    Object.entries(statuses).map(([status, count]) => `${count} ${status}`).join(", ")
+  );
+}
+
+/** One domain with its tables. */
+function domainLines(domain: DomainState): readonly string[] {
+  const names = domain.endpoints.slice(0, NAMED_ENDPOINTS).map(endpointText);
+  const more = domain.endpoints.length - names.length;
+  const endpoints = names.join(" ") + (more > 0 ? ` and ${more} more` : "");
+  if (domain.bypass) return [`domain ${domain.id}: bypass; endpoints ${endpoints}`];
+  return [
+    `domain ${domain.id}: ${counted(domain.mappings, "mapping")}, ` +
+    `${counted(domain.pages, "page")}; endpoints ${endpoints}`,
+    ...domain.tables.map((table) =>
+      `  ${table.format}, ${table.levels} levels, root ${table.root}, ` +
+      counted(table.tablePages, "table page")
+    ),
+  ];
+}
+
+/** Mappings, one a line. */
+export function mappingsText(mappings: readonly MappingState[]): string {
+  if (mappings.length === 0) return "nothing is mapped";
+  return mappings.map((mapping) =>
+    `domain ${mapping.domain}  ${mapping.iova}-${mapping.last} -> ${mapping.phys} ${mapping.flags}`
+  ).join("\n");
+}
+
+/** A translation, with the entries that led to it. */
+export function translationText(answer: TranslateAnswer): string {
+  if ("fault" in answer) return `fault: ${answer.fault.reason} (${answer.fault.code})`;
+  return [
+    `${answer.phys} ${answer.access}, ${sizeText(answer.pageSize)} page, ${answer.format}`,
+    ...answer.path.map((entry) => `  level ${entry.level}  at ${entry.at}  entry ${entry.entry}`),
+  ].join("\n");
+}

@@ -1,0 +1,102 @@
+/**
+ * The command line: finds the command, deals with help, version and errors.
+ *
+ * @module
+ */
+import { OsError } from "../host/mod.ts";
+import { VERSION } from "../version.ts";
+import { type Command, CommandError, UsageError } from "./command.ts";
+import { demo } from "./demo.ts";
+import { demoGuest } from "./demo_guest.ts";
+import { inspect } from "./inspect.ts";
+import { serve } from "./serve.ts";
+import { viot } from "./viot.ts";
+
+/** Every command, in the order of the overview. */
+const COMMANDS: readonly Command[] = [demo, serve, inspect, viot];
+/** Commands that other commands start. */
+const INNER_COMMANDS: readonly Command[] = [demoGuest];
+
+/** What files, sockets and permissions fail with. */
+const HOST_ERRORS = [
+  CommandError,
+  OsError,
+  Deno.errors.NotFound,
+  Deno.errors.PermissionDenied,
+  Deno.errors.NotCapable,
+  Deno.errors.AlreadyExists,
+  Deno.errors.AddrInUse,
+  Deno.errors.IsADirectory,
+  Deno.errors.NotADirectory,
+];
+
+/**
+ * Runs the command line.
+ *
+ * @param args The arguments behind the program's name.
+ * @returns The exit code: 0 for success, 1 for a failure while running, 2 for wrong arguments.
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  const command = [...COMMANDS, ...INNER_COMMANDS].find((candidate) => candidate.name === name);
+  try {
+    if (command === undefined) return runWithoutCommand(name);
+    if (rest.includes("--help") || rest.includes("-h")) {
+      console.log(command.help.trimEnd());
+      return 0;
+    }
+    if (rest.includes("--version")) {
+      console.log(VERSION);
+      return 0;
+    }
+    return await command.run(rest);
+  } catch (error) {
+    if (error instanceof UsageError) {
+      const help = command === undefined ? "viommu --help" : `viommu ${command.name} --help`;
+      console.error(`viommu: ${error.message} (see ${help})`);
+      return 2;
+    }
+    if (isHostError(error)) {
+      console.error(`viommu: ${error.message}`);
+      return 1;
+    }
+    throw error;
+  }
+}
+
+/** `--help`, `--version`, or a name that is no command. */
+function runWithoutCommand(name: string | undefined): number {
+  if (name === "--version" || name === "-V") {
+    console.log(VERSION);
+    return 0;
+  }
+  if (name === "--help" || name === "-h" || name === "help") {
+    console.log(overview());
+    return 0;
+  }
+  const known = COMMANDS.map((command) => command.name).join(", ");
+  throw new UsageError(
+    name === undefined
+      ? `Cannot run without a command: the commands are ${known}`
+      : `Cannot run "${name}": the commands are ${known}`,
+  );
+}
+
+/** Whether an error is the host's (a file, a socket, a permission) and not a bug of ours. */
+function isHostError(error: unknown): error is Error {
+  return HOST_ERRORS.some((errorClass) => error instanceof errorClass);
+}
+
+/** The text of `--help`. */
+function overview(): string {
+  return [
+    "viommu: a virtio-iommu outside the VMM, on a vhost-user socket",
+    "",
+    "Usage: viommu COMMAND [options]",
+    "",
+    "Commands:",
+    ...COMMANDS.map((command) => `  ${command.name.padEnd(10)}${command.summary}`),
+    "",
+    "viommu COMMAND --help says more; --version prints the version.",
+  ].join("\n");
+}

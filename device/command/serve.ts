@@ -1,0 +1,180 @@
+/**
+ * `serve`: offers the device on a vhost-user socket until told to stop.
+ *
+ * @module
+ */
+import type { ApiContext } from "../api_routes.ts";
+import { type ApiServer, serveApi } from "../api_server.ts";
+import { parseNumber } from "../address.ts";
+import { inheritedSocket, OsError, UnixListener, type UnixStream } from "../host/mod.ts";
+import { IommuDevice } from "../iommu_device.ts";
+import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
+import { DeviceServer } from "../server.ts";
+import { VERSION } from "../version.ts";
+import {
+  type Command,
+  type OptionValues,
+  parsedOption,
+  parseOptions,
+  refusePositionals,
+  textOption,
+  UsageError,
+} from "./command.ts";
+import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
+import { qemuArguments } from "./qemu_arguments.ts";
+
+/** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
+const DEFAULT_POLL_US = 1000;
+
+/** Serves the device. */
+export const serve: Command = {
+  name: "serve",
+  summary: "offer the device to a VMM on a vhost-user socket",
+  help: `Usage: viommu serve --socket-path PATH [options]
+       viommu serve --fd N [options]
+
+Offers a virtio-iommu (virtio device 23) to one VMM after another. What to give
+to QEMU is printed at the start. SIGTERM and SIGINT end it and remove its
+sockets.
+
+Where:
+  --socket-path PATH       listen on a unix socket
+  --fd N                   serve the connected socket that was inherited as N
+  --api-socket PATH        HTTP and JSON about the live state, for "inspect"
+
+The device:
+${DEVICE_OPTIONS_HELP}
+Other:
+  --poll-us N              microseconds for which the rings are watched after a
+                           request before sleeping; 0 sleeps at once, which
+                           costs a guest some 100 us a request (default ${DEFAULT_POLL_US})
+  --log-level L            ${LOG_LEVELS.join(", ")} (default info)
+  --print-capabilities     what this back end is, as JSON, and exit
+
+Exit codes: 0 ended as asked, 1 failed while running, 2 wrong arguments.
+
+Example:
+  viommu serve --socket-path /run/viommu.sock --api-socket /run/viommu-api.sock
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, {
+      ...DEVICE_OPTIONS,
+      "socket-path": { type: "string" },
+      "fd": { type: "string" },
+      "api-socket": { type: "string" },
+      "poll-us": { type: "string" },
+      "log-level": { type: "string" },
+      "print-capabilities": { type: "boolean" },
+    });
+    if (values["print-capabilities"] === true) {
+      console.log(JSON.stringify({ type: "iommu", features: [] }));
+      return 0;
+    }
+    refusePositionals(positionals);
+    const log = new Log(parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", ")));
+    const pollUs = parsedOption(
+      values,
+      "poll-us",
+      (text) => parseNumber(text, 1_000_000),
+      "microseconds from 0 to 1000000",
+    ) ?? DEFAULT_POLL_US;
+    checkSocketChoice(values);
+    const device = openDevice(values);
+    const socket = openSocket(values);
+    if (socket instanceof UnixListener) {
+      log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
+      for (const line of qemuArguments(socket.path!)) log.info(`  ${line}`);
+    }
+    await serveUntilStopped(device, socket, log, pollUs, textOption(values, "api-socket"));
+    device.close();
+    return 0;
+  },
+};
+
+/** Serves until SIGINT, SIGTERM, or the end of an inherited connection. */
+async function serveUntilStopped(
+  device: IommuDevice,
+  socket: UnixListener | UnixStream,
+  log: Log,
+  pollUs: number,
+  apiPath: string | undefined,
+): Promise<void> {
+  const server = new DeviceServer(device, log, pollUs);
+  const context: ApiContext = {
+    device,
+    version: VERSION,
+    get connected() {
+      return server.connected;
+    },
+  };
+  let api: ApiServer | undefined;
+  function stop(): void {
+    server.stop();
+  }
+  try {
+    api = apiPath === undefined ? undefined : openApi(apiPath, context);
+    Deno.addSignalListener("SIGINT", stop);
+    Deno.addSignalListener("SIGTERM", stop);
+    await server.run(socket);
+  } finally {
+    socket.close();
+    Deno.removeSignalListener("SIGINT", stop);
+    Deno.removeSignalListener("SIGTERM", stop);
+    await api?.close();
+  }
+}
+
+/** One of `--socket-path` and `--fd` must be given. */
+function checkSocketChoice(values: OptionValues): void {
+  const count = Number(values["socket-path"] !== undefined) + Number(values["fd"] !== undefined);
+  if (count !== 1) {
+    throw new UsageError(
+      `Cannot serve ${count === 0 ? "without" : "with both"} --socket-path PATH ${
+        count === 0 ? "or" : "and"
+      } --fd N: give one of them`,
+    );
+  }
+}
+
+/** The device that the options describe. */
+function openDevice(values: OptionValues): IommuDevice {
+  const options = parseDeviceOptions(values);
+  try {
+    return new IommuDevice(options);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+/** The socket that the options name. */
+function openSocket(values: OptionValues): UnixListener | UnixStream {
+  const path = textOption(values, "socket-path");
+  if (path !== undefined) return UnixListener.listen(path);
+  const fd = parsedOption(
+    values,
+    "fd",
+    (text) => parseNumber(text, 2 ** 31 - 1),
+    "the number of an inherited descriptor",
+  )!;
+  try {
+    return inheritedSocket(fd);
+  } catch (error) {
+    if (error instanceof RangeError || error instanceof OsError) {
+      throw new UsageError(`Cannot take --fd ${fd}: ${error.message}`);
+    }
+    throw error;
+  }
+}
+
+/** The API socket, or one line that says why not. A socket nobody answers on is replaced. */
+function openApi(path: string, context: ApiContext): ApiServer {
+  // Listening for a moment removes a stale socket by the same rules as for the device's own.
+  UnixListener.listen(path).close();
+  return serveApi(path, context);
+}
+
+/** One of the levels. */
+function parseLogLevel(text: string): LogLevel | undefined {
+  return LOG_LEVELS.find((level) => level === text);
+}
