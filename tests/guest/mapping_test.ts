@@ -151,6 +151,7 @@ async function mapAndCompare(lab: Lab): Promise<void> {
     devices: [...await attachArguments(device, folder.path), "-device", `edu,addr=${EDU_SLOT}`],
   });
   await using guest = await Guest.boot(lab.qemu, machine);
+  await guest.run("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
   await guest.run("echo 8 > /proc/sys/vm/nr_hugepages");
 
   const ranges = await guest.openVfio(`0000:00:0${EDU_SLOT}.0`);
