@@ -72,9 +72,10 @@ export class DeviceLoop {
       for (let i = 0; i < kickSlots.length; i++) {
         if (kickSlots[i] >= 0 && poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
       }
-      const connectionReady = poll.ready(connectionSlot) !== 0;
-      if (listenerSlot >= 0 && poll.ready(listenerSlot) !== 0) onListener();
-      if (connectionReady && !backEnd.onReadable()) break;
+      const listenerReady = listenerSlot >= 0 && poll.ready(listenerSlot) !== 0;
+      // The connection comes first: if it has just ended, whoever knocks is the next and not a second.
+      if (poll.ready(connectionSlot) !== 0 && !backEnd.onReadable()) break;
+      if (listenerReady) onListener();
       await this.#watch(backEnd);
     }
   }

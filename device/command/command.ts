@@ -62,7 +62,7 @@ export function parseOptions(
     return { values, positionals };
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
-    const message = error.message.split(". ")[0];
+    const message = error.message.split(/\.?\s*\n|\. /)[0];
     const known = Object.keys(options).map((name) => `--${name}`).join(", ");
     throw new UsageError(`${message}: the options are ${known}`);
   }

@@ -28,7 +28,7 @@ const ENDPOINT = 24;
 /** The domain it is attached to. */
 const DOMAIN = 1;
 /** MAP and UNMAP pairs that are timed. */
-const PAIRS = 12_800;
+const PAIRS = 3200;
 
 /** Shows the device at work. */
 export const demo: Command = {

@@ -41,7 +41,7 @@ Options:
 
 Examples:
   viommu inspect --api-socket api.sock state
-  viommu inspect --api-socket api.sock translate --endpoint 00:04.0 --iova 0x1000
+  viommu inspect --api-socket api.sock translate --endpoint 32 --iova 0x1000
 
 Exit code 1 if nothing answers; a translation that faults is an answer.
 `,

@@ -6,8 +6,16 @@
 import type { ApiContext } from "../api_routes.ts";
 import { type ApiServer, serveApi } from "../api_server.ts";
 import { parseNumber } from "../address.ts";
-import { inheritedSocket, OsError, UnixListener, type UnixStream } from "../host/mod.ts";
-import { IommuDevice } from "../iommu_device.ts";
+import {
+  createMemoryFile,
+  inheritedSocket,
+  mapMemoryFile,
+  OsError,
+  type SharedMemory,
+  UnixListener,
+  type UnixStream,
+} from "../host/mod.ts";
+import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { DeviceServer } from "../server.ts";
 import { VERSION } from "../version.ts";
@@ -79,7 +87,9 @@ Example:
       "microseconds from 0 to 1000000",
     ) ?? DEFAULT_POLL_US;
     checkSocketChoice(values);
-    const device = openDevice(values);
+    const options = parseDeviceOptions(values);
+    using tables = shareTableMemory(options.maxTableMemory);
+    const device = openDevice({ ...options, tableMemory: tables.buffer });
     const socket = openSocket(values);
     if (socket instanceof UnixListener) {
       log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
@@ -136,9 +146,17 @@ function checkSocketChoice(values: OptionValues): void {
   }
 }
 
+/**
+ * Memory for the tables that could be handed to another process: a memory file, which takes up memory only
+ * where tables are.
+ */
+function shareTableMemory(size: number): SharedMemory {
+  using file = createMemoryFile("viommu-tables", size);
+  return mapMemoryFile(file, 0, size);
+}
+
 /** The device that the options describe. */
-function openDevice(values: OptionValues): IommuDevice {
-  const options = parseDeviceOptions(values);
+function openDevice(options: DeviceOptions): IommuDevice {
   try {
     return new IommuDevice(options);
   } catch (error) {
