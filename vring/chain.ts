@@ -36,6 +36,8 @@ export class Chain {
   slots = 1;
   /** Place among the chains taken, for a queue that uses them in order. */
   sequence = 0;
+  /** Place in the record of chains in flight (packed). */
+  entry = 0;
   /** Segments. */
   count = 0;
   /** Device-readable segments; they come first. */

@@ -36,6 +36,7 @@ import {
   EVENT_FLAGS,
   isPassed,
 } from "./event_suppression.ts";
+import { PackedInflight } from "./packed_inflight.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import {
   describeRingError,
@@ -43,6 +44,7 @@ import {
   RING_AVAILABLE_INDEX,
   RING_INDIRECT_NEXT,
   RING_INDIRECT_OFF,
+  RING_INFLIGHT,
   RING_MEMORY,
   RING_OK,
   RING_SIZE,
@@ -84,9 +86,9 @@ export class PackedQueue implements Queue {
   /** Slot of the next used descriptor, and its wrap counter. */
   #usedSlot = 0;
   #usedWrap = 1;
-  /** Slots of chains taken and not completed. */
+  /** Slots of chains taken and not staged. */
   #inFlight = 0;
-  /** Slots used but not yet published. */
+  /** Slots of chains completed, not held back by the order, and not published. */
   #staged = 0;
   /** Slots published since the driver was last considered for a signal. */
   #unsignalled = 0;
@@ -102,6 +104,10 @@ export class PackedQueue implements Queue {
   #batchLength = 0;
   #batchWhole = false;
   readonly #order = new UseOrder();
+
+  #inflight: PackedInflight | null = null;
+  /** Chains of an earlier process to be taken again first. */
+  #resubmit = 0;
 
   /**
    * Makes a queue, still without a ring.
@@ -136,9 +142,7 @@ export class PackedQueue implements Queue {
   /**
    * See {@linkcode Queue.configure}.
    *
-   * A base of 0 is taken for a fresh ring's if no descriptor has its USED flag set. In a ring that has
-   * been used, positions of 0 with wrap counters of 0 come after an odd number of laps, in each of
-   * which the device marked some descriptor used, and a driver's next ones have the flag too.
+   * A base of 0 is taken for a fresh ring's if nothing in the ring has been used.
    */
   configure(setup: QueueSetup): RingError {
     const { size } = setup;
@@ -149,13 +153,13 @@ export class PackedQueue implements Queue {
     this.#eventIndex = setup.eventIndex ?? false;
     this.#indirect = setup.indirect ?? false;
     this.#inOrder = setup.inOrder ?? false;
-    this.#dirtyLog = setup.dirtyLog ?? null;
-    this.#logAddress = setup.logAddress ?? 0;
     this.#inFlight = 0;
     this.#staged = 0;
     this.#unsignalled = 0;
     this.#heldSlot = NOT_ATTACHED;
     this.#batch = 0;
+    this.#inflight = null;
+    this.#resubmit = 0;
     const base = setup.base ?? FRESH_BASE;
     this.#setPositions(base);
     if (!(size >= 1 && size <= 32768 && Number.isInteger(size))) {
@@ -169,8 +173,9 @@ export class PackedQueue implements Queue {
     } else if (setup.deviceArea % 4 !== 0) {
       this.#fail(RING_ALIGNMENT, setup.deviceArea);
     } else if (this.#attach()) {
-      if (base === 0 && this.#nothingUsed()) this.#setPositions(FRESH_BASE);
+      if (base === 0 && this.#isFresh()) this.#setPositions(FRESH_BASE);
       if (this.#inOrder) this.#order.reset(size);
+      if (setup.inflight) this.#recover(new PackedInflight(setup.inflight, size), base);
     }
     return this.#error;
   }
@@ -185,36 +190,35 @@ export class PackedQueue implements Queue {
   /** See {@linkcode Queue.hasWork}. */
   hasWork(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
-    return this.#isAvailable(this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16));
+    return this.#resubmit > 0 ||
+      this.#isAvailable(this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16));
   }
 
   /** See {@linkcode Queue.next}. */
   next(chain: Chain): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    if (this.#resubmit > 0) return this.#nextPending(chain);
     // Read in order: the rest of the chain is read after its first flags (2.8.22).
     const flags = this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16);
     if (!this.#isAvailable(flags) || !this.#read(chain, flags)) return false;
-    if (this.#inFlight + chain.slots > this.#size) {
-      return this.#fail(RING_AVAILABLE_INDEX, this.#nextSlot);
-    }
     this.#inFlight += chain.slots;
-    const slot = this.#nextSlot + chain.slots;
-    if (slot >= this.#size) this.#nextWrap ^= 1;
-    this.#nextSlot = slot >= this.#size ? slot - this.#size : slot;
+    this.#advanceNext(chain.slots);
     if (this.#inOrder) this.#order.take(chain);
+    if (this.#inflight !== null) this.#inflight.end();
     return true;
   }
 
   /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
-    this.#inFlight -= chain.slots;
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
       while (this.#order.next()) this.#addToBatch();
     } else {
-      this.#writeUsed(this.#usedSlot, this.#usedWrap, chain.head, usedLength);
-      this.#advanceUsed(chain.slots);
+      const slot = this.#usedSlot;
+      const wrap = this.#usedWrap;
+      this.#stage(chain.slots, chain.entry);
+      this.#writeUsed(slot, wrap, chain.head, usedLength);
     }
   }
 
@@ -223,11 +227,12 @@ export class PackedQueue implements Queue {
     if (this.#staged === 0) return;
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
     if (this.#batch > 0) this.#writeBatch();
-    this.#descriptors.storeOrdered(this.#heldSlot * 4 + 3, this.#heldWord);
-    if (this.#dirtyLog !== null) this.#logUsed(this.#heldSlot);
-    this.#heldSlot = NOT_ATTACHED;
-    this.#unsignalled += this.#staged;
-    this.#staged = 0;
+    if (this.#heldSlot !== NOT_ATTACHED) {
+      this.#descriptors.storeOrdered(this.#heldSlot * 4 + 3, this.#heldWord);
+      this.#logUsed(this.#heldSlot);
+      this.#heldSlot = NOT_ATTACHED;
+    }
+    this.#countShown();
   }
 
   /** See {@linkcode Queue.needsSignal}. */
@@ -258,6 +263,12 @@ export class PackedQueue implements Queue {
     this.#setDeviceEvent(EVENT_DISABLE);
   }
 
+  /** See {@linkcode Queue.logWrites}. The device's part is its event suppression. */
+  logWrites(log: DirtyLog | null, address: number): void {
+    this.#dirtyLog = log;
+    this.#logAddress = address;
+  }
+
   /** See {@linkcode Queue.describeError}. */
   describeError(): string {
     if (this.#error === RING_OK) return "";
@@ -276,10 +287,15 @@ export class PackedQueue implements Queue {
    */
   #read(chain: Chain, firstFlags: number): boolean {
     const descriptors = this.#descriptors;
+    const inflight = this.#inflight;
     chain.begin(this.#space, 0, this.#size);
     let slot = this.#nextSlot;
     let flags = firstFlags;
     for (let slots = 1;; slots++) {
+      // Otherwise a driver could have the device hold more than there is, or go round and round.
+      if (slots + this.#inFlight + this.#staged > this.#size) {
+        return this.#fail(RING_AVAILABLE_INDEX, slot);
+      }
       const word = slot * 4;
       const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +
         (descriptors.load(word) >>> 0);
@@ -288,6 +304,10 @@ export class PackedQueue implements Queue {
       if (slots > 1) flags = idFlags >>> 16;
       chain.head = idFlags & 0xffff;
       chain.slots = slots;
+      if (inflight !== null) {
+        if (slots === 1) chain.entry = inflight.begin();
+        inflight.add(address, length, chain.head | flags << 16);
+      }
       if ((flags & DESC_INDIRECT) !== 0) {
         if (!this.#indirect) return this.#fail(RING_INDIRECT_OFF, slot);
         if (slots > 1 || (flags & DESC_NEXT) !== 0) return this.#fail(RING_INDIRECT_NEXT, slot);
@@ -301,25 +321,97 @@ export class PackedQueue implements Queue {
     }
   }
 
-  /** Writes a used descriptor; of the first since the last publishing all but what shows it. */
+  /** Takes up the record of an earlier process: what it left in flight lies before the next slot. */
+  #recover(inflight: PackedInflight, base: number): void {
+    const recovered = inflight.recover(
+      (base === 0 || base === FRESH_BASE) && this.#isFresh(),
+      (slot) => this.#flags.load(slot * WORDS16 + FLAGS16),
+    );
+    if (!recovered) {
+      this.#fail(RING_INFLIGHT, 0);
+      return;
+    }
+    this.#inflight = inflight;
+    if (inflight.isNew) {
+      inflight.setUsed(this.#usedSlot, this.#usedWrap);
+      return;
+    }
+    this.#resubmit = inflight.pending;
+    this.#usedSlot = inflight.usedSlot;
+    this.#usedWrap = inflight.usedWrap;
+    this.#nextSlot = this.#usedSlot;
+    this.#nextWrap = this.#usedWrap;
+    this.#inFlight = inflight.pendingSlots;
+    this.#advanceNext(this.#inFlight);
+  }
+
+  /** Takes a chain from the record: its descriptors in the ring may have been written over. */
+  #nextPending(chain: Chain): boolean {
+    const inflight = this.#inflight;
+    if (inflight === null) return false;
+    this.#resubmit--;
+    chain.begin(this.#space, 0, this.#size);
+    let entry = inflight.takePending();
+    chain.entry = entry;
+    chain.slots = inflight.countOf(entry);
+    for (let i = 0; i < chain.slots; i++) {
+      inflight.read(entry);
+      const { address, length, idFlags } = inflight;
+      chain.head = idFlags & 0xffff;
+      const flags = idFlags >>> 16;
+      const error = (flags & DESC_INDIRECT) !== 0
+        ? this.#indirectReader.addSequential(chain, this.#space, address, length)
+        : chain.push(address, length, (flags & DESC_WRITE) !== 0);
+      if (error !== RING_OK) return this.#fail(error, entry);
+      entry = inflight.nextOf(entry);
+    }
+    if (this.#inOrder) this.#order.take(chain);
+    return true;
+  }
+
+  /**
+   * Writes a used descriptor; of the first since the last publishing all but what shows it.
+   *
+   * With a record of chains in flight each is shown at once. If this process ended with some written and
+   * the first not shown, the next one's driver would find those behind it used before they are.
+   */
   #writeUsed(slot: number, wrap: number, head: number, usedLength: number): void {
     const flags = (wrap === 0 ? 0 : DESC_AVAIL | DESC_USED) | (usedLength > 0 ? DESC_WRITE : 0);
     const word = head | flags << 16;
     this.#descriptors.store(slot * 4 + 2, usedLength);
-    if (this.#heldSlot === NOT_ATTACHED) {
+    if (this.#inflight !== null) {
+      this.#inflight.beforePublish(this.#usedSlot, this.#usedWrap);
+      this.#descriptors.storeOrdered(slot * 4 + 3, word);
+      this.#inflight.afterPublish();
+      this.#logUsed(slot);
+      this.#countShown();
+    } else if (this.#heldSlot === NOT_ATTACHED) {
       this.#heldSlot = slot;
       this.#heldWord = word;
     } else {
       this.#descriptors.store(slot * 4 + 3, word);
-      if (this.#dirtyLog !== null) this.#logUsed(slot);
+      this.#logUsed(slot);
     }
   }
 
-  #advanceUsed(slots: number): void {
+  #countShown(): void {
+    this.#unsignalled += this.#staged;
+    this.#staged = 0;
+  }
+
+  #advanceNext(slots: number): void {
+    const slot = this.#nextSlot + slots;
+    if (slot >= this.#size) this.#nextWrap ^= 1;
+    this.#nextSlot = slot >= this.#size ? slot - this.#size : slot;
+  }
+
+  #stage(slots: number, entry: number): void {
     const slot = this.#usedSlot + slots;
     if (slot >= this.#size) this.#usedWrap ^= 1;
     this.#usedSlot = slot >= this.#size ? slot - this.#size : slot;
+    this.#inFlight -= slots;
     this.#staged += slots;
+    if (this.#inflight !== null) this.#inflight.stage(entry);
   }
 
   /** As in a split ring: a chain that was not used whole has to end its batch (2.8.9). */
@@ -333,7 +425,7 @@ export class PackedQueue implements Queue {
     this.#batchLength = this.#order.usedLength;
     this.#batchWhole = this.#order.whole;
     this.#batch += this.#order.slots;
-    this.#advanceUsed(this.#order.slots);
+    this.#stage(this.#order.slots, this.#order.entry);
   }
 
   #writeBatch(): void {
@@ -348,7 +440,7 @@ export class PackedQueue implements Queue {
 
   /** The descriptor ring has no log address of its own: it is noted where it lies. */
   #logUsed(slot: number): void {
-    if (this.#setup === null) return;
+    if (this.#dirtyLog === null || this.#setup === null) return;
     this.#space.written(this.#setup.descriptors + slot * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
   }
 
@@ -359,9 +451,19 @@ export class PackedQueue implements Queue {
     this.#usedWrap = base >>> 31;
   }
 
-  #nothingUsed(): boolean {
-    for (let slot = 0; slot < this.#size; slot++) {
-      if ((this.#flags.load(slot * WORDS16 + FLAGS16) & DESC_USED) !== 0) return false;
+  /**
+   * Whether the ring looks like one that no device has used yet: available descriptors of the first lap
+   * from slot 0 on, and behind them nothing but zeroes. A used ring looks like that only if it is full
+   * and a chain lies across its end, so this is asked only where the base says the same.
+   */
+  #isFresh(): boolean {
+    let slot = 0;
+    while (
+      slot < this.#size &&
+      (this.#flags.load(slot * WORDS16 + FLAGS16) & (DESC_AVAIL | DESC_USED)) === DESC_AVAIL
+    ) slot++;
+    for (let word = slot * 4; word < this.#size * 4; word++) {
+      if (this.#descriptors.load(word) !== 0) return false;
     }
     return true;
   }

@@ -33,10 +33,13 @@ export interface QueueSetup {
    * index; the used index is read from the ring. Packed: see `packed_queue.ts`.
    */
   readonly base?: number;
-  /** Where writes to the ring are noted (VHOST_VRING_F_LOG); default nowhere. */
-  readonly dirtyLog?: DirtyLog | null;
-  /** Guest-physical address under which writes to the device-written ring part are noted. */
-  readonly logAddress?: number;
+  /**
+   * The queue's region of the memory that outlives this process (vhost-user, "Inflight I/O tracking");
+   * default none. Chains that an earlier process left in flight come first out of {@linkcode
+   * Queue.next}, and the base then follows from the record. The region's buffer must not be detached
+   * before the queue is released or configured anew.
+   */
+  readonly inflight?: Uint8Array | null;
 }
 
 /** The device's side of one virtqueue. */
@@ -99,6 +102,15 @@ export interface Queue {
 
   /** Tells the driver that the device looks by itself. A hint: notifications may still come. */
   disableNotifications(): void;
+
+  /**
+   * Has the device's writes to its part of the ring noted in a log (VHOST_VRING_F_LOG), from now on and
+   * through reconfigurations. A packed ring's descriptors are noted where they lie, by the space.
+   *
+   * @param log The log, or null for none.
+   * @param address Guest-physical address that stands for the first byte of the part.
+   */
+  logWrites(log: DirtyLog | null, address: number): void;
 
   /** The error in one line for a log; empty if there is none. */
   describeError(): string;

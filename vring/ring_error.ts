@@ -37,6 +37,8 @@ export const RING_INDIRECT_NEXT = 12;
 export const RING_INDIRECT_LENGTH = 13;
 /** An indirect table is not in accessible memory. */
 export const RING_INDIRECT_MEMORY = 14;
+/** The record of chains in flight does not fit the ring (vhost-user, "Inflight I/O tracking"). */
+export const RING_INFLIGHT = 15;
 
 /** {@linkcode RING_OK} or what is wrong: one of the `RING_…` constants. */
 export type RingError = number;
@@ -57,6 +59,7 @@ const SENTENCES: readonly string[] = [
   "Indirect descriptor is continued",
   "Indirect table's length is 0 or not a multiple of 16",
   "Indirect table is not in accessible memory",
+  "Record of chains in flight does not fit the ring",
 ];
 
 /**

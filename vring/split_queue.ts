@@ -25,6 +25,7 @@ import {
   RING_HEAD,
   RING_INDIRECT_NEXT,
   RING_INDIRECT_OFF,
+  RING_INFLIGHT,
   RING_MEMORY,
   RING_NEXT,
   RING_OK,
@@ -32,6 +33,7 @@ import {
   type RingError,
 } from "./ring_error.ts";
 import { RingWords16, RingWords32 } from "./ring_words.ts";
+import { SplitInflight } from "./split_inflight.ts";
 import { UseOrder } from "./use_order.ts";
 
 /** In the used ring's flags: the driver need not notify (2.7.10). */
@@ -73,9 +75,9 @@ export class SplitQueue implements Queue {
   #nextIndex = 0;
   /** Index behind the last used element written. */
   #usedIndex = 0;
-  /** Chains completed behind the published index. */
+  /** Chains completed, not held back by the order, and not published. */
   #staged = 0;
-  /** Chains taken and not completed. */
+  /** Chains taken and not staged. */
   #inFlight = 0;
   /** Elements published since the driver was last considered for a signal. */
   #unsignalled = 0;
@@ -88,6 +90,10 @@ export class SplitQueue implements Queue {
   #batchLength = 0;
   #batchWhole = false;
   readonly #order = new UseOrder();
+
+  #inflight: SplitInflight | null = null;
+  /** Chains of an earlier process to be taken again first. */
+  #resubmit = 0;
 
   /**
    * Makes a queue, still without a ring.
@@ -129,14 +135,14 @@ export class SplitQueue implements Queue {
     this.#eventIndex = setup.eventIndex ?? false;
     this.#indirect = setup.indirect ?? false;
     this.#inOrder = setup.inOrder ?? false;
-    this.#dirtyLog = setup.dirtyLog ?? null;
-    this.#logAddress = setup.logAddress ?? 0;
     this.#nextIndex = (setup.base ?? 0) & 0xffff;
     this.#availableIndex = this.#nextIndex;
     this.#staged = 0;
     this.#inFlight = 0;
     this.#unsignalled = 0;
     this.#batch = 0;
+    this.#inflight = null;
+    this.#resubmit = 0;
     if (!(size >= 2 && size <= 32768 && Number.isInteger(Math.log2(size)))) {
       this.#fail(RING_SIZE, size);
     } else if (setup.descriptors % 16 !== 0) {
@@ -149,6 +155,7 @@ export class SplitQueue implements Queue {
       this.#usedIndex = this.#used.loadOrdered(INDEX);
       this.#owesSignal = this.#usedIndex !== 0;
       if (this.#inOrder) this.#order.reset(size);
+      if (setup.inflight) this.#recover(new SplitInflight(setup.inflight, size));
     }
     return this.#error;
   }
@@ -163,19 +170,20 @@ export class SplitQueue implements Queue {
   /** See {@linkcode Queue.hasWork}. */
   hasWork(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
-    return this.#available.loadOrdered(INDEX) !== this.#nextIndex;
+    return this.#resubmit > 0 || this.#available.loadOrdered(INDEX) !== this.#nextIndex;
   }
 
   /** See {@linkcode Queue.next}. */
   next(chain: Chain): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
+    if (this.#resubmit > 0) return this.#nextPending(chain);
     if (this.#availableIndex === this.#nextIndex) {
       // Read in order: what the index covers is read after the index (2.7.13).
       this.#availableIndex = this.#available.loadOrdered(INDEX);
       const pending = (this.#availableIndex - this.#nextIndex) & 0xffff;
       if (pending === 0) return false;
       // Otherwise a driver could have the device hold more chains than there are.
-      if (pending + this.#inFlight > this.#size) {
+      if (pending + this.#inFlight + this.#staged > this.#size) {
         return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
       }
     }
@@ -185,19 +193,19 @@ export class SplitQueue implements Queue {
     this.#nextIndex = (this.#nextIndex + 1) & 0xffff;
     this.#inFlight++;
     if (this.#inOrder) this.#order.take(chain);
+    if (this.#inflight !== null) this.#inflight.take(head);
     return true;
   }
 
   /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
-    this.#inFlight--;
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
       while (this.#order.next()) this.#addToBatch();
     } else {
       this.#writeElement(this.#staged, chain.head, usedLength);
-      this.#staged++;
+      this.#stage(chain.head);
     }
   }
 
@@ -207,8 +215,10 @@ export class SplitQueue implements Queue {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
     if (this.#batch > 0) this.#writeBatch();
     const index = (this.#usedIndex + this.#staged) & 0xffff;
+    if (this.#inflight !== null) this.#inflight.beforePublish();
     this.#used.storeOrdered(INDEX, index);
-    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
+    if (this.#inflight !== null) this.#inflight.afterPublish(index);
+    this.#logRing();
     this.#usedIndex = index;
     this.#unsignalled += this.#staged;
     this.#staged = 0;
@@ -248,10 +258,38 @@ export class SplitQueue implements Queue {
     else this.#setFlags(USED_NO_NOTIFY);
   }
 
+  /** See {@linkcode Queue.logWrites}. The device's part is the used ring. */
+  logWrites(log: DirtyLog | null, address: number): void {
+    this.#dirtyLog = log;
+    this.#logAddress = address;
+  }
+
   /** See {@linkcode Queue.describeError}. */
   describeError(): string {
     if (this.#error === RING_OK) return "";
     return describeRingError(this.#error, this.#errorValue, this.#size);
+  }
+
+  /** Takes up the record of an earlier process: what it left in flight lies before the next index. */
+  #recover(inflight: SplitInflight): void {
+    if (!inflight.recover(this.#usedIndex)) {
+      this.#fail(RING_INFLIGHT, this.#usedIndex);
+      return;
+    }
+    this.#inflight = inflight;
+    if (inflight.isNew) return;
+    this.#resubmit = inflight.pending;
+    this.#inFlight = this.#resubmit;
+    this.#nextIndex = (this.#usedIndex + this.#resubmit) & 0xffff;
+    this.#availableIndex = this.#nextIndex;
+  }
+
+  #nextPending(chain: Chain): boolean {
+    if (this.#inflight === null) return false;
+    this.#resubmit--;
+    if (!this.#read(chain, this.#inflight.takePending())) return false;
+    if (this.#inOrder) this.#order.take(chain);
+    return true;
   }
 
   /** Copies a chain out of the descriptor table, each descriptor read once. */
@@ -286,6 +324,12 @@ export class SplitQueue implements Queue {
     this.#usedElements.store(element + 1, usedLength);
   }
 
+  #stage(head: number): void {
+    this.#inFlight--;
+    this.#staged++;
+    if (this.#inflight !== null) this.#inflight.stage(head);
+  }
+
   /**
    * Adds the chain found by the order to the batch. A driver takes the chains before a batch's last as
    * used whole (2.7.9), so one that was not has to end its batch.
@@ -296,7 +340,7 @@ export class SplitQueue implements Queue {
     this.#batchLength = this.#order.usedLength;
     this.#batchWhole = this.#order.whole;
     this.#batch++;
-    this.#staged++;
+    this.#stage(this.#order.head);
   }
 
   /** Writes a batch's one element: the last chain's, in the first one's place (2.7.9). */
@@ -307,15 +351,15 @@ export class SplitQueue implements Queue {
 
   #setAvailableEvent(index: number): void {
     this.#used.storeOrdered(RING + 4 * this.#size, index);
-    this.#logRest();
+    this.#logRing();
   }
 
   #setFlags(flags: number): void {
     this.#used.storeOrdered(FLAGS, flags);
-    this.#logRest();
+    this.#logRing();
   }
 
-  #logRest(): void {
+  #logRing(): void {
     if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
   }
 

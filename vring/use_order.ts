@@ -15,6 +15,8 @@ export class UseOrder {
   head = 0;
   /** Ring slots it takes (packed). */
   slots = 0;
+  /** Its place in the record of chains in flight (packed). */
+  entry = 0;
   /** Its used length, in bytes. */
   usedLength = 0;
   /** Whether all its writable bytes were written: then a later chain's used element may stand for it. */
@@ -23,6 +25,7 @@ export class UseOrder {
   #mask = 0;
   #heads = new Uint16Array(1);
   #slots = new Uint16Array(1);
+  #entries = new Uint16Array(1);
   #usedLengths = new Uint32Array(1);
   #whole = new Uint8Array(1);
   #finished = new Uint8Array(1);
@@ -39,6 +42,7 @@ export class UseOrder {
     this.#mask = capacity - 1;
     this.#heads = new Uint16Array(capacity);
     this.#slots = new Uint16Array(capacity);
+    this.#entries = new Uint16Array(capacity);
     this.#usedLengths = new Uint32Array(capacity);
     this.#whole = new Uint8Array(capacity);
     this.#finished = new Uint8Array(capacity);
@@ -62,6 +66,7 @@ export class UseOrder {
     const at = chain.sequence;
     this.#heads[at] = chain.head;
     this.#slots[at] = chain.slots;
+    this.#entries[at] = chain.entry;
     this.#usedLengths[at] = usedLength;
     this.#whole[at] = usedLength === chain.writableLength ? 1 : 0;
     this.#finished[at] = 1;
@@ -74,6 +79,7 @@ export class UseOrder {
     this.#finished[at] = 0;
     this.head = this.#heads[at];
     this.slots = this.#slots[at];
+    this.entry = this.#entries[at];
     this.usedLength = this.#usedLengths[at];
     this.whole = this.#whole[at] === 1;
     this.#used = (at + 1) & this.#mask;

@@ -11,10 +11,12 @@ import {
   GuestMemory,
   type MemoryRegion,
   PackedDriverQueue,
+  PackedInflight,
   PackedQueue,
   type Queue,
   type QueueSetup,
   SplitDriverQueue,
+  SplitInflight,
   SplitQueue,
 } from "../../vring/mod.ts";
 
@@ -51,6 +53,8 @@ export interface RingOptions {
   readonly indirect?: boolean;
   readonly indirectLength?: number;
   readonly inOrder?: boolean;
+  /** Whether the device keeps a record of chains in flight. */
+  readonly inflight?: boolean;
 }
 
 /** Both ends of one ring and the memory between them. */
@@ -86,5 +90,14 @@ export function setupOf(driver: DriverQueue, options: RingOptions): QueueSetup {
     eventIndex: options.eventIndex ?? false,
     indirect: options.indirect ?? false,
     inOrder: options.inOrder ?? false,
+    inflight: options.inflight === true ? inflightRegion(options) : null,
   };
+}
+
+/** A new region for the record of chains in flight. */
+export function inflightRegion(options: RingOptions): Uint8Array {
+  const { size } = options;
+  return new Uint8Array(
+    options.packed === true ? PackedInflight.byteLength(size) : SplitInflight.byteLength(size),
+  );
 }

@@ -45,6 +45,7 @@ function optionsFor(packed: boolean): fc.Arbitrary<RingOptions> {
     indirect: fc.boolean(),
     indirectLength: fc.constant(TABLE),
     inOrder: fc.boolean(),
+    inflight: fc.boolean(),
   });
 }
 
