@@ -40,7 +40,7 @@ export function inheritedSocket(number: number): UnixListener | UnixStream {
   const status = descriptorStatus(number);
   if (typeof status === "number") throw new RangeError(`${problem}: ${errnoName(status)}`);
   if (status.type !== S_IFSOCK) throw new RangeError(`${problem}: it is not a socket`);
-  if (option(number, SO_DOMAIN) !== AF_UNIX || option(number, SO_TYPE) !== SOCK_STREAM) {
+  if (!isUnixStreamNumber(number)) {
     throw new RangeError(`${problem}: it is not a unix stream socket`);
   }
   const listening = option(number, SO_ACCEPTCONN) === 1;
@@ -79,6 +79,15 @@ export function activatedListener(environment: ActivationEnvironment): UnixListe
   if (socket instanceof UnixListener) return socket;
   socket.close();
   throw new RangeError(`Cannot use the socket of LISTEN_FDS: it does not listen`);
+}
+
+/** Whether a descriptor is a unix stream socket, connected or not. */
+export function isUnixStream(descriptor: Descriptor): boolean {
+  return isUnixStreamNumber(descriptor.number);
+}
+
+function isUnixStreamNumber(number: number): boolean {
+  return option(number, SO_DOMAIN) === AF_UNIX && option(number, SO_TYPE) === SOCK_STREAM;
 }
 
 /** An integer option of a socket; of a structure, its first integer. */

@@ -8,7 +8,7 @@
  *
  * @module
  */
-export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT } from "./constants.ts";
+export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "./constants.ts";
 export { closeAll, Descriptor } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
@@ -16,9 +16,11 @@ export {
   activatedListener,
   type ActivationEnvironment,
   inheritedSocket,
+  isUnixStream,
 } from "./inherited_socket.ts";
 export { errnoName, OsError } from "./os_error.ts";
 export { PollSet } from "./poll.ts";
 export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";
+export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { UnixListener } from "./unix_listener.ts";
 export { CLOSED, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";

@@ -12,7 +12,9 @@ import {
   ECONNREFUSED,
   ECONNRESET,
   EINTR,
+  ENOTCONN,
   EPIPE,
+  ETOOMANYREFS,
   MSG_CMSG_CLOEXEC,
   MSG_CTRUNC,
   MSG_DONTWAIT,
@@ -37,6 +39,9 @@ export const WOULD_BLOCK: number = -1;
 // struct msghdr: name u64 at 0, namelen u32 at 8, iov u64 at 16, iovlen u64 at 24, control u64 at 32,
 // controllen u64 at 40, flags i32 at 48. struct iovec: base u64, len u64. struct cmsghdr: len u64,
 // level i32, type i32, then data; each padded to 8 bytes.
+/** What the peer can bring about: it is gone, or it lets descriptors pile up unread. */
+const PEER_ERRORS: readonly number[] = [ECONNRESET, EPIPE, ENOTCONN, ETOOMANYREFS];
+
 const HEADER_BYTES = 56;
 const CONTROL_HEADER_BYTES = 16;
 const CONTROL_BYTES = CONTROL_HEADER_BYTES + ((SCM_MAX_FD * 4 + 7) & ~7);
@@ -207,7 +212,7 @@ export class UnixStream {
   #failure(action: string, call: string): number {
     const error = errno();
     if (error === EAGAIN) return WOULD_BLOCK;
-    if (error === ECONNRESET || error === EPIPE) return CLOSED;
+    if (PEER_ERRORS.includes(error)) return CLOSED;
     throw new OsError(`${action} on descriptor ${this.descriptor.number}`, call, error);
   }
 }

@@ -36,7 +36,7 @@ const PATIENCE = 10_000;
 
 /** What a front end is willing to agree to, and how it behaves. */
 export interface FrontEndOptions {
-  /** Virtio features 0–31 it accepts; all of them by default. */
+  /** Virtio features 0–31 it accepts; by default all but the dirty log. */
   readonly acceptLow?: number;
   /** Virtio features 32–63 it accepts; by default VERSION_1 alone. */
   readonly acceptHigh?: number;
@@ -89,8 +89,11 @@ export class FrontEnd {
 
   /** Agrees on features with the back end and becomes its owner. */
   async negotiate(): Promise<void> {
-    const { acceptLow = -1, acceptHigh = TransportFeature.VERSION_1, acceptProtocol = -1 } =
-      this.#options;
+    const {
+      acceptLow = ~TransportFeature.LOG_ALL,
+      acceptHigh = TransportFeature.VERSION_1,
+      acceptProtocol = -1,
+    } = this.#options;
     const features = await this.ask(Request.GET_FEATURES);
     this.featuresLow = (features.getUint32(0, true) & acceptLow) >>> 0;
     this.featuresHigh = (features.getUint32(4, true) & acceptHigh) >>> 0;

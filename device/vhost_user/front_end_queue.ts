@@ -4,7 +4,12 @@
  * @module
  */
 import { Event, PollSet } from "../host/mod.ts";
-import { type DriverQueue, type GuestMemory, SplitDriverQueue } from "../../vring/mod.ts";
+import {
+  type DriverQueue,
+  type GuestMemory,
+  PackedDriverQueue,
+  SplitDriverQueue,
+} from "../../vring/mod.ts";
 import { TransportFeature } from "./protocol.ts";
 
 /** Where a ring goes. */
@@ -16,6 +21,9 @@ export interface FrontEndQueueOptions {
   /** Where the device is told to begin; by default at the beginning. */
   readonly base?: number;
 }
+
+/** Slot 0 and wrap counter 1, for available and for used descriptors. */
+const FRESH_PACKED = 0x8000_8000;
 
 /** A driver's ring with its events. */
 export class FrontEndQueue {
@@ -41,15 +49,17 @@ export class FrontEndQueue {
     features: { readonly low: number; readonly high: number },
   ) {
     this.index = index;
-    this.freshBase = 0;
-    this.driver = new SplitDriverQueue({
+    const packed = (features.high & TransportFeature.RING_PACKED) !== 0;
+    this.freshBase = packed ? FRESH_PACKED : 0;
+    const setup = {
       space: memory,
       address: options.address,
       size: options.size,
       eventIndex: (features.low & TransportFeature.EVENT_IDX) !== 0,
       indirect: (features.low & TransportFeature.INDIRECT_DESC) !== 0,
       inOrder: (features.high & TransportFeature.IN_ORDER) !== 0,
-    });
+    };
+    this.driver = packed ? new PackedDriverQueue(setup) : new SplitDriverQueue(setup);
     this.#poll.add(this.callEvent.descriptor.number);
   }
 

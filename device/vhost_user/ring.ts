@@ -13,6 +13,7 @@ import {
   type AddressSpace,
   type DirtyLog,
   type GuestMemory,
+  PackedQueue,
   type Queue,
   SplitQueue,
 } from "../../vring/mod.ts";
@@ -30,6 +31,8 @@ export interface RingFeatures {
   readonly inOrder: boolean;
   /** ACCESS_PLATFORM: ring addresses are not user addresses but ones of the queue's space. */
   readonly translated: boolean;
+  /** The protocol features are not agreed: rings are enabled without being told. */
+  readonly enabledAtFirst: boolean;
 }
 
 /** Where SET_VRING_ADDR puts a ring; user addresses unless the rings are translated, -1 if 2^53 or more. */
@@ -46,9 +49,18 @@ export interface RingAddresses {
   readonly log: number;
 }
 
-/** A base that no queue has been at yet: index 0; packed rings begin with both wrap counters 1. */
+/** A packed ring's base at the beginning: slot 0 and wrap counter 1, for available and for used descriptors. */
+const FRESH_PACKED = 0x8000_8000;
+
+/** Whether a base is a ring's beginning. Of a packed ring, some front ends say so with 0, too. */
 export function isFreshBase(base: number, packed: boolean): boolean {
-  return packed ? base === 0x8000_8000 || base === 0x8000 : base === 0;
+  return base === 0 || (packed && base === FRESH_PACKED);
+}
+
+/** Whether two places are the same one, logged or not. */
+export function samePlace(one: RingAddresses, other: RingAddresses): boolean {
+  return one.descriptors === other.descriptors && one.used === other.used &&
+    one.available === other.available;
 }
 
 /** A ring of a session. */
@@ -73,6 +85,8 @@ export class Ring {
   error: Event | undefined;
   /** Where it stood when it was stopped and not yet started again. */
   stoppedAt: number | undefined;
+  /** The ring's part of the record of requests in flight, if the front end keeps one. */
+  inflight: Uint8Array | null = null;
   /** The queue while the ring runs. */
   queue: Queue | undefined;
   /** A malformed ring was found; it does not run again before it is stopped and started. */
@@ -90,21 +104,19 @@ export class Ring {
   }
 
   /**
-   * Makes the queue, or sets it up anew where it runs already: at another place, or logging or not.
+   * Makes the queue, or sets it up anew at another place where it runs already.
    *
    * @param space What the queue's addresses mean.
    * @param memory Where user addresses are looked up.
-   * @param log The dirty log, if writes are logged.
    * @returns nothing, or why the ring cannot run.
    */
   run(
     space: AddressSpace,
     memory: GuestMemory,
     features: RingFeatures,
-    log: DirtyLog | null,
   ): string | undefined {
     if (this.addresses === undefined) return "its addresses are not known";
-    const { descriptors, used, available, flags, log: logAddress } = this.addresses;
+    const { descriptors, used, available } = this.addresses;
     const places = [descriptors, available, used].map((address) =>
       features.translated ? address : memory.guestAddressOf(address)
     );
@@ -113,7 +125,7 @@ export class Ring {
       const part = ["descriptors", "available ring", "used ring"][outside];
       return `its ${part} are at a user address in no memory region`;
     }
-    const queue = this.queue ?? new SplitQueue(space);
+    const queue = this.queue ?? (features.packed ? new PackedQueue(space) : new SplitQueue(space));
     const error = queue.configure({
       size: this.size,
       descriptors: places[0],
@@ -123,8 +135,7 @@ export class Ring {
       eventIndex: features.eventIndex,
       indirect: features.indirect,
       inOrder: features.inOrder,
-      dirtyLog: (flags & RING_FLAG_LOG) !== 0 ? log : null,
-      logAddress,
+      inflight: this.inflight,
     });
     if (error !== 0) {
       const reason = queue.describeError();
@@ -135,12 +146,28 @@ export class Ring {
     return undefined;
   }
 
+  /** Has the queue's writes to the ring noted in a log, if SET_VRING_ADDR asked for it. */
+  logWrites(log: DirtyLog | null): void {
+    if (this.addresses === undefined) return;
+    const { flags, log: address } = this.addresses;
+    const logs = (flags & RING_FLAG_LOG) !== 0 && address >= 0;
+    this.queue?.logWrites(logs ? log : null, address);
+  }
+
   /** Lets go of the queue and remembers where it was. */
   halt(): void {
     if (this.queue === undefined) return;
     this.base = this.queue.base;
     this.queue.release();
     this.queue = undefined;
+  }
+
+  /** Takes back SET_VRING_KICK. */
+  forgetStart(): void {
+    this.started = false;
+    this.broken = false;
+    this.kick?.close();
+    this.kick = undefined;
   }
 
   /** Closes the ring's descriptors. */

@@ -1,0 +1,66 @@
+/**
+ * Reading and writing pipes and sockets of a peer's without ever waiting, whatever the peer has set on the
+ * file: the kernel is asked in the call itself (`RWF_NOWAIT`).
+ *
+ * @module
+ */
+import { EAGAIN, EINTR, RWF_NOWAIT, SOCK_CLOEXEC } from "./constants.ts";
+import { Descriptor } from "./descriptor.ts";
+import { addressOf, errno, libc } from "./libc.ts";
+import { OsError } from "./os_error.ts";
+import { WOULD_BLOCK } from "./unix_stream.ts";
+
+/** Answer of a call that the host or the peer refused: closed, or not readable or writable. */
+export const FAILED: number = -2;
+
+/**
+ * Reads up to `length` bytes into the beginning of `target`.
+ *
+ * @returns the bytes read, 0 at the end of the stream, {@linkcode WOULD_BLOCK} or {@linkcode FAILED}.
+ */
+export function readNow(
+  descriptor: Descriptor,
+  target: Uint8Array<ArrayBuffer>,
+  length: number,
+): number {
+  return transfer("preadv2", descriptor, target, length);
+}
+
+/**
+ * Writes up to `length` bytes from the beginning of `source`.
+ *
+ * @returns the bytes written, {@linkcode WOULD_BLOCK} or {@linkcode FAILED}.
+ */
+export function writeNow(
+  descriptor: Descriptor,
+  source: Uint8Array<ArrayBuffer>,
+  length: number,
+): number {
+  return transfer("pwritev2", descriptor, source, length);
+}
+
+/** Both ends of a new pipe: to read from, to write to. */
+export function createPipe(): [Descriptor, Descriptor] {
+  const numbers = new Int32Array(2);
+  if (libc().pipe2(numbers, SOCK_CLOEXEC) < 0) throw new OsError("Cannot create a pipe", "pipe2");
+  return [new Descriptor(numbers[0]), new Descriptor(numbers[1])];
+}
+
+function transfer(
+  call: "preadv2" | "pwritev2",
+  descriptor: Descriptor,
+  bytes: Uint8Array<ArrayBuffer>,
+  length: number,
+): number {
+  if (length > bytes.length) {
+    throw new RangeError(`Cannot transfer ${length} bytes with a buffer of ${bytes.length}`);
+  }
+  const address = addressOf(bytes.buffer) + BigInt(bytes.byteOffset);
+  const vector = new BigUint64Array([address, BigInt(length)]);
+  let count: number;
+  do {
+    count = libc()[call](descriptor.number, vector, 1, -1n, RWF_NOWAIT);
+  } while (count < 0 && errno() === EINTR);
+  if (count >= 0) return count;
+  return errno() === EAGAIN ? WOULD_BLOCK : FAILED;
+}

@@ -1,0 +1,219 @@
+/**
+ * The messages about the session as a whole, one method each in the order of their numbers: features, guest
+ * memory, config space, status, reset.
+ *
+ * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
+ * numbers of descriptors, agreed protocol features) has been checked against `protocol.ts` before.
+ *
+ * @module
+ */
+import { isUnixStream, UnixStream } from "../host/mod.ts";
+import { configReply, writeConfig } from "./config_access.ts";
+import { Connection } from "./connection.ts";
+import { readRegion } from "./memory_table.ts";
+import type { MigrationMessages } from "./migration_messages.ts";
+import {
+  MAX_MEMORY_SLOTS,
+  MAX_TABLE_REGIONS,
+  ProtocolFeature,
+  REGION_BYTES,
+  TransportFeature,
+} from "./protocol.ts";
+import type { Refusal, Session } from "./session.ts";
+
+const { LOG_ALL, INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES } = TransportFeature;
+const { VERSION_1, RING_PACKED, IN_ORDER, NOTIFICATION_DATA, ACCESS_PLATFORM } = TransportFeature;
+
+const OFFERED_LOW = LOG_ALL | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES;
+const OFFERED_HIGH = VERSION_1 | RING_PACKED | IN_ORDER | NOTIFICATION_DATA;
+const OFFERED_PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
+  ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ | ProtocolFeature.CONFIG |
+  ProtocolFeature.INFLIGHT_SHMFD | ProtocolFeature.RESET_DEVICE |
+  ProtocolFeature.INBAND_NOTIFICATIONS | ProtocolFeature.CONFIGURE_MEM_SLOTS |
+  ProtocolFeature.STATUS;
+
+/** Transport features that are not the driver's business. */
+const SESSION_FEATURES = PROTOCOL_FEATURES | LOG_ALL;
+/** What GET_CONFIG answers when it fails. */
+const NO_BYTES = new Uint8Array(0);
+
+/** The messages about the session as a whole. */
+export class Messages {
+  /** Messages to the front end, on a socket of their own. */
+  requests: Connection | undefined;
+
+  readonly #session: Session;
+  readonly #migration: MigrationMessages;
+  readonly #offeredLow: number;
+  readonly #offeredHigh: number;
+  readonly #offeredProtocol: number;
+  #status = 0;
+
+  /** For a session. */
+  constructor(session: Session, migration: MigrationMessages) {
+    this.#session = session;
+    this.#migration = migration;
+    const { device, translates } = session;
+    this.#offeredLow = device.featuresLow | OFFERED_LOW;
+    this.#offeredHigh = device.featuresHigh | OFFERED_HIGH | (translates ? ACCESS_PLATFORM : 0);
+    const migrates = device.saveState !== undefined && device.loadState !== undefined;
+    this.#offeredProtocol = OFFERED_PROTOCOL | (migrates ? ProtocolFeature.DEVICE_STATE : 0);
+  }
+
+  /** Ends the channel of messages to the front end. */
+  closeRequests(): void {
+    this.requests?.close();
+    this.requests = undefined;
+  }
+
+  /** GET_FEATURES. */
+  getFeatures(): Refusal {
+    return this.#session.reply64(this.#offeredLow, this.#offeredHigh);
+  }
+
+  /** SET_FEATURES. While a queue runs, only the dirty log may be switched. */
+  setFeatures(): Refusal {
+    const { data } = this.#session.connection;
+    const low = data.getUint32(0, true);
+    const high = data.getUint32(4, true);
+    const foreignLow = low & ~this.#offeredLow;
+    const foreignHigh = high & ~this.#offeredHigh;
+    if (foreignLow !== 0 || foreignHigh !== 0) {
+      return `features ${hex64(foreignLow, foreignHigh)} were not on offer`;
+    }
+    const changed = ((low ^ this.#session.featuresLow) & ~LOG_ALL) !== 0 ||
+      high !== this.#session.featuresHigh;
+    if (changed && this.#session.rings.anyRuns) return "a queue runs with other features";
+    this.#session.featuresLow = low;
+    this.#session.featuresHigh = high;
+    this.#migration.applyLogFeature();
+    if (this.#session.rings.anyRuns) return undefined;
+    this.#session.rings.setFeatures(low, high);
+    this.#session.device.featuresAgreed((low & ~SESSION_FEATURES) >>> 0, high);
+    return this.#session.rings.startAll();
+  }
+
+  /** SET_OWNER: there is one owner, whoever is connected. */
+  setOwner(): Refusal {
+    return undefined;
+  }
+
+  /** RESET_OWNER: deprecated; disables all rings. */
+  resetOwner(): Refusal {
+    for (const ring of this.#session.rings.rings) {
+      ring.enabled = false;
+      this.#session.rings.halt(ring);
+    }
+    return undefined;
+  }
+
+  /** SET_MEM_TABLE: count u32, padding u32, regions. */
+  setMemTable(): Refusal {
+    const { data, size, descriptors } = this.#session.connection;
+    const count = data.getUint32(0, true);
+    if (count < 1 || count > MAX_TABLE_REGIONS) return `it has ${count} regions`;
+    if (size !== 8 + count * REGION_BYTES) return `its size is ${size} with ${count} regions`;
+    if (descriptors.length !== count) {
+      return `it has ${count} regions and ${descriptors.length} descriptors`;
+    }
+    const regions = [];
+    for (let i = 0; i < count; i++) regions.push(readRegion(data, 8 + i * REGION_BYTES));
+    return this.#session.table.replace(regions, descriptors) ?? this.#session.rings.startAll();
+  }
+
+  /** GET_PROTOCOL_FEATURES. */
+  getProtocolFeatures(): Refusal {
+    return this.#session.reply64(this.#offeredProtocol, 0);
+  }
+
+  /** SET_PROTOCOL_FEATURES. */
+  setProtocolFeatures(): Refusal {
+    const { data } = this.#session.connection;
+    const low = data.getUint32(0, true);
+    const high = data.getUint32(4, true);
+    const foreign = low & ~this.#offeredProtocol;
+    if (foreign !== 0 || high !== 0) {
+      return `protocol features ${hex64(foreign, high)} were not on offer`;
+    }
+    this.#session.protocolFeatures = low;
+    return undefined;
+  }
+
+  /** GET_QUEUE_NUM. */
+  getQueueNum(): Refusal {
+    return this.#session.reply64(this.#session.device.queueCount, 0);
+  }
+
+  /** SET_BACKEND_REQ_FD. */
+  setBackendReqFd(): Refusal {
+    const { descriptors } = this.#session.connection;
+    if (descriptors.length !== 1) return "its descriptor is missing";
+    if (!isUnixStream(descriptors[0])) return "its descriptor is not a unix stream socket";
+    const [descriptor] = descriptors.splice(0);
+    this.closeRequests();
+    this.requests = new Connection(new UnixStream(descriptor));
+    return undefined;
+  }
+
+  /** IOTLB_MSG: the front end's view of I/O addresses. A device behind our IOMMU goes by our own tables. */
+  iotlbMsg(): Refusal {
+    return undefined;
+  }
+
+  /** GET_CONFIG: offset u32, size u32, flags u32. */
+  getConfig(): Refusal {
+    const { data, size } = this.#session.connection;
+    this.#session.rings.noteConfigRead();
+    const reply = configReply(this.#session.device, data, size);
+    if (typeof reply !== "string") return this.#session.reply(reply);
+    // Failure has a reply of its own: one without payload.
+    this.#session.log.warnLimited("refused", `GET_CONFIG failed: ${reply}`);
+    return this.#session.reply(NO_BYTES);
+  }
+
+  /** SET_CONFIG: offset u32, size u32, flags u32, bytes. */
+  setConfig(): Refusal {
+    const { payload, size } = this.#session.connection;
+    return writeConfig(this.#session.device, payload, size);
+  }
+
+  /** RESET_DEVICE. Memory and features stay agreed. */
+  resetDevice(): Refusal {
+    this.#status = 0;
+    this.#session.rings.resetDevice();
+    return undefined;
+  }
+
+  /** GET_MAX_MEM_SLOTS. */
+  getMaxMemSlots(): Refusal {
+    return this.#session.reply64(MAX_MEMORY_SLOTS, 0);
+  }
+
+  /** ADD_MEM_REG: padding u64, region, and its file. */
+  addMemReg(): Refusal {
+    const { data, descriptors } = this.#session.connection;
+    if (descriptors.length !== 1) return "its descriptor is missing";
+    return this.#session.table.add(readRegion(data, 8), descriptors[0]) ??
+      this.#session.rings.startAll();
+  }
+
+  /** REM_MEM_REG: padding u64, region; a descriptor that comes along is closed. */
+  remMemReg(): Refusal {
+    return this.#session.table.remove(readRegion(this.#session.connection.data, 8));
+  }
+
+  /** SET_STATUS. A status of 0 is no reset: QEMU sends it when the machine stops, too. */
+  setStatus(): Refusal {
+    this.#status = this.#session.connection.data.getUint32(0, true);
+    return undefined;
+  }
+
+  /** GET_STATUS. */
+  getStatus(): Refusal {
+    return this.#session.reply64(this.#status, 0);
+  }
+}
+
+function hex64(low: number, high: number): string {
+  return `0x${((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)).toString(16)}`;
+}

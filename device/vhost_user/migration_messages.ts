@@ -1,0 +1,160 @@
+/**
+ * The messages that let a guest or this process move, one method each: the dirty log, the record of requests in
+ * flight, the device's state.
+ *
+ * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
+ * numbers of descriptors, agreed protocol features) has been checked against `protocol.ts` before.
+ *
+ * @module
+ */
+import { SharedMemory } from "../host/mod.ts";
+import { DirtyLog } from "../../vring/mod.ts";
+import { createRecord, InflightRecord } from "./inflight.ts";
+import { FLAG_REPLY, readU64, TransportFeature } from "./protocol.ts";
+import type { Refusal, Session } from "./session.ts";
+import { StateTransfer } from "./state_transfer.ts";
+
+const { LOG_ALL } = TransportFeature;
+/** Answers to SET_DEVICE_STATE_FD and CHECK_DEVICE_STATE. */
+const STATE_OK = 0;
+const STATE_FAILED = 1;
+/** In the reply to SET_DEVICE_STATE_FD: no descriptor comes back, the front end's own is used. */
+const STATE_NO_DESCRIPTOR = 0x100;
+/** Directions of SET_DEVICE_STATE_FD. */
+const STATE_SAVE = 0;
+const STATE_LOAD = 1;
+
+/** The messages about what moves. */
+export class MigrationMessages {
+  /** A state that is being saved or loaded, or the last that was. */
+  transfer: StateTransfer | undefined;
+
+  readonly #session: Session;
+  #dirtyLog: DirtyLog | null = null;
+  #dirtyMemory: SharedMemory | undefined;
+  #inflight: InflightRecord | undefined;
+
+  /** For a session, of which nothing is logged or recorded yet. */
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  /** Gives everything back. No ring runs any more. */
+  close(): void {
+    this.#useDirtyLog(undefined);
+    this.#useInflight(undefined);
+    this.transfer?.close();
+  }
+
+  /** Switches the logging of writes to guest memory as LOG_ALL among the agreed features says. */
+  applyLogFeature(): void {
+    const { memory, featuresLow } = this.#session;
+    memory.dirtyLog = (featuresLow & LOG_ALL) !== 0 ? this.#dirtyLog : null;
+  }
+
+  /** SET_LOG_BASE: size u64, offset u64 and the log's memory. Front ends change it while rings run. */
+  setLogBase(): Refusal {
+    const { data, descriptors } = this.#session.connection;
+    if (descriptors.length !== 1) return "its descriptor is missing";
+    const memory = SharedMemory.map(descriptors[0], readU64(data, 8), readU64(data, 0));
+    if (typeof memory === "string") return `the log's file: ${memory}`;
+    this.#useDirtyLog(memory);
+    return this.#session.reply64(0, 0);
+  }
+
+  /** SET_LOG_FD: nobody waits for single log writes; the descriptor is closed. */
+  setLogFd(): Refusal {
+    return undefined;
+  }
+
+  /** GET_INFLIGHT_FD: size u64, offset u64, queues u16, queue size u16. */
+  getInflightFd(): Refusal {
+    const { data, size } = this.#session.connection;
+    const { packed } = this.#session.rings.features;
+    const record = createRecord(data, size, this.#session.device.queueCount, packed);
+    if (typeof record === "string") return record;
+    this.#session.connection.send(this.#session.connection.request, FLAG_REPLY, record.reply, [
+      record.file,
+    ]);
+    record.file.close();
+    return undefined;
+  }
+
+  /** SET_INFLIGHT_FD: the same, with the record. */
+  setInflightFd(): Refusal {
+    const { data, descriptors } = this.#session.connection;
+    if (descriptors.length !== 1) return "its descriptor is missing";
+    if (this.#session.rings.anyRuns) return "a queue runs";
+    const { packed } = this.#session.rings.features;
+    const record = InflightRecord.map(
+      data,
+      descriptors[0],
+      this.#session.device.queueCount,
+      packed,
+    );
+    if (typeof record === "string") return record;
+    this.#useInflight(record);
+    return undefined;
+  }
+
+  /** SET_DEVICE_STATE_FD: direction u32, phase u32, and the pipe or socket. */
+  setDeviceStateFd(): Refusal {
+    const { data, descriptors } = this.#session.connection;
+    const refusal = this.#beginTransfer(data.getUint32(0, true), data.getUint32(4, true));
+    if (refusal !== undefined) {
+      this.#session.log.warnLimited("refused", `SET_DEVICE_STATE_FD failed: ${refusal}`);
+      return this.#session.reply64(STATE_FAILED | STATE_NO_DESCRIPTOR, 0);
+    }
+    descriptors.shift();
+    this.transfer?.progress();
+    return this.#session.reply64(STATE_OK | STATE_NO_DESCRIPTOR, 0);
+  }
+
+  /** CHECK_DEVICE_STATE: 0 if the last transfer is complete and good. */
+  checkDeviceState(): Refusal {
+    const transfer = this.transfer;
+    transfer?.progress();
+    transfer?.close();
+    this.transfer = undefined;
+    const error = transfer === undefined ? "there was no transfer" : transfer.error;
+    if (error !== undefined) {
+      this.#session.log.warnLimited("refused", `The device state was not transferred: ${error}`);
+    }
+    return this.#session.reply64(error === undefined ? STATE_OK : STATE_FAILED, 0);
+  }
+
+  #beginTransfer(direction: number, phase: number): Refusal {
+    const [descriptor] = this.#session.connection.descriptors;
+    if (descriptor === undefined) return "its descriptor is missing";
+    if (direction !== STATE_SAVE && direction !== STATE_LOAD) return `direction ${direction}`;
+    if (phase !== 0) return `phase ${phase}, only 0 (stopped) is known`;
+    if (this.#session.rings.anyRuns) return "a queue runs";
+    if (!StateTransfer.accepts(descriptor)) return "its descriptor is no pipe or socket";
+    this.transfer?.close();
+    const own = descriptor.duplicate();
+    this.transfer = direction === STATE_LOAD
+      ? StateTransfer.load(own, this.#session.device)
+      : StateTransfer.save(
+        own,
+        this.#session.device,
+        this.#session.device.saveState?.() ?? new Uint8Array(0),
+      );
+    return undefined;
+  }
+
+  #useDirtyLog(memory: SharedMemory | undefined): void {
+    this.#dirtyLog = memory === undefined ? null : new DirtyLog(new Uint8Array(memory.buffer));
+    this.applyLogFeature();
+    this.#session.rings.setDirtyLog(this.#dirtyLog);
+    this.#dirtyMemory?.close();
+    this.#dirtyMemory = memory;
+  }
+
+  #useInflight(record: InflightRecord | undefined): void {
+    for (const ring of this.#session.rings.rings) {
+      ring.inflight = record?.region(ring.index) ?? null;
+    }
+    this.#inflight?.close();
+    this.#inflight = record;
+  }
+}

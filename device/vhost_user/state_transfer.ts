@@ -1,0 +1,125 @@
+/**
+ * A device's state on its way out or in (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE): bytes through a pipe or
+ * socket of the front end's, whose end is the end of the stream.
+ *
+ * Neither direction waits: {@linkcode StateTransfer.progress} moves what can be moved now, however the front
+ * end has set up the descriptor.
+ *
+ * @module
+ */
+import { concat } from "@std/bytes";
+import {
+  type Descriptor,
+  descriptorStatus,
+  POLLIN,
+  POLLOUT,
+  readNow,
+  S_IFIFO,
+  S_IFSOCK,
+  WOULD_BLOCK,
+  writeNow,
+} from "../host/mod.ts";
+import type { VirtioDevice } from "../virtio_device.ts";
+
+/** Most bytes accepted as a state. */
+export const MAX_STATE = 256 * 2 ** 20;
+/** Bytes moved at once. */
+const PIECE = 65536;
+
+/** One transfer, until it has ended well or badly. */
+export class StateTransfer {
+  /** What is wrong, if the transfer has failed. */
+  error: string | undefined;
+
+  readonly #descriptor: Descriptor;
+  readonly #device: VirtioDevice;
+  /** The state to send, or `undefined` while receiving. */
+  readonly #outgoing: Uint8Array | undefined;
+  #sent = 0;
+  readonly #incoming: Uint8Array[] = [];
+  #received = 0;
+  readonly #piece = new Uint8Array(new ArrayBuffer(PIECE));
+
+  private constructor(
+    descriptor: Descriptor,
+    device: VirtioDevice,
+    outgoing: Uint8Array | undefined,
+  ) {
+    this.#descriptor = descriptor;
+    this.#device = device;
+    this.#outgoing = outgoing;
+  }
+
+  /** Begins to send a device's state. The descriptor, a pipe or socket, is closed at the end. */
+  static save(descriptor: Descriptor, device: VirtioDevice, state: Uint8Array): StateTransfer {
+    return new StateTransfer(descriptor, device, state);
+  }
+
+  /** Begins to receive a device's state, which the device takes over once it is complete. */
+  static load(descriptor: Descriptor, device: VirtioDevice): StateTransfer {
+    return new StateTransfer(descriptor, device, undefined);
+  }
+
+  /** Whether a state can travel through a descriptor. */
+  static accepts(descriptor: Descriptor): boolean {
+    const status = descriptorStatus(descriptor.number);
+    return typeof status !== "number" && (status.type === S_IFIFO || status.type === S_IFSOCK);
+  }
+
+  /** The descriptor to poll, -1 once the transfer has ended. */
+  get descriptor(): number {
+    return this.#descriptor.number;
+  }
+
+  /** What to poll it for. */
+  get events(): number {
+    return this.#outgoing === undefined ? POLLIN : POLLOUT;
+  }
+
+  /** Moves what can be moved now. */
+  progress(): void {
+    if (!this.#descriptor.isOpen) return;
+    if (this.#outgoing === undefined) this.#receive();
+    else this.#send(this.#outgoing);
+  }
+
+  /** Ends the transfer; one that was not complete has failed. */
+  close(): void {
+    if (!this.#descriptor.isOpen) return;
+    this.#descriptor.close();
+    this.error = "the transfer was not complete";
+  }
+
+  #send(state: Uint8Array): void {
+    while (this.#sent < state.length) {
+      const length = Math.min(PIECE, state.length - this.#sent);
+      this.#piece.set(state.subarray(this.#sent, this.#sent + length));
+      const count = writeNow(this.#descriptor, this.#piece, length);
+      if (count === WOULD_BLOCK) return;
+      if (count < 0) return this.#fail("the front end did not take all of the state");
+      this.#sent += count;
+    }
+    this.#descriptor.close();
+  }
+
+  #receive(): void {
+    for (;;) {
+      const count = readNow(this.#descriptor, this.#piece, PIECE);
+      if (count === WOULD_BLOCK) return;
+      if (count < 0) return this.#fail("the state could not be read");
+      if (count === 0) break;
+      this.#received += count;
+      if (this.#received > MAX_STATE) return this.#fail(`it is longer than ${MAX_STATE} bytes`);
+      this.#incoming.push(this.#piece.slice(0, count));
+    }
+    this.#descriptor.close();
+    this.error = this.#device.loadState?.(concat(this.#incoming));
+    this.#incoming.length = 0;
+  }
+
+  #fail(reason: string): void {
+    this.#descriptor.close();
+    this.#incoming.length = 0;
+    this.error = reason;
+  }
+}
