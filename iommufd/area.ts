@@ -17,11 +17,9 @@ export const ACCESSED = 8;
 /** Flag: the area is about to go, no new access may come. */
 export const FROZEN = 16;
 const LIST_SHIFT = 8;
-/** Page lists that one address space can have areas of. */
-export const MAX_LISTS = 1 << 22;
-
-/** The state of a new area. */
+/** The state of a new area. Throws RangeError beyond 2^23 page lists in one address space. */
 export function areaState(listSlot: number, protection: Protection): number {
+  if (listSlot >= 2 ** 23) throw new RangeError(`Cannot number page list ${listSlot}: too many`);
   return (listSlot << LIST_SHIFT) | protection;
 }
 

@@ -145,19 +145,18 @@ export class AreaLeaves {
   }
 
   /**
-   * How many areas of the leaf start at or before `page`. Free places hold Infinity, so the steps are always the same,
-   * and without branches to predict wrongly: 11 ns where a plain binary search over random pages takes 44.
+   * How many areas of the leaf start at or before `page`. Free places hold Infinity, so the comparisons are always the
+   * same: two rounds of independent ones, added up without a branch to predict wrongly or a chain of loads to wait for.
    */
   upperBound(leaf: number, page: number): number {
     const words = this.#words;
     const base = leaf << WORDS_SHIFT;
-    let slot = base;
-    slot += Number(words[slot + 7] <= page) << 3;
-    slot += Number(words[slot + 3] <= page) << 2;
-    slot += Number(words[slot + 1] <= page) << 1;
-    slot += Number(words[slot] <= page);
-    slot += Number(words[slot] <= page);
-    return slot - base;
+    const quarters = Number(words[base + 3] <= page) + Number(words[base + 7] <= page) +
+      Number(words[base + 11] <= page);
+    const slot = base + (quarters << 2);
+    const rest = Number(words[slot] <= page) + Number(words[slot + 1] <= page) +
+      Number(words[slot + 2] <= page) + Number(words[slot + 3] <= page);
+    return (quarters << 2) + rest;
   }
 
   /** The slot at a place of a leaf, or the first one of the next leaf when the place is one too far. */

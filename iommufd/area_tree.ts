@@ -218,12 +218,13 @@ export class AreaTree {
     let node = this.#root;
     for (let level = this.#depth; level > 0; level--) {
       const base = node * FANOUT;
-      let slot = base;
-      slot += Number(keys[slot + 16] <= page) << 4;
-      slot += Number(keys[slot + 8] <= page) << 3;
-      slot += Number(keys[slot + 4] <= page) << 2;
-      slot += Number(keys[slot + 2] <= page) << 1;
-      slot += Number(keys[slot + 1] <= page);
+      const quarters = Number(keys[base + 8] <= page) + Number(keys[base + 16] <= page) +
+        Number(keys[base + 24] <= page);
+      let slot = base + (quarters << 3);
+      slot += Number(keys[slot + 1] <= page) + Number(keys[slot + 2] <= page) +
+        Number(keys[slot + 3] <= page) + Number(keys[slot + 4] <= page) +
+        Number(keys[slot + 5] <= page) + Number(keys[slot + 6] <= page) +
+        Number(keys[slot + 7] <= page);
       this.#pathNode[level] = node;
       this.#pathSlot[level] = slot - base;
       node = this.#child[slot];

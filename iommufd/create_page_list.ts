@@ -8,6 +8,7 @@ import { LeasedPages } from "./leased_pages.ts";
 import type { MemorySource } from "./memory_source.ts";
 import type { PageList } from "./page_list.ts";
 import type { PinBudget } from "./pin_budget.ts";
+import { type BatchSizes, PinnedPages } from "./pinned_pages.ts";
 
 /** What {@linkcode createPageList} may be told. */
 export interface PageListOptions {
@@ -17,6 +18,8 @@ export interface PageListOptions {
   readonly writable?: boolean;
   /** Bounds the memory of its structures. */
   readonly growth?: Growth;
+  /** Sizes of the buffers of a list over an unstable source. */
+  readonly batches?: BatchSizes;
 }
 
 /** Makes a page list over a source. Nothing is pinned yet. */
@@ -25,5 +28,5 @@ export function createPageList(source: MemorySource, options: PageListOptions = 
   const budget = options.budget ?? null;
   const growth = options.growth ?? FREE_GROWTH;
   if (source.isStable) return new LeasedPages(source, isWritable, budget, growth);
-  throw new TypeError("Cannot make a page list: the source is not stable");
+  return new PinnedPages(source, isWritable, budget, growth, options.batches ?? {});
 }

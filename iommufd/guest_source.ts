@@ -266,19 +266,25 @@ export class GuestSource implements StableSource {
   }
 
   /** See {@linkcode RunSource.readBytes}. */
-  readBytes(index: number, offset: number, target: Uint8Array): Errno {
-    return this.#eachBytes(index, offset, target, false);
+  readBytes(index: number, offset: number, target: Uint8Array, lease: number): Errno {
+    return this.#copyBytes(index, offset, target, lease, false);
   }
 
   /** See {@linkcode RunSource.writeBytes}. */
-  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno {
-    return this.#eachBytes(index, offset, bytes, true);
+  writeBytes(index: number, offset: number, bytes: Uint8Array, lease: number): Errno {
+    return this.#copyBytes(index, offset, bytes, lease, true);
   }
 
-  #eachBytes(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
+  #copyBytes(
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    lease: number,
+    isWrite: boolean,
+  ): Errno {
     let done = 0;
     while (done < bytes.length) {
-      const region = this.#find(index);
+      const region = this.#findHeld(index, lease);
       if (region === null || region.bytes === null) return EFAULT;
       const from = (index - region.firstIndex) * PAGE_BYTES + offset;
       const count = Math.min(bytes.length - done, region.bytes.length - from);
@@ -291,6 +297,20 @@ export class GuestSource implements StableSource {
       offset = 0;
     }
     return OK;
+  }
+
+  /** The region that a lease holds a page of, or the live one. */
+  #findHeld(index: number, lease: number): GuestRegion | null {
+    if (lease > 0) return this.#byId[lease] ?? null;
+    if (lease === NO_RAM) return this.#find(index);
+    for (const part of this.#partial[-2 - lease]!) {
+      if (
+        index >= part.region.firstIndex + part.first && index <= part.region.firstIndex + part.last
+      ) {
+        return part.region;
+      }
+    }
+    return null;
   }
 
   #answerRam(region: GuestRegion, index: number, last: number): void {

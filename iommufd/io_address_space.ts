@@ -2,9 +2,9 @@
  * An I/O address space (IOAS): what the I/O pages of one virtio-iommu domain are mapped to, and the page tables that say
  * so to hardware. The kernel's `io_pagetable`.
  *
- * It owns the areas. Every page table attached translates every area the same way; with none attached nothing is pinned.
- * Which page list an area slices may differ from area to area; holding and filling is the page list's work
- * (`page_list.ts`), this class decides what is allowed, keeps order and undoes.
+ * Every page table attached translates every area the same way; with none attached nothing is pinned. Which page list an
+ * area slices may differ from area to area; holding and filling is the page list's work (`page_list.ts`), this class
+ * decides what is allowed, keeps order and undoes.
  *
  * All ranges are inclusive I/O page numbers. Operations answer with an error number and change nothing if it is not OK.
  * While one runs, further ones that a page table or a source makes from within are refused with EBUSY.
@@ -12,17 +12,11 @@
  * @module
  */
 import { type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
-import {
-  ACCESSED,
-  areaListSlot,
-  areaState,
-  AreaView,
-  FROZEN,
-  MAX_LISTS,
-  PROTECTION_BITS,
-} from "./area.ts";
+import { ACCESSED, AreaView, PROTECTION_BITS } from "./area.ts";
 import type { AreaLeaves } from "./area_leaves.ts";
-import { AreaTree } from "./area_tree.ts";
+import { AreaSet } from "./area_set.ts";
+import type { AreaTree } from "./area_tree.ts";
+import { Attachments } from "./attachments.ts";
 import {
   EADDRINUSE,
   EBUSY,
@@ -30,8 +24,10 @@ import {
   EEXIST,
   EFAULT,
   EINVAL,
+  EMSGSIZE,
   ENOENT,
   ENOMEM,
+  ENOSPC,
   EOPNOTSUPP,
   EOVERFLOW,
   EPERM,
@@ -39,12 +35,15 @@ import {
   OK,
 } from "./errno.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
+import { IovaAllocator } from "./iova_allocator.ts";
 import { MappingCursor } from "./mapping_cursor.ts";
-import type { PageList, TableHolder } from "./page_list.ts";
+import type { PageList } from "./page_list.ts";
 import { type PageRange, ReservedRanges } from "./reserved_ranges.ts";
 
 /** The last I/O page there can be: 2^64 bytes. */
 export const TOP_PAGE: number = 2 ** 52 - 1;
+/** In place of a first page: choose one. */
+export const AUTO = -1;
 /** How often holders of pins are asked to let go before an unmap gives up. */
 const UNMAP_TRIES = 100;
 
@@ -65,13 +64,13 @@ export interface AddressSpaceOptions {
 }
 
 /** One I/O address space. */
-export class IoAddressSpace implements TableHolder {
+export class IoAddressSpace {
   /** The areas; read them, change them through the space only. */
-  readonly areas: AreaTree;
-  /** What may be mapped. */
-  readonly reserved: ReservedRanges;
-  /** Who is told before an unmap. */
+  readonly areaSet: AreaSet;
+  /** Who is told before an unmap; accesses add and remove themselves. */
   readonly listeners: Set<UnmapListener> = new Set();
+  /** Where the last successful map or copy begins. */
+  mappedPage = 0;
   /** Pages that the last unmap removed; 0 after an error. */
   removedPages = 0;
   /** Mappings that the last unmap removed; 0 after an error. */
@@ -79,57 +78,54 @@ export class IoAddressSpace implements TableHolder {
   /** What {@linkcode find} found. */
   readonly found: AreaView = new AreaView();
 
+  readonly #areas: AreaTree;
   readonly #leaves: AreaLeaves;
-  readonly #space: PageRange;
-  readonly #tables: PageTable[] = [];
-  readonly #lists: (PageList | null)[] = [];
-  readonly #listAreas: number[] = [];
-  /** Areas of lists over unstable sources, which cannot be unmapped unread. */
-  #unstableAreas = 0;
-  /** Accesses by first page of the area they hold. */
-  readonly #accesses: Map<number, number> = new Map();
+  readonly #reserved: ReservedRanges;
+  readonly #allocator: IovaAllocator;
+  readonly #attachments: Attachments;
   readonly #view = new AreaView();
   #isBusy = false;
-  #isPageByPage = false;
-  /** Every range must start and end at multiples of this many pages. */
   #alignment = 1;
 
-  /** Makes an empty space without page tables. */
+  /** Makes an empty space without page tables. Throws RangeError if the range is empty. */
   constructor(options: AddressSpaceOptions = {}) {
-    this.#space = { first: options.firstPage ?? 0, last: options.lastPage ?? TOP_PAGE };
-    if (!(this.#space.first >= 0 && this.#space.first <= this.#space.last)) {
+    const space = { first: options.firstPage ?? 0, last: options.lastPage ?? TOP_PAGE };
+    if (!(space.first >= 0 && space.first <= space.last && space.last <= TOP_PAGE)) {
       throw new RangeError(
-        `Cannot make an address space: range is [${this.#space.first}, ${this.#space.last}]`,
+        `Cannot make an address space: range is [${space.first}, ${space.last}]`,
       );
     }
-    this.areas = new AreaTree(options.growth ?? FREE_GROWTH);
-    this.#leaves = this.areas.leaves;
-    this.reserved = new ReservedRanges(this.#space);
+    this.areaSet = new AreaSet(options.growth ?? FREE_GROWTH);
+    this.#areas = this.areaSet.tree;
+    this.#leaves = this.#areas.leaves;
+    this.#reserved = new ReservedRanges(space);
+    this.#allocator = new IovaAllocator(this.#areas, this.#reserved);
+    this.#attachments = new Attachments(this.areaSet);
   }
 
-  /** See {@linkcode TableHolder.tables}. */
+  /** The page tables attached. */
   get tables(): readonly PageTable[] {
-    return this.#tables;
+    return this.#attachments.tables;
   }
 
-  /** See {@linkcode TableHolder.isPageByPage}. */
-  get isPageByPage(): boolean {
-    return this.#isPageByPage;
-  }
-
-  /** Pages that every range starts and ends at a multiple of. */
+  /** Pages that every range has to start and end at a multiple of: the largest smallest leaf of the page tables. */
   get alignment(): number {
     return this.#alignment;
   }
 
   /** Mappings there are. */
   get mappingCount(): number {
-    return this.areas.count;
+    return this.#areas.count;
   }
 
   /** Pages they cover. */
   get pageCount(): number {
-    return this.areas.pages;
+    return this.#areas.pages;
+  }
+
+  /** Bytes that its structures hold, used or not. */
+  get bytes(): number {
+    return this.#areas.bytes;
   }
 
   /**
@@ -148,49 +144,75 @@ export class IoAddressSpace implements TableHolder {
     protection: Protection,
   ): Errno {
     if (this.#isBusy) return EBUSY;
-    const errno = this.checkMap(firstPage, lastPage, list, firstIndex, protection);
+    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
     if (errno !== OK) return errno;
-    const areas = this.areas;
+    const areas = this.#areas;
     if (!areas.place(firstPage, lastPage)) return EEXIST;
     if (!areas.makeRoom()) return ENOMEM;
-    const listSlot = list === this.#lists[0] ? 0 : this.#listSlot(list);
-    if (listSlot >= MAX_LISTS) return ENOMEM;
+    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
     let lease = 0;
-    if (this.#tables.length > 0) {
+    if (this.#attachments.tables.length > 0) {
       this.#isBusy = true;
-      const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
-      const filled = list.fillPageTables(this, view);
+      const filled = list.fillPageTables(this.#attachments, view);
       this.#isBusy = false;
       if (filled !== OK) return filled;
       lease = list.lease;
     }
-    areas.insertHere(firstPage, lastPage, firstIndex, areaState(listSlot, protection), lease);
-    this.#lists[listSlot] = list;
-    this.#listAreas[listSlot]++;
-    list.areas++;
-    if (!list.source.isStable) this.#unstableAreas++;
+    this.areaSet.insert(view, list, lease);
+    this.mappedPage = firstPage;
     return OK;
   }
 
-  /** The checks of {@linkcode map} that do not look at other mappings, in its order. */
-  checkMap(
+  /**
+   * As {@linkcode map}, at a free address that suits the source's alignment, left in {@linkcode mappedPage}.
+   *
+   * @returns also ENOSPC if there is none.
+   */
+  mapAuto(pageCount: number, list: PageList, firstIndex: number, protection: Protection): Errno {
+    if (!(pageCount > 0)) return EINVAL;
+    const first = this.#allocate(pageCount, firstIndex);
+    if (first < 0) return -first;
+    return this.map(first, first + pageCount - 1, list, firstIndex, protection);
+  }
+
+  /**
+   * Maps what `[firstPage, lastPage]` of another space (or this one) is mapped to, from `toPage` or {@linkcode AUTO} on.
+   * The range may begin and end inside mappings and span several that touch; each becomes a mapping here. Nothing is
+   * pinned or charged twice. The begin is left in {@linkcode mappedPage}.
+   *
+   * @returns as {@linkcode map}; ENOENT if part of the range is not mapped.
+   */
+  copy(
+    from: IoAddressSpace,
     firstPage: number,
     lastPage: number,
-    list: PageList,
-    firstIndex: number,
+    toPage: number,
     protection: Protection,
   ): Errno {
-    if ((protection & ~PROTECTION_BITS) !== 0) return EOPNOTSUPP;
-    if ((protection & (READ | WRITE)) === 0) return EINVAL;
-    if (!(firstPage >= 0 && firstPage <= lastPage && firstIndex >= 0)) return EINVAL;
-    if (lastPage > TOP_PAGE || firstIndex > TOP_PAGE) return EOVERFLOW;
-    if (
-      this.#alignment > 1 &&
-      (firstPage % this.#alignment !== 0 || (lastPage + 1) % this.#alignment !== 0)
-    ) return EINVAL;
-    if (!this.reserved.isUsable(firstPage, lastPage)) return EINVAL;
-    if ((protection & WRITE) !== 0 && !list.isWritable) return EPERM;
-    if (firstIndex + (lastPage - firstPage) >= list.pages) return EFAULT;
+    if (this.#isBusy) return EBUSY;
+    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
+    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    if (!from.isMapped(firstPage, lastPage)) return ENOENT;
+    if (toPage === AUTO) {
+      const slot = from.#areas.at(firstPage);
+      const index = from.#leaves.index(slot) + (firstPage - from.#leaves.first(slot));
+      toPage = this.#allocate(lastPage - firstPage + 1, index);
+      if (toPage < 0) return -toPage;
+    }
+    const offset = toPage - firstPage;
+    for (let page = firstPage; page <= lastPage;) {
+      const slot = from.#areas.at(page);
+      const last = Math.min(lastPage, from.#leaves.last(slot));
+      const index = from.#leaves.index(slot) + (page - from.#leaves.first(slot));
+      const list = from.areaSet.listAt(slot);
+      const errno = this.map(page + offset, last + offset, list, index, protection);
+      if (errno !== OK) {
+        if (page > firstPage) this.#removeAreas(toPage, page + offset - 1);
+        return errno;
+      }
+      page = last + 1;
+    }
+    this.mappedPage = toPage;
     return OK;
   }
 
@@ -207,7 +229,7 @@ export class IoAddressSpace implements TableHolder {
     if (this.#isBusy) return EBUSY;
     if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
     if (lastPage > TOP_PAGE) return EOVERFLOW;
-    const areas = this.areas;
+    const areas = this.#areas;
     const leaves = this.#leaves;
     const begin = areas.atOrAfter(firstPage);
     if (begin < 0 || leaves.first(begin) > lastPage) return OK;
@@ -224,7 +246,11 @@ export class IoAddressSpace implements TableHolder {
       const errno = this.#askToLetGo(from, to);
       if (errno !== OK) return errno;
     }
-    this.#removeAreas(begin, from, to);
+    const count = areas.count;
+    const pages = areas.pages;
+    this.#removeAreas(from, to);
+    this.removedMappings = count - areas.count;
+    this.removedPages = pages - areas.pages;
     return OK;
   }
 
@@ -241,16 +267,16 @@ export class IoAddressSpace implements TableHolder {
    */
   addPageTable(table: PageTable): Errno {
     if (this.#isBusy) return EBUSY;
-    if (this.#tables.includes(table)) return EEXIST;
+    if (this.tables.includes(table)) return EEXIST;
     const granule = 2 ** table.leafOrders[0];
-    if (granule > this.#alignment && !this.#isAligned(granule)) return EADDRINUSE;
+    if (granule > this.#alignment && !this.areaSet.isAligned(granule)) return EADDRINUSE;
     let errno = this.#reserveComplement(table);
     if (errno !== OK) return errno;
     this.#isBusy = true;
-    errno = this.#fill(table);
+    errno = this.#attachments.attach(table);
     this.#isBusy = false;
-    if (errno === OK) this.#findAlignment();
-    else this.reserved.unreserve(table);
+    if (errno === OK) this.#alignment = this.#attachments.granule;
+    else this.unreserve(table);
     return errno;
   }
 
@@ -262,19 +288,30 @@ export class IoAddressSpace implements TableHolder {
    */
   removePageTable(table: PageTable): Errno {
     if (this.#isBusy) return EBUSY;
-    const at = this.#tables.indexOf(table);
-    if (at < 0) return ENOENT;
+    if (!this.tables.includes(table)) return ENOENT;
     this.#isBusy = true;
-    if (this.#tables.length === 1) this.#unfillLast(table);
-    else {
-      const tail = this.#tables.pop()!;
-      if (tail !== table) this.#tables[at] = tail;
-      this.#unmapWhole(table);
-    }
+    this.#attachments.detach(table);
     this.#isBusy = false;
-    this.reserved.unreserve(table);
-    this.#findAlignment();
+    this.unreserve(table);
+    this.#alignment = this.#attachments.granule;
     return OK;
+  }
+
+  /**
+   * Lets page tables use large leaves, as they do unless told otherwise, or gives them one page at a time.
+   *
+   * @returns OK; EINVAL for taking large leaves away once there are both mappings and page tables.
+   */
+  setLargePages(isOn: boolean): Errno {
+    if (this.#isBusy) return EBUSY;
+    if (!isOn && this.tables.length > 0 && this.#areas.count > 0) return EINVAL;
+    this.#attachments.isPageByPage = !isOn;
+    return OK;
+  }
+
+  /** Whether page tables may use large leaves. */
+  get hasLargePages(): boolean {
+    return !this.#attachments.isPageByPage;
   }
 
   /** Reserves a range for an owner. EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range is in it. */
@@ -282,155 +319,147 @@ export class IoAddressSpace implements TableHolder {
     if (this.#isBusy) return EBUSY;
     if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
     if (lastPage > TOP_PAGE) return EOVERFLOW;
-    if (this.areas.overlaps(firstPage, lastPage)) return EADDRINUSE;
-    return this.reserved.reserve(firstPage, lastPage, owner);
+    if (this.#areas.overlaps(firstPage, lastPage)) return EADDRINUSE;
+    return this.#reserved.reserve(firstPage, lastPage, owner);
   }
 
   /** Drops all reservations of an owner. */
   unreserve(owner: object): void {
-    this.reserved.unreserve(owner);
+    this.#reserved.unreserve(owner);
+    this.#allocator.forgetFailures();
+  }
+
+  /**
+   * Replaces the ranges that are promised to stay usable, and that automatic addresses come from; none lifts both.
+   *
+   * @returns OK; EINVAL if a range is empty, beyond the space or overlaps another; EADDRINUSE if one is reserved.
+   */
+  allow(ranges: readonly PageRange[]): Errno {
+    const errno = this.#reserved.allow(ranges);
+    if (errno === OK) this.#allocator.forgetFailures();
+    return errno;
+  }
+
+  /** What is not reserved, in order, in the largest possible ranges. */
+  get usableRanges(): readonly PageRange[] {
+    return this.#reserved.windows;
+  }
+
+  /**
+   * Writes the usable ranges as pairs of first and last page.
+   *
+   * @returns OK; EMSGSIZE if they do not fit, with as many written as do; their number is that of
+   * {@linkcode usableRanges}.
+   */
+  readUsableRanges(pairs: Float64Array): Errno {
+    const windows = this.#reserved.windows;
+    const fitting = Math.min(windows.length, Math.floor(pairs.length / 2));
+    for (let at = 0; at < fitting; at++) {
+      pairs[2 * at] = windows[at].first;
+      pairs[2 * at + 1] = windows[at].last;
+    }
+    return fitting < windows.length ? EMSGSIZE : OK;
   }
 
   /** Whether some page of `[firstPage, lastPage]` is reserved. */
   isReserved(firstPage: number, lastPage: number): boolean {
-    for (const window of this.reserved.windows) {
-      if (firstPage >= window.first && lastPage <= window.last) return false;
-    }
-    return true;
+    return !this.#reserved.isUsable(firstPage, lastPage);
   }
 
   /** Whether some page of `[firstPage, lastPage]` is mapped. */
   overlaps(firstPage: number, lastPage: number): boolean {
-    return this.areas.overlaps(firstPage, lastPage);
+    return this.#areas.overlaps(firstPage, lastPage);
+  }
+
+  /** Whether every page of `[firstPage, lastPage]` is mapped. */
+  isMapped(firstPage: number, lastPage: number): boolean {
+    let slot = this.#areas.at(firstPage);
+    while (slot >= 0 && this.#leaves.last(slot) < lastPage) {
+      const next = this.#areas.after(slot);
+      if (next < 0 || this.#leaves.first(next) !== this.#leaves.last(slot) + 1) return false;
+      slot = next;
+    }
+    return slot >= 0;
   }
 
   /** Finds the mapping that covers a page and leaves it in {@linkcode found}. */
   find(page: number): boolean {
-    const slot = this.areas.at(page);
+    const slot = this.#areas.at(page);
     if (slot < 0) return false;
-    this.#show(this.found, slot);
+    this.areaSet.show(this.found, slot);
     return true;
   }
 
   /** Walks the mappings in address order, from the one that covers or follows `firstPage`. */
   mappings(firstPage: number = 0): MappingCursor {
-    return new MappingCursor(this, firstPage);
-  }
-
-  /** The page list of the area in a slot. */
-  listAt(slot: number): PageList {
-    return this.#lists[areaListSlot(this.#leaves.state(slot))]!;
+    return new MappingCursor(this.areaSet, firstPage);
   }
 
   /** Ends the space: unmaps everything. EBUSY while a page table or an access is attached. */
   destroy(): Errno {
-    if (this.#isBusy || this.#tables.length > 0 || this.listeners.size > 0) return EBUSY;
+    if (this.#isBusy || this.tables.length > 0 || this.listeners.size > 0) return EBUSY;
     return this.unmapAll();
   }
 
-  #listSlot(list: PageList): number {
-    let slot = this.#lists.indexOf(list);
-    if (slot < 0) slot = this.#lists.indexOf(null);
-    if (slot < 0) slot = this.#lists.length;
-    if (slot === this.#listAreas.length) this.#listAreas.push(0);
-    return slot;
+  /** The checks of {@linkcode map} that do not look at other mappings, in its order. */
+  #checkMap(
+    firstPage: number,
+    lastPage: number,
+    list: PageList,
+    firstIndex: number,
+    protection: Protection,
+  ): Errno {
+    if ((protection & ~PROTECTION_BITS) !== 0) return EOPNOTSUPP;
+    if ((protection & (READ | WRITE)) === 0) return EINVAL;
+    if (!(firstPage >= 0 && firstPage <= lastPage && firstIndex >= 0)) return EINVAL;
+    if (lastPage > TOP_PAGE || firstIndex > TOP_PAGE) return EOVERFLOW;
+    const alignment = this.#alignment;
+    if (alignment > 1 && (firstPage % alignment !== 0 || (lastPage + 1) % alignment !== 0)) {
+      return EINVAL;
+    }
+    if (!this.#reserved.isUsable(firstPage, lastPage)) return EINVAL;
+    if ((protection & WRITE) !== 0 && !list.isWritable) return EPERM;
+    if (firstIndex + (lastPage - firstPage) >= list.pages) return EFAULT;
+    return OK;
+  }
+
+  /** A free address, or an error number below 0. */
+  #allocate(pageCount: number, firstIndex: number): number {
+    if (pageCount > TOP_PAGE) return -EOVERFLOW;
+    const suited = this.#allocator.alignmentFor(pageCount, firstIndex);
+    const page = this.#allocator.allocate(pageCount, Math.max(suited, this.#alignment));
+    return page < 0 ? -ENOSPC : page;
   }
 
   /** Asks all listeners to let go of pins in a range, until nobody holds any. */
   #askToLetGo(first: number, last: number): Errno {
-    this.#markFrozen(first, last, true);
-    for (let tries = 0; this.#isAccessed(first, last); tries++) {
-      if (tries === UNMAP_TRIES) {
-        this.#markFrozen(first, last, false);
-        return EDEADLK;
-      }
-      for (const listener of this.listeners) listener.onUnmap(first, last);
-    }
-    return OK;
-  }
-
-  #markFrozen(first: number, last: number, isFrozen: boolean): void {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    for (
-      let slot = areas.atOrAfter(first);
-      slot >= 0 && leaves.first(slot) <= last;
-      slot = areas.after(slot)
-    ) {
-      const state = leaves.state(slot);
-      leaves.setState(slot, isFrozen ? state | FROZEN : state & ~FROZEN);
-    }
-  }
-
-  #isAccessed(first: number, last: number): boolean {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    for (
-      let slot = areas.atOrAfter(first);
-      slot >= 0 && leaves.first(slot) <= last;
-      slot = areas.after(slot)
-    ) {
-      if ((leaves.state(slot) & ACCESSED) !== 0) return true;
-    }
-    return false;
-  }
-
-  /** Removes the areas from slot `begin` to the one that ends at `to`, from the page tables and from the tree. */
-  #removeAreas(begin: number, from: number, to: number): void {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    const tables = this.#tables;
+    const areas = this.areaSet;
     this.#isBusy = true;
-    // Stable lists need nothing read back, so their tables can drop the whole range at once.
-    const isStable = this.#unstableAreas === 0;
-    if (isStable) {
-      for (let at = 0; at < tables.length; at++) tables[at].unmap(from, to);
+    areas.freeze(first, last, true);
+    let tries = 0;
+    while (tries < UNMAP_TRIES && areas.isAccessed(first, last)) {
+      for (const listener of this.listeners) listener.onUnmap(first, last);
+      tries++;
     }
-    for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {
-      const listSlot = areaListSlot(leaves.state(slot));
-      const list = this.#lists[listSlot]!;
-      if (tables.length > 0) {
-        const view = this.#viewAt(slot);
-        if (isStable) list.letGo(view, leaves.lease(slot));
-        else list.unfillPageTables(this, view, leaves.lease(slot));
-      }
-      list.areas--;
-      if (!list.source.isStable) this.#unstableAreas--;
-      if (--this.#listAreas[listSlot] === 0) this.#lists[listSlot] = null;
-    }
-    const count = areas.count;
-    const pages = areas.pages;
-    areas.removeFrom(begin, to);
-    this.removedMappings = count - areas.count;
-    this.removedPages = pages - areas.pages;
     this.#isBusy = false;
+    if (!areas.isAccessed(first, last)) return OK;
+    areas.freeze(first, last, false);
+    return EDEADLK;
   }
 
-  #viewAt(slot: number): AreaView {
-    return this.#show(this.#view, slot);
-  }
-
-  #show(view: AreaView, slot: number): AreaView {
+  /** Removes the areas of `[from, to]`, where one begins and one ends, from the page tables and from the tree. */
+  #removeAreas(from: number, to: number): void {
+    const areas = this.#areas;
     const leaves = this.#leaves;
-    const protection = leaves.state(slot) & PROTECTION_BITS;
-    return view.set(leaves.first(slot), leaves.last(slot), leaves.index(slot), protection);
-  }
-
-  #isAligned(granule: number): boolean {
-    const leaves = this.#leaves;
-    for (let slot = this.areas.atOrAfter(0); slot >= 0; slot = this.areas.after(slot)) {
-      if (leaves.first(slot) % granule !== 0 || (leaves.last(slot) + 1) % granule !== 0) {
-        return false;
-      }
+    const begin = areas.atOrAfter(from);
+    this.#isBusy = true;
+    if (this.tables.length > 0) this.#attachments.unmapAreas(begin, from, to);
+    for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {
+      this.areaSet.forget(slot);
     }
-    return true;
-  }
-
-  #findAlignment(): void {
-    this.#alignment = 1;
-    for (const table of this.#tables) {
-      this.#alignment = Math.max(this.#alignment, 2 ** table.leafOrders[0]);
-    }
+    areas.removeFrom(begin, to);
+    this.#allocator.forgetFailures();
+    this.#isBusy = false;
   }
 
   /** Reserves what a page table cannot translate. */
@@ -441,71 +470,7 @@ export class IoAddressSpace implements TableHolder {
     }
     if (table.lastPage >= TOP_PAGE) return OK;
     const errno = this.reserve(table.lastPage + 1, TOP_PAGE, table);
-    if (errno !== OK) this.reserved.unreserve(table);
+    if (errno !== OK) this.unreserve(table);
     return errno;
-  }
-
-  /** Fills a page table from all areas and attaches it; or leaves it empty and everything as it was. */
-  #fill(table: PageTable): Errno {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    const isFirst = this.#tables.length === 0;
-    if (isFirst) this.#tables.push(table);
-    for (let slot = areas.atOrAfter(0); slot >= 0; slot = areas.after(slot)) {
-      const list = this.listAt(slot);
-      const view = this.#viewAt(slot);
-      const errno = isFirst
-        ? list.fillPageTables(this, view)
-        : list.fillPageTable(this, table, view, leaves.lease(slot));
-      if (errno !== OK) {
-        this.#unfillBefore(table, leaves.first(slot), isFirst);
-        if (isFirst) this.#tables.pop();
-        return errno;
-      }
-      if (isFirst) leaves.setLease(slot, list.lease);
-    }
-    if (!isFirst) this.#tables.push(table);
-    return OK;
-  }
-
-  #unfillBefore(table: PageTable, page: number, isFirst: boolean): void {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    for (
-      let slot = areas.atOrAfter(0);
-      slot >= 0 && leaves.first(slot) < page;
-      slot = areas.after(slot)
-    ) {
-      const list = this.listAt(slot);
-      const view = this.#viewAt(slot);
-      if (isFirst) {
-        list.unfillPageTables(this, view, leaves.lease(slot));
-        leaves.setLease(slot, 0);
-      } else list.unmapPageTable(table, view);
-    }
-  }
-
-  /** Empties the only page table, letting go of the pages, and detaches it. */
-  #unfillLast(table: PageTable): void {
-    const { areas } = this;
-    const leaves = this.#leaves;
-    const isStable = this.#unstableAreas === 0;
-    if (isStable) this.#unmapWhole(table);
-    for (let slot = areas.atOrAfter(0); slot >= 0; slot = areas.after(slot)) {
-      const list = this.listAt(slot);
-      const view = this.#viewAt(slot);
-      if (isStable) list.letGo(view, leaves.lease(slot));
-      else list.unfillPageTables(this, view, leaves.lease(slot));
-      leaves.setLease(slot, 0);
-    }
-    this.#tables.pop();
-  }
-
-  /** Unmaps all areas from a page table without letting go of anything. */
-  #unmapWhole(table: PageTable): void {
-    const { areas } = this;
-    if (areas.count === 0) return;
-    const first = this.#leaves.first(areas.atOrAfter(0));
-    table.unmap(first, areas.lastPage);
   }
 }

@@ -131,14 +131,17 @@ export class LeasedPages implements PageList {
     const node = this.#find(firstIndex, lastIndex);
     if (node !== 0) {
       this.#again.set(node, (this.#again.get(node) ?? 0) + 1);
-      if (frames !== null) this.#readFrames(firstIndex, lastIndex, frames);
+      if (frames !== null) {
+        this.#readFrames(this.#accesses.tag[node], firstIndex, lastIndex, frames);
+      }
       return OK;
     }
-    if (!this.#readFrames(firstIndex, lastIndex, frames)) return EINVAL;
+    if (this.#hasDevice(firstIndex, lastIndex)) return EINVAL;
     if (!this.#accesses.makeRoom()) return ENOMEM;
     const held = this.#hold(firstIndex, lastIndex);
     if (held !== OK) return held;
     this.#accesses.insert(firstIndex, lastIndex, this.lease, 0);
+    if (frames !== null) this.#readFrames(this.lease, firstIndex, lastIndex, frames);
     return OK;
   }
 
@@ -156,6 +159,22 @@ export class LeasedPages implements PageList {
     this.#accesses.remove(node);
     this.#release(firstIndex, lastIndex, lease);
     return OK;
+  }
+
+  /** See {@linkcode PageList.frameOf}. */
+  frameOf(index: number): number {
+    this.source.findRun(index, index);
+    return this.source.runKind === DEVICE ? -1 : this.source.runFrame;
+  }
+
+  /** See {@linkcode PageList.readBytes}. */
+  readBytes(lease: number, index: number, offset: number, target: Uint8Array): Errno {
+    return this.source.readBytes(index, offset, target, lease);
+  }
+
+  /** See {@linkcode PageList.writeBytes}. */
+  writeBytes(lease: number, index: number, offset: number, bytes: Uint8Array): Errno {
+    return this.source.writeBytes(index, offset, bytes, lease);
   }
 
   /** See {@linkcode PageList.release}. */
@@ -200,22 +219,25 @@ export class LeasedPages implements PageList {
     if (this.budget !== null) this.budget.uncharge(unpinned);
   }
 
-  /** Reads the frames of a range. Returns false if it has device memory. */
-  #readFrames(firstIndex: number, lastIndex: number, frames: Float64Array | null): boolean {
-    const source = this.source;
+  #hasDevice(firstIndex: number, lastIndex: number): boolean {
+    const { source } = this;
+    for (let index = firstIndex; index <= lastIndex; index = source.runLast + 1) {
+      source.findRun(index, lastIndex);
+      if (source.runKind === DEVICE) return true;
+    }
+    return false;
+  }
+
+  #readFrames(lease: number, firstIndex: number, lastIndex: number, frames: Float64Array): void {
+    const { source } = this;
     let index = firstIndex;
     while (index <= lastIndex) {
-      source.findRun(index, lastIndex);
-      if (source.runKind === DEVICE) return false;
+      source.findLeasedRun(lease, index, lastIndex);
       const end = source.runLast;
-      if (frames !== null) {
-        for (let frame = source.runFrame; index <= end; index++, frame++) {
-          frames[index - firstIndex] = frame;
-        }
+      for (let frame = source.runFrame; index <= end; index++, frame++) {
+        frames[index - firstIndex] = frame;
       }
-      index = end + 1;
     }
-    return true;
   }
 }
 

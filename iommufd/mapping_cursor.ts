@@ -7,7 +7,7 @@
  */
 import type { Protection } from "../pagetable/page_table.ts";
 import { PROTECTION_BITS } from "./area.ts";
-import type { IoAddressSpace } from "./io_address_space.ts";
+import type { AreaSet } from "./area_set.ts";
 import type { PageList } from "./page_list.ts";
 
 /** Shows one mapping after the other. */
@@ -23,20 +23,20 @@ export class MappingCursor {
   /** The page list behind it. */
   list: PageList | null = null;
 
-  readonly #space: IoAddressSpace;
+  readonly #areas: AreaSet;
   #from: number;
   #slot = -1;
   #version = -1;
 
   /** Starts before the mapping that covers or follows `firstPage`. */
-  constructor(space: IoAddressSpace, firstPage: number) {
-    this.#space = space;
+  constructor(areas: AreaSet, firstPage: number) {
+    this.#areas = areas;
     this.#from = firstPage;
   }
 
   /** Shows the next mapping. Returns false when there is none. */
   next(): boolean {
-    const areas = this.#space.areas;
+    const areas = this.#areas.tree;
     const isUnchanged = this.#slot >= 0 && this.#version === areas.version;
     const slot = isUnchanged ? areas.after(this.#slot) : areas.atOrAfter(this.#from);
     this.#slot = slot;
@@ -50,7 +50,7 @@ export class MappingCursor {
     this.last = leaves.last(slot);
     this.index = leaves.index(slot);
     this.protection = leaves.state(slot) & PROTECTION_BITS;
-    this.list = this.#space.listAt(slot);
+    this.list = this.#areas.listAt(slot);
     this.#from = this.last + 1;
     return true;
   }

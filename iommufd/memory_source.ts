@@ -37,16 +37,15 @@ export interface RunSource {
   findRun(index: number, last: number): void;
 
   /**
-   * Copies bytes from the source. The range may cross pages but stays in RAM.
+   * Copies bytes from the source, from byte `offset` of page `index` on. The range may cross pages but stays in RAM.
    *
-   * @param index first page.
-   * @param offset byte in that page to start at.
+   * @param lease the lease that the pages are held under, 0 if none.
    * @returns OK, or EFAULT where no bytes are behind a page.
    */
-  readBytes(index: number, offset: number, target: Uint8Array): Errno;
+  readBytes(index: number, offset: number, target: Uint8Array, lease: number): Errno;
 
   /** As {@linkcode readBytes}, the other way. */
-  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno;
+  writeBytes(index: number, offset: number, bytes: Uint8Array, lease: number): Errno;
 }
 
 /** A source whose leased pages keep their frames. */
@@ -80,6 +79,11 @@ export interface UnstableSource extends RunSource {
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno;
   /** Unpins `count` frames from `frame` on. Cannot fail. */
   unpin(frame: number, count: number): void;
+  /**
+   * The memory of a pinned frame, 4096 bytes, or null if the source can only be read by index. What is pinned stays
+   * readable through this when the source itself has gone.
+   */
+  frameBytes(frame: number): Uint8Array | null;
 }
 
 /** Any source. */

@@ -14,11 +14,24 @@ export { GuestRegion, GuestSource, type RegionOptions } from "./guest_source.ts"
 export { PinBudget } from "./pin_budget.ts";
 export type { AreaSlice, PageList, TableHolder } from "./page_list.ts";
 export { createPageList, type PageListOptions } from "./create_page_list.ts";
+export { type PagemapOptions, type PagemapReader, PagemapSource } from "./pagemap_source.ts";
+export { FrameBatch } from "./frame_batch.ts";
+export type { BatchSizes } from "./pinned_pages.ts";
 export {
   type AddressSpaceOptions,
+  AUTO,
   IoAddressSpace,
   TOP_PAGE,
   type UnmapListener,
 } from "./io_address_space.ts";
+export { Access, type AccessOptions } from "./access.ts";
+export { AreaView } from "./area.ts";
+export { AreaSet } from "./area_set.ts";
+export { AreaLeaves } from "./area_leaves.ts";
+export { AreaTree } from "./area_tree.ts";
+export { LeaseCounts } from "./lease_counts.ts";
+export { DirtyReader, setDirtyTracking } from "./dirty.ts";
+export { ObjectRegistry } from "./objects.ts";
 export { MappingCursor } from "./mapping_cursor.ts";
 export type { PageRange } from "./reserved_ranges.ts";
+export { MMIO, type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";

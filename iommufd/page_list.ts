@@ -84,6 +84,18 @@ export interface PageList {
   /** Removes an access. Returns ENOENT, and changes nothing, if there is none of exactly this range. */
   removeAccess(firstIndex: number, lastIndex: number): Errno;
 
+  /** The frame of an index that is pinned or known without pinning, else -1. */
+  frameOf(index: number): number;
+
+  /**
+   * Copies bytes out of an area's pages, from byte `offset` of page `index` on.
+   *
+   * @returns OK; EFAULT where there is no memory to read.
+   */
+  readBytes(lease: number, index: number, offset: number, target: Uint8Array): Errno;
+  /** As {@linkcode readBytes}, the other way. */
+  writeBytes(lease: number, index: number, offset: number, bytes: Uint8Array): Errno;
+
   /** Gives the list up. Throws an Error if it is still sliced, used or pinned. */
   release(): void;
 }

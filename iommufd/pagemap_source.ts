@@ -1,0 +1,139 @@
+/**
+ * This process's own memory as a source, with the host's frame numbers: `/proc/self/pagemap`.
+ *
+ * For inspection and tests. Unstable: the kernel may move a page at any time, nothing here can stop it, so a frame is
+ * only what it was when the page was "pinned". Reading frame numbers takes CAP_SYS_ADMIN; without it the kernel shows 0,
+ * which is answered with EPERM.
+ *
+ * An index is a page of the range handed over, ranges inclusive. See the kernel's admin-guide/mm/pagemap.
+ *
+ * @module
+ */
+import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
+import type { FrameBatch } from "./frame_batch.ts";
+import { RAM, type UnstableSource } from "./memory_source.ts";
+
+const PAGE_BYTES = 4096;
+const ENTRY_BYTES = 8;
+/** Entries read at once. */
+const READ_ENTRIES = 512;
+/** Bits of the high half of an entry: page present, and the part that belongs to the frame number. */
+const PRESENT = 0x80000000;
+const FRAME_HIGH = 0x7fffff;
+
+/** Reads the page map: `Deno.openSync("/proc/self/pagemap")` wrapped, or whatever else has its contents. */
+export interface PagemapReader {
+  /** Reads bytes from `position` on. Returns how many were read. */
+  readAt(position: number, target: Uint8Array): number;
+}
+
+/** What a {@linkcode PagemapSource} may be told. */
+export interface PagemapOptions {
+  /** The memory itself, if it is to be read and written: it is also touched before pinning, so that it is there. */
+  readonly bytes?: Uint8Array;
+  /** Reads the page map; the process's own unless said. */
+  readonly reader?: PagemapReader;
+}
+
+/** A range of this process's memory. */
+export class PagemapSource implements UnstableSource {
+  /** See {@linkcode UnstableSource.isStable}. */
+  readonly isStable = false;
+  /** See {@linkcode RunSource.pages}. */
+  readonly pages: number;
+  /** See {@linkcode RunSource.runKind}: all is RAM. */
+  readonly runKind: number = RAM;
+  /** See {@linkcode RunSource.runFrame}: only pinning tells. */
+  readonly runFrame: number = -1;
+  /** See {@linkcode RunSource.runLast}. */
+  runLast = 0;
+  /** Pages pinned, as far as the engine is concerned. */
+  pinnedPages = 0;
+
+  readonly #firstPage: number;
+  readonly #bytes: Uint8Array | null;
+  readonly #reader: PagemapReader;
+  readonly #entries = new DataView(new ArrayBuffer(READ_ENTRIES * ENTRY_BYTES));
+
+  /** The range begins at virtual page `firstPage` (address / 4096). Opening the page map may throw as `Deno.openSync`. */
+  constructor(firstPage: number, pages: number, options: PagemapOptions = {}) {
+    if (!(firstPage >= 0 && pages > 0)) {
+      throw new RangeError(`Cannot make a page map source: range is ${firstPage}, ${pages} pages`);
+    }
+    this.#firstPage = firstPage;
+    this.pages = pages;
+    this.#bytes = options.bytes ?? null;
+    this.#reader = options.reader ?? new OwnPagemap();
+  }
+
+  /** See {@linkcode RunSource.findRun}. */
+  findRun(_index: number, last: number): void {
+    this.runLast = last;
+  }
+
+  /** See {@linkcode UnstableSource.pin}. */
+  pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
+    const count = Math.min(lastIndex - firstIndex + 1, READ_ENTRIES);
+    this.#touch(firstIndex, count);
+    const target = new Uint8Array(this.#entries.buffer, 0, count * ENTRY_BYTES);
+    const got = this.#reader.readAt((this.#firstPage + firstIndex) * ENTRY_BYTES, target);
+    const entries = Math.floor(got / ENTRY_BYTES);
+    let pinned = 0;
+    for (; pinned < entries; pinned++) {
+      const low = this.#entries.getUint32(pinned * ENTRY_BYTES, true);
+      const high = this.#entries.getUint32(pinned * ENTRY_BYTES + 4, true);
+      const frame = (high & FRAME_HIGH) * 2 ** 32 + low;
+      const isPresent = (high & PRESENT) !== 0;
+      if (pinned === 0 && isPresent && frame === 0) return EPERM;
+      if (!isPresent || frame === 0 || !into.append(frame, 1, RAM)) break;
+    }
+    this.pinnedPages += pinned;
+    return pinned === 0 ? EFAULT : OK;
+  }
+
+  /** See {@linkcode UnstableSource.unpin}. */
+  unpin(_frame: number, count: number): void {
+    this.pinnedPages -= count;
+  }
+
+  /** See {@linkcode UnstableSource.frameBytes}: memory is found by index only. */
+  frameBytes(_frame: number): null {
+    return null;
+  }
+
+  /** See {@linkcode RunSource.readBytes}. */
+  readBytes(index: number, offset: number, target: Uint8Array): Errno {
+    const from = index * PAGE_BYTES + offset;
+    if (this.#bytes === null || from + target.length > this.#bytes.length) return EFAULT;
+    target.set(this.#bytes.subarray(from, from + target.length));
+    return OK;
+  }
+
+  /** See {@linkcode RunSource.writeBytes}. */
+  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno {
+    const from = index * PAGE_BYTES + offset;
+    if (this.#bytes === null || from + bytes.length > this.#bytes.length) return EFAULT;
+    this.#bytes.set(bytes, from);
+    return OK;
+  }
+
+  /** Makes the kernel back the pages, by writing back what is there. */
+  #touch(firstIndex: number, count: number): void {
+    const bytes = this.#bytes;
+    if (bytes === null) return;
+    for (let index = firstIndex; index < firstIndex + count; index++) {
+      const at = index * PAGE_BYTES;
+      if (at < bytes.length) bytes[at] |= 0;
+    }
+  }
+}
+
+/** The page map of this process. */
+class OwnPagemap implements PagemapReader {
+  readonly #file = Deno.openSync("/proc/self/pagemap");
+
+  readAt(position: number, target: Uint8Array): number {
+    this.#file.seekSync(position, Deno.SeekMode.Start);
+    return this.#file.readSync(target) ?? 0;
+  }
+}
