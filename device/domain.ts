@@ -9,11 +9,18 @@
  *
  * @module
  */
-import { type Errno, type HardwareTable, OK } from "../pagetable/mod.ts";
+import {
+  type Errno,
+  type HardwareTable,
+  type InvalidationGather,
+  type InvalidationSink,
+  OK,
+} from "../pagetable/mod.ts";
 import { IoAddressSpace } from "../iommufd/mod.ts";
 import type { Endpoint } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
 import type { ReservedRegions } from "./reserved_region.ts";
+import type { TranslationObservers } from "./translation_observers.ts";
 
 /** What domains of one device share. */
 export interface DomainContext {
@@ -21,10 +28,12 @@ export interface DomainContext {
   readonly hardware: Hardware;
   /** Which ranges of which endpoint cannot be mapped. */
   readonly reserved: ReservedRegions;
+  /** Who keeps translations of which endpoint. */
+  readonly observers: TranslationObservers;
 }
 
 /** A domain of the guest. */
-export class Domain {
+export class Domain implements InvalidationSink {
   /** Its id, chosen by the guest. */
   readonly id: number;
   /** Whether its endpoints go through untranslated. */
@@ -57,11 +66,12 @@ export class Domain {
    * @returns OK; EADDRINUSE if a mapping is in the way; ENOMEM without memory; after an error nothing changed.
    */
   join(endpoint: Endpoint): Errno {
-    const { hardware } = this.#context;
+    const { hardware, observers } = this.#context;
     const error = this.bypass ? hardware.bypass(endpoint) : this.#joinTranslated(endpoint);
     if (error !== OK) return error;
     hardware.flush(endpoint);
     this.endpoints.add(endpoint);
+    observers.invalidateAll(endpoint.id);
     return OK;
   }
 
@@ -83,6 +93,19 @@ export class Domain {
   flush(): void {
     const tables = this.#tables;
     for (let i = 0; i < tables.length; i++) tables[i].gather.flush();
+  }
+
+  /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
+  invalidate(gather: InvalidationGather): void {
+    if (this.#context.observers.isEmpty) return;
+    for (const endpoint of this.endpoints) {
+      for (const observer of this.#context.observers.of(endpoint.id)) {
+        if (gather.everything) observer.invalidateAll();
+        for (let i = 0; i < gather.rangeCount; i++) {
+          observer.invalidate(gather.firstPages[i], gather.lastPages[i]);
+        }
+      }
+    }
   }
 
   /** Ends the domain, which has no endpoints any more. */
@@ -117,6 +140,7 @@ export class Domain {
       table.destroy();
       return error;
     }
+    table.gather.sink = this;
     this.#tables = [...this.#tables, table];
     return table;
   }

@@ -8,6 +8,7 @@
 import { createPageList, GuestSource, PinBudget } from "../iommufd/mod.ts";
 import type { GuestRegion, PageList } from "../iommufd/mod.ts";
 import {
+  BLOCKED,
   describeFormat,
   READ,
   type TableFormat,
@@ -15,13 +16,14 @@ import {
   WalkResult,
   WRITE,
 } from "../pagetable/mod.ts";
-import { Chain, type MemoryRegion, type Queue } from "../vring/mod.ts";
+import { Chain, GuestMemory, type MemoryRegion, type Queue } from "../vring/mod.ts";
 import { PAGE_SIZE, rangeText, sizeText } from "./address.ts";
 import { CONFIG_SIZE, ConfigSpace } from "./config_space.ts";
 import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
 import { Hardware } from "./hardware.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
+import { TranslationObservers } from "./translation_observers.ts";
 import type { VirtioDevice } from "./virtio_device.ts";
 import { VirtioIommu } from "./virtio_iommu.ts";
 import {
@@ -69,15 +71,6 @@ export interface DeviceOptions {
   readonly tableBaseFrame: number;
 }
 
-/**
- * What a translation came to: the endpoint bypasses, or is blocked because it is attached to nothing, or
- * its tables were walked and say more (valid until the next translation).
- */
-export type Translation =
-  | { readonly kind: "bypass" }
-  | { readonly kind: "blocked" }
-  | { readonly kind: "walked"; readonly format: string; readonly walk: WalkResult };
-
 /** Features of the device type that we offer. */
 const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
 
@@ -92,6 +85,12 @@ export class IommuDevice implements VirtioDevice {
 
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable;
+  /** Who keeps translations and must be told when they change. */
+  readonly observers: TranslationObservers = new TranslationObservers();
+  /** Guest memory as the front end shares it. */
+  readonly memory: GuestMemory = new GuestMemory();
+  /** Called after a fault, so that whoever serves the queues delivers the report. */
+  onFault: () => void = () => {};
   /** Tables and units. */
   readonly hardware: Hardware;
   /** The request side: domains, counters. */
@@ -105,7 +104,6 @@ export class IommuDevice implements VirtioDevice {
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #chain = new Chain();
   readonly #walk = new WalkResult();
-  #eventQueue: Queue | undefined;
 
   /** @throws {RangeError} If the options contradict each other. */
   constructor(options: DeviceOptions) {
@@ -139,6 +137,7 @@ export class IommuDevice implements VirtioDevice {
     this.iommu = new VirtioIommu({
       hardware: this.hardware,
       reserved,
+      observers: this.observers,
       config: this.#config,
       endpoints: this.endpoints,
       guest: this.guest,
@@ -161,7 +160,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   writeConfig(bytes: Uint8Array, offset: number): void {
-    this.#config.write(bytes, offset);
+    if (this.#config.write(bytes, offset)) this.observers.invalidateEverything();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -169,12 +168,15 @@ export class IommuDevice implements VirtioDevice {
   }
 
   memoryAdded(region: MemoryRegion): void {
+    const error = this.memory.add(region);
+    if (error !== undefined) throw new Error(`Cannot take guest memory: ${error.message}`);
     const first = Math.ceil(region.guestAddress / PAGE_SIZE);
     const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
     if (last >= first) this.#regions.set(region, this.#source.addRegion(first, last));
   }
 
   memoryRemoved(region: MemoryRegion): void {
+    this.memory.remove(region.guestAddress, region.size, region.userAddress);
     const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
     this.#regions.delete(region);
@@ -186,14 +188,15 @@ export class IommuDevice implements VirtioDevice {
     this.iommu.reset();
     this.faults.clear();
     if (kind === "system") this.#config.systemReset();
+    this.observers.invalidateEverything();
   }
 
-  queueStarted(index: number, queue: Queue): void {
-    if (index === EVENT_QUEUE) this.#eventQueue = queue;
+  queueStarted(_index: number, _queue: Queue): void {
+    // The loop serves whatever runs; nothing is kept per queue.
   }
 
-  queueStopped(index: number): void {
-    if (index === EVENT_QUEUE) this.#eventQueue = undefined;
+  queueStopped(_index: number): void {
+    // Requests are answered as they are taken, so a queue never stops in the middle of one.
   }
 
   /**
@@ -215,27 +218,26 @@ export class IommuDevice implements VirtioDevice {
     return served;
   }
 
-  /** The queue for fault reports while the guest has one running. */
-  get eventQueue(): Queue | undefined {
-    return this.#eventQueue;
-  }
-
   /**
-   * Translates one address of an endpoint through its tables, as hardware would, and records nothing.
+   * Translates one page of an endpoint as hardware would, and records nothing.
+   *
+   * An endpoint that is attached is translated from its entry in the device tables on. For one that is not,
+   * the bypass byte of the configuration space decides: it passes, or is blocked with code 0.
    *
    * @param access `READ` or `WRITE`.
-   * @returns undefined if there is no such endpoint.
+   * @returns The outcome, valid until the next walk.
    */
-  translate(endpointId: number, page: number, access: number): Translation | undefined {
-    if (this.endpoints.formatOf(endpointId) === undefined) return undefined;
+  walk(endpointId: number, page: number, access: number): WalkResult {
+    const walk = this.#walk;
     const endpoint = this.endpoints.seen(endpointId);
-    if (endpoint?.domain === undefined) {
-      // Nothing attached: the bypass byte of the configuration space decides, not the device tables.
-      return this.bypass ? { kind: "bypass" } : { kind: "blocked" };
+    if (endpoint?.domain !== undefined) {
+      this.hardware.walk(endpoint, page, access, walk);
+      return walk;
     }
-    this.hardware.walk(endpoint, page, access, this.#walk);
-    if (this.#walk.bypass) return { kind: "bypass" };
-    return { kind: "walked", format: endpoint.format, walk: this.#walk };
+    walk.clear();
+    if (this.bypass && this.endpoints.formatOf(endpointId) !== undefined) walk.pass(page);
+    else walk.fail(BLOCKED, 0);
+    return walk;
   }
 
   /**
@@ -251,6 +253,7 @@ export class IommuDevice implements VirtioDevice {
     const flags = ((access & READ) !== 0 ? FAULT_F_READ : 0) |
       ((access & WRITE) !== 0 ? FAULT_F_WRITE : 0);
     this.faults.add(reason, flags, endpointId, page, offset);
+    this.onFault();
   }
 
   /**

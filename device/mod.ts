@@ -8,8 +8,7 @@
  * @module
  */
 export * from "./address.ts";
-export * from "./api_routes.ts";
-export * from "./api_server.ts";
+export * from "./api/mod.ts";
 export * from "./config_space.ts";
 export * from "./domain.ts";
 export * from "./driver_requests.ts";

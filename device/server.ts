@@ -23,6 +23,8 @@ export class DeviceServer {
     this.#device = device;
     this.#log = log;
     this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds);
+    // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
+    device.onFault = () => this.#poll.wake();
   }
 
   /** Whether a front end is connected. */

@@ -335,6 +335,7 @@ export class VirtioIommu {
     const domain = endpoint.domain!;
     this.#options.hardware.detach(endpoint);
     endpoint.domain = undefined;
+    this.#options.observers.invalidateAll(endpoint.id);
     this.#leave(domain, endpoint);
   }
 

@@ -258,11 +258,9 @@ function print(text: string, status: string, note: string): void {
 
 /** Prints what an access comes to. */
 function translate(device: IommuDevice, iova: bigint, access: number): void {
-  const found = device.translate(ENDPOINT, page(iova), access);
+  const walk = device.walk(ENDPOINT, page(iova), access);
   const offset = Number(iova & 0xfffn);
   const text = `  ${access === READ ? "read " : "write"} 0x${iova.toString(16)}`;
-  if (found?.kind !== "walked") return;
-  const { walk } = found;
   console.log(
     walk.ok
       ? `${text.padEnd(20)} -> ${

@@ -4,7 +4,7 @@
  * @module
  */
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
-import type { MappingState, State, TranslateAnswer } from "../api_routes.ts";
+import type { MappingState, State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
 import {
   type Command,

@@ -4,7 +4,7 @@
  * @module
  */
 import { endpointText, sizeText } from "../address.ts";
-import type { DomainState, MappingState, State, TranslateAnswer } from "../api_routes.ts";
+import type { DomainState, MappingState, State, TranslateAnswer } from "../api/mod.ts";
 
 /** How many endpoints of a domain are named before the rest is counted. */
 const NAMED_ENDPOINTS = 8;

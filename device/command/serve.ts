@@ -3,8 +3,7 @@
  *
  * @module
  */
-import type { ApiContext } from "../api_routes.ts";
-import { type ApiServer, serveApi } from "../api_server.ts";
+import { type ApiContext, type ApiServer, serveApi } from "../api/mod.ts";
 import { parseNumber } from "../address.ts";
 import {
   createMemoryFile,

@@ -2,6 +2,7 @@
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { parsePageRange } from "../../device/address.ts";
 import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/reserved_region.ts";
+import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
 import type { DeviceOptions } from "../../device/iommu_device.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../device/in_process_guest.ts";
 import {
@@ -49,27 +50,22 @@ class InProcessDevice implements DeviceUnderTest {
 
   access(endpoint: number, iova: bigint, access: "r" | "w"): Promise<AccessResult> {
     const page = Number(iova >> 12n);
-    const translation = this.#guest.device.translate(endpoint, page, access === "r" ? READ : WRITE);
-    if (translation?.kind === "bypass") return Promise.resolve({ phys: iova });
-    if (translation?.kind !== "walked" || !translation.walk.ok) return Promise.resolve("fault");
-    return Promise.resolve({ phys: BigInt(translation.walk.frame) * 4096n + (iova & 0xfffn) });
+    const walk = this.#guest.device.walk(endpoint, page, access === "r" ? READ : WRITE);
+    if (!walk.ok) return Promise.resolve("fault");
+    return Promise.resolve({ phys: BigInt(walk.frame) * 4096n + (iova & 0xfffn) });
   }
 
-  async fault(
+  fault(
     endpoint: number,
     iova: bigint,
     access: "r" | "w",
     bufferSize: number,
   ): Promise<Answer | undefined> {
     this.#guest.offerEventBuffer(bufferSize, POISON);
-    if (await this.access(endpoint, iova, access) !== "fault") return undefined;
-    this.#guest.device.refused(
-      endpoint,
-      Number(iova >> 12n),
-      Number(iova & 0xfffn),
-      access === "r" ? READ : WRITE,
-    );
-    return this.#guest.takeEvent(bufferSize);
+    const memory = new EndpointMemory(this.#guest.device, endpoint, this.#guest.device.memory);
+    memory.resolve(Number(iova), 1, access === "w");
+    memory.close();
+    return Promise.resolve(this.#guest.takeEvent(bufferSize));
   }
 
   close(): Promise<void> {

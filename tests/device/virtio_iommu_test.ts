@@ -7,7 +7,7 @@ import {
   statusName,
   unmapRequest,
 } from "../../device/driver_requests.ts";
-import { translate } from "../../device/api_routes.ts";
+import { translate } from "../../device/api/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
 
 Deno.test("a device that is closed has given back every table page", () => {

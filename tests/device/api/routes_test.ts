@@ -1,13 +1,13 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../../device/driver_requests.ts";
 import {
   type ApiContext,
   ApiError,
   mappingsOf,
   stateOf,
   translate,
-} from "../../device/api_routes.ts";
-import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
+} from "../../../device/api/mod.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** A guest with endpoint 8 in domain 2, a page and a 2 MiB block mapped, and one refused request. */
 function busyGuest(): { guest: InProcessGuest; context: ApiContext } {
@@ -92,7 +92,7 @@ Deno.test("translate() answers a refused access with the hardware's fault", () =
   });
   const answer = ask("endpoint=8&iova=0x5000&access=w") as { fault: { code: string } };
   assertEquals(answer.fault.code, "0x5"); // VT-d fault reason 5: write without permission
-  assertEquals(ask("endpoint=16&iova=0"), { fault: { reason: "not-attached", code: "0x0" } });
+  assertEquals(ask("endpoint=16&iova=0"), { fault: { reason: "blocked", code: "0x0" } });
   guest.close();
 });
 

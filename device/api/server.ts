@@ -3,7 +3,11 @@
  *
  * @module
  */
-import { type ApiContext, ApiError, mappingsOf, stateOf, translate } from "./api_routes.ts";
+import { type ApiContext, ApiError } from "./context.ts";
+import { dma } from "./dma.ts";
+import { mappingsOf } from "./mappings.ts";
+import { stateOf } from "./state.ts";
+import { translate } from "./translate.ts";
 
 /** A running API socket. */
 export interface ApiServer {
@@ -27,9 +31,9 @@ export function serveApi(path: string, context: ApiContext): ApiServer {
 }
 
 /** Answers one HTTP request. */
-export function respond(request: Request, context: ApiContext): Response {
+export async function respond(request: Request, context: ApiContext): Promise<Response> {
   try {
-    return Response.json(route(request, context));
+    return Response.json(await route(request, context));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     return Response.json({ error: error.message }, { status: error.status });
@@ -37,7 +41,7 @@ export function respond(request: Request, context: ApiContext): Response {
 }
 
 /** The JSON value that answers a request. */
-function route(request: Request, context: ApiContext): unknown {
+async function route(request: Request, context: ApiContext): Promise<unknown> {
   const url = new URL(request.url);
   const name = `${request.method} ${url.pathname}`;
   switch (name) {
@@ -47,10 +51,26 @@ function route(request: Request, context: ApiContext): unknown {
       return mappingsOf(context, url.searchParams);
     case "GET /v1/translate":
       return translate(context, url.searchParams);
+    case "POST /v1/dma":
+      return dma(context, await jsonObject(request));
     default:
       throw new ApiError(
         404,
-        `There is no ${name}: there are GET /v1/state, /v1/mappings and /v1/translate`,
+        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate and POST /v1/dma`,
       );
   }
+}
+
+/** The body of a request as a JSON object. */
+async function jsonObject(request: Request): Promise<object> {
+  let value: unknown;
+  try {
+    value = await request.json();
+  } catch {
+    value = undefined;
+  }
+  if (typeof value !== "object" || value === null) {
+    throw new ApiError(400, "Cannot read the body: it must be a JSON object");
+  }
+  return value;
 }

@@ -1,0 +1,30 @@
+/**
+ * What every route of the API socket needs.
+ *
+ * @module
+ */
+import type { IommuDevice } from "../iommu_device.ts";
+
+/** A request that cannot be answered: the HTTP status and one line that says why. */
+export class ApiError extends Error {
+  /** Name of the class. */
+  override readonly name = "ApiError";
+  /** 400 for bad parameters, 404 for what does not exist. */
+  readonly status: 400 | 404;
+
+  /** An error to answer with. */
+  constructor(status: 400 | 404, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** What the routes ask besides the device. */
+export interface ApiContext {
+  /** The device. */
+  readonly device: IommuDevice;
+  /** Version of the program. */
+  readonly version: string;
+  /** Whether a front end is connected. */
+  readonly connected: boolean;
+}

@@ -1,0 +1,109 @@
+/**
+ * `POST /v1/dma`: an access of an endpoint to guest memory.
+ *
+ * @module
+ */
+import { WRITE } from "../../pagetable/mod.ts";
+import { readMemory, writeMemory } from "../../vring/mod.ts";
+import { type Address, PAGE_SIZE, parseAddress, parseEndpoint, parseNumber } from "../address.ts";
+import { EndpointMemory } from "../endpoint/endpoint_memory.ts";
+import type { IommuDevice } from "../iommu_device.ts";
+import { type ApiContext, ApiError } from "./context.ts";
+import { parameter, parseAccess } from "./parameters.ts";
+import { faultOf, type FaultState } from "./translate.ts";
+
+/** The body of `POST /v1/dma`. */
+interface DmaBody {
+  readonly endpoint?: unknown;
+  readonly iova?: unknown;
+  readonly length?: unknown;
+  readonly access?: unknown;
+  readonly data?: unknown;
+}
+
+/** The answer to `POST /v1/dma`. */
+export type DmaAnswer =
+  | { readonly data: string }
+  | { readonly fault: FaultState }
+  | Readonly<Record<string, never>>;
+
+/** Bytes that one `POST /v1/dma` moves at most. */
+const DMA_MAX = 1 << 20;
+
+/** `POST /v1/dma`: an access of an endpoint, all of it or nothing. A fault also goes to the guest. */
+export function dma(context: ApiContext, body: DmaBody): DmaAnswer {
+  const endpoint = parameter(
+    "endpoint",
+    textOf(body.endpoint),
+    parseEndpoint,
+    "an endpoint such as 24, 0x18 or 00:03.0",
+  );
+  const iova = parameter("iova", textOf(body.iova), parseAddress, "a byte address such as 0x1000");
+  const access = parameter("access", textOf(body.access ?? "r"), parseAccess, "r or w");
+  if (context.device.endpoints.formatOf(endpoint) === undefined) {
+    throw new ApiError(404, `There is no endpoint ${endpoint}`);
+  }
+  const form = `bytes in hexadecimal, at most ${DMA_MAX}`;
+  const bytes = access === WRITE
+    ? parameter("data", textOf(body.data), parseBytes, form)
+    : new Uint8Array(
+      parameter("length", textOf(body.length), parseDmaLength, `a number from 1 to ${DMA_MAX}`),
+    );
+  const fault = endpointAccess(context.device, endpoint, iova, access, bytes);
+  if (fault !== undefined) return { fault };
+  return access === WRITE ? {} : { data: bytesText(bytes) };
+}
+
+/** Reads or writes guest memory as an endpoint does. Returns the fault, after which nothing has moved. */
+function endpointAccess(
+  device: IommuDevice,
+  endpoint: number,
+  iova: Address,
+  access: number,
+  bytes: Uint8Array,
+): FaultState | undefined {
+  const write = access === WRITE;
+  const memory = new EndpointMemory(device, endpoint, device.memory);
+  try {
+    const address = iova.page * PAGE_SIZE + iova.offset;
+    let done = 0;
+    while (done < bytes.length) {
+      const piece = memory.resolve(address + done, bytes.length - done, write);
+      if (piece === 0) {
+        const walk = device.walk(endpoint, Math.floor((address + done) / PAGE_SIZE), access);
+        return walk.ok ? { reason: "no-memory", code: "0x0" } : faultOf(walk);
+      }
+      done += piece;
+    }
+    if (write) writeMemory(memory, address, bytes, 0, bytes.length);
+    else readMemory(memory, address, bytes, 0, bytes.length);
+    return undefined;
+  } finally {
+    memory.close();
+  }
+}
+
+/** A JSON text or number as text; null for anything else. */
+function textOf(value: unknown): string | null {
+  return typeof value === "string" ? value : typeof value === "number" ? String(value) : null;
+}
+
+/** A length of a DMA access. */
+function parseDmaLength(text: string): number | undefined {
+  const length = parseNumber(text, DMA_MAX);
+  return length === 0 ? undefined : length;
+}
+
+/** Bytes in hexadecimal. */
+function parseBytes(text: string): Uint8Array | undefined {
+  if (!/^([0-9a-fA-F]{2})+$/.test(text) || text.length > 2 * DMA_MAX) return undefined;
+  return Uint8Array.from(
+    { length: text.length / 2 },
+    (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16),
+  );
+}
+
+/** Bytes as hexadecimal. */
+function bytesText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,77 @@
+/**
+ * `GET /v1/translate`: one address through the tables of an endpoint.
+ *
+ * @module
+ */
+import type { WalkResult } from "../../pagetable/mod.ts";
+import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
+import { type ApiContext, ApiError } from "./context.ts";
+import { protectionText } from "./mappings.ts";
+import { parameter, parseAccess } from "./parameters.ts";
+
+/** The answer to `GET /v1/translate`. */
+export type TranslateAnswer =
+  | {
+    readonly phys: string;
+    readonly access: string;
+    readonly pageSize: number;
+    readonly format: string;
+    readonly path: readonly PathEntry[];
+  }
+  | { readonly fault: FaultState };
+
+/** Why an access was refused. */
+export interface FaultState {
+  readonly reason: string;
+  /** The hardware's own code. */
+  readonly code: string;
+}
+
+/** A table entry that a walk read. */
+export interface PathEntry {
+  readonly level: number;
+  readonly at: string;
+  readonly entry: string;
+}
+
+/** `GET /v1/translate`: `endpoint`, `iova` and `access` (`r`, the default, or `w`). */
+export function translate(context: ApiContext, query: URLSearchParams): TranslateAnswer {
+  const id = parameter(
+    "endpoint",
+    query.get("endpoint"),
+    parseEndpoint,
+    "an endpoint such as 24, 0x18 or 00:03.0",
+  );
+  const iova = parameter(
+    "iova",
+    query.get("iova"),
+    parseAddress,
+    "a byte address such as 0x1000 or 4096",
+  );
+  const access = parameter("access", query.get("access") ?? "r", parseAccess, "r or w");
+  const format = context.device.endpoints.formatOf(id);
+  if (format === undefined) throw new ApiError(404, `There is no endpoint ${id}`);
+  const walk = context.device.walk(id, iova.page, access);
+  if (!walk.ok) return { fault: faultOf(walk) };
+  return {
+    phys: addressText(walk.frame, iova.offset),
+    access: protectionText(walk.permission),
+    pageSize: walk.bypass ? PAGE_SIZE : walk.leafPages * PAGE_SIZE,
+    format: walk.bypass ? "bypass" : format,
+    path: pathOf(walk),
+  };
+}
+
+/** The fault that a walk ended in. */
+export function faultOf(walk: WalkResult): FaultState {
+  return { reason: walk.faultName, code: `0x${walk.faultCode.toString(16)}` };
+}
+
+/** The entries that a walk read, from the top. */
+function pathOf(walk: WalkResult): readonly PathEntry[] {
+  return Array.from({ length: walk.depth }, (_, i) => ({
+    level: walk.pathLevel[i],
+    at: `0x${walk.entryAddress(i).toString(16)}`,
+    entry: `0x${walk.entryValue(i).toString(16)}`,
+  }));
+}

@@ -1,0 +1,72 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
+import { ApiError, dma, respond } from "../../../device/api/mod.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
+
+/** A guest with a page of endpoint 8 mapped to be read and written, and the next to be read. */
+function mappedGuest(): { guest: InProcessGuest; context: Parameters<typeof dma>[0] } {
+  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
+  guest.request(attachRequest(1, 8), 4);
+  const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x50000n, flags: 3 };
+  guest.request(mapRequest(fields), 4);
+  guest.request(mapRequest({ ...fields, virtStart: 0x2000n, virtEnd: 0x2fffn, flags: 1 }), 4);
+  return { guest, context: { device: guest.device, version: "0", connected: true } };
+}
+
+Deno.test("dma() writes and reads guest memory through the endpoint's translation", () => {
+  const { guest, context } = mappedGuest();
+  assertEquals(dma(context, { endpoint: 8, iova: "0x1ffe", access: "w", data: "c0ffee" }), {
+    fault: { reason: "no-write", code: "0x5" },
+  });
+  assertEquals(dma(context, { endpoint: 8, iova: "0x1ffe", length: 3, access: "r" }), {
+    data: "000000",
+  }, "an access that faults moves nothing");
+  assertEquals(
+    dma(context, { endpoint: "00:01.0", iova: 0x1ffd, access: "w", data: "C0FFEE" }),
+    {},
+  );
+  assertEquals(dma(context, { endpoint: 8, iova: "0x1ffd", length: 3 }), { data: "c0ffee" });
+  guest.close();
+});
+
+Deno.test("dma() that faults is reported to the guest", () => {
+  const { guest, context } = mappedGuest();
+  guest.offerEventBuffer(24);
+  assertEquals(dma(context, { endpoint: 8, iova: "0x7123", length: 4, access: "r" }), {
+    fault: { reason: "not-present", code: "0x6" },
+  });
+  const view = new DataView(guest.takeEvent(24)!.bytes.buffer);
+  assertEquals([view.getUint32(8, true), view.getBigUint64(16, true)], [8, 0x7123n]);
+  guest.close();
+});
+
+Deno.test("dma() says what is wrong with a request", () => {
+  const { guest, context } = mappedGuest();
+  const cases = [
+    [{}, "endpoint is missing"],
+    [{ endpoint: 8, iova: "0x1000" }, "length is missing"],
+    [{ endpoint: 8, iova: "0x1000", length: 0 }, "Cannot take length=0"],
+    [{ endpoint: 8, iova: "0x1000", length: 2 ** 30 }, "Cannot take length="],
+    [{ endpoint: 8, iova: "0x1000", access: "w" }, "data is missing"],
+    [{ endpoint: 8, iova: "0x1000", access: "w", data: "abc" }, "Cannot take data=abc"],
+    [{ endpoint: 0x10000, iova: "0x1000", length: 1 }, "no endpoint 65536"],
+  ] as const;
+  for (const [body, message] of cases) {
+    assertThrows(() => dma(context, body), ApiError, message);
+  }
+  guest.close();
+});
+
+Deno.test("respond() answers unknown paths with 404 and a body that is no object with 400", async () => {
+  const { guest, context } = mappedGuest();
+  const unknown = await respond(new Request("http://x/v1/nothing"), context);
+  assertEquals(unknown.status, 404);
+  for (const body of ["", "[", "3", "null"]) {
+    const answer = await respond(new Request("http://x/v1/dma", { method: "POST", body }), context);
+    assertEquals([answer.status, (await answer.json()).error], [
+      400,
+      "Cannot read the body: it must be a JSON object",
+    ]);
+  }
+  guest.close();
+});

@@ -1,0 +1,144 @@
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../../device/driver_requests.ts";
+import { EndpointMemory } from "../../../device/endpoint/endpoint_memory.ts";
+import { readMemory, writeMemory } from "../../../vring/mod.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
+
+/** Maps pages of domain 1: each of `pages` to the frame it is given. */
+function mapPages(
+  guest: InProcessGuest,
+  pages: readonly (readonly [number, number])[],
+  flags = 3,
+): void {
+  for (const [page, frame] of pages) {
+    const virtStart = BigInt(page) * 4096n;
+    guest.request(
+      mapRequest({
+        domain: 1,
+        virtStart,
+        virtEnd: virtStart + 4095n,
+        physStart: BigInt(frame) * 4096n,
+        flags,
+      }),
+      4,
+    );
+  }
+}
+
+/** A guest with endpoint 8 in domain 1, and that endpoint's view of memory. */
+function attached(bypass = false): { guest: InProcessGuest; memory: EndpointMemory } {
+  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass });
+  guest.request(attachRequest(1, 8), 4);
+  return { guest, memory: new EndpointMemory(guest.device, 8, guest.device.memory) };
+}
+
+Deno.test("EndpointMemory reads and writes across scattered pages", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x12, 0x40], [0x13, 0x60]]);
+  const bytes = Uint8Array.from({ length: 3 * 4096 }, (_, i) => i * 7);
+  assertEquals(writeMemory(memory, 0x10800, bytes, 0, bytes.length), true);
+  const back = new Uint8Array(bytes.length);
+  assertEquals(readMemory(memory, 0x10800, back, 0, back.length), true);
+  assertEquals(back, bytes);
+  const physical = new Uint8Array(4096);
+  readMemory(guest.device.memory, 0x40000, physical, 0, 4096);
+  assertEquals(physical, bytes.slice(0x1800, 0x2800));
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory finds pages that follow each other in memory together", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x12, 0x53]]);
+  assertEquals(memory.resolve(0x10100, 0x3000, false), 0x1f00);
+  assertEquals(memory.resolve(0x10100, 0x10, true), 0x10);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory refuses what is not mapped so, and reports the fault", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50]], 1);
+  assertEquals(memory.resolve(0x10000, 8, false), 8);
+  assertEquals(memory.resolve(0x10000, 8, true), 0);
+  assertEquals(memory.resolve(0x11ff8, 8, false), 0);
+  assertEquals([memory.faults, guest.device.endpoints.seen(8)?.faults], [2, 2]);
+  guest.offerEventBuffer(24);
+  const report = guest.takeEvent(24)!;
+  const view = new DataView(report.bytes.buffer);
+  assertEquals([report.length, view.getUint32(0, true), view.getUint32(4, true)], [24, 2, 0x102]);
+  assertEquals(view.getBigUint64(16, true), 0x10000n);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory lets go of a translation with the UNMAP that ends it", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
+  assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [8, 8]);
+  const generation = memory.generation;
+  guest.request(unmapRequest(1, 0x10000n, 0x10fffn), 4);
+  assertEquals(memory.generation > generation, true);
+  assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [0, 8]);
+  guest.request(detachRequest(1, 8), 4);
+  assertEquals(memory.resolve(0x20000, 8, true), 0);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory in bypass is guest memory itself, until bypass is switched off", () => {
+  const guest = new InProcessGuest();
+  const memory = new EndpointMemory(guest.device, 8, guest.device.memory);
+  assertEquals(memory.resolve(0x5008, 8, true), 8);
+  assertEquals(memory.offset, 0x5008);
+  guest.device.writeConfig(Uint8Array.of(0), 36);
+  assertEquals(memory.resolve(0x5008, 8, true), 0);
+  guest.request(attachRequest(1, 8, 1), 4);
+  assertEquals(memory.resolve(0x5008, 8, true), 8);
+  guest.request(attachRequest(2, 8), 4);
+  assertEquals(memory.resolve(0x5008, 8, true), 0);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory refuses a translation that leads to no memory", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0xfffff]]);
+  assertEquals([memory.resolve(0x10000, 8, false), memory.faults], [0, 1]);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("whatever was mapped and unmapped before, EndpointMemory sees the mappings as they are", () => {
+  const step = fc.record({
+    map: fc.boolean(),
+    page: fc.nat(15),
+    frame: fc.integer({ min: 64, max: 127 }),
+  });
+  fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+    const { guest, memory } = attached();
+    const model = new Map<number, number>();
+    for (const { map, page, frame } of steps) {
+      if (map) {
+        mapPages(guest, [[page, frame]]);
+        if (!model.has(page)) model.set(page, frame);
+      } else {
+        guest.request(unmapRequest(1, BigInt(page) * 4096n, BigInt(page) * 4096n + 4095n), 4);
+        model.delete(page);
+      }
+      for (let at = 0; at < 16; at++) {
+        const found = memory.resolve(at * 4096 + 16, 8, true);
+        assertEquals(found, model.has(at) ? 8 : 0);
+        if (found > 0) assertEquals(memory.offset, model.get(at)! * 4096 + 16);
+      }
+    }
+    memory.close();
+    guest.close();
+  }));
+});
