@@ -326,8 +326,11 @@ export class BackEnd {
   #tell(request: number, payload: Uint8Array): void {
     const { requests } = this.#messages;
     if (requests === undefined) return;
-    if (requests.send(request, 0, payload) && !requests.hasUnsent) return;
-    this.#log.warnLimited("requests", "The front end does not read its channel, which is closed");
+    const alive = requests.send(request, 0, payload);
+    if (alive && !requests.hasUnsent) return;
+    if (alive) {
+      this.#log.warnLimited("requests", "The front end does not read its channel, which is closed");
+    }
     this.#messages.closeRequests();
   }
 

@@ -87,12 +87,9 @@ export class Connection {
       if (count === WOULD_BLOCK) return "nothing";
       if (count === CLOSED) return this.#ended();
       this.#headerBytes += count;
-      const problem = this.#checkDescriptors();
+      const refused = this.#headerBytes === HEADER_BYTES ? this.#takeHeader() : undefined;
+      const problem = refused ?? this.#checkDescriptors();
       if (problem !== undefined) return problem;
-      if (this.#headerBytes === HEADER_BYTES) {
-        const refused = this.#takeHeader();
-        if (refused !== undefined) return refused;
-      }
     }
     while (this.#payloadBytes < this.size) {
       const missing = this.size - this.#payloadBytes;

@@ -1,0 +1,174 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { mappingsOf, openDescriptors } from "../host/host_state.ts";
+import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { connect, disconnect } from "./serving.ts";
+
+const MIB = 1 << 20;
+
+for (const slots of [true, false]) {
+  const way = slots ? "as slots" : "as a table";
+  const options = slots ? {} : { acceptProtocol: ~ProtocolFeature.CONFIGURE_MEM_SLOTS };
+
+  Deno.test(`memory comes and goes while a queue runs, handed over ${way}`, async () => {
+    const before = openDescriptors();
+    const session = connect(options);
+    const { frontEnd, device } = session;
+    await frontEnd.negotiate();
+    await frontEnd.addMemory(0, MIB);
+    const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
+    device.takeEvents();
+    for (let round = 0; round < 3; round++) {
+      const more = await frontEnd.addMemory(4 * MIB, MIB);
+      new Uint8Array(more.mapping.buffer).set([5, 6, 7, 8]);
+      queue.driver.begin();
+      queue.driver.addReadable(4 * MIB, 4);
+      queue.driver.addWritable(4 * MIB + 64, 4);
+      queue.driver.commit();
+      queue.kick();
+      assertEquals(await queue.reap(), true);
+      assertEquals([...new Uint8Array(more.mapping.buffer, 64, 4)], [8, 7, 6, 5]);
+      await frontEnd.removeMemory(more);
+      assertEquals(device.takeEvents(), ["memory+ 400000 100000", "memory- 400000 100000"]);
+      assertEquals(mappingsOf("guest-memory").length, 2);
+    }
+    await disconnect(session);
+    assertEquals(openDescriptors(), before);
+    assertEquals(mappingsOf("guest-memory"), []);
+  });
+}
+
+Deno.test("removed memory leaves views of it empty", async () => {
+  const session = connect();
+  const { frontEnd, device } = session;
+  await frontEnd.negotiate();
+  const made = await frontEnd.addMemory(0, MIB);
+  const view = new Uint8Array(device.regions[0].buffer);
+  view[0] = 1;
+  await frontEnd.removeMemory(made);
+  assertEquals(view.length, 0);
+  assertEquals(device.regions, []);
+  await disconnect(session);
+});
+
+Deno.test("a queue whose memory goes stops with a line, and the session goes on", async () => {
+  const session = connect();
+  const { frontEnd, device, service } = session;
+  await frontEnd.negotiate();
+  const made = await frontEnd.addMemory(0, MIB);
+  await frontEnd.addMemory(MIB, MIB);
+  const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
+  await frontEnd.removeMemory(made);
+  queue.kickEvent.signal();
+  while (service.warnings.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  assert(service.warnings[0].startsWith("Queue 0 stopped: "), service.warnings[0]);
+  assertEquals(device.takeEvents().at(-1), "stop 0");
+  assertEquals((await frontEnd.readConfig(0, 1))[0], 1);
+  await disconnect(session);
+});
+
+Deno.test("memory that would overlap is refused and changes nothing", async () => {
+  const session = connect();
+  const { frontEnd, device } = session;
+  await frontEnd.negotiate();
+  const made = await frontEnd.addMemory(0, MIB);
+  device.takeEvents();
+  const payload = longs(0, MIB - 4096, MIB, 0, 0);
+  await assertRejects(
+    () => frontEnd.tell(Request.ADD_MEM_REG, payload, [made.file]),
+    Error,
+    "Cannot ADD_MEM_REG: the back end refused",
+  );
+  assertEquals(device.takeEvents(), []);
+  assertEquals(mappingsOf("guest-memory").length, 2);
+  await disconnect(session);
+});
+
+Deno.test("a table that is refused leaves the old one and no mapping of its own", () => {
+  withDescriptors(({ memory, event }) => {
+    const peer = new RawPeer();
+    peer.agree();
+    const one = longs(0, 4096, 0, 0);
+    const two = longs(8192, 4096, 8192, 8192);
+    assertEquals(peer.acknowledged(Request.SET_MEM_TABLE, joined(longs(1), one), [memory]), 0);
+    peer.device.takeEvents();
+    const table = joined(longs(2), two, one);
+    assertEquals(peer.acknowledged(Request.SET_MEM_TABLE, table, [memory, event]), 1);
+    assertEquals(peer.device.takeEvents(), []);
+    assertEquals(mappingsOf("raw-peer").length, 1);
+    assertEquals(peer.acknowledged(Request.SET_MEM_TABLE, table, [memory, memory]), 0);
+    assertEquals(peer.device.takeEvents(), ["memory+ 2000 1000"]);
+    assertEquals(mappingsOf("raw-peer").length, 2);
+    peer.close();
+  });
+  assertEquals(mappingsOf("raw-peer"), []);
+});
+
+Deno.test("the same memory at another offset or address is other memory", () => {
+  withDescriptors(({ memory }) => {
+    const peer = new RawPeer();
+    peer.agree();
+    const tables = [[0, 4096, 0, 0], [0, 4096, 0, 4096], [4096, 4096, 0, 4096], [
+      4096,
+      4096,
+      8,
+      4096,
+    ]];
+    const events: string[] = [];
+    for (const region of tables) {
+      peer.device.takeEvents();
+      const table = joined(longs(1), longs(...region));
+      assertEquals(peer.acknowledged(Request.SET_MEM_TABLE, table, [memory]), 0);
+      events.push(peer.device.takeEvents().join());
+    }
+    assertEquals(events, [
+      "memory+ 0 1000",
+      "memory- 0 1000,memory+ 0 1000",
+      "memory- 0 1000,memory+ 1000 1000",
+      "memory- 1000 1000,memory+ 1000 1000",
+    ]);
+    peer.close();
+  });
+});
+
+Deno.test("512 memory slots are served, and not one more", () => {
+  withDescriptors(({ memory }) => {
+    const peer = new RawPeer();
+    peer.agree();
+    const add = (i: number) =>
+      peer.acknowledged(Request.ADD_MEM_REG, longs(0, i * 8192, 4096, i * 8192, 0), [memory]);
+    for (let i = 0; i < 512; i++) assertEquals(add(i), 0);
+    assertEquals(add(512), 1);
+    assertEquals(peer.warnings, ["ADD_MEM_REG refused: there are 512 regions already"]);
+    peer.send(Request.REM_MEM_REG, longs(0, 8192, 4096, 8192, 0), [memory]);
+    assertEquals(add(512), 0);
+    peer.close();
+  });
+  assertEquals(mappingsOf("raw-peer"), []);
+});
+
+Deno.test("REM_MEM_REG may bring a descriptor, which is closed", () => {
+  withDescriptors(({ memory }) => {
+    const peer = new RawPeer();
+    peer.agree();
+    const before = openDescriptors();
+    for (const files of [[], [memory]]) {
+      assertEquals(peer.acknowledged(Request.ADD_MEM_REG, longs(0, 0, 4096, 0, 0), [memory]), 0);
+      assertEquals(peer.acknowledged(Request.REM_MEM_REG, longs(0, 0, 4096, 0, 9), files), 0);
+    }
+    peer.send(Request.SET_STATUS, words(0, 0));
+    assertEquals(openDescriptors(), before);
+    peer.close();
+  });
+});
+
+Deno.test("user addresses up to 2^53 find their rings", async () => {
+  for (const userOffset of [0, 2 ** 47, 2 ** 52]) {
+    const session = connect({ userOffset });
+    await session.frontEnd.negotiate();
+    await session.frontEnd.addMemory(0, MIB);
+    await session.frontEnd.startQueue(0, { size: 8, address: 0 });
+    assertEquals(session.device.takeEvents().at(-1), "start 0");
+    await disconnect(session);
+  }
+});

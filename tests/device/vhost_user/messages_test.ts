@@ -1,0 +1,309 @@
+import { assert, assertEquals } from "@std/assert";
+import { Event, POLLIN, PollSet, UnixStream } from "../../../device/host/mod.ts";
+import {
+  BackEndRequest,
+  Connection,
+  FLAG_REPLY,
+  ProtocolFeature,
+  Request,
+} from "../../../device/vhost_user/mod.ts";
+import { openDescriptors } from "../host/host_state.ts";
+import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { connect, disconnect, RecordingDevice } from "./serving.ts";
+
+function session(name: string, test: (peer: RawPeer) => void): void {
+  Deno.test(name, () => {
+    const before = openDescriptors();
+    const peer = new RawPeer();
+    test(peer);
+    assertEquals(peer.warnings, []);
+    assertEquals(peer.backEnd.isOpen, true);
+    peer.close();
+    assertEquals(openDescriptors(), before);
+  });
+}
+
+session("GET_FEATURES offers the device's bits and the transport's", (peer) => {
+  const reply = peer.ask(Request.GET_FEATURES)!;
+  assertEquals(peer.connection.flags, FLAG_REPLY | 1);
+  const low = reply.getUint32(0, true);
+  assertEquals(low & 0xffffff, 0b101);
+  for (const bit of [26, 28, 29, 30]) assert((low & (1 << bit)) !== 0, `bit ${bit}`);
+  assertEquals(reply.getUint32(4, true), 0b1001101); // VERSION_1, packed, in order, notification data
+});
+
+session(
+  "SET_FEATURES tells the device what the driver chose, without the session's bits",
+  (peer) => {
+    peer.send(Request.SET_FEATURES, words(0x7000_0001, 1));
+    assertEquals(peer.device.takeEvents(), ["features 30000001 1"]);
+  },
+);
+
+session("GET_PROTOCOL_FEATURES offers what this device can use", (peer) => {
+  const reply = peer.ask(Request.GET_PROTOCOL_FEATURES)!;
+  assertEquals(reply.getUint32(0, true).toString(2), "10011111001000101011");
+  assertEquals(reply.getUint32(4, true), 0);
+});
+
+session("GET_QUEUE_NUM, GET_MAX_MEM_SLOTS, SET_OWNER and RESET_OWNER are answered", (peer) => {
+  peer.agree();
+  assertEquals(peer.ask(Request.GET_QUEUE_NUM)!.getUint32(0, true), 2);
+  assertEquals(peer.ask(Request.GET_MAX_MEM_SLOTS)!.getUint32(0, true), 512);
+  assertEquals(peer.acknowledged(Request.SET_OWNER), 0);
+  assertEquals(peer.acknowledged(Request.RESET_OWNER), 0);
+});
+
+session("NEED_REPLY counts only once REPLY_ACK is agreed", (peer) => {
+  assertEquals(peer.acknowledged(Request.SET_OWNER), -1);
+  peer.agree(ProtocolFeature.REPLY_ACK);
+  assertEquals(peer.acknowledged(Request.SET_OWNER), 0);
+});
+
+session("a message with a reply of its own has just one, NEED_REPLY or not", (peer) => {
+  peer.agree();
+  const reply = peer.ask(Request.GET_QUEUE_NUM, words(), [], 8)!;
+  assertEquals(reply.getUint32(0, true), 2);
+  assertEquals(peer.connection.read(), "nothing");
+});
+
+session("SET_STATUS is what GET_STATUS tells, and a status of 0 is no reset", (peer) => {
+  peer.agree();
+  peer.device.takeEvents();
+  for (const status of [0xf, 0]) {
+    peer.send(Request.SET_STATUS, words(status, 0));
+    assertEquals(peer.ask(Request.GET_STATUS)!.getUint32(0, true), status);
+  }
+  assertEquals(peer.device.takeEvents(), []);
+});
+
+session("SET_LOG_FD and IOTLB_MSG are taken note of", (peer) => {
+  peer.agree();
+  withDescriptors(({ event }) => {
+    assertEquals(peer.acknowledged(Request.SET_LOG_FD, words(), [event]), 0);
+  });
+  assertEquals(peer.acknowledged(Request.IOTLB_MSG, new Uint8Array(32)), 0);
+});
+
+session("RESET_DEVICE resets the device, RESET_OWNER does not", (peer) => {
+  peer.agree();
+  peer.device.takeEvents();
+  peer.send(Request.RESET_OWNER);
+  assertEquals(peer.device.takeEvents(), []);
+  peer.send(Request.RESET_DEVICE);
+  assertEquals(peer.device.takeEvents(), ["reset device"]);
+});
+
+Deno.test("GET_CONFIG answers with as many bytes as were asked, and SET_CONFIG writes", async () => {
+  const both = connect();
+  const { frontEnd, device } = both;
+  await frontEnd.negotiate();
+  assertEquals(await frontEnd.readConfig(0, 40), device.config);
+  assertEquals([...await frontEnd.readConfig(36, 4)], [37, 38, 39, 40]);
+  device.takeEvents();
+  await frontEnd.writeConfig(36, Uint8Array.of(9));
+  assertEquals(device.takeEvents(), ["config 36+1"]);
+  assertEquals([...await frontEnd.readConfig(36, 2)], [9, 38]);
+  await disconnect(both);
+});
+
+session(
+  "SET_BACKEND_REQ_FD opens a channel for config changes, until the front end closes it",
+  (peer) => {
+    peer.agree();
+    const [one, other] = UnixStream.pair();
+    peer.backEnd.configChanged();
+    assertEquals(peer.acknowledged(Request.SET_BACKEND_REQ_FD, words(), [one.descriptor]), 0);
+    one.close();
+    const channel = new Connection(other);
+    peer.backEnd.configChanged();
+    assertEquals(channel.read(), "message");
+    assertEquals([channel.request, channel.size], [BackEndRequest.CONFIG_CHANGE, 0]);
+    channel.close();
+    peer.backEnd.configChanged();
+    peer.backEnd.configChanged();
+  },
+);
+
+Deno.test("a front end that never reads its channel loses it and nothing else", () => {
+  const peer = new RawPeer();
+  peer.agree();
+  const [one, other] = UnixStream.pair();
+  peer.send(Request.SET_BACKEND_REQ_FD, words(), [one.descriptor]);
+  one.close();
+  for (let i = 0; i < 100_000 && peer.warnings.length === 0; i++) peer.backEnd.configChanged();
+  assertEquals(peer.warnings, ["The front end does not read its channel, which is closed"]);
+  assertEquals(peer.ask(Request.GET_QUEUE_NUM)!.getUint32(0, true), 2);
+  other.close();
+  peer.close();
+});
+
+Deno.test("a reply without room waits, and nothing more is read until it is gone", () => {
+  const peer = new RawPeer();
+  peer.agree();
+  const one = new Uint8Array(12);
+  new DataView(one.buffer).setUint32(0, Request.GET_FEATURES, true);
+  new DataView(one.buffer).setUint32(4, 1, true);
+  let sent = 0;
+  while (peer.backEnd.events === POLLIN && sent < 1_000_000) {
+    if (peer.connection.stream.send(one, 0, 12) === 12) sent++;
+    assert(peer.backEnd.onReadable());
+  }
+  assert(sent < 1_000_000, "the socket never filled up");
+  let replies = 0;
+  while (replies < sent) {
+    if (peer.connection.read() === "message") replies++;
+    else assert(peer.backEnd.onReadable());
+  }
+  assertEquals(peer.backEnd.events, POLLIN);
+  assertEquals(peer.ask(Request.GET_QUEUE_NUM)!.getUint32(0, true), 2);
+  peer.close();
+});
+
+session("one call serves a burst of messages, not all of an endless stream", (peer) => {
+  peer.agree();
+  peer.device.takeEvents();
+  for (let i = 0; i < 200; i++) peer.connection.send(Request.RESET_DEVICE, 0, words());
+  peer.backEnd.onReadable();
+  assertEquals(peer.device.takeEvents().length, 64);
+  while (peer.device.takeEvents().length > 0) peer.backEnd.onReadable();
+});
+
+Deno.test("a message may arrive byte by byte, its descriptors with any of them", () => {
+  const before = openDescriptors();
+  const peer = new RawPeer();
+  peer.agree();
+  withDescriptors(({ event }) => {
+    const message = joined(words(Request.SET_VRING_CALL, 1 | 8, 8), longs(1));
+    for (let i = 0; i < message.length; i++) {
+      peer.sendBytes(message.slice(i, i + 1), i === 5 ? [event] : []);
+    }
+  });
+  assertEquals(peer.connection.read(), "message");
+  assertEquals(peer.connection.data.getUint32(0, true), 0);
+  peer.close();
+  assertEquals(openDescriptors(), before);
+});
+
+Deno.test("in-band notifications take the place of descriptors", async () => {
+  const both = connect();
+  const { frontEnd, service } = both;
+  await frontEnd.negotiate();
+  await frontEnd.addMemory(0, 1 << 20);
+  const [one, other] = UnixStream.pair();
+  await frontEnd.tell(Request.SET_BACKEND_REQ_FD, words(), [one.descriptor]);
+  one.close();
+  const queue = await frontEnd.startQueue(1, { size: 8, address: 0 });
+  const withoutDescriptor = words(1 | 0x100, 0);
+  await frontEnd.tell(Request.SET_VRING_KICK, withoutDescriptor);
+  await frontEnd.tell(Request.SET_VRING_CALL, withoutDescriptor);
+  assertEquals(service.backEnd.wantsPolling(1), false);
+  queue.driver.begin();
+  queue.driver.addWritable(0x8000, 4);
+  queue.driver.commit();
+  queue.driver.kick();
+  await frontEnd.tell(Request.VRING_KICK, words(1, 0));
+  const channel = new Connection(other);
+  using poll = new PollSet();
+  poll.add(other.descriptor.number);
+  await poll.wait(2000);
+  assertEquals(channel.read(), "message");
+  assertEquals([channel.request, channel.data.getUint32(0, true)], [BackEndRequest.VRING_CALL, 1]);
+  channel.close();
+  await disconnect(both);
+});
+
+Deno.test("a ring without kick descriptor wants to be polled", async () => {
+  const both = connect({ acceptProtocol: ~ProtocolFeature.INBAND_NOTIFICATIONS });
+  const { frontEnd, service } = both;
+  await frontEnd.negotiate();
+  await frontEnd.addMemory(0, 1 << 20);
+  await frontEnd.startQueue(0, { size: 8, address: 0 });
+  assertEquals(service.backEnd.wantsPolling(0), false);
+  await frontEnd.tell(Request.SET_VRING_KICK, words(0x100, 0));
+  assertEquals(service.backEnd.wantsPolling(0), true);
+  assertEquals(service.backEnd.kickDescriptor(0), -1);
+  await disconnect(both);
+});
+
+Deno.test("a broken ring is reported on its error event and runs again only after a stop", async () => {
+  const both = connect();
+  const { frontEnd, device, service } = both;
+  await frontEnd.negotiate();
+  const memory = await frontEnd.addMemory(0, 1 << 20);
+  const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
+  using poll = new PollSet();
+  const slot = poll.add(queue.errorEvent.descriptor.number);
+  // An available index far ahead of the ring's size.
+  new Uint16Array(memory.mapping.buffer)[queue.driver.driverArea / 2 + 1] = 500;
+  queue.kickEvent.signal();
+  await poll.wait(2000);
+  assertEquals(poll.ready(slot), POLLIN);
+  assertEquals(device.takeEvents().slice(-2), ["start 0", "stop 0"]);
+  assert(service.warnings[0].startsWith("Queue 0 stopped: "), service.warnings[0]);
+  await frontEnd.enableQueue(queue, false);
+  await frontEnd.enableQueue(queue, true);
+  assertEquals(device.takeEvents(), []);
+  await frontEnd.stopQueue(queue);
+  new Uint16Array(memory.mapping.buffer)[queue.driver.driverArea / 2 + 1] = 0;
+  await frontEnd.resumeQueue(queue, 0);
+  assertEquals(device.takeEvents(), ["start 0"]);
+  await disconnect(both);
+});
+
+Deno.test("rings are enabled from the beginning where the protocol features are not agreed", async () => {
+  const both = connect({ acceptLow: 0 });
+  const { frontEnd, device } = both;
+  await frontEnd.negotiate();
+  await frontEnd.addMemory(0, 1 << 20);
+  const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
+  await frontEnd.stopQueue(queue);
+  assertEquals(device.takeEvents().slice(-2), ["start 0", "stop 0"]);
+  await disconnect(both);
+});
+
+Deno.test("queues run whatever order ring, memory and features come in", () => {
+  const before = openDescriptors();
+  withDescriptors(({ memory, event }) => {
+    const steps: [number, Uint8Array, "memory" | "event" | "none"][] = [
+      [Request.SET_VRING_NUM, words(0, 8), "none"],
+      [Request.SET_VRING_ADDR, joined(words(0, 0), longs(0x1000, 0x3000, 0x2000, 0)), "none"],
+      [Request.SET_VRING_KICK, longs(0), "event"],
+      [Request.SET_VRING_ENABLE, words(0, 1), "none"],
+      [Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), "memory"],
+    ];
+    for (let turn = 0; turn < steps.length; turn++) {
+      const peer = new RawPeer(new RecordingDevice());
+      peer.agree();
+      peer.device.takeEvents();
+      for (const [request, payload, kind] of [...steps.slice(turn), ...steps.slice(0, turn)]) {
+        const files = kind === "none" ? [] : [kind === "memory" ? memory : event];
+        assertEquals(peer.acknowledged(request, payload, files), 0);
+      }
+      assertEquals(
+        peer.device.takeEvents().at(-1)?.replace("memory+ 0 100000", "start 0"),
+        "start 0",
+      );
+      assert(peer.backEnd.queue(0) !== undefined);
+      peer.close();
+    }
+  });
+  assertEquals(openDescriptors(), before);
+});
+
+Deno.test("events of the front end's that are replaced are closed", () => {
+  const before = openDescriptors();
+  const peer = new RawPeer();
+  peer.agree();
+  const open = openDescriptors().length;
+  for (let i = 0; i < 5; i++) {
+    const event = Event.create();
+    for (const request of [Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR]) {
+      assertEquals(peer.acknowledged(request, longs(0), [event.descriptor]), 0);
+    }
+    event.close();
+  }
+  assertEquals(openDescriptors().length, open + 3);
+  peer.close();
+  assertEquals(openDescriptors(), before);
+});
