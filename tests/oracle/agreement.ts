@@ -1,0 +1,123 @@
+/**
+ * Asks QEMU's IOMMU and our walker the same questions and insists on the same answers.
+ *
+ * A question is one DMA of 8 bytes by an `edu` device. Where our walker names an output address, the data
+ * must have moved there and no fault may be recorded; where it names a fault, the IOMMU must have recorded
+ * the same one, and memory must be as it was.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { READ, type TranslationUnit, WalkResult, WRITE } from "../../pagetable/mod.ts";
+import { Random } from "../guest/random.ts";
+import type { Edu } from "./edu.ts";
+import type { Judge } from "./judge.ts";
+import type { Qtest } from "./qtest.ts";
+
+/** One access to ask about. */
+export interface Question {
+  readonly edu: Edu;
+  /** Byte address, a multiple of 8. */
+  readonly iova: number;
+  readonly access: "r" | "w";
+  /** Byte address that must not change where the access is refused. */
+  readonly untouched?: number;
+}
+
+/** What the two of them have to share. */
+export interface AgreementOptions {
+  readonly machine: Qtest;
+  readonly judge: Judge;
+  readonly unit: Pick<TranslationUnit, "walk">;
+  /** Page through which an `edu` gets and leaves data, mapped to the frame of the same number. */
+  readonly scratch: number;
+  /** The code QEMU records for a fault of our walker, where it is known to record another one. */
+  readonly codeOf?: (result: WalkResult, access: "r" | "w") => number;
+}
+
+/** Puts questions and counts the answers. */
+export class Agreement {
+  /** Accesses that both let through. */
+  translated = 0;
+  /** Accesses that both refused. */
+  refusals = 0;
+
+  readonly #options: AgreementOptions;
+  readonly #result: WalkResult = new WalkResult();
+  readonly #random: Random = new Random(7);
+
+  constructor(options: AgreementOptions) {
+    this.#options = options;
+  }
+
+  /** Asks both; throws unless they agree. */
+  async ask(question: Question): Promise<void> {
+    const { unit } = this.#options;
+    const { edu, iova, access } = question;
+    const page = Math.floor(iova / 4096);
+    const result = this.#result;
+    const ok = unit.walk(edu.bdf, page, access === "r" ? READ : WRITE, result);
+    const place = `${access} at 0x${iova.toString(16)} by 0x${edu.bdf.toString(16)}`;
+    if (ok) {
+      const phys = result.frame * 4096 + iova % 4096;
+      await this.#expectMoved(question, phys, `${place}, we say 0x${phys.toString(16)}`);
+      this.translated++;
+    } else {
+      const code = this.#options.codeOf?.(result, access) ?? result.faultCode;
+      await this.#expectRefused(question, code, `${place}, we say ${result.faultName}`);
+      this.refusals++;
+    }
+  }
+
+  async #expectMoved(question: Question, phys: number, place: string): Promise<void> {
+    const { machine, judge, scratch } = this.#options;
+    const { edu, iova, access } = question;
+    const token = this.#token();
+    if (access === "r") {
+      await this.#fillBuffer(edu, ~token);
+      await machine.writeq(phys, token);
+      await edu.load(iova);
+      assertEquals(await judge.takeFault(), undefined, place);
+      await edu.store(scratch * 4096 + 8);
+      assertEquals(await machine.readq(scratch * 4096 + 8), token, place);
+    } else {
+      await this.#fillBuffer(edu, token);
+      await machine.writeq(phys, BigInt.asUintN(64, ~token));
+      await edu.store(iova);
+      assertEquals(await judge.takeFault(), undefined, place);
+      assertEquals(await machine.readq(phys), token, place);
+    }
+    assertEquals(await judge.takeFault(), undefined, place);
+  }
+
+  async #expectRefused(question: Question, code: number, place: string): Promise<void> {
+    const { machine, judge } = this.#options;
+    const { edu, iova, access, untouched } = question;
+    const token = this.#token();
+    if (untouched !== undefined) await machine.writeq(untouched, BigInt.asUintN(64, ~token));
+    // Refusing by a translation that it has cached, QEMU's VT-d records no fault.
+    await judge.invalidateAll();
+    if (access === "r") await edu.load(iova);
+    else await edu.store(iova);
+    const fault = await judge.takeFault();
+    assert(fault !== undefined, `${place}, QEMU records no fault`);
+    assertEquals(fault.code, code, place);
+    assertEquals(fault.endpoint, edu.bdf, place);
+    assertEquals(fault.page ?? Math.floor(iova / 4096), Math.floor(iova / 4096), place);
+    assertEquals(fault.write ?? access === "w", access === "w", place);
+    assertEquals(await judge.takeFault(), undefined, `${place}, once`);
+    if (untouched !== undefined) {
+      assertEquals(await machine.readq(untouched), BigInt.asUintN(64, ~token), place);
+    }
+  }
+
+  async #fillBuffer(edu: Edu, token: bigint): Promise<void> {
+    const { machine, scratch } = this.#options;
+    await machine.writeq(scratch * 4096, BigInt.asUintN(64, token));
+    await edu.load(scratch * 4096);
+  }
+
+  #token(): bigint {
+    return BigInt(this.#random.below(2 ** 32)) << 32n | BigInt(this.#random.below(2 ** 32));
+  }
+}

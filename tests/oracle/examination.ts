@@ -1,0 +1,195 @@
+/**
+ * The examination that every format goes through: random mappings by our builder, in front of one of QEMU's
+ * IOMMUs, with our walker giving the expected answers.
+ *
+ * Four devices take part: two translated by tables of their own, one in bypass, one never attached.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import {
+  createPageTable,
+  createUnit,
+  type HardwareTable,
+  OK,
+  type PageTableOptions,
+  READ,
+  TableMemory,
+  type TranslationUnit,
+  type UnitOptions,
+  WalkResult,
+  WRITE,
+} from "../../pagetable/mod.ts";
+import type { Qemu } from "../guest/lab/mod.ts";
+import { Random, seed } from "../guest/random.ts";
+import { Agreement } from "./agreement.ts";
+import { Edu, eduArguments } from "./edu.ts";
+import { type Judge, TableLoader } from "./judge.ts";
+import type { ConfigSpace } from "./pci.ts";
+import { Qtest } from "./qtest.ts";
+import { type FrameRange, type MadeMapping, mapRandomly } from "./random_mappings.ts";
+
+/** A machine of QEMU's with an IOMMU. */
+export interface Board {
+  /** QEMU arguments. */
+  readonly args: readonly string[];
+  /** Where the tables are, in frames and bytes. */
+  readonly tables: { readonly baseFrame: number; readonly bytes: number };
+  /** RAM that mappings may lead to. */
+  readonly ram: readonly FrameRange[];
+  /** A page of RAM for the devices' data. */
+  readonly scratch: number;
+  /** Where devices' registers are put. */
+  readonly registers: number;
+  config(machine: Qtest): ConfigSpace;
+  judge(machine: Qtest): Judge;
+}
+
+/** What is examined on a board. */
+export interface Examination {
+  readonly board: Board;
+  readonly format: string;
+  readonly table?: PageTableOptions;
+  readonly unit?: UnitOptions;
+  /** Protections to map with; default all four. */
+  readonly protections?: readonly number[];
+  /** Pages to map; default what the table can translate. */
+  readonly pages?: FrameRange;
+  /** See `AgreementOptions`. */
+  readonly codeOf?: (result: WalkResult, access: "r" | "w") => number;
+  /** Pages beyond the tables to ask about; default the first ones above `inputBits`. */
+  readonly beyond?: readonly number[];
+  /** Whether an endpoint that was never attached is to be asked about. */
+  readonly stranger?: boolean;
+}
+
+/** PCI slots of the four devices. */
+const SLOTS = [4, 5, 6, 7];
+
+/** Mappings in each of the two domains. */
+const MAPPINGS = 150;
+
+/** A page table, or an error that says that there is none. */
+export function madeTable(table: HardwareTable | number): HardwareTable {
+  if (typeof table === "number") throw new Error(`Cannot make a page table: errno ${table}`);
+  return table;
+}
+
+/** Opens the `edu` devices of a board's slots. */
+export async function openEdus(
+  machine: Qtest,
+  board: Board,
+  slots: readonly number[],
+): Promise<readonly Edu[]> {
+  const config = board.config(machine);
+  const edus: Edu[] = [];
+  for (const [index, slot] of slots.entries()) {
+    edus.push(await Edu.open(machine, config, slot, board.registers + index * 0x10_0000));
+  }
+  return edus;
+}
+
+/** Runs the examination; throws at the first disagreement. */
+export async function examine(qemu: Qemu, examination: Examination): Promise<void> {
+  const { board, format } = examination;
+  const random = new Random(seed());
+  const memory = new TableMemory(board.tables);
+  const unit = createUnit(format, memory, examination.unit);
+  const tables: HardwareTable[] = [];
+  const mappings: (readonly MadeMapping[])[] = [];
+  for (let domain = 0; domain < 2; domain++) {
+    const table = madeTable(createPageTable(format, memory, examination.table));
+    assertEquals(table.map(board.scratch, board.scratch, board.scratch, READ | WRITE), OK);
+    tables.push(table);
+    mappings.push(mapRandomly(random, table, { count: MAPPINGS, ...board, ...examination }));
+  }
+  await using machine = new Qtest(qemu, [...board.args, ...SLOTS.flatMap(eduArguments)]);
+  const edus = await openEdus(machine, board, SLOTS);
+  assertEquals(unit.attach(edus[0].bdf, tables[0]), OK);
+  assertEquals(unit.attach(edus[1].bdf, tables[1]), OK);
+  assertEquals(unit.bypass(edus[2].bdf), OK);
+  const loader = new TableLoader(machine, memory);
+  await loader.load();
+  const judge = board.judge(machine);
+  await judge.enable(unit.registers());
+  const agreement = new Agreement({
+    machine,
+    judge,
+    unit,
+    scratch: board.scratch,
+    ...(examination.codeOf === undefined ? {} : { codeOf: examination.codeOf }),
+  });
+
+  for (const index of [0, 1]) {
+    await askAround(agreement, unit, random, edus[index], mappings[index]);
+  }
+  assert(agreement.translated > 600, `${agreement.translated} accesses translated`);
+  assert(agreement.refusals > 200, `${agreement.refusals} accesses refused`);
+
+  await askBeyond(agreement, edus[0], tables[0], examination.beyond);
+  for (const access of ["r", "w"] as const) {
+    const { first, last } = board.ram[0];
+    const iova = (first + random.below(last - first)) * 4096;
+    await agreement.ask({ edu: edus[2], iova, access });
+    if (examination.stranger !== false) {
+      await agreement.ask({ edu: edus[3], iova, access, untouched: iova });
+    }
+  }
+  await askAfterUnmap();
+
+  /** Unmaps half of the first domain and asks about all of it again. */
+  async function askAfterUnmap(): Promise<void> {
+    const removed = mappings[0].filter(() => random.below(2) === 0);
+    for (const { first, last } of removed) {
+      assertEquals(tables[0].unmap(first, last), last - first + 1);
+    }
+    tables[0].gather.flush();
+    await loader.load();
+    await judge.invalidateAll();
+    const before = agreement.refusals;
+    await askAround(agreement, unit, random, edus[0], mappings[0]);
+    assert(agreement.refusals - before > removed.length, "what was unmapped is refused");
+  }
+}
+
+/** First, last and a random page of each mapping and a page beside it, both ways. */
+async function askAround(
+  agreement: Agreement,
+  unit: TranslationUnit,
+  random: Random,
+  edu: Edu,
+  mappings: readonly MadeMapping[],
+): Promise<void> {
+  const result = new WalkResult();
+  for (const { first, last, frame } of mappings) {
+    const inside = new Set([first, first + random.below(last - first + 1), last]);
+    for (const page of inside) {
+      const offset = 8 * random.below(512);
+      const untouched = (frame + page - first) * 4096 + offset;
+      for (const access of ["r", "w"] as const) {
+        await agreement.ask({ edu, iova: page * 4096 + offset, access, untouched });
+      }
+    }
+    const beside = first > 0 && random.below(2) === 0 ? first - 1 : last + 1;
+    // An address in the interrupt range is no DMA address: nothing is translated, no fault recorded.
+    unit.walk(edu.bdf, beside, READ, result);
+    if (!result.ok && result.faultName === "interrupt-request") continue;
+    const iova = beside * 4096 + 8 * random.below(512);
+    await agreement.ask({ edu, iova, access: random.pick(["r", "w"] as const) });
+  }
+}
+
+/** Addresses that the tables are too small for. */
+async function askBeyond(
+  agreement: Agreement,
+  edu: Edu,
+  table: HardwareTable,
+  beyond: readonly number[] | undefined,
+): Promise<void> {
+  const limit = 2 ** (table.description.inputBits - 12);
+  for (const page of beyond ?? [limit, limit + 5]) {
+    for (const access of ["r", "w"] as const) {
+      await agreement.ask({ edu, iova: page * 4096, access });
+    }
+  }
+}
