@@ -43,7 +43,7 @@ import { type PageRange, ReservedRanges } from "./reserved_ranges.ts";
 /** The last I/O page there can be: 2^64 bytes. */
 export const TOP_PAGE: number = 2 ** 52 - 1;
 /** In place of a first page: choose one. */
-export const AUTO = -1;
+export const AUTO: number = -1;
 /** How often holders of pins are asked to let go before an unmap gives up. */
 const UNMAP_TRIES = 100;
 

@@ -1,0 +1,185 @@
+/** Sources for tests: frames as scripted, faults on demand, every pin counted and logged. */
+import { EFAULT, type Errno, OK } from "../../iommufd/errno.ts";
+import type { FrameBatch } from "../../iommufd/frame_batch.ts";
+import { GuestSource } from "../../iommufd/guest_source.ts";
+import { DEVICE, RAM, type UnstableSource } from "../../iommufd/memory_source.ts";
+import { PinBudget } from "../../iommufd/pin_budget.ts";
+import { EventLog, FaultPlan } from "./fault_plan.ts";
+
+/** Frames of which none are adjacent. */
+export function disc(count: number, base: number = 1000): number[] {
+  return Array.from({ length: count }, (_, at) => base + at * 3);
+}
+
+/** Adjacent frames. */
+export function contig(count: number, base: number = 1000): number[] {
+  return Array.from({ length: count }, (_, at) => base + at);
+}
+
+export interface ScriptOptions {
+  /** First index of the device memory at the end; none unless said. */
+  readonly deviceFrom?: number;
+  /** Device memory in [from, to] instead. */
+  readonly device?: readonly [number, number];
+  /** Most pages one call pins. */
+  readonly pinLimit?: number;
+  readonly log?: EventLog;
+  readonly plan?: FaultPlan;
+}
+
+/** An unstable source: index i has frame frames[i]. */
+export class ScriptedSource implements UnstableSource {
+  readonly isStable = false;
+  readonly pages: number;
+  runLast = 0;
+  runKind: number = RAM;
+  runFrame = -1;
+  /** Pins by frame. */
+  readonly pins = new Map<number, number>();
+  /** Index that cannot be pinned, or -1. */
+  faultAt = -1;
+  /** Answers OK without pinning anything, which is a bug of the source. */
+  pinsNothing = false;
+  /** The owner has died: nothing new can be pinned or read by index. */
+  isGone = false;
+  pinCalls = 0;
+  readonly log: EventLog;
+  readonly plan: FaultPlan;
+  readonly memory = new Map<number, Uint8Array>();
+  readonly #pinLimit: number;
+  readonly #device: readonly [number, number];
+
+  constructor(readonly frames: readonly number[], options: ScriptOptions = {}) {
+    this.pages = frames.length;
+    this.log = options.log ?? new EventLog();
+    this.plan = options.plan ?? new FaultPlan();
+    this.#pinLimit = options.pinLimit ?? Infinity;
+    this.#device = options.device ?? [options.deviceFrom ?? frames.length, frames.length - 1];
+  }
+
+  get pinnedFrames(): number {
+    return this.pins.size;
+  }
+
+  isDevice(index: number): boolean {
+    return index >= this.#device[0] && index <= this.#device[1];
+  }
+
+  findRun(index: number, last: number): void {
+    this.runKind = this.isDevice(index) ? DEVICE : RAM;
+    this.runFrame = this.runKind === DEVICE ? this.frames[index] : -1;
+    let end = index;
+    while (
+      end < last && this.isDevice(end + 1) === this.isDevice(index) &&
+      (this.runKind === RAM || this.frames[end + 1] === this.frames[end] + 1)
+    ) end++;
+    this.runLast = end;
+  }
+
+  pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
+    this.pinCalls++;
+    if (this.plan.fails("pin") || this.isGone) return EFAULT;
+    if (this.pinsNothing) return OK;
+    const last = Math.min(lastIndex, firstIndex + this.#pinLimit - 1);
+    let pinned = 0;
+    for (let index = firstIndex; index <= last; index++) {
+      if (index === this.faultAt) break;
+      if (this.isDevice(index)) throw new Error(`Device memory at ${index} is to be pinned`);
+      const frame = this.frames[index];
+      if (!into.append(frame, 1, RAM)) break;
+      this.pins.set(frame, (this.pins.get(frame) ?? 0) + 1);
+      this.log.add({ kind: "pin", who: "source", first: frame, count: 1 });
+      pinned++;
+    }
+    return pinned === 0 ? EFAULT : OK;
+  }
+
+  unpin(frame: number, count: number): void {
+    for (let at = frame; at < frame + count; at++) {
+      const pins = this.pins.get(at) ?? 0;
+      if (pins === 0) throw new Error(`Frame ${at} is unpinned but not pinned`);
+      if (pins === 1) this.pins.delete(at);
+      else this.pins.set(at, pins - 1);
+      this.log.add({ kind: "unpin", who: "source", first: at, count: 1 });
+    }
+  }
+
+  frameBytes(frame: number): Uint8Array {
+    let bytes = this.memory.get(frame);
+    if (bytes === undefined) this.memory.set(frame, bytes = new Uint8Array(4096));
+    return bytes;
+  }
+
+  readBytes(index: number, offset: number, target: Uint8Array): Errno {
+    return this.#copy(index, offset, target, false);
+  }
+
+  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno {
+    return this.#copy(index, offset, bytes, true);
+  }
+
+  #copy(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
+    for (let done = 0; done < bytes.length; index++, offset = 0) {
+      if (this.isGone || index === this.faultAt || index >= this.pages) return EFAULT;
+      const memory = this.frameBytes(this.frames[index]);
+      const part = bytes.subarray(done, done + 4096 - offset);
+      if (isWrite) memory.set(part, offset);
+      else part.set(memory.subarray(offset, offset + part.length));
+      done += part.length;
+    }
+    return OK;
+  }
+}
+
+/** Guest memory that logs which frames become pinned and unpinned. */
+export class LoggedGuest extends GuestSource {
+  readonly log: EventLog;
+
+  constructor(options: ConstructorParameters<typeof GuestSource>[0], log: EventLog) {
+    super(options);
+    this.log = log;
+  }
+
+  override lease(firstIndex: number, lastIndex: number): number {
+    const before = this.#leasedFrames();
+    const lease = super.lease(firstIndex, lastIndex);
+    for (const frame of this.#leasedFrames()) {
+      if (!before.has(frame)) this.log.add({ kind: "pin", who: "guest", first: frame, count: 1 });
+    }
+    return lease;
+  }
+
+  override endLease(firstIndex: number, lastIndex: number, lease: number): number {
+    const before = this.#leasedFrames();
+    const pages = super.endLease(firstIndex, lastIndex, lease);
+    const after = this.#leasedFrames();
+    for (const frame of before) {
+      if (!after.has(frame)) this.log.add({ kind: "unpin", who: "guest", first: frame, count: 1 });
+    }
+    return pages;
+  }
+
+  #leasedFrames(): Set<number> {
+    const frames = new Set<number>();
+    for (const region of [...this.regions, ...this.retired]) {
+      for (let at = 0; at <= region.lastIndex - region.firstIndex; at++) {
+        if (region.leases.leasedIn(at, at) > 0) frames.add(region.firstFrame + at);
+      }
+    }
+    return frames;
+  }
+}
+
+/** A budget that can be told to refuse. */
+export class PlannedBudget extends PinBudget {
+  constructor(limitPages: number, readonly plan: FaultPlan, readonly log: EventLog) {
+    super(limitPages);
+  }
+
+  override charge(pages: number): boolean {
+    if (this.plan.fails("charge")) return false;
+    const isCharged = super.charge(pages);
+    if (isCharged) this.log.add({ kind: "charge", who: "budget", first: 0, count: pages });
+    return isCharged;
+  }
+}
