@@ -74,7 +74,8 @@ export class IndirectReader {
   }
 
   /**
-   * Adds a packed ring's indirect table to a chain: all its descriptors, in order.
+   * Adds a packed ring's indirect table to a chain: all its descriptors, in order. Of their flags only
+   * WRITE means anything, the device has to ignore the others (2.8.8).
    *
    * @param chain The chain.
    * @param space Where the table is.
@@ -85,15 +86,16 @@ export class IndirectReader {
   addSequential(chain: Chain, space: AddressSpace, address: number, length: number): RingError {
     if (length === 0 || length % DESCRIPTOR_BYTES !== 0) return RING_INDIRECT_LENGTH;
     if (length > MAX_TABLE_BYTES) return RING_CHAIN_LENGTH;
-    for (let at = address; at < address + length; at += DESCRIPTOR_BYTES) {
-      const place = this.#find(space, at);
+    // Counted in descriptors: beyond 2^53 adding to an address may not change it.
+    const entries = length / DESCRIPTOR_BYTES;
+    for (let index = 0; index < entries; index++) {
+      const place = this.#find(space, address + index * DESCRIPTOR_BYTES);
       if (place < 0) return RING_INDIRECT_MEMORY;
       const data = this.#copied ? this.#copyData : space.data;
       const low = data.getUint32(place, true);
       const high = data.getUint32(place + 4, true);
       const bytes = data.getUint32(place + 8, true);
       const flags = data.getUint16(place + 14, true);
-      if ((flags & DESC_INDIRECT) !== 0) return RING_INDIRECT_NESTED;
       const error = chain.push(high * 0x1_0000_0000 + low, bytes, (flags & DESC_WRITE) !== 0);
       if (error !== RING_OK) return error;
     }

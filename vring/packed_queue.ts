@@ -42,6 +42,7 @@ import {
   describeRingError,
   RING_ALIGNMENT,
   RING_AVAILABLE_INDEX,
+  RING_CHAIN_LENGTH,
   RING_INDIRECT_NEXT,
   RING_INDIRECT_OFF,
   RING_INFLIGHT,
@@ -294,7 +295,7 @@ export class PackedQueue implements Queue {
     for (let slots = 1;; slots++) {
       // Otherwise a driver could have the device hold more than there is, or go round and round.
       if (slots + this.#inFlight + this.#staged > this.#size) {
-        return this.#fail(RING_AVAILABLE_INDEX, slot);
+        return this.#fail(slots > this.#size ? RING_CHAIN_LENGTH : RING_AVAILABLE_INDEX, slot);
       }
       const word = slot * 4;
       const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +

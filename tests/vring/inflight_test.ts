@@ -10,7 +10,7 @@ import {
   SplitInflight,
   SplitQueue,
 } from "../../vring/mod.ts";
-import { BASE, memoryOf, ringIn, type RingOptions } from "./ring_fixture.ts";
+import { BASE, memoryOf, ringIn, type RingOptions, runs } from "./ring_fixture.ts";
 
 /** What a device does between two crashes. */
 interface Step {
@@ -43,74 +43,77 @@ function checkCrashes(packed: boolean): void {
     inOrder: fc.boolean(),
     inflight: fc.constant(true),
   });
-  fc.assert(fc.property(options, steps, (options, steps) => {
-    const ring = ringIn(memoryOf(0x8000), options);
-    const { driver, setup, memory } = ring;
-    let { queue }: { queue: Queue } = ring;
-    // A chain is known by the address of its only buffer that matters: tokens are used again.
-    let name = BASE + 0x4000;
-    const names = new Map<number, number>();
-    const offered: number[] = [];
-    let taken: Chain[] = [];
-    /** Taken and not seen by the driver, in the order taken: what a crash must bring back. */
-    let owed: number[] = [];
-    const done = new Set<number>();
-    for (const step of steps) {
-      for (const count of step.add) {
-        if (count > options.size) continue;
-        driver.begin();
-        for (let i = 0; i < count; i++) driver.addWritable(name, 1);
-        const token = driver.commit();
-        if (token < 0) break;
-        names.set(token, name);
-        offered.push(name++);
-      }
-      driver.kick();
-      for (let i = 0; i < step.take; i++) {
-        const chain = new Chain();
-        if (!queue.next(chain)) break;
-        assertEquals(chain.addresses[0], offered.shift(), "in order, pending ones first");
-        taken.push(chain);
-        owed.push(chain.addresses[0]);
-      }
-      assertEquals(queue.describeError(), "");
-      for (const index of step.complete) {
-        if (taken.length === 0) break;
-        queue.complete(taken.splice(index % taken.length, 1)[0], 1);
-      }
-      if (step.publish) queue.publish();
-      for (let i = 0; i < step.reap && driver.reap(); i++) {
-        const reaped = names.get(driver.token)!;
-        assert(!done.has(reaped), "used once");
-        assert(owed.includes(reaped), "used after it was taken");
-        done.add(reaped);
-        owed = owed.filter((name) => name !== reaped);
-      }
-      if (step.crash) {
-        // What has been published and not reaped is not owed either.
-        while (driver.reap()) {
+  fc.assert(
+    fc.property(options, steps, (options, steps) => {
+      const ring = ringIn(memoryOf(0x8000), options);
+      const { driver, setup, memory } = ring;
+      let { queue }: { queue: Queue } = ring;
+      // A chain is known by the address of its only buffer that matters: tokens are used again.
+      let name = BASE + 0x4000;
+      const names = new Map<number, number>();
+      const offered: number[] = [];
+      let taken: Chain[] = [];
+      /** Taken and not seen by the driver, in the order taken: what a crash must bring back. */
+      let owed: number[] = [];
+      const done = new Set<number>();
+      for (const step of steps) {
+        for (const count of step.add) {
+          if (count > options.size) continue;
+          driver.begin();
+          for (let i = 0; i < count; i++) driver.addWritable(name, 1);
+          const token = driver.commit();
+          if (token < 0) break;
+          names.set(token, name);
+          offered.push(name++);
+        }
+        driver.kick();
+        for (let i = 0; i < step.take; i++) {
+          const chain = new Chain();
+          if (!queue.next(chain)) break;
+          assertEquals(chain.addresses[0], offered.shift(), "in order, pending ones first");
+          taken.push(chain);
+          owed.push(chain.addresses[0]);
+        }
+        assertEquals(queue.describeError(), "");
+        for (const index of step.complete) {
+          if (taken.length === 0) break;
+          queue.complete(taken.splice(index % taken.length, 1)[0], 1);
+        }
+        if (step.publish) queue.publish();
+        for (let i = 0; i < step.reap && driver.reap(); i++) {
           const reaped = names.get(driver.token)!;
           assert(!done.has(reaped), "used once");
+          assert(owed.includes(reaped), "used after it was taken");
           done.add(reaped);
           owed = owed.filter((name) => name !== reaped);
         }
-        queue = packed ? new PackedQueue(memory) : new SplitQueue(memory);
-        // The record, not the front end's base, says where the ring stands.
-        assertEquals(queue.configure({ ...setup, base: packed ? 0x8001_8001 : 1 }), RING_OK);
-        assertEquals(queue.hasWork(), owed.length + offered.length > 0 || owed.length > 0);
-        offered.unshift(...owed);
-        owed = [];
-        taken = [];
+        if (step.crash) {
+          // What has been published and not reaped is not owed either.
+          while (driver.reap()) {
+            const reaped = names.get(driver.token)!;
+            assert(!done.has(reaped), "used once");
+            done.add(reaped);
+            owed = owed.filter((name) => name !== reaped);
+          }
+          queue = packed ? new PackedQueue(memory) : new SplitQueue(memory);
+          // The record, not the front end's base, says where the ring stands.
+          assertEquals(queue.configure({ ...setup, base: packed ? 0x8001_8001 : 1 }), RING_OK);
+          assertEquals(queue.hasWork(), owed.length + offered.length > 0 || owed.length > 0);
+          offered.unshift(...owed);
+          owed = [];
+          taken = [];
+        }
       }
-    }
-    for (const chain of taken) queue.complete(chain, 1);
-    const chain = new Chain();
-    while (queue.next(chain)) queue.complete(chain, 1);
-    assertEquals(queue.describeError(), "");
-    queue.publish();
-    while (driver.reap());
-    assertEquals([driver.inFlight, driver.free], [0, options.size]);
-  }));
+      for (const chain of taken) queue.complete(chain, 1);
+      const chain = new Chain();
+      while (queue.next(chain)) queue.complete(chain, 1);
+      assertEquals(queue.describeError(), "");
+      queue.publish();
+      while (driver.reap());
+      assertEquals([driver.inFlight, driver.free], [0, options.size]);
+    }),
+    { numRuns: runs(200) },
+  );
 }
 
 Deno.test("split: a new process gets exactly the chains that the old one had in flight", () => {

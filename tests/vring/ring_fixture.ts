@@ -101,3 +101,10 @@ export function inflightRegion(options: RingOptions): Uint8Array {
     options.packed === true ? PackedInflight.byteLength(size) : SplitInflight.byteLength(size),
   );
 }
+
+/** How often to try a property: so often, or a hundred times that in the long mode (VIOMMU_TEST=full). */
+export function runs(normal: number): number {
+  const allowed = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" });
+  const long = allowed.state === "granted" && Deno.env.get("VIOMMU_TEST") === "full";
+  return long ? 100 * normal : normal;
+}

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { Chain, GuestMemory, readMemory, writeMemory } from "../../vring/mod.ts";
-import { BASE, memoryOf, regionOf, ringIn, type RingOptions } from "./ring_fixture.ts";
+import { BASE, memoryOf, regionOf, ringIn, type RingOptions, runs } from "./ring_fixture.ts";
 
 /** One turn of a driver and a device: what is added, how much of it is served and taken back. */
 interface Turn {
@@ -75,83 +75,86 @@ interface Sent {
 }
 
 function checkRoundTrips(packed: boolean): void {
-  fc.assert(fc.property(optionsFor(packed), turns, (options, turns) => {
-    const ring = ringIn(patchwork(), options);
-    const { driver, queue, memory } = ring;
-    const sent = new Map<number, Sent>();
-    const offered: number[] = [];
-    const taken: Chain[] = [];
-    const answered = new Map<number, Uint8Array>();
-    let buffer = BASE + 8 * 4096;
-    let seed = 0;
-    for (const turn of turns) {
-      for (const { readable, writable, indirect } of turn.chains) {
-        const requestLength = readable.reduce((sum, length) => sum + length, 0);
-        const room = writable.reduce((sum, length) => sum + length, 0);
-        if (readable.length + writable.length > options.size) continue;
-        // Buffers go round in the memory; nothing in flight is that old.
-        if (buffer + requestLength + room > BASE + (BUFFER_PAGES + 8) * 4096) break;
-        const request = pattern(requestLength, seed++);
-        assert(writeMemory(memory, buffer, request, 0, requestLength));
-        driver.begin();
-        let at = buffer;
-        for (const length of readable) {
-          driver.addReadable(at, length);
-          at += length;
+  fc.assert(
+    fc.property(optionsFor(packed), turns, (options, turns) => {
+      const ring = ringIn(patchwork(), options);
+      const { driver, queue, memory } = ring;
+      const sent = new Map<number, Sent>();
+      const offered: number[] = [];
+      const taken: Chain[] = [];
+      const answered = new Map<number, Uint8Array>();
+      let buffer = BASE + 8 * 4096;
+      let seed = 0;
+      for (const turn of turns) {
+        for (const { readable, writable, indirect } of turn.chains) {
+          const requestLength = readable.reduce((sum, length) => sum + length, 0);
+          const room = writable.reduce((sum, length) => sum + length, 0);
+          if (readable.length + writable.length > options.size) continue;
+          // Buffers go round in the memory; nothing in flight is that old.
+          if (buffer + requestLength + room > BASE + (BUFFER_PAGES + 8) * 4096) break;
+          const request = pattern(requestLength, seed++);
+          assert(writeMemory(memory, buffer, request, 0, requestLength));
+          driver.begin();
+          let at = buffer;
+          for (const length of readable) {
+            driver.addReadable(at, length);
+            at += length;
+          }
+          const answerAt = at;
+          for (const length of writable) {
+            driver.addWritable(at, length);
+            at += length;
+          }
+          const token = driver.commit(options.indirect && indirect);
+          if (token < 0) break;
+          assert(!sent.has(token), "a token in flight is not given twice");
+          sent.set(token, { request, answerAt, room });
+          offered.push(token);
+          buffer = at;
         }
-        const answerAt = at;
-        for (const length of writable) {
-          driver.addWritable(at, length);
-          at += length;
+        driver.kick();
+        for (let i = 0; i < turn.take; i++) {
+          const chain = new Chain(1);
+          if (!queue.next(chain)) break;
+          assertEquals(chain.head, offered.shift(), "chains come in the order offered");
+          taken.push(chain);
         }
-        const token = driver.commit(options.indirect && indirect);
-        if (token < 0) break;
-        assert(!sent.has(token), "a token in flight is not given twice");
-        sent.set(token, { request, answerAt, room });
-        offered.push(token);
-        buffer = at;
+        assertEquals(queue.describeError(), "");
+        for (let i = 0; i < turn.finish && taken.length > 0; i++) {
+          const chain = (turn.reversed ? taken.pop() : taken.shift())!;
+          const { request, room } = sent.get(chain.head)!;
+          assertEquals([chain.readableLength, chain.writableLength], [request.length, room]);
+          const got = new Uint8Array(request.length);
+          assertEquals(chain.gather(got), request.length);
+          assertEquals(got, request);
+          const answer = pattern(seed % 3 === 0 ? Math.floor(room * 0.75) : room, seed++);
+          assertEquals(chain.scatter(0, answer), answer.length);
+          answered.set(chain.head, answer);
+          queue.complete(chain, answer.length);
+        }
+        queue.publish();
+        queue.needsSignal();
+        for (let i = 0; i < turn.reap && driver.reap(); i++) {
+          const { answerAt } = sent.get(driver.token)!;
+          const answer = answered.get(driver.token)!;
+          assertEquals(driver.usedLength, answer.length);
+          const got = new Uint8Array(answer.length);
+          assert(readMemory(memory, answerAt, got, 0, got.length));
+          assertEquals(got, answer);
+          sent.delete(driver.token);
+          answered.delete(driver.token);
+        }
+        assertEquals(driver.inFlight, sent.size);
       }
-      driver.kick();
-      for (let i = 0; i < turn.take; i++) {
-        const chain = new Chain(1);
-        if (!queue.next(chain)) break;
-        assertEquals(chain.head, offered.shift(), "chains come in the order offered");
-        taken.push(chain);
-      }
-      assertEquals(queue.describeError(), "");
-      for (let i = 0; i < turn.finish && taken.length > 0; i++) {
-        const chain = (turn.reversed ? taken.pop() : taken.shift())!;
-        const { request, room } = sent.get(chain.head)!;
-        assertEquals([chain.readableLength, chain.writableLength], [request.length, room]);
-        const got = new Uint8Array(request.length);
-        assertEquals(chain.gather(got), request.length);
-        assertEquals(got, request);
-        const answer = pattern(seed % 3 === 0 ? Math.floor(room * 0.75) : room, seed++);
-        assertEquals(chain.scatter(0, answer), answer.length);
-        answered.set(chain.head, answer);
-        queue.complete(chain, answer.length);
-      }
+      for (const chain of taken) queue.complete(chain, 0);
+      const chain = new Chain();
+      while (queue.next(chain)) queue.complete(chain, 0);
       queue.publish();
-      queue.needsSignal();
-      for (let i = 0; i < turn.reap && driver.reap(); i++) {
-        const { answerAt } = sent.get(driver.token)!;
-        const answer = answered.get(driver.token)!;
-        assertEquals(driver.usedLength, answer.length);
-        const got = new Uint8Array(answer.length);
-        assert(readMemory(memory, answerAt, got, 0, got.length));
-        assertEquals(got, answer);
-        sent.delete(driver.token);
-        answered.delete(driver.token);
-      }
-      assertEquals(driver.inFlight, sent.size);
-    }
-    for (const chain of taken) queue.complete(chain, 0);
-    const chain = new Chain();
-    while (queue.next(chain)) queue.complete(chain, 0);
-    queue.publish();
-    while (driver.reap()) sent.delete(driver.token);
-    assertEquals([sent.size, driver.inFlight, driver.free], [0, 0, options.size]);
-  }));
+      while (driver.reap()) sent.delete(driver.token);
+      assertEquals([sent.size, driver.inFlight, driver.free], [0, 0, options.size]);
+    }),
+    { numRuns: runs(100) },
+  );
 }
 
 for (const packed of [false, true]) {
@@ -243,7 +246,7 @@ function checkSuppression(packed: boolean, eventIndex: boolean): void {
         }
       },
     ),
-    { numRuns: 30 },
+    { numRuns: runs(30) },
   );
 }
 
