@@ -5,17 +5,27 @@
  */
 import type { Errno } from "./errno.ts";
 import type { FormatOptions, TableFormat } from "./format.ts";
+import { amdV1 } from "./formats/amd_v1.ts";
+import { armStage1, armStage2 } from "./formats/arm_lpae.ts";
+import { vtdFirstStage } from "./formats/vtd_first_stage.ts";
 import { vtdSecondStage } from "./formats/vtd_second_stage.ts";
 import { HardwareTable } from "./hardware_table.ts";
 import type { TableMemory } from "./table_memory.ts";
 import type { TranslationUnit } from "./units/unit.ts";
-import { VtdLegacyUnit, type VtdUnitOptions } from "./units/vtd_legacy.ts";
+import { AmdUnit, type AmdUnitOptions } from "./units/amd.ts";
+import { SmmuUnit, type SmmuUnitOptions } from "./units/smmuv3.ts";
+import { VtdLegacyUnit } from "./units/vtd_legacy.ts";
+import type { VtdUnitOptions } from "./units/vtd_options.ts";
+import { VtdScalableUnit } from "./units/vtd_scalable.ts";
 
 /** What a page table can be made with; every format takes the fields that it has. */
 export type PageTableOptions = FormatOptions;
 
 /** What a unit can be made with; every family takes the fields that it has. */
-export type UnitOptions = VtdUnitOptions;
+export type UnitOptions = VtdUnitOptions & SmmuUnitOptions & AmdUnitOptions & {
+  /** VT-d: which translation table mode; default scalable for `vtd-fs`, legacy for `vtd-ss`. */
+  readonly mode?: "legacy" | "scalable";
+};
 
 interface FormatEntry {
   readonly family: string;
@@ -25,6 +35,10 @@ interface FormatEntry {
 
 const ENTRIES: ReadonlyMap<string, FormatEntry> = new Map([
   ["vtd-ss", { family: "vtd", describe: vtdSecondStage, unit: vtdUnit }],
+  ["vtd-fs", { family: "vtd", describe: vtdFirstStage, unit: vtdScalableUnit }],
+  ["smmuv3-s1", { family: "smmuv3", describe: armStage1, unit: smmuUnit }],
+  ["smmuv3-s2", { family: "smmuv3", describe: armStage2, unit: smmuUnit }],
+  ["amdv1", { family: "amd", describe: amdV1, unit: amdUnit }],
 ]);
 
 /** Names of the formats, as the command line spells them. */
@@ -84,5 +98,21 @@ function entry(format: string): FormatEntry {
 }
 
 function vtdUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
+  if (options.mode === "scalable") return new VtdScalableUnit(memory, options);
   return new VtdLegacyUnit(memory, options);
+}
+
+function vtdScalableUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
+  if (options.mode === "legacy") {
+    throw new RangeError("Cannot use mode legacy: first-stage tables need scalable mode");
+  }
+  return new VtdScalableUnit(memory, options);
+}
+
+function smmuUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
+  return new SmmuUnit(memory, options);
+}
+
+function amdUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
+  return new AmdUnit(memory, options);
 }

@@ -126,6 +126,11 @@ export class TableMemory implements TableWriter {
     return this.#used;
   }
 
+  /** Pages from the start of the arena of which some were ever in use; those beyond hold nothing. */
+  get touched(): number {
+    return this.#fresh;
+  }
+
   /** Pages that were freed and wait for an invalidation before they are used again. */
   get quarantined(): number {
     return this.#quarantined;

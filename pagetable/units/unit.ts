@@ -26,19 +26,43 @@ export interface TranslationUnit {
    * Has `endpoint` translated by `table`, whatever it was before.
    *
    * @param domainId tag that hardware caches its translations under; without one the unit picks one for the table.
-   * @returns OK; EINVAL for an endpoint, a domain id or a table that the unit cannot express; ENOMEM without
-   * table memory or domain ids. After an error nothing has changed.
+   * @param pasid the requests meant: those with this PASID (from 1 on), or by default those without.
+   * @returns OK; EINVAL for an endpoint, a domain id, a PASID or a table that the unit cannot express;
+   * EOPNOTSUPP where it has no PASIDs; ENOMEM without table memory or domain ids. After an error
+   * nothing is translated differently.
    */
-  attach(endpoint: number, table: HardwareTable, domainId?: number): Errno;
+  attach(endpoint: number, table: HardwareTable, domainId?: number, pasid?: number): Errno;
 
-  /** Lets `endpoint` pass untranslated. @returns OK, EINVAL or ENOMEM, as {@linkcode attach}. */
-  bypass(endpoint: number): Errno;
+  /**
+   * Has `endpoint` translated by `first`, whose tables and outputs are translated by `second` in turn.
+   *
+   * @returns as {@linkcode attach}; EOPNOTSUPP where the unit has no two stages.
+   */
+  attachNested(
+    endpoint: number,
+    first: HardwareTable,
+    second: HardwareTable,
+    domainId?: number,
+    pasid?: number,
+  ): Errno;
 
-  /** Blocks `endpoint`: its accesses fault. Needs no memory. */
-  detach(endpoint: number): void;
+  /** Lets `endpoint` pass untranslated. @returns as {@linkcode attach}. */
+  bypass(endpoint: number, pasid?: number): Errno;
+
+  /** Blocks `endpoint` (with `pasid`: those requests only): its accesses fault. Needs no memory. */
+  detach(endpoint: number, pasid?: number): void;
 
   /** Translates one access from the endpoint's id on, as hardware would; see `EndpointWalker`. */
   walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid?: number,
+  ): boolean;
+
+  /** As {@linkcode walk}, recording the access in A and D bits as hardware would. */
+  access(
     endpoint: number,
     page: number,
     access: number,

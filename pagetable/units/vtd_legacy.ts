@@ -8,30 +8,23 @@
  *
  * @module
  */
-import { EINVAL, ENOMEM, type Errno, OK } from "../errno.ts";
+import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import type { HardwareTable } from "../hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
-import { type VtdCapabilities, VtdLegacyWalker } from "../walk/vtd_legacy.ts";
+import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { addressHigh, addressLow, clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
+import type { VtdUnitOptions } from "./vtd_options.ts";
 
 const PRESENT = 1;
 const TYPE_SECOND_STAGE = 0 << 2;
 const TYPE_PASS_THROUGH = 2 << 2;
 const BUSES = 256;
 const NONE = -1;
-
-/** What a VT-d unit can be told about its hardware. */
-export interface VtdUnitOptions extends VtdCapabilities {
-  /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
-  readonly bypassDomainId?: number;
-  /** Largest address-width code for pass-through entries, 1 to 3; default 2 (48 bits). */
-  readonly bypassAddressWidth?: number;
-}
 
 /** Legacy-mode device tables of one VT-d unit. */
 export class VtdLegacyUnit implements TranslationUnit {
@@ -65,7 +58,13 @@ export class VtdLegacyUnit implements TranslationUnit {
   }
 
   /** See {@linkcode TranslationUnit.attach}. */
-  attach(endpoint: number, table: HardwareTable, domainId?: number): Errno {
+  attach(
+    endpoint: number,
+    table: HardwareTable,
+    domainId?: number,
+    pasid: number = NO_PASID,
+  ): Errno {
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
     if (table.format !== "vtd-ss" || table.tracksDirty) return EINVAL;
     const id = this.#ids.take(table, domainId);
     if (id < 0) return id === -2 ? ENOMEM : EINVAL;
@@ -79,8 +78,14 @@ export class VtdLegacyUnit implements TranslationUnit {
     return OK;
   }
 
+  /** Legacy mode has one stage. */
+  attachNested(): Errno {
+    return EOPNOTSUPP;
+  }
+
   /** See {@linkcode TranslationUnit.bypass}. */
-  bypass(endpoint: number): Errno {
+  bypass(endpoint: number, pasid: number = NO_PASID): Errno {
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
     const item = this.#reach(endpoint);
     if (item < 0) return -item;
     const width = this.#options.bypassAddressWidth ?? 2;
@@ -89,9 +94,9 @@ export class VtdLegacyUnit implements TranslationUnit {
   }
 
   /** See {@linkcode TranslationUnit.detach}. */
-  detach(endpoint: number): void {
+  detach(endpoint: number, pasid: number = NO_PASID): void {
     const item = this.#find(endpoint);
-    if (item !== NONE) this.#remove(endpoint, item);
+    if (item !== NONE && pasid === NO_PASID) this.#remove(endpoint, item);
   }
 
   /** See {@linkcode TranslationUnit.walk}. */
@@ -105,6 +110,17 @@ export class VtdLegacyUnit implements TranslationUnit {
     if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
     result.clear();
     return result.fail(ROOT_NOT_PRESENT, 1);
+  }
+
+  /** As {@linkcode walk}: legacy-mode hardware writes nothing. */
+  access(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number = NO_PASID,
+  ): boolean {
+    return this.walk(endpoint, page, access, result, pasid);
   }
 
   /** `rtaddr`: RTADDR_REG with translation table mode 00; 0 as long as nothing was attached. */

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { TableReader } from "../table_memory.ts";
+import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";
 import type { WalkResult } from "./walk_result.ts";
 
@@ -62,5 +62,28 @@ export function walkStage(
     fault = decoder.decode(page, low, high);
     if (fault !== NO_FAULT) return fault;
     if (decoder.leaf) return NO_FAULT;
+  }
+}
+
+/**
+ * Writes what hardware records of a successful access into the entries of `stage` that it used, those
+ * from path position `from` on; the last of them is the leaf.
+ */
+export function recordUse(
+  decoder: StageDecoder,
+  stage: number,
+  writer: TableWriter,
+  access: number,
+  result: WalkResult,
+  from: number,
+): void {
+  let leaf = true;
+  for (let at = result.depth - 1; at >= from; at--) {
+    if (result.pathStage[at] !== stage) continue;
+    const low = decoder.used(result.pathLow[at], result.pathHigh[at], leaf, access);
+    leaf = false;
+    if (low !== result.pathLow[at]) {
+      writer.storeLow(result.pathFrame[at], result.pathIndex[at], low);
+    }
   }
 }

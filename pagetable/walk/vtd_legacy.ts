@@ -1,8 +1,7 @@
 /**
  * Walks VT-d's legacy-mode tables: root table, context table, second stage (VT-d §9.1, §9.3, §3.4.2).
  *
- * Fault codes are those of VT-d §7.1.3. A request with PASID has no meaning in legacy mode and is
- * answered with 0xD. An input inside the interrupt range is not a DMA address (§3.14): it is reported
+ * Fault codes are those of VT-d §7.1.3. A request with PASID has no meaning in legacy mode (0x31). An input inside the interrupt range is not a DMA address (§3.14): it is reported
  * as an interrupt request with code 0, because no DMA fault is recorded for it.
  *
  * @module
@@ -13,7 +12,6 @@ import type { TableReader } from "../table_memory.ts";
 import type { EndpointWalker } from "./endpoint_walker.ts";
 import {
   BAD_ENDPOINT,
-  BLOCKED,
   DEVICE_INVALID,
   DEVICE_NOT_PRESENT,
   DEVICE_RESERVED,
@@ -23,6 +21,7 @@ import {
   INTERRUPT_RANGE,
   INTERRUPT_REQUEST,
   NO_FAULT,
+  PASID_DISABLED,
   RESERVED_BITS,
   ROOT_NOT_PRESENT,
   ROOT_RESERVED,
@@ -30,22 +29,9 @@ import {
   TABLE_UNREADABLE,
 } from "./fault.ts";
 import { walkStage } from "./stage.ts";
+import type { VtdCapabilities } from "./vtd_capabilities.ts";
 import { VtdSecondStageDecoder } from "./vtd_second_stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, type WalkResult } from "./walk_result.ts";
-
-/** What the hardware that a VT-d walker stands for can do. */
-export interface VtdCapabilities {
-  /** Bits of host addresses, HAW; default 52. */
-  readonly addressBits?: number;
-  /** Most bits of input addresses, MGAW + 1; default 57. */
-  readonly inputBits?: number;
-  /** Whether leaves may have the SNP bit in legacy mode (ECAP.SC); default no. */
-  readonly snoopControl?: boolean;
-  /** Whether context entries may enable a device TLB (ECAP.DT); default no. */
-  readonly deviceTlb?: boolean;
-  /** Whether the context entry's RID_PASID counts (ECAP.RPS); default yes. Scalable mode. */
-  readonly ridPasid?: boolean;
-}
 
 /** First and last page of the interrupt address range, VT-d §3.14. */
 const INTERRUPT_FIRST = 0xfee00;
@@ -115,7 +101,7 @@ export class VtdLegacyWalker implements EndpointWalker {
     if (type === 3 || (type === 1 && !this.#deviceTlb) || levels < 3 || levels > 5) {
       return result.fail(DEVICE_INVALID, 3);
     }
-    if (pasid !== NO_PASID) return result.fail(BLOCKED, 0xd);
+    if (pasid !== NO_PASID) return result.fail(PASID_DISABLED, 0x31);
     if (page >= INTERRUPT_FIRST && page <= INTERRUPT_LAST) return result.fail(INTERRUPT_REQUEST, 0);
     if (type === 2) return result.pass(page);
     const decoder = this.#decoder;
@@ -123,14 +109,9 @@ export class VtdLegacyWalker implements EndpointWalker {
     const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
     if (fault !== NO_FAULT) {
       const unreadableRoot = fault === TABLE_UNREADABLE && result.depth === 2;
-      return result.fail(fault, unreadableRoot ? 3 : legacyCode(fault, access));
+      return result.failAt(STAGE_ONE, fault, unreadableRoot ? 3 : legacyCode(fault, access));
     }
-    result.ok = true;
-    result.frame = decoder.frame;
-    result.permission = decoder.permission;
-    result.leafPages = decoder.pages;
-    result.memoryType = decoder.memoryType;
-    return true;
+    return result.found(decoder);
   }
 }
 

@@ -34,7 +34,7 @@ export class VtdSecondStageDecoder implements StageDecoder {
   /** See {@linkcode StageDecoder}. */
   tableFrame = 0;
   /** Tables are whole pages. */
-  readonly tableOffset = 0;
+  readonly tableOffset: number = 0;
   /** 5 for the PML5 down to 1 for the page table. */
   level = 0;
   /** See {@linkcode StageDecoder}. */
@@ -50,7 +50,6 @@ export class VtdSecondStageDecoder implements StageDecoder {
   /** Whether hardware sets A and D bits (SSADE). */
   updates = false;
 
-  readonly #addressBits: number;
   readonly #inputBits: number;
   readonly #snoop: boolean;
   readonly #reservedHigh: number;
@@ -63,7 +62,6 @@ export class VtdSecondStageDecoder implements StageDecoder {
    * `inputBits` (MGAW) wide, and which knows the SNP bit or reserves it (ECAP.SC or scalable mode).
    */
   constructor(addressBits: number, inputBits: number, snoop: boolean) {
-    this.#addressBits = addressBits;
     this.#inputBits = inputBits;
     this.#snoop = snoop;
     // Address bits from HAW to 51 are reserved, and so is bit 62.
@@ -128,10 +126,5 @@ export class VtdSecondStageDecoder implements StageDecoder {
   used(low: number, _high: number, leaf: boolean, access: number): number {
     if (!this.updates) return low;
     return low | BIT_A | (leaf && access === WRITE ? BIT_D : 0);
-  }
-
-  /** Bits of host addresses. */
-  get addressBits(): number {
-    return this.#addressBits;
   }
 }

@@ -25,6 +25,18 @@ export const STAGE_ONE = 1;
 /** Stage of a path entry: the second of two stages. */
 export const STAGE_TWO = 2;
 
+/** What a decoder knows after it has found a leaf. */
+export interface FoundLeaf {
+  /** Output frame. */
+  readonly frame: number;
+  /** What the path permits. */
+  readonly permission: number;
+  /** Size of the leaf in pages. */
+  readonly pages: number;
+  /** Index into {@linkcode MEMORY_TYPE_NAMES}. */
+  readonly memoryType: number;
+}
+
 /** The outcome of one walk. */
 export class WalkResult {
   /** Whether the access is translated. The fields below up to `bypass` mean something only then. */
@@ -45,6 +57,8 @@ export class WalkResult {
   fault: number = NO_FAULT;
   /** The hardware's own code: VT-d fault reason, SMMUv3 event, AMD event. */
   faultCode = 0;
+  /** Which tables a failed walk failed in: one of the `STAGE_…` constants. */
+  faultStage: number = STAGE_DEVICE;
   /** Entries on the path, in the order they were read, the last one maybe being the one that failed. */
   depth = 0;
   /** Level of each entry as the format's specification numbers it. */
@@ -72,6 +86,7 @@ export class WalkResult {
     this.domainId = -1;
     this.fault = NO_FAULT;
     this.faultCode = 0;
+    this.faultStage = STAGE_DEVICE;
     this.depth = 0;
   }
 
@@ -101,6 +116,38 @@ export class WalkResult {
     this.fault = fault;
     this.faultCode = code;
     return false;
+  }
+
+  /** As {@linkcode fail}, in the tables of a stage. */
+  failAt(stage: number, fault: number, code: number): false {
+    this.faultStage = stage;
+    return this.fail(fault, code);
+  }
+
+  /** Whether an entry of `stage` was read at path position `from` or later. */
+  reached(stage: number, from: number): boolean {
+    for (let at = from; at < this.depth; at++) if (this.pathStage[at] === stage) return true;
+    return false;
+  }
+
+  /** Ends a walk of one stage with what its decoder found; always true. */
+  found(stage: FoundLeaf): true {
+    this.ok = true;
+    this.frame = stage.frame;
+    this.permission = stage.permission;
+    this.leafPages = stage.pages;
+    this.memoryType = stage.memoryType;
+    return true;
+  }
+
+  /** Ends a walk of two stages; always true. */
+  foundNested(first: FoundLeaf, second: FoundLeaf): true {
+    this.ok = true;
+    this.frame = second.frame;
+    this.permission = first.permission & second.permission;
+    this.leafPages = Math.min(first.pages, second.pages);
+    this.memoryType = first.memoryType === DEVICE ? DEVICE : second.memoryType;
+    return true;
   }
 
   /** Ends a walk that passes the address through; always true. */

@@ -219,6 +219,12 @@ for (const subject of SUBJECTS) {
         for (const [page, { frame, protection }] of model.pages) {
           if (page % granule !== 0) continue;
           assertEquals(table.frameAt(page), frame);
+          const interrupts = table.description.interruptPages;
+          if (interrupts !== null && frame >= interrupts.first && frame <= interrupts.last) {
+            assert(!bench.unit.walk(ENDPOINT, page, READ, result));
+            assertEquals(result.faultName, "interrupt-range");
+            continue;
+          }
           assert(bench.unit.walk(ENDPOINT, page, READ, result));
           assertEquals(result.frame, frame);
           assertEquals(result.permission, protection);

@@ -38,7 +38,66 @@ export const SUBJECTS: readonly Subject[] = [
     options: { levels: 5, inputBits: 48, outputBits: 46 },
     unit: { addressBits: 46, inputBits: 48 },
   },
+  {
+    name: "vtd-ss, 4 levels, scalable mode",
+    format: "vtd-ss",
+    options: { levels: 4, dirtyTracking: true },
+    unit: { mode: "scalable" },
+  },
+  { name: "vtd-fs, 4 levels", format: "vtd-fs", options: { levels: 4 }, unit: {} },
+  { name: "vtd-fs, 5 levels", format: "vtd-fs", options: { levels: 5 }, unit: {} },
+  ...armSubjects(),
+  { name: "amdv1, 2 levels", format: "amdv1", options: { levels: 2 }, unit: {} },
+  { name: "amdv1, 3 levels", format: "amdv1", options: { levels: 3 }, unit: { deviceBits: 10 } },
+  { name: "amdv1, 4 levels", format: "amdv1", options: { levels: 4 }, unit: {} },
+  {
+    name: "amdv1, 5 levels, plain leaves",
+    format: "amdv1",
+    options: { levels: 5, groups: false },
+    unit: {},
+  },
+  {
+    name: "amdv1, 6 levels",
+    format: "amdv1",
+    options: { levels: 6, dirtyTracking: true },
+    unit: {},
+  },
 ];
+
+/** Both stages, all granules, and input sizes that start at every level, concatenated or not. */
+function armSubjects(): Subject[] {
+  const geometries: readonly (readonly [string, number, number, number, PageTableOptions])[] = [
+    ["smmuv3-s1", 4, 32, 44, { groups: false }],
+    ["smmuv3-s1", 4, 39, 40, {}],
+    ["smmuv3-s1", 4, 48, 48, { dirtyTracking: true }],
+    ["smmuv3-s1", 16, 36, 44, {}],
+    ["smmuv3-s1", 16, 47, 48, {}],
+    ["smmuv3-s1", 16, 48, 48, {}],
+    ["smmuv3-s1", 64, 42, 44, {}],
+    ["smmuv3-s1", 64, 48, 48, {}],
+    ["smmuv3-s1", 64, 52, 52, {}],
+    ["smmuv3-s2", 4, 32, 44, {}],
+    ["smmuv3-s2", 4, 39, 44, {}],
+    ["smmuv3-s2", 4, 40, 40, {}],
+    ["smmuv3-s2", 4, 42, 42, {}],
+    ["smmuv3-s2", 4, 44, 44, { groups: false }],
+    ["smmuv3-s2", 4, 48, 48, { dirtyTracking: true }],
+    ["smmuv3-s2", 16, 40, 40, {}],
+    ["smmuv3-s2", 16, 48, 48, {}],
+    ["smmuv3-s2", 64, 42, 44, {}],
+    ["smmuv3-s2", 64, 46, 48, {}],
+    ["smmuv3-s2", 64, 52, 52, {}],
+  ];
+  return geometries.map(([format, kib, inputBits, outputBits, more], at) => ({
+    name: `${format}, ${kib}K, ${inputBits} to ${outputBits} bits`,
+    format,
+    options: { granule: kib * 1024, inputBits, outputBits, ...more },
+    unit: {
+      streamTable: at % 2 === 0 ? "linear" : "2-level",
+      capabilities: { addressBits: outputBits },
+    },
+  }));
+}
 
 /** The endpoint that subjects attach. */
 export const ENDPOINT = 0x0318;

@@ -104,7 +104,7 @@ Deno.test("each condition of the legacy walk gives its fault reason (VT-d §7.1.
   assertEquals(fault(BDF, 0x600, READ), ["interrupt-range", 0xe]);
   assertEquals(fault(BDF, 0xfee00, WRITE), ["interrupt-request", 0]);
   assert(!unit.walk(BDF, 0x200, READ, result, 5));
-  assertEquals([result.faultName, result.faultCode], ["blocked", 0xd]);
+  assertEquals([result.faultName, result.faultCode], ["pasid-disabled", 0x31]);
 
   // From here on entries are damaged by hand: word indexes are of table memory, low half first.
   const words = memory.words;

@@ -1,0 +1,202 @@
+/**
+ * An AMD IOMMU's device table: AMD IOMMU specification §2.2.2.
+ *
+ * An entry that is not valid lets DMA pass, so the table starts with every endpoint blocked: valid,
+ * mode 0, no permission. The permission bits IR and IW live in the high half of the entry's first word
+ * and work as its valid bits: they are cleared first and set last, with hardware told in between.
+ *
+ * @module
+ */
+import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
+import { checkOption } from "../format.ts";
+import type { HardwareTable } from "../hardware_table.ts";
+import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
+import type { TableMemory } from "../table_memory.ts";
+import { AmdWalker } from "../walk/amd.ts";
+import { BLOCKED } from "../walk/fault.ts";
+import type { WalkResult } from "../walk/walk_result.ts";
+import { DomainIds } from "./domain_ids.ts";
+import { addressHigh, addressLow } from "./entry_writer.ts";
+import type { TranslationUnit } from "./unit.ts";
+
+/** What an AMD unit can be told about its hardware. */
+export interface AmdUnitOptions {
+  /** Bits of device ids that the table has entries for, 7 to 16; default 16. */
+  readonly deviceBits?: number;
+  /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
+  readonly bypassDomainId?: number;
+}
+
+const VALID = 1 << 0;
+const TRANSLATION_VALID = 1 << 1;
+const MODE_SHIFT = 9;
+/** HAD: hardware sets A and D. */
+const HOST_ACCESS_DIRTY = 3 << 7;
+const READ_WRITE = 3 << 29;
+const NONE = -1;
+
+/** The device table of one AMD IOMMU. */
+export class AmdUnit implements TranslationUnit {
+  /** Which hardware. */
+  readonly family = "amd";
+  /** Largest device id, inclusive. */
+  readonly lastEndpoint: number;
+  /** Device-table changes since the last flush. */
+  readonly gather: InvalidationGather;
+
+  readonly #memory: TableMemory;
+  readonly #order: number;
+  readonly #bypassId: number;
+  readonly #ids = new DomainIds(1, 0xfffe);
+  #table = NONE;
+  #walker: AmdWalker | null = null;
+
+  /** Makes a unit whose table will be in `memory`; takes none yet. */
+  constructor(memory: TableMemory, options: AmdUnitOptions = {}) {
+    const bits = checkOption("device id bits", options.deviceBits ?? 16, 7, 16);
+    this.#memory = memory;
+    this.#order = bits - 7;
+    this.#bypassId = options.bypassDomainId ?? 0xffff;
+    this.lastEndpoint = 2 ** bits - 1;
+    this.gather = new InvalidationGather(memory);
+  }
+
+  /** Pages of table memory that the device table takes. */
+  get tablePages(): number {
+    return this.#table === NONE ? 0 : 1 << this.#order;
+  }
+
+  /** See {@linkcode TranslationUnit.attach}; takes `amdv1` tables. */
+  attach(
+    endpoint: number,
+    table: HardwareTable,
+    domainId?: number,
+    pasid: number = NO_PASID,
+  ): Errno {
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
+    if (table.format !== "amdv1") return EINVAL;
+    const id = this.#ids.take(table, domainId);
+    if (id < 0) return id === -2 ? ENOMEM : EINVAL;
+    const item = this.#reach(endpoint);
+    if (item < 0) {
+      this.#ids.release(id);
+      return -item;
+    }
+    const mode = table.description.levels << MODE_SHIFT;
+    const updates = table.tracksDirty ? HOST_ACCESS_DIRTY : 0;
+    this.#replace(endpoint, item, table.rootFrame, mode | updates, READ_WRITE, id);
+    return OK;
+  }
+
+  /** Version 1 tables have one stage. */
+  attachNested(): Errno {
+    return EOPNOTSUPP;
+  }
+
+  /** See {@linkcode TranslationUnit.bypass}. */
+  bypass(endpoint: number, pasid: number = NO_PASID): Errno {
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
+    const item = this.#reach(endpoint);
+    if (item < 0) return -item;
+    this.#replace(endpoint, item, 0, 0, READ_WRITE, this.#bypassId);
+    return OK;
+  }
+
+  /** See {@linkcode TranslationUnit.detach}. */
+  detach(endpoint: number, pasid: number = NO_PASID): void {
+    if (this.#table === NONE || pasid !== NO_PASID || !this.#isDevice(endpoint)) return;
+    this.#replace(endpoint, (this.#table << 10) + endpoint * 8, 0, 0, 0, 0);
+  }
+
+  /** See {@linkcode TranslationUnit.walk}. */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number = NO_PASID,
+  ): boolean {
+    if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
+    result.clear();
+    return result.fail(BLOCKED, 2);
+  }
+
+  /** See {@linkcode TranslationUnit.access}. */
+  access(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number = NO_PASID,
+  ): boolean {
+    const walker = this.#walker;
+    if (walker === null) return this.walk(endpoint, page, access, result, pasid);
+    walker.recorder = this.#memory;
+    const ok = walker.walk(endpoint, page, access, result, pasid);
+    walker.recorder = null;
+    return ok;
+  }
+
+  /** `devtab`: the device table base register; 0 as long as nothing was attached. */
+  registers(): Readonly<Record<string, bigint>> {
+    if (this.#table === NONE) return { devtab: 0n };
+    const base = BigInt(this.#memory.baseFrame + this.#table) * 4096n;
+    return { devtab: base | BigInt((1 << this.#order) - 1) };
+  }
+
+  /** See {@linkcode TranslationUnit.destroy}. */
+  destroy(): void {
+    if (this.#table !== NONE) {
+      this.gather.addBlock(this.#table, this.#order, false);
+      this.gather.everyDevice = true;
+      this.#table = NONE;
+      this.#walker = null;
+    }
+    this.gather.flush();
+  }
+
+  #isDevice(endpoint: number): boolean {
+    return Number.isInteger(endpoint) && endpoint >= 0 && endpoint <= this.lastEndpoint;
+  }
+
+  /** Word index of the endpoint's entry, the table made where it is missing; a negative errno if that fails. */
+  #reach(endpoint: number): number {
+    if (!this.#isDevice(endpoint)) return -EINVAL;
+    if (this.#table === NONE) {
+      const memory = this.#memory;
+      const table = memory.allocate(this.#order);
+      if (table === NONE) return -ENOMEM;
+      const end = (table << 10) + (this.lastEndpoint + 1) * 8;
+      for (let item = table << 10; item < end; item += 8) {
+        memory.words[item] = VALID | TRANSLATION_VALID;
+      }
+      this.#table = table;
+      this.#walker = new AmdWalker(memory, this.registers().devtab);
+    }
+    return (this.#table << 10) + endpoint * 8;
+  }
+
+  #replace(
+    endpoint: number,
+    item: number,
+    frame: number,
+    bits: number,
+    permission: number,
+    id: number,
+  ): void {
+    const words = this.#memory.words;
+    const before = words[item + 2] & 0xffff;
+    // Without permission whatever else the entry holds blocks.
+    words[item + 1] &= ~READ_WRITE;
+    this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, before === 0 ? NONE : before);
+    this.gather.flush();
+    words[item] = VALID | TRANSLATION_VALID;
+    words[item + 1] = 0;
+    words[item + 3] = 0;
+    words[item + 2] = id;
+    words[item] = addressLow(frame) | bits | VALID | TRANSLATION_VALID;
+    words[item + 1] = addressHigh(frame) | permission;
+    this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, NONE);
+    if (before !== 0 && before !== this.#bypassId) this.#ids.release(before);
+  }
+}

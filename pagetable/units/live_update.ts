@@ -1,0 +1,88 @@
+/**
+ * Changing a table entry of several 64-bit words while hardware may read it (SMMU §3.21).
+ *
+ * Only single 64-bit stores are atomic, so what hardware can see between two of them must be the old
+ * configuration or the new one, judged by the bits that each uses. If the two differ, in bits the old
+ * one uses, in one word only, that word is the switch: bits the old configuration ignores are written
+ * first, then the switch, then what became unused. Otherwise the entry is made invalid in between.
+ * Entries are rarely changed; their words are `bigint`, because only BigUint64Array stores 64 bits at once.
+ *
+ * @module
+ */
+
+/** What hardware looks at in one kind of entry. */
+export interface LiveEntry {
+  /** Which word holds the valid bit. */
+  readonly validWord: number;
+  /** The valid bit. */
+  readonly validBit: bigint;
+  /** Fills `mask` with the bits that hardware uses of `entry`. */
+  used(entry: BigUint64Array, mask: BigUint64Array): void;
+}
+
+/** The words of the entry that is live. */
+export type LiveWords = BigUint64Array<ArrayBuffer>;
+
+/**
+ * Makes the entry at word `at` of `words` equal to `target`.
+ *
+ * @param store stores one word; a seam for watching the order.
+ * @param sync makes hardware forget cached copies; called after each step that must be seen before the next.
+ */
+export function updateLive(
+  words: LiveWords,
+  at: number,
+  target: BigUint64Array,
+  entry: LiveEntry,
+  sync: () => void,
+  store: (index: number, value: bigint) => void,
+): void {
+  const size = target.length;
+  const old = words.slice(at, at + size);
+  const usedNow = new BigUint64Array(size);
+  entry.used(old, usedNow);
+  let critical = -1;
+  let criticals = 0;
+  for (let word = 0; word < size; word++) {
+    if (((old[word] ^ target[word]) & usedNow[word]) === 0n) continue;
+    critical = word;
+    criticals++;
+  }
+  if (criticals <= 1) {
+    let prepared = false;
+    for (let word = 0; word < size; word++) {
+      if (word === critical) continue;
+      const value = (old[word] & usedNow[word]) | (target[word] & ~usedNow[word]);
+      prepared = put(words, at + word, value, store) || prepared;
+    }
+    if (prepared && critical !== -1) sync();
+    if (critical !== -1) put(words, at + critical, target[critical], store);
+    sync();
+    let tidied = false;
+    for (let word = 0; word < size; word++) {
+      tidied = put(words, at + word, target[word], store) || tidied;
+    }
+    if (tidied) sync();
+    return;
+  }
+  const { validWord, validBit } = entry;
+  put(words, at + validWord, old[validWord] & ~validBit, store);
+  sync();
+  for (let word = 0; word < size; word++) {
+    if (word !== validWord) put(words, at + word, target[word], store);
+  }
+  sync();
+  put(words, at + validWord, target[validWord], store);
+  sync();
+}
+
+function put(
+  words: LiveWords,
+  index: number,
+  value: bigint,
+  store: (index: number, value: bigint) => void,
+): boolean {
+  if (words[index] === value) return false;
+  store(index, value);
+  return true;
+}

@@ -1,0 +1,482 @@
+/**
+ * SMMUv3 device tables: a linear or two-level stream table, and per stream a linear or two-level table
+ * of context descriptors (SMMU §3.3, §5.1 to §5.4).
+ *
+ * A stream's requests without SubstreamID use CD 0, so explicit PASIDs start at 1 and need
+ * `substreamBits`. STEs and CDs change as `live_update.ts` says, and hardware is told (the gather is
+ * flushed) between steps. With two stages, SMMUs read CDs and stage-1 tables through stage 2: whoever
+ * attaches two stages maps their memory there, at the addresses that they have.
+ *
+ * @module
+ */
+import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
+import { checkOption } from "../format.ts";
+import type { HardwareTable } from "../hardware_table.ts";
+import {
+  DEVICE_DIRECTORY,
+  DEVICE_ENTRY,
+  InvalidationGather,
+  NO_PASID,
+  PASID_DIRECTORY,
+  PASID_ENTRY,
+} from "../invalidation.ts";
+import type { TableMemory } from "../table_memory.ts";
+import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
+import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
+import type { WalkResult } from "../walk/walk_result.ts";
+import { DomainIds } from "./domain_ids.ts";
+import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
+import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
+import {
+  abortSte,
+  bypassSte,
+  CD_ENTRY,
+  contextDescriptor,
+  invalidEntry,
+  stageSte,
+  STE_ENTRY,
+} from "./smmuv3_entries.ts";
+import type { TranslationUnit } from "./unit.ts";
+
+/** What an SMMU can be told about its hardware and its tables. */
+export interface SmmuUnitOptions {
+  /** Bits of StreamIDs; default 16, a PCI segment. */
+  readonly streamBits?: number;
+  /** Form of the stream table; default two-level with 2^8 STEs a table. */
+  readonly streamTable?: "linear" | "2-level";
+  /** Bits of PASIDs (S1CDMax); default 0: none. Above 6 the CD table has two levels. */
+  readonly substreamBits?: number;
+  /** Memory for CD tables; default that of the stream table. With two stages, what stage 2 maps to itself. */
+  readonly contextMemory?: TableMemory;
+  /** What the walker takes the hardware to be able to do. */
+  readonly capabilities?: SmmuCapabilities;
+}
+
+const NONE = -1;
+const SPLIT = 8;
+/** Order of a second-level stream table: 2^SPLIT STEs of 64 bytes. */
+const LEAF_ORDER = 2;
+const LEAF_CONTEXT_BITS = 6;
+const L1_VALID = 1;
+
+/** What a stream with context descriptors owns. */
+interface Stream {
+  /** First page of its CD table, or -1. */
+  readonly contexts: number;
+  /** The second stage, or null. */
+  readonly second: HardwareTable | null;
+  /** VMID, or 0. */
+  readonly vmid: number;
+  /** ASID by SubstreamID, 0 standing for requests without. */
+  readonly asids: Map<number, number>;
+}
+
+/** Device tables of one SMMUv3. */
+export class SmmuUnit implements TranslationUnit {
+  /** Which hardware. */
+  readonly family = "smmuv3";
+  /** Largest StreamID, inclusive. */
+  readonly lastEndpoint: number;
+  /** Device-table changes since the last flush. */
+  readonly gather: InvalidationGather;
+
+  readonly #memory: TableMemory;
+  readonly #contextMemory: TableMemory;
+  readonly #contextGather: InvalidationGather;
+  readonly #options: SmmuUnitOptions;
+  readonly #streamBits: number;
+  readonly #twoLevel: boolean;
+  readonly #substreamBits: number;
+  readonly #asids = new DomainIds(1, 0xffff);
+  readonly #vmids = new DomainIds(1, 0xffff);
+  readonly #streams = new Map<number, Stream>();
+  readonly #ste64: LiveWords;
+  readonly #cd64: LiveWords;
+  #table = NONE;
+  #walker: SmmuWalker | null = null;
+  #tablePages = 0;
+
+  /** Makes a unit whose tables will be in `memory`; takes none yet. */
+  constructor(memory: TableMemory, options: SmmuUnitOptions = {}) {
+    this.#memory = memory;
+    this.#contextMemory = options.contextMemory ?? memory;
+    this.#options = options;
+    this.#streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, 18);
+    this.#twoLevel = (options.streamTable ?? "2-level") === "2-level" && this.#streamBits > SPLIT;
+    this.#substreamBits = checkOption("SubstreamID bits", options.substreamBits ?? 0, 0, 15);
+    this.lastEndpoint = 2 ** this.#streamBits - 1;
+    this.gather = new InvalidationGather(memory);
+    this.#contextGather = this.#contextMemory === memory
+      ? this.gather
+      : new InvalidationGather(this.#contextMemory);
+    this.#ste64 = wideWords(memory);
+    this.#cd64 = wideWords(this.#contextMemory);
+  }
+
+  /** Pages of table memory that the device tables take. */
+  get tablePages(): number {
+    return this.#tablePages;
+  }
+
+  /** See {@linkcode TranslationUnit.attach}; `domainId` is the ASID of stage 1, the VMID of stage 2. */
+  attach(
+    endpoint: number,
+    table: HardwareTable,
+    domainId?: number,
+    pasid: number = NO_PASID,
+  ): Errno {
+    if (!this.#isStream(endpoint)) return EINVAL;
+    if (table.format === "smmuv3-s2") {
+      if (pasid !== NO_PASID) return EOPNOTSUPP;
+      return this.#attachSecond(endpoint, table, domainId);
+    }
+    if (table.format !== "smmuv3-s1") return EINVAL;
+    const stream = this.#streams.get(endpoint);
+    // A new context in a stream that has stage 1 already keeps what else the stream has.
+    if (stream !== undefined && stream.contexts !== NONE) {
+      if (stream.second === null || pasid !== NO_PASID) {
+        return this.#setContext(endpoint, stream, table, domainId, pasid);
+      }
+    }
+    return this.#attachFirst(endpoint, table, null, domainId, pasid);
+  }
+
+  /** See {@linkcode TranslationUnit.attachNested}; `domainId` is the VMID, the unit picks the ASID. */
+  attachNested(
+    endpoint: number,
+    first: HardwareTable,
+    second: HardwareTable,
+    domainId?: number,
+    pasid: number = NO_PASID,
+  ): Errno {
+    if (!this.#isStream(endpoint)) return EINVAL;
+    if (first.format !== "smmuv3-s1" || second.format !== "smmuv3-s2") return EINVAL;
+    const stream = this.#streams.get(endpoint);
+    if (stream !== undefined && stream.second === second) {
+      if (domainId !== undefined && domainId !== stream.vmid) return EINVAL;
+      return this.#setContext(endpoint, stream, first, undefined, pasid);
+    }
+    const vmid = this.#vmids.take(second, domainId);
+    if (vmid < 0) return vmid === -2 ? ENOMEM : EINVAL;
+    const errno = this.#attachFirst(endpoint, first, { second, vmid }, undefined, pasid);
+    if (errno !== OK) this.#vmids.release(vmid);
+    return errno;
+  }
+
+  /** See {@linkcode TranslationUnit.bypass}; a stream passes as a whole. */
+  bypass(endpoint: number, pasid: number = NO_PASID): Errno {
+    return this.#setPlain(endpoint, pasid, bypassSte());
+  }
+
+  /** Aborts the stream's accesses without recording events. @returns as {@linkcode bypass}. */
+  abort(endpoint: number): Errno {
+    return this.#setPlain(endpoint, NO_PASID, abortSte());
+  }
+
+  /** See {@linkcode TranslationUnit.detach}. */
+  detach(endpoint: number, pasid: number = NO_PASID): void {
+    const item = this.#isStream(endpoint) ? this.#find(endpoint) : NONE;
+    if (item === NONE) return;
+    const stream = this.#streams.get(endpoint);
+    if (pasid === NO_PASID) {
+      this.#writeSte(endpoint, item, invalidEntry());
+      this.#forget(endpoint, stream);
+      return;
+    }
+    const asid = stream?.asids.get(pasid);
+    if (stream === undefined || asid === undefined) return;
+    this.#writeContext(endpoint, stream, pasid, invalidEntry());
+    stream.asids.delete(pasid);
+    this.#asids.release(asid);
+  }
+
+  /** See {@linkcode TranslationUnit.walk}. */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number = NO_PASID,
+  ): boolean {
+    if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
+    result.clear();
+    return result.fail(ROOT_NOT_PRESENT, 0x02);
+  }
+
+  /** See {@linkcode TranslationUnit.access}. */
+  access(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number = NO_PASID,
+  ): boolean {
+    const walker = this.#walker;
+    if (walker === null) return this.walk(endpoint, page, access, result, pasid);
+    walker.recorder = this.#memory;
+    const ok = walker.walk(endpoint, page, access, result, pasid);
+    walker.recorder = null;
+    return ok;
+  }
+
+  /** `strtab_base` and `strtab_cfg`: SMMU_STRTAB_BASE with RA, and SMMU_STRTAB_BASE_CFG. */
+  registers(): Readonly<Record<string, bigint>> {
+    const config = this.#twoLevel ? 1 << 16 | SPLIT << 6 | this.#streamBits : this.#streamBits;
+    const frame = this.#table === NONE ? 0 : this.#memory.baseFrame + this.#table;
+    const base = BigInt(frame) * 4096n | (this.#table === NONE ? 0n : 1n << 62n);
+    return { strtab_base: base, strtab_cfg: BigInt(config) };
+  }
+
+  /** See {@linkcode TranslationUnit.destroy}. */
+  destroy(): void {
+    for (const endpoint of [...this.#streams.keys()]) this.detach(endpoint);
+    if (this.#table !== NONE) {
+      const words = this.#memory.words;
+      if (this.#twoLevel) {
+        const start = this.#table << 10;
+        for (let item = start; item < start + (2 << (this.#streamBits - SPLIT)); item += 2) {
+          if ((words[item] & 0x1f) === 0) continue;
+          const leaf = pageOf(this.#memory, words[item] & ~0x1f, words[item + 1]);
+          this.gather.addBlock(leaf, LEAF_ORDER, false);
+        }
+      }
+      this.gather.addBlock(this.#table, this.#tableOrder(), false);
+      this.gather.everyDevice = true;
+      this.#table = NONE;
+      this.#walker = null;
+      this.#tablePages = 0;
+    }
+    this.gather.flush();
+    this.#contextGather.flush();
+  }
+
+  #isStream(endpoint: number): boolean {
+    return Number.isInteger(endpoint) && endpoint >= 0 && endpoint <= this.lastEndpoint;
+  }
+
+  #setPlain(endpoint: number, pasid: number, ste: BigUint64Array): Errno {
+    if (!this.#isStream(endpoint)) return EINVAL;
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
+    const item = this.#reach(endpoint);
+    if (item < 0) return ENOMEM;
+    const stream = this.#streams.get(endpoint);
+    this.#writeSte(endpoint, item, ste);
+    this.#forget(endpoint, stream);
+    this.#streams.set(endpoint, { contexts: NONE, second: null, vmid: 0, asids: new Map() });
+    return OK;
+  }
+
+  #attachSecond(endpoint: number, table: HardwareTable, domainId: number | undefined): Errno {
+    const vmid = this.#vmids.take(table, domainId);
+    if (vmid < 0) return vmid === -2 ? ENOMEM : EINVAL;
+    const item = this.#reach(endpoint);
+    if (item < 0) {
+      this.#vmids.release(vmid);
+      return ENOMEM;
+    }
+    const before = this.#streams.get(endpoint);
+    this.#writeSte(endpoint, item, stageSte(null, table, vmid));
+    this.#forget(endpoint, before);
+    this.#streams.set(endpoint, { contexts: NONE, second: table, vmid, asids: new Map() });
+    return OK;
+  }
+
+  #attachFirst(
+    endpoint: number,
+    table: HardwareTable,
+    below: { readonly second: HardwareTable; readonly vmid: number } | null,
+    domainId: number | undefined,
+    pasid: number,
+  ): Errno {
+    const item = this.#reach(endpoint);
+    if (item < 0) return ENOMEM;
+    const contexts = this.#contextMemory.allocate(this.#contextOrder());
+    if (contexts === NONE) return ENOMEM;
+    this.#tablePages += 1 << this.#contextOrder();
+    const stream: Stream = {
+      contexts,
+      second: below?.second ?? null,
+      vmid: below?.vmid ?? 0,
+      asids: new Map(),
+    };
+    const errno = this.#setContext(endpoint, stream, table, domainId, pasid);
+    if (errno !== OK) {
+      this.#freeContexts(stream);
+      return errno;
+    }
+    const before = this.#streams.get(endpoint);
+    const place = {
+      frame: this.#contextMemory.baseFrame + contexts,
+      format: this.#substreamBits > LEAF_CONTEXT_BITS ? 1 : 0,
+      bits: this.#substreamBits,
+    };
+    this.#writeSte(endpoint, item, stageSte(place, stream.second, stream.vmid));
+    this.#forget(endpoint, before);
+    this.#streams.set(endpoint, stream);
+    return OK;
+  }
+
+  #setContext(
+    endpoint: number,
+    stream: Stream,
+    table: HardwareTable,
+    domainId: number | undefined,
+    pasid: number,
+  ): Errno {
+    const substream = pasid === NO_PASID ? 0 : pasid;
+    if (!Number.isInteger(substream) || pasid === 0 || substream >= 2 ** this.#substreamBits) {
+      return EINVAL;
+    }
+    const asid = this.#asids.take(table, domainId);
+    if (asid < 0) return asid === -2 ? ENOMEM : EINVAL;
+    if (!this.#reachContext(endpoint, stream, substream)) {
+      this.#asids.release(asid);
+      return ENOMEM;
+    }
+    this.#writeContext(endpoint, stream, substream, contextDescriptor(table, asid));
+    const before = stream.asids.get(substream);
+    if (before !== undefined) this.#asids.release(before);
+    stream.asids.set(substream, asid);
+    return OK;
+  }
+
+  #writeSte(endpoint: number, item: number, ste: BigUint64Array): void {
+    const vmid = Number(this.#ste64[item + 2] & 0xffffn);
+    this.#update(this.#ste64, item, ste, STE_ENTRY, DEVICE_ENTRY, endpoint, NO_PASID, vmid);
+  }
+
+  #writeContext(
+    endpoint: number,
+    stream: Stream,
+    substream: number,
+    cd: BigUint64Array,
+  ): void {
+    const item = this.#contextItem(stream, substream);
+    if (item === NONE) return;
+    const asid = Number(this.#cd64[item] >> 48n);
+    this.#update(this.#cd64, item, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid);
+  }
+
+  #update(
+    words: LiveWords,
+    item: number,
+    target: BigUint64Array,
+    entry: LiveEntry,
+    kind: number,
+    endpoint: number,
+    pasid: number,
+    domainId: number,
+  ): void {
+    const sync = (): void => {
+      this.gather.addDevice(kind, endpoint, pasid, domainId);
+      this.gather.flush();
+    };
+    const store = (index: number, value: bigint): void => {
+      words[index] = value;
+    };
+    updateLive(words, item, target, entry, sync, store);
+  }
+
+  /** Frees what a replaced or detached stream owned. */
+  #forget(endpoint: number, stream: Stream | undefined): void {
+    if (stream === undefined) return;
+    this.#streams.delete(endpoint);
+    if (stream.vmid !== 0) this.#vmids.release(stream.vmid);
+    for (const asid of stream.asids.values()) this.#asids.release(asid);
+    if (stream.contexts !== NONE) this.#freeContexts(stream);
+  }
+
+  #freeContexts(stream: Stream): void {
+    const words = this.#contextMemory.words;
+    if (this.#substreamBits > LEAF_CONTEXT_BITS) {
+      const start = stream.contexts << 10;
+      for (let item = start; item < start + (1024 << this.#contextOrder()); item += 2) {
+        if ((words[item] & L1_VALID) === 0) continue;
+        const leaf = pageOf(this.#contextMemory, words[item], words[item + 1]);
+        this.#contextGather.addBlock(leaf, 0, false);
+        this.#tablePages--;
+      }
+    }
+    this.#contextGather.addBlock(stream.contexts, this.#contextOrder(), false);
+    this.#tablePages -= 1 << this.#contextOrder();
+    if (this.#contextGather !== this.gather) this.#contextGather.flush();
+  }
+
+  /** Order of a CD table, or of the first level of one. */
+  #contextOrder(): number {
+    return Math.max(0, this.#substreamBits - LEAF_CONTEXT_BITS - 9);
+  }
+
+  #tableOrder(): number {
+    return Math.max(0, this.#twoLevel ? this.#streamBits - SPLIT - 9 : this.#streamBits - 6);
+  }
+
+  /** Index of a CD in 64-bit words, or -1 if its table is missing. */
+  #contextItem(stream: Stream, substream: number): number {
+    if (this.#substreamBits <= LEAF_CONTEXT_BITS) return (stream.contexts << 9) + substream * 8;
+    const words = this.#contextMemory.words;
+    const item = (stream.contexts << 10) + (substream >> LEAF_CONTEXT_BITS) * 2;
+    if ((words[item] & L1_VALID) === 0) return NONE;
+    const leaf = pageOf(this.#contextMemory, words[item], words[item + 1]);
+    return (leaf << 9) + (substream & (2 ** LEAF_CONTEXT_BITS - 1)) * 8;
+  }
+
+  #reachContext(endpoint: number, stream: Stream, substream: number): boolean {
+    if (this.#contextItem(stream, substream) !== NONE) return true;
+    const leaf = this.#contextMemory.allocate(0);
+    if (leaf === NONE) return false;
+    this.#tablePages++;
+    const frame = this.#contextMemory.baseFrame + leaf;
+    const item = (stream.contexts << 10) + (substream >> LEAF_CONTEXT_BITS) * 2;
+    store64(
+      this.#contextMemory.words,
+      item,
+      addressLow(frame) | L1_VALID,
+      addressHigh(frame),
+    );
+    // An invalid first-level descriptor may be cached.
+    this.gather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
+    return true;
+  }
+
+  /** Index of an STE in 64-bit words, or -1 if its table is missing. */
+  #find(endpoint: number): number {
+    if (this.#table === NONE) return NONE;
+    if (!this.#twoLevel) return (this.#table << 9) + endpoint * 8;
+    const words = this.#memory.words;
+    const item = (this.#table << 10) + (endpoint >> SPLIT) * 2;
+    if ((words[item] & 0x1f) === 0) return NONE;
+    const leaf = pageOf(this.#memory, words[item] & ~0x1f, words[item + 1]);
+    return (leaf << 9) + (endpoint & (2 ** SPLIT - 1)) * 8;
+  }
+
+  /** As {@linkcode #find}, making the tables that are missing; -1 without memory. */
+  #reach(endpoint: number): number {
+    const memory = this.#memory;
+    if (this.#table === NONE) {
+      const table = memory.allocate(this.#tableOrder());
+      if (table === NONE) return NONE;
+      this.#table = table;
+      this.#tablePages += 1 << this.#tableOrder();
+      const { strtab_base: strtabBase, strtab_cfg: strtabConfig } = this.registers();
+      const capabilities = this.#options.capabilities ?? {};
+      this.#walker = new SmmuWalker(memory, { strtabBase, strtabConfig }, capabilities);
+    }
+    const found = this.#find(endpoint);
+    if (found !== NONE) return found;
+    const leaf = memory.allocate(LEAF_ORDER);
+    if (leaf === NONE) return NONE;
+    this.#tablePages += 1 << LEAF_ORDER;
+    const frame = memory.baseFrame + leaf;
+    const item = (this.#table << 10) + (endpoint >> SPLIT) * 2;
+    store64(memory.words, item, addressLow(frame) | (SPLIT + 1), addressHigh(frame));
+    this.gather.addDevice(DEVICE_DIRECTORY, endpoint, NO_PASID, NONE);
+    return this.#find(endpoint);
+  }
+}
+
+/** Table memory as 64-bit words. */
+function wideWords(memory: TableMemory): LiveWords {
+  const words = memory.words;
+  return new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
+}

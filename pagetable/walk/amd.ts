@@ -1,0 +1,92 @@
+/**
+ * Walks an AMD IOMMU's tables: device table entry, then v1 tables (AMD IOMMU specification §2.2.2, §2.2.3).
+ *
+ * Codes are those of event log entries: 1 illegal device table entry, 2 I/O page fault, 3 and 4 device
+ * table and page table hardware errors.
+ *
+ * @module
+ */
+import { NO_PASID } from "../invalidation.ts";
+import { READ, WRITE } from "../page_table.ts";
+import type { TableReader, TableWriter } from "../table_memory.ts";
+import { AmdDecoder } from "./amd_stage.ts";
+import type { EndpointWalker } from "./endpoint_walker.ts";
+import * as faults from "./fault.ts";
+import { recordUse, walkStage } from "./stage.ts";
+import { STAGE_DEVICE, STAGE_ONE, type WalkResult } from "./walk_result.ts";
+
+const ILLEGAL_DEVICE_TABLE_ENTRY = 1;
+const IO_PAGE_FAULT = 2;
+const DEVICE_TABLE_HARDWARE_ERROR = 3;
+const PAGE_TABLE_HARDWARE_ERROR = 4;
+const INVALID_DEVICE_REQUEST = 8;
+
+/** A walker from an AMD device table. */
+export class AmdWalker implements EndpointWalker {
+  /** Where accesses are recorded as hardware would; null for walks that only look. */
+  recorder: TableWriter | null = null;
+
+  readonly #reader: TableReader;
+  readonly #tableFrame: number;
+  readonly #pages: number;
+  readonly #decoder = new AmdDecoder();
+
+  /** Makes a walker of the tables behind the device table base register's value `devtab`. */
+  constructor(reader: TableReader, devtab: bigint) {
+    this.#reader = reader;
+    this.#tableFrame = Number((devtab >> 12n) & 0xff_ffff_ffffn);
+    this.#pages = Number(devtab & 0x1ffn) + 1;
+  }
+
+  /** See {@linkcode EndpointWalker}. */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number,
+  ): boolean {
+    result.clear();
+    if (!(endpoint >= 0 && endpoint <= 0xffff) || endpoint >> 7 >= this.#pages) {
+      return result.fail(faults.BAD_ENDPOINT, ILLEGAL_DEVICE_TABLE_ENTRY);
+    }
+    const reader = this.#reader;
+    const frame = this.#tableFrame + (endpoint >> 7);
+    const at = (endpoint & 127) * 4;
+    if (!reader.load(frame, at + 1)) {
+      return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
+    }
+    const domainId = reader.low & 0xffff;
+    if (!reader.load(frame, at)) {
+      return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
+    }
+    const low = reader.low;
+    const high = reader.high;
+    result.push(STAGE_DEVICE, 7, frame, at, low, high);
+    if ((low & 1) === 0) return result.pass(page);
+    if ((low & 0x7c) !== 0) return result.fail(faults.DEVICE_RESERVED, ILLEGAL_DEVICE_TABLE_ENTRY);
+    if (pasid !== NO_PASID) return result.fail(faults.PASID_DISABLED, INVALID_DEVICE_REQUEST);
+    if ((low & 2) === 0) return result.pass(page);
+    result.domainId = domainId;
+    const mode = (low >>> 9) & 7;
+    if (mode === 7) return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);
+    const permission = (high >>> 29) & (READ | WRITE);
+    if (mode === 0) {
+      if ((permission & access) === 0) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
+      result.pass(page);
+      result.permission = permission;
+      return true;
+    }
+    const decoder = this.#decoder;
+    const root = (high & 0xfffff) * 0x100000 + (low >>> 12);
+    decoder.setRoot(root, mode, permission, (low >>> 7) & 3);
+    const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
+    if (fault !== faults.NO_FAULT) {
+      const unreadable = fault === faults.TABLE_UNREADABLE;
+      const code = unreadable ? PAGE_TABLE_HARDWARE_ERROR : IO_PAGE_FAULT;
+      return result.failAt(STAGE_ONE, fault, code);
+    }
+    if (this.recorder !== null) recordUse(decoder, STAGE_ONE, this.recorder, access, result, 1);
+    return result.found(decoder);
+  }
+}

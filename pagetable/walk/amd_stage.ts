@@ -1,0 +1,117 @@
+/**
+ * How AMD IOMMUs read v1 tables: AMD IOMMU specification §2.2.3.
+ *
+ * Permissions are ANDed over the device table entry, tables and leaf. Levels may be skipped, if the
+ * address bits of the skipped levels are zero.
+ *
+ * @module
+ */
+import { READ, WRITE } from "../page_table.ts";
+import {
+  type Fault,
+  INPUT_TOO_WIDE,
+  NO_FAULT,
+  NO_READ,
+  NO_WRITE,
+  NOT_PRESENT,
+  RESERVED_BITS,
+} from "./fault.ts";
+import type { StageDecoder } from "./stage.ts";
+import { DEVICE, NORMAL } from "./walk_result.ts";
+
+const BIT_A = 0x20;
+const BIT_D = 0x40;
+const HIGH_FC = 1 << 28;
+
+/** Decodes AMD v1 tables. */
+export class AmdDecoder implements StageDecoder {
+  /** See {@linkcode StageDecoder}. */
+  tableFrame = 0;
+  /** Tables are whole pages. */
+  readonly tableOffset: number = 0;
+  /** 6 down to 1. */
+  level = 0;
+  /** See {@linkcode StageDecoder}. */
+  leaf = false;
+  /** See {@linkcode StageDecoder}. */
+  frame = 0;
+  /** See {@linkcode StageDecoder}. */
+  pages = 0;
+  /** See {@linkcode StageDecoder}. */
+  permission = 0;
+  /** See {@linkcode StageDecoder}. */
+  memoryType: number = NORMAL;
+
+  #rootFrame = 0;
+  #levels = 4;
+  #rootPermission = READ | WRITE;
+  #updates = 0;
+  #access = READ;
+
+  /** Points the decoder at a table, below an entry that permits `permission` and has HAD `updates`. */
+  setRoot(rootFrame: number, levels: number, permission: number, updates: number): void {
+    this.#rootFrame = rootFrame;
+    this.#levels = levels;
+    this.#rootPermission = permission;
+    this.#updates = updates;
+  }
+
+  /** Input must be below 2^(12 + 9 levels); six levels take all 64 bits. */
+  start(page: number, access: number): Fault {
+    this.tableFrame = this.#rootFrame;
+    this.level = this.#levels;
+    this.leaf = false;
+    this.#access = access;
+    this.permission = this.#rootPermission;
+    if (page >= 2 ** (9 * this.#levels)) return INPUT_TOO_WIDE;
+    return this.#judge();
+  }
+
+  /** Nine bits of the page number per level. */
+  index(page: number): number {
+    return (page / 2 ** (9 * (this.level - 1))) & 511;
+  }
+
+  /** Judges an entry. */
+  decode(page: number, low: number, high: number): Fault {
+    if ((low & 1) === 0) return NOT_PRESENT;
+    this.permission &= (high >>> 29) & 3;
+    const fault = this.#judge();
+    if (fault !== NO_FAULT) return fault;
+    const level = this.level;
+    const next = (low >>> 9) & 7;
+    const frame = (high & 0xfffff) * 0x100000 + (low >>> 12);
+    if (next !== 0 && next !== 7) {
+      if (next >= level) return RESERVED_BITS;
+      if (Math.floor(page / 2 ** (9 * next)) % 2 ** (9 * (level - 1 - next)) !== 0) {
+        return NOT_PRESENT;
+      }
+      this.tableFrame = frame;
+      this.level = next;
+      return NO_FAULT;
+    }
+    this.leaf = true;
+    let order = 9 * (level - 1);
+    if (next === 7) {
+      let ones = 0;
+      for (let rest = frame; rest % 2 === 1; rest = (rest - 1) / 2) ones++;
+      if (ones + 1 <= order || ones + 1 >= order + 9) return RESERVED_BITS;
+      order = ones + 1;
+    }
+    this.pages = 2 ** order;
+    this.frame = frame - (frame % this.pages) + (page % this.pages);
+    this.memoryType = (high & HIGH_FC) === 0 ? DEVICE : NORMAL;
+    return NO_FAULT;
+  }
+
+  /** With HAD: A, and D on the leaf of a write. */
+  used(low: number, _high: number, leaf: boolean, access: number): number {
+    if (this.#updates === 0 || !leaf) return low;
+    return low | BIT_A | (this.#updates === 3 && access === WRITE ? BIT_D : 0);
+  }
+
+  #judge(): Fault {
+    if ((this.permission & this.#access) !== 0) return NO_FAULT;
+    return this.#access === WRITE ? NO_WRITE : NO_READ;
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * How an SMMUv3 reads VMSAv8-64 descriptors of either stage: Arm ARM D8.3, checks in the order
+ * translation, address size, access flag, permission (SMMU §7.3).
+ *
+ * Transactions are unprivileged. Blocks at levels where the granule has none are invalid. Reserved
+ * low address bits of blocks are ignored, as hardware does.
+ *
+ * @module
+ */
+import { READ, WRITE } from "../page_table.ts";
+import {
+  ACCESS_FLAG,
+  type Fault,
+  NO_FAULT,
+  NO_READ,
+  NO_USER,
+  NO_WRITE,
+  NOT_PRESENT,
+  OUTPUT_TOO_WIDE,
+} from "./fault.ts";
+import type { StageDecoder } from "./stage.ts";
+import { DEVICE, NORMAL } from "./walk_result.ts";
+
+const BIT_AF = 0x400;
+const BIT_AP1 = 0x40;
+const BIT_AP2 = 0x80;
+const HIGH_DBM = 1 << 19;
+const HIGH_CONTIGUOUS = 1 << 20;
+const HIGH_APTABLE_NO_USER = 1 << 29;
+const HIGH_APTABLE_NO_WRITE = 1 << 30;
+
+/** Where one stage's tables are and how hardware is told to read them. */
+export interface ArmRegime {
+  /** 1 or 2. */
+  stage: number;
+  /** Log2 of the granule in bytes: 12, 14 or 16. */
+  granuleBits: number;
+  /** Bits of the input address: 64 - TxSZ. */
+  inputBits: number;
+  /** Level of the first table, 0 to 3. */
+  startLevel: number;
+  /** Frame of the table address. */
+  rootFrame: number;
+  /** Bits 11:0 of the table address, in 8-byte units. */
+  rootOffset: number;
+  /** Bits of output addresses: the smaller of IPS or S2PS and OAS. */
+  outputBits: number;
+  /** Hardware sets the access flag. */
+  setsAccess: boolean;
+  /** Hardware turns writable-clean into writable-dirty. */
+  setsDirty: boolean;
+  /** A clear access flag is no fault (AFFD). */
+  ignoresAccess: boolean;
+  /** Attributes of table descriptors are ignored (HADx). */
+  ignoresTables: boolean;
+  /** MAIR, low and high half; stage 1. */
+  mairLow: number;
+  mairHigh: number;
+}
+
+/** Decodes one stage. */
+export class ArmStageDecoder implements StageDecoder {
+  /** See {@linkcode StageDecoder}. */
+  tableFrame = 0;
+  /** See {@linkcode StageDecoder}. */
+  tableOffset = 0;
+  /** 0 to 3, 3 being the last. */
+  level = 0;
+  /** See {@linkcode StageDecoder}. */
+  leaf = false;
+  /** See {@linkcode StageDecoder}. */
+  frame = 0;
+  /** See {@linkcode StageDecoder}. */
+  pages = 0;
+  /** See {@linkcode StageDecoder}. */
+  permission = 0;
+  /** See {@linkcode StageDecoder}. */
+  memoryType: number = NORMAL;
+  /** The regime of the next walk; set its fields before it. */
+  readonly regime: ArmRegime = {
+    stage: 1,
+    granuleBits: 12,
+    inputBits: 48,
+    startLevel: 0,
+    rootFrame: 0,
+    rootOffset: 0,
+    outputBits: 48,
+    setsAccess: false,
+    setsDirty: false,
+    ignoresAccess: false,
+    ignoresTables: false,
+    mairLow: 0,
+    mairHigh: 0,
+  };
+
+  #access = READ;
+  #tablePermission = READ | WRITE;
+
+  /** The caller has checked the input region; the table address is rounded down to its alignment. */
+  start(_page: number, access: number): Fault {
+    const regime = this.regime;
+    this.leaf = false;
+    this.level = regime.startLevel;
+    this.#access = access;
+    this.#tablePermission = READ | WRITE;
+    const entries = Math.max(8, 2 ** (regime.inputBits - this.#shift(this.level)));
+    const base = regime.rootFrame * 512 + regime.rootOffset;
+    const aligned = base - (base % entries);
+    this.tableFrame = Math.floor(aligned / 512);
+    this.tableOffset = aligned % 512;
+    return NO_FAULT;
+  }
+
+  /** The page's bits for this level; at the start level all that the input has. */
+  index(page: number): number {
+    const regime = this.regime;
+    const inside = page % 2 ** (regime.inputBits - 12);
+    const index = Math.floor(inside / 2 ** (this.#shift(this.level) - 12));
+    if (this.level === regime.startLevel) return index;
+    return index % 2 ** (regime.granuleBits - 3);
+  }
+
+  /** Judges a descriptor. */
+  decode(page: number, low: number, high: number): Fault {
+    const regime = this.regime;
+    const level = this.level;
+    if ((low & 1) === 0) return NOT_PRESENT;
+    const tableOrPage = (low & 2) !== 0;
+    if (level === 3 ? !tableOrPage : !tableOrPage && !this.#blocksAt(level)) return NOT_PRESENT;
+    const frame = this.#address(low, high);
+    const leaf = level === 3 || !tableOrPage;
+    const units = 2 ** ((leaf ? this.#shift(level) : regime.granuleBits) - 12);
+    const first = frame - (frame % units);
+    if (first >= 2 ** (regime.outputBits - 12)) return OUTPUT_TOO_WIDE;
+    if (!leaf) {
+      if (regime.stage === 1 && !regime.ignoresTables) {
+        if ((high & HIGH_APTABLE_NO_WRITE) !== 0) this.#tablePermission &= ~WRITE;
+        if ((high & HIGH_APTABLE_NO_USER) !== 0) this.#tablePermission = 0;
+      }
+      this.tableFrame = first;
+      this.tableOffset = 0;
+      this.level = level + 1;
+      return NO_FAULT;
+    }
+    this.leaf = true;
+    if ((low & BIT_AF) === 0 && !regime.setsAccess && !regime.ignoresAccess) return ACCESS_FLAG;
+    this.frame = first + (page % units);
+    this.pages = (high & HIGH_CONTIGUOUS) === 0 ? units : units * this.#group(level);
+    return regime.stage === 1 ? this.#stageOne(low, high) : this.#stageTwo(low, high);
+  }
+
+  /** AF with HA, and the write bit of a writable-clean leaf with HD. */
+  used(low: number, high: number, leaf: boolean, access: number): number {
+    if (!leaf) return low;
+    const regime = this.regime;
+    let seen = regime.setsAccess ? low | BIT_AF : low;
+    if (access === WRITE && regime.setsDirty && (high & HIGH_DBM) !== 0) {
+      seen = regime.stage === 1 ? seen & ~BIT_AP2 : seen | BIT_AP2;
+    }
+    return seen;
+  }
+
+  #stageOne(low: number, high: number): Fault {
+    const regime = this.regime;
+    const attribute = (low >>> 2) & 7;
+    const mair = attribute < 4 ? regime.mairLow : regime.mairHigh;
+    this.memoryType = ((mair >>> ((attribute & 3) * 8)) & 0xf0) === 0 ? DEVICE : NORMAL;
+    if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return NO_USER;
+    const writable = (low & BIT_AP2) === 0 || ((high & HIGH_DBM) !== 0 && regime.setsDirty);
+    this.permission = writable ? this.#tablePermission : READ;
+    return (this.permission & this.#access) === 0 ? NO_WRITE : NO_FAULT;
+  }
+
+  #stageTwo(low: number, high: number): Fault {
+    this.memoryType = (low & 0x30) === 0 ? DEVICE : NORMAL;
+    const writable = (low & BIT_AP2) !== 0 ||
+      ((high & HIGH_DBM) !== 0 && this.regime.setsDirty);
+    this.permission = ((low & BIT_AP1) !== 0 ? READ : 0) | (writable ? WRITE : 0);
+    if ((this.permission & this.#access) !== 0) return NO_FAULT;
+    return this.#access === WRITE ? NO_WRITE : NO_READ;
+  }
+
+  /** Address shift of a level. */
+  #shift(level: number): number {
+    const granuleBits = this.regime.granuleBits;
+    return granuleBits + (3 - level) * (granuleBits - 3);
+  }
+
+  #blocksAt(level: number): boolean {
+    const { granuleBits, outputBits } = this.regime;
+    if (level === 2) return true;
+    return level === 1 && (granuleBits === 12 || (granuleBits === 16 && outputBits === 52));
+  }
+
+  /** Descriptors of a contiguous group (Arm ARM D8.7.1). */
+  #group(level: number): number {
+    if (this.regime.granuleBits === 12) return 16;
+    if (this.regime.granuleBits === 16) return 32;
+    return level === 3 ? 128 : 32;
+  }
+
+  /** Address bits 47:12, and with 64 KiB granule bits 51:48 from 15:12. */
+  #address(low: number, high: number): number {
+    const middle = (high & 0xffff) * 0x100000;
+    if (this.regime.granuleBits < 16) return middle + (low >>> 12);
+    return ((low >>> 12) & 0xf) * 2 ** 36 + middle + ((low >>> 16) << 4 >>> 0);
+  }
+}

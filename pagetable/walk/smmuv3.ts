@@ -1,0 +1,293 @@
+/**
+ * Walks an SMMUv3's tables: stream table, STE, context descriptor, then stage 1, stage 2 or both
+ * (SMMU §3.3, §5.1 to §5.4), with the events of §7.3 as fault codes.
+ *
+ * A silently aborted stream (STE.Config 0xx) has code 0, because no event is recorded. Table addresses
+ * are rounded down to their alignment, as hardware does.
+ *
+ * @module
+ */
+import { NO_PASID } from "../invalidation.ts";
+import type { TableReader, TableWriter } from "../table_memory.ts";
+import { ArmStageDecoder } from "./arm_stage.ts";
+import type { EndpointWalker } from "./endpoint_walker.ts";
+import * as faults from "./fault.ts";
+import { NestedReader } from "./nested_reader.ts";
+import { armCodes, decodeContext, decodeStageTwo } from "./smmuv3_regimes.ts";
+import { recordUse, walkStage } from "./stage.ts";
+import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_result.ts";
+
+const F_STE_FETCH = 0x03;
+const C_BAD_STREAMID = 0x02;
+const C_BAD_STE = 0x04;
+const C_BAD_SUBSTREAMID = 0x08;
+const F_CD_FETCH = 0x09;
+const C_BAD_CD = 0x0a;
+const F_TRANSLATION = 0x10;
+
+/** The registers that say where the stream table is, as values. */
+export interface SmmuRegisters {
+  /** SMMU_STRTAB_BASE: address in bits 51:6. */
+  readonly strtabBase: bigint;
+  /** SMMU_STRTAB_BASE_CFG: LOG2SIZE 5:0, SPLIT 10:6, FMT 17:16. */
+  readonly strtabConfig: bigint;
+}
+
+/** What the hardware that an SMMUv3 walker stands for can do. */
+export interface SmmuCapabilities {
+  /** Bits of physical addresses, OAS; default 52. */
+  readonly addressBits?: number;
+  /** Bits of SubstreamIDs, IDR1.SSIDSIZE; default 20. */
+  readonly substreamBits?: number;
+  /** Whether hardware can update access flag and dirty state (HTTU); default yes. */
+  readonly updates?: boolean;
+}
+
+/** A walker from an SMMU's stream table. */
+export class SmmuWalker implements EndpointWalker {
+  /** Where accesses are recorded as hardware would; null for walks that only look. */
+  recorder: TableWriter | null = null;
+
+  readonly #reader: TableReader;
+  readonly #nested: NestedReader;
+  readonly #first = new ArmStageDecoder();
+  readonly #second = new ArmStageDecoder();
+  readonly #addressBits: number;
+  readonly #substreamBits: number;
+  readonly #updates: boolean;
+  readonly #log2Size: number;
+  readonly #split: number;
+  readonly #twoLevel: boolean;
+  /** Start of the stream table in units of 8 bytes. */
+  readonly #base: number;
+  /** Words of the STE and of the CD, low half first. */
+  readonly #ste: Int32Array<ArrayBuffer> = new Int32Array(8);
+  readonly #cd: Int32Array<ArrayBuffer> = new Int32Array(8);
+
+  /** Makes a walker of the tables that `registers` name, read through `reader`. */
+  constructor(
+    reader: TableReader,
+    registers: SmmuRegisters,
+    capabilities: SmmuCapabilities = {},
+  ) {
+    this.#reader = reader;
+    this.#nested = new NestedReader(reader);
+    this.#addressBits = capabilities.addressBits ?? 52;
+    this.#substreamBits = capabilities.substreamBits ?? 20;
+    this.#updates = capabilities.updates ?? true;
+    const config = Number(registers.strtabConfig & 0x3ffffn);
+    this.#log2Size = config & 0x3f;
+    this.#split = (config >> 6) & 0x1f;
+    this.#twoLevel = config >> 16 === 1;
+    const base = Number((registers.strtabBase & 0xf_ffff_ffff_ffc0n) / 8n);
+    const units = this.#twoLevel ? 2 ** (this.#log2Size - this.#split) : 8 * 2 ** this.#log2Size;
+    this.#base = base - (base % Math.max(8, units));
+  }
+
+  /** See {@linkcode EndpointWalker}. */
+  walk(
+    endpoint: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    pasid: number,
+  ): boolean {
+    result.clear();
+    const at = this.#findSte(endpoint, result);
+    if (at === -1) return false;
+    const reader = this.#reader;
+    const ste = this.#ste;
+    for (let word = 0; word < 4; word++) {
+      if (!load(reader, at + word)) return result.fail(faults.DEVICE_UNREADABLE, F_STE_FETCH);
+      ste[word * 2] = reader.low;
+      ste[word * 2 + 1] = reader.high;
+    }
+    pushAt(result, 1, at, ste[0], ste[1]);
+    if ((ste[0] & 1) === 0) return result.fail(faults.DEVICE_NOT_PRESENT, C_BAD_STE);
+    const config = (ste[0] >>> 1) & 7;
+    if (config < 4) return result.fail(faults.BLOCKED, 0);
+    const stageOne = (config & 1) !== 0;
+    const stageTwo = (config & 2) !== 0;
+    if (pasid !== NO_PASID && !stageOne) {
+      return result.fail(faults.PASID_DISABLED, C_BAD_SUBSTREAMID);
+    }
+    if (stageTwo && !decodeStageTwo(ste, this.#addressBits, this.#updates, this.#second.regime)) {
+      return result.fail(faults.DEVICE_INVALID, C_BAD_STE);
+    }
+    const vmid = ste[4] & 0xffff;
+    if (stageOne) {
+      const substream = this.#chooseSubstream(pasid, result);
+      if (substream === -2) return false;
+      if (substream !== -1) return this.#walkFirst(substream, page, access, result, stageTwo, vmid);
+    }
+    if (!stageTwo) return result.pass(page);
+    result.domainId = vmid;
+    return this.#walkSecond(page, access, result, STAGE_ONE);
+  }
+
+  /** Where the endpoint's STE is, in units of 8 bytes, or -1 after a fault. */
+  #findSte(endpoint: number, result: WalkResult): number {
+    if (!(endpoint >= 0 && endpoint < 2 ** this.#log2Size)) {
+      result.fail(faults.BAD_ENDPOINT, C_BAD_STREAMID);
+      return -1;
+    }
+    if (!this.#twoLevel) return this.#base + endpoint * 8;
+    const reader = this.#reader;
+    const at = this.#base + Math.floor(endpoint / 2 ** this.#split);
+    if (!load(reader, at)) {
+      result.fail(faults.ROOT_UNREADABLE, F_STE_FETCH);
+      return -1;
+    }
+    pushAt(result, 2, at, reader.low, reader.high);
+    const span = reader.low & 0x1f;
+    const index = endpoint % 2 ** this.#split;
+    if (span === 0 || span > this.#split + 1 || index >= 2 ** (span - 1)) {
+      result.fail(span === 0 ? faults.ROOT_NOT_PRESENT : faults.BAD_ENDPOINT, C_BAD_STREAMID);
+      return -1;
+    }
+    const base = unitsOf(reader.low & ~0x3f, reader.high & 0xfffff);
+    return base - (base % (8 * 2 ** (span - 1))) + index * 8;
+  }
+
+  /** Which CD a request uses; -1 for none because stage 1 is bypassed, -2 after a fault. */
+  #chooseSubstream(pasid: number, result: WalkResult): number {
+    const most = this.#ste[1] >>> 27;
+    if (most > this.#substreamBits) {
+      result.fail(faults.DEVICE_INVALID, C_BAD_STE);
+      return -2;
+    }
+    const unmarked = this.#ste[2] & 3;
+    if (pasid === NO_PASID) {
+      if (most === 0 || unmarked === 2) return 0;
+      if (unmarked === 1) return -1;
+      const invalid = unmarked === 3;
+      result.fail(
+        invalid ? faults.DEVICE_INVALID : faults.BLOCKED,
+        invalid ? C_BAD_STE : C_BAD_SUBSTREAMID,
+      );
+      return -2;
+    }
+    if (most === 0 || pasid >= 2 ** most || (pasid === 0 && unmarked === 2)) {
+      result.fail(
+        most === 0 ? faults.PASID_DISABLED : faults.PASID_TOO_BIG,
+        C_BAD_SUBSTREAMID,
+      );
+      return -2;
+    }
+    return pasid;
+  }
+
+  #walkFirst(
+    substream: number,
+    page: number,
+    access: number,
+    result: WalkResult,
+    nested: boolean,
+    vmid: number,
+  ): boolean {
+    const reader = nested ? this.#nested : this.#reader;
+    if (nested) this.#nested.begin(this.#second, result, this.recorder);
+    if (!this.#fetchContext(substream, reader, result)) return false;
+    const first = this.#first;
+    const cd = this.#cd;
+    const input = decodeContext(cd, page, this.#addressBits, this.#updates, first.regime);
+    if (input === -1) return result.fail(faults.PASID_INVALID, C_BAD_CD);
+    result.domainId = nested ? vmid : cd[1] >>> 16;
+    if (input === -2) return result.failAt(STAGE_ONE, faults.INPUT_TOO_WIDE, F_TRANSLATION);
+    if (input === -3) return result.failAt(STAGE_ONE, faults.NOT_PRESENT, F_TRANSLATION);
+    const from = result.depth;
+    const fault = walkStage(first, STAGE_ONE, reader, input, access, result);
+    if (fault !== faults.NO_FAULT) return this.#failRead(fault, nested, result, STAGE_ONE);
+    if (!nested) {
+      if (this.recorder !== null) {
+        recordUse(first, STAGE_ONE, this.recorder, access, result, from);
+      }
+      return result.found(first);
+    }
+    const middle = result.depth;
+    if (!this.#walkSecond(first.frame, access, result, STAGE_TWO)) return false;
+    result.foundNested(first, this.#second);
+    if (this.recorder !== null) {
+      const end = result.depth;
+      result.depth = middle;
+      recordUse(first, STAGE_ONE, this.#nested, access, result, from);
+      result.depth = end;
+    }
+    return true;
+  }
+
+  #walkSecond(page: number, access: number, result: WalkResult, stage: number): boolean {
+    const second = this.#second;
+    if (page >= 2 ** (second.regime.inputBits - 12)) {
+      return result.failAt(STAGE_TWO, faults.INPUT_TOO_WIDE, F_TRANSLATION);
+    }
+    const from = result.depth;
+    const fault = walkStage(second, stage, this.#reader, page, access, result);
+    if (fault !== faults.NO_FAULT) return result.failAt(STAGE_TWO, fault, armCodes(fault));
+    if (this.recorder !== null) recordUse(second, stage, this.recorder, access, result, from);
+    return result.found(second);
+  }
+
+  /** Reads the CD of a substream into `#cd`. */
+  #fetchContext(
+    substream: number,
+    reader: TableReader,
+    result: WalkResult,
+  ): boolean {
+    const ste = this.#ste;
+    const nested = reader === this.#nested;
+    let at = unitsOf(ste[0] & ~0x3f, ste[1] & 0xfffff);
+    const format = (ste[0] >>> 4) & 3;
+    const most = ste[1] >>> 27;
+    if (format === 3) return result.fail(faults.DEVICE_INVALID, C_BAD_STE);
+    if (format === 0 || most === 0) {
+      at += substream * 8;
+    } else {
+      const leafBits = format === 1 ? 6 : 10;
+      const item = at + (substream >> leafBits);
+      if (!load(reader, item)) return this.#failContext(nested, result);
+      pushAt(result, 0, item, reader.low, reader.high);
+      if ((reader.low & 1) === 0) {
+        return result.fail(faults.PASID_DIRECTORY_NOT_PRESENT, C_BAD_SUBSTREAMID);
+      }
+      at = unitsOf(reader.low & ~0xfff, reader.high & 0xfffff) +
+        (substream & (2 ** leafBits - 1)) * 8;
+    }
+    for (let word = 3; word >= 0; word--) {
+      if (!load(reader, at + word)) return this.#failContext(nested, result);
+      this.#cd[word * 2] = reader.low;
+      this.#cd[word * 2 + 1] = reader.high;
+    }
+    pushAt(result, 0, at, this.#cd[0], this.#cd[1]);
+    if (this.#cd[0] < 0) return true;
+    return result.fail(faults.PASID_NOT_PRESENT, C_BAD_CD);
+  }
+
+  #failContext(nested: boolean, result: WalkResult): false {
+    if (nested && this.#nested.fault !== faults.NO_FAULT) {
+      return result.failAt(STAGE_TWO, this.#nested.fault, armCodes(this.#nested.fault));
+    }
+    return result.fail(faults.PASID_UNREADABLE, F_CD_FETCH);
+  }
+
+  #failRead(fault: faults.Fault, nested: boolean, result: WalkResult, stage: number): false {
+    if (nested && fault === faults.TABLE_UNREADABLE && this.#nested.fault !== faults.NO_FAULT) {
+      return result.failAt(STAGE_TWO, this.#nested.fault, armCodes(this.#nested.fault));
+    }
+    return result.failAt(stage, fault, armCodes(fault));
+  }
+}
+
+/** Loads the word at `at`, an address in units of 8 bytes. */
+function load(reader: TableReader, at: number): boolean {
+  return reader.load(Math.floor(at / 512), at % 512);
+}
+
+function pushAt(result: WalkResult, level: number, at: number, low: number, high: number): void {
+  result.push(STAGE_DEVICE, level, Math.floor(at / 512), at % 512, low, high);
+}
+
+/** An address given in halves, in units of 8 bytes. */
+function unitsOf(low: number, high: number): number {
+  return high * 2 ** 29 + (low >>> 3);
+}

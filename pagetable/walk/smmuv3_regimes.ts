@@ -1,0 +1,151 @@
+/**
+ * What an SMMU makes of an STE's stage-2 fields and of a context descriptor, the checks that make them
+ * illegal included (SMMU §5.2, §5.4).
+ *
+ * @module
+ */
+import type { ArmRegime } from "./arm_stage.ts";
+import * as faults from "./fault.ts";
+
+/** Physical address sizes by code. */
+const SIZES: readonly number[] = [32, 36, 40, 42, 44, 48, 52, 52];
+/** Log2 of the granule by TG0 and S2TG, and by TG1; 0 is illegal. */
+const GRANULES: readonly number[] = [12, 16, 14, 0];
+const UPPER_GRANULES: readonly number[] = [0, 14, 12, 16];
+
+/** Code of a translation-class fault. */
+export function armCodes(fault: faults.Fault): number {
+  switch (fault) {
+    case faults.TABLE_UNREADABLE:
+      return 0x0b;
+    case faults.OUTPUT_TOO_WIDE:
+      return 0x11;
+    case faults.ACCESS_FLAG:
+      return 0x12;
+    case faults.NO_READ:
+    case faults.NO_WRITE:
+    case faults.NO_USER:
+      return 0x13;
+    default:
+      return 0x10;
+  }
+}
+
+/**
+ * Reads the stage-2 fields of an STE into `regime`.
+ *
+ * @returns false if they are illegal.
+ */
+export function decodeStageTwo(
+  ste: Int32Array,
+  addressBits: number,
+  updates: boolean,
+  regime: ArmRegime,
+): boolean {
+  const fields = ste[5];
+  const granuleBits = GRANULES[(fields >>> 14) & 3];
+  if (granuleBits === 0 || (fields & 1 << 19) === 0) return false;
+  const outputBits = outputSize((fields >>> 16) & 7, addressBits, granuleBits);
+  const size = fields & 0x3f;
+  const inputBits = 64 - size;
+  if (size > 39 || inputBits > (granuleBits === 16 ? 52 : 48)) return false;
+  if (inputBits > addressBits) return false;
+  const startLevel = (granuleBits === 12 ? 2 : 3) - ((fields >>> 6) & 3);
+  if (startLevel < (granuleBits === 12 ? 0 : 1)) return false;
+  const stride = granuleBits - 3;
+  const topBits = inputBits - granuleBits - (3 - startLevel) * stride;
+  if (topBits < 1 || topBits > stride + 4) return false;
+  const setsAccess = (fields & 1 << 24) !== 0;
+  const setsDirty = (fields & 1 << 23) !== 0;
+  if ((setsAccess || setsDirty) && !updates) return false;
+  const rootFrame = (ste[7] & 0xfffff) * 0x100000 + (ste[6] >>> 12);
+  if (rootFrame >= 2 ** (outputBits - 12)) return false;
+  regime.stage = 2;
+  regime.granuleBits = granuleBits;
+  regime.inputBits = inputBits;
+  regime.startLevel = startLevel;
+  regime.rootFrame = rootFrame;
+  regime.rootOffset = (ste[6] & 0xff0) >>> 3;
+  regime.outputBits = outputBits;
+  regime.setsAccess = setsAccess;
+  regime.setsDirty = setsDirty && setsAccess;
+  regime.ignoresAccess = (fields & 1 << 21) !== 0;
+  return true;
+}
+
+/**
+ * Reads a context descriptor into `regime`, for the half of the address space that `page` is in.
+ *
+ * @returns the page without tag bits; -1 if the descriptor is illegal, -2 if the page is in neither half,
+ * -3 if its half is disabled (EPD).
+ */
+export function decodeContext(
+  cd: Int32Array,
+  page: number,
+  addressBits: number,
+  updates: boolean,
+  regime: ArmRegime,
+): number {
+  const low = cd[0];
+  const high = cd[1];
+  if ((high & 1 << 9) === 0) return -1;
+  const lowerOff = (low & 1 << 14) !== 0;
+  const upperOff = (low & 1 << 30) !== 0;
+  const lowerGranule = GRANULES[(low >>> 6) & 3];
+  const upperGranule = UPPER_GRANULES[(low >>> 22) & 3];
+  if (!lowerOff && !legalHalf(low & 0x3f, lowerGranule, addressBits)) return -1;
+  if (!upperOff && !legalHalf((low >>> 16) & 0x3f, upperGranule, addressBits)) return -1;
+  const setsAccess = (high & 1 << 11) !== 0;
+  const setsDirty = (high & 1 << 10) !== 0;
+  if ((setsAccess || setsDirty) && !updates) return -1;
+
+  const input = stripTag(page, (high & 1 << 6) !== 0, (high & 1 << 7) !== 0);
+  const upper = input >= 2 ** 51;
+  const granuleBits = upper ? upperGranule : lowerGranule;
+  const size = upper ? (low >>> 16) & 0x3f : low & 0x3f;
+  const pages = 2 ** (52 - size);
+  const at = upper ? 4 : 2;
+  const rootFrame = (cd[at + 1] & 0xfffff) * 0x100000 + (cd[at] >>> 12);
+  const off = upper ? upperOff : lowerOff;
+  const outputBits = outputSize(high & 7, addressBits, granuleBits);
+  if (!off && rootFrame >= 2 ** (outputBits - 12)) return -1;
+  if (off) return -3;
+  if (upper ? input < 2 ** 52 - pages : input >= pages) return -2;
+  const inputBits = 64 - size;
+  const stride = granuleBits - 3;
+  regime.stage = 1;
+  regime.granuleBits = granuleBits;
+  regime.inputBits = inputBits;
+  regime.startLevel = 4 - Math.max(1, Math.ceil((inputBits - granuleBits) / stride));
+  regime.rootFrame = rootFrame;
+  regime.rootOffset = (cd[at] & 0xff0) >>> 3;
+  regime.outputBits = outputBits;
+  regime.setsAccess = setsAccess;
+  regime.setsDirty = setsDirty && setsAccess;
+  regime.ignoresAccess = (high & 1 << 3) !== 0;
+  regime.ignoresTables = (cd[at] & 2) !== 0;
+  regime.mairLow = cd[6];
+  regime.mairHigh = cd[7];
+  return input;
+}
+
+/** TxSZ from 16 (12 where addresses have 52 bits and the granule is 64 KiB) to 39, and a legal granule. */
+function legalHalf(size: number, granuleBits: number, addressBits: number): boolean {
+  if (granuleBits === 0) return false;
+  const least = granuleBits === 16 && addressBits === 52 ? 12 : 16;
+  return size >= least && size <= 39;
+}
+
+/** With TBI, bits 63:56 are a tag: the address continues bit 55. */
+function stripTag(page: number, lower: boolean, upper: boolean): number {
+  const inside = page % 2 ** 44;
+  const top = inside >= 2 ** 43;
+  if (top ? upper : lower) return top ? inside + (2 ** 52 - 2 ** 44) : inside;
+  return page;
+}
+
+/** The smaller of what the code says and what the hardware has; 52 bits only with 64 KiB granule. */
+function outputSize(code: number, addressBits: number, granuleBits: number): number {
+  const size = Math.min(SIZES[code], addressBits);
+  return granuleBits === 16 ? size : Math.min(size, 48);
+}

@@ -1,0 +1,19 @@
+/**
+ * What a walker of VT-d tables has to know of the hardware it stands for.
+ *
+ * @module
+ */
+
+/** What the hardware that a VT-d walker stands for can do. */
+export interface VtdCapabilities {
+  /** Bits of host addresses, HAW; default 52. */
+  readonly addressBits?: number;
+  /** Most bits of input addresses, MGAW + 1; default 57. */
+  readonly inputBits?: number;
+  /** Whether leaves may have the SNP bit in legacy mode (ECAP.SC); default no. */
+  readonly snoopControl?: boolean;
+  /** Whether context entries may enable a device TLB (ECAP.DT); default no. */
+  readonly deviceTlb?: boolean;
+  /** Whether the context entry's RID_PASID counts (ECAP.RPS); default yes. Scalable mode. */
+  readonly ridPasid?: boolean;
+}
