@@ -12,7 +12,7 @@ import {
   SplitDriverQueue,
   SplitQueue,
 } from "../../vring/mod.ts";
-import { BASE, memoryOf, ringIn, type RingOptions } from "./ring_fixture.ts";
+import { BASE, memoryOf, ringIn } from "./ring_fixture.ts";
 
 const IOVA = 0x7_0000_0000;
 const PAGE = 4096;
