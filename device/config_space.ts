@@ -35,7 +35,11 @@ export class ConfigSpace {
   readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(CONFIG_SIZE);
   readonly #initialBypass: boolean;
 
-  /** @throws {RangeError} If no page size is offered (C1: at least one bit must be set). */
+  /**
+   * The space at power-on.
+   *
+   * @throws {RangeError} If no page size is offered (C1: at least one bit must be set).
+   */
   constructor(values: ConfigValues) {
     if (values.pageSizeMask < 1) {
       throw new RangeError(

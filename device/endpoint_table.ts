@@ -41,7 +41,11 @@ export class EndpointTable {
   readonly #ranges: readonly EndpointRange[];
   readonly #seen = new Map<number, Endpoint>();
 
-  /** @throws {RangeError} If there is no range, or one that ends before it begins. */
+  /**
+   * A table in which no endpoint was seen yet.
+   *
+   * @throws {RangeError} If there is no range, or one that ends before it begins.
+   */
   constructor(ranges: readonly EndpointRange[]) {
     if (ranges.length === 0) throw new RangeError("Cannot serve an IOMMU without endpoints");
     for (const { first, last } of ranges) {

@@ -76,12 +76,12 @@ const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO
 
 /** A virtio-iommu, complete but for the transport. */
 export class IommuDevice implements VirtioDevice {
-  readonly deviceId = DEVICE_ID;
+  readonly deviceId: number = DEVICE_ID;
   readonly featuresLow: number;
   readonly featuresHigh = 0;
-  readonly queueCount = QUEUE_COUNT;
+  readonly queueCount: number = QUEUE_COUNT;
   readonly queueSizeMax = 32768;
-  readonly configSize = CONFIG_SIZE;
+  readonly configSize: number = CONFIG_SIZE;
 
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable;
@@ -105,7 +105,11 @@ export class IommuDevice implements VirtioDevice {
   readonly #chain = new Chain();
   readonly #walk = new WalkResult();
 
-  /** @throws {RangeError} If the options contradict each other. */
+  /**
+   * A device to which nothing is attached.
+   *
+   * @throws {RangeError} If the options contradict each other.
+   */
   constructor(options: DeviceOptions) {
     this.featuresLow = FEATURES & ~(options.withoutFeatures ?? 0);
     this.endpoints = new EndpointTable(options.endpoints);

@@ -33,6 +33,8 @@ export class Log {
   readonly #limits = new Map<string, Limit>();
 
   /**
+   * A log that writes what is important enough.
+   *
    * @param level The least important level that is written.
    * @param write Takes a finished line without its newline; standard error by default.
    * @param now A clock in milliseconds.

@@ -35,6 +35,8 @@ export class DeviceLoop {
   #stopped = false;
 
   /**
+   * A loop that serves nothing yet.
+   *
    * @param poll Where the descriptors to sleep on go; nobody else may use it meanwhile.
    * @param watchMicroseconds How long to watch the rings after a request; 0 to sleep at once.
    */

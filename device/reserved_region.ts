@@ -40,6 +40,8 @@ export class ReservedRegions {
   readonly #regions: readonly ReservedRegion[];
 
   /**
+   * The regions of a device.
+   *
    * @throws {RangeError} If two regions of one endpoint overlap (R3) or an endpoint has two MSI regions (R2).
    */
   constructor(regions: readonly ReservedRegion[]) {

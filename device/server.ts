@@ -18,7 +18,11 @@ export class DeviceServer {
   #stopped = false;
   #connected = false;
 
-  /** @param watchMicroseconds How long to watch the rings after a request before sleeping. */
+  /**
+   * A server of a device.
+   *
+   * @param watchMicroseconds How long to watch the rings after a request before sleeping.
+   */
   constructor(device: IommuDevice, log: Log, watchMicroseconds: number) {
     this.#device = device;
     this.#log = log;

@@ -12,19 +12,24 @@ import { type ApiContext, ApiError } from "./context.ts";
 import { parameter, parseAccess } from "./parameters.ts";
 import { faultOf, type FaultState } from "./translate.ts";
 
-/** The body of `POST /v1/dma`. */
-interface DmaBody {
+/** The body of `POST /v1/dma`, not checked yet. */
+export interface DmaBody {
+  /** Endpoint id or PCI address. */
   readonly endpoint?: unknown;
+  /** First byte. */
   readonly iova?: unknown;
+  /** Bytes to read. */
   readonly length?: unknown;
+  /** `r` or `w`. */
   readonly access?: unknown;
+  /** Bytes to write, in hexadecimal. */
   readonly data?: unknown;
 }
 
 /** The answer to `POST /v1/dma`. */
 export type DmaAnswer =
-  | { readonly data: string }
-  | { readonly fault: FaultState }
+  | { /** What was read, in hexadecimal. */ readonly data: string }
+  | { /** Why nothing moved. */ readonly fault: FaultState }
   | Readonly<Record<string, never>>;
 
 /** Bytes that one `POST /v1/dma` moves at most. */

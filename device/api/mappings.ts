@@ -11,10 +11,15 @@ import { parameter } from "./parameters.ts";
 
 /** One element of the answer to `GET /v1/mappings`. */
 export interface MappingState {
+  /** Domain id. */
   readonly domain: number;
+  /** First byte. */
   readonly iova: string;
+  /** Last byte, inclusive. */
   readonly last: string;
+  /** Guest-physical address that the first byte leads to. */
   readonly phys: string;
+  /** Out of `r`, `w` and `m` (device memory). */
   readonly flags: string;
 }
 

@@ -10,39 +10,61 @@ import type { ApiContext } from "./context.ts";
 
 /** The answer to `GET /v1/state`. */
 export interface State {
+  /** Version of the program. */
   readonly version: string;
+  /** Whether a front end is connected. */
   readonly connected: boolean;
+  /** Names of the features offered. */
   readonly features: readonly string[];
+  /** Whether unattached endpoints reach memory. */
   readonly bypass: boolean;
+  /** The domains there are. */
   readonly domains: readonly DomainState[];
+  /** Endpoints that were attached or have faulted. */
   readonly endpoints: readonly EndpointState[];
+  /** Answers by request type and status since the start. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Fault reports to the guest. */
   readonly faults: { readonly reported: number; readonly dropped: number };
 }
 
 /** A domain in {@linkcode State}. */
 export interface DomainState {
+  /** Domain id. */
   readonly id: number;
+  /** Whether its endpoints go through untranslated. */
   readonly bypass: boolean;
+  /** Ids of its endpoints. */
   readonly endpoints: readonly number[];
+  /** Live mappings. */
   readonly mappings: number;
+  /** 4 KiB pages of them. */
   readonly pages: number;
+  /** One for each format among the endpoints. */
   readonly tables: readonly TableState[];
 }
 
 /** A page table in {@linkcode DomainState}. */
 export interface TableState {
+  /** Name of the format. */
   readonly format: string;
+  /** Levels of tables. */
   readonly levels: number;
+  /** Byte address of the top table. */
   readonly root: string;
+  /** Pages of table memory in use. */
   readonly tablePages: number;
 }
 
 /** An endpoint in {@linkcode State}. */
 export interface EndpointState {
+  /** Endpoint id. */
   readonly id: number;
+  /** The domain it is attached to, or null. */
   readonly domain: number | null;
+  /** Format of its tables. */
   readonly format: string;
+  /** Accesses that were refused. */
   readonly faults: number;
 }
 

@@ -12,16 +12,22 @@ import { parameter, parseAccess } from "./parameters.ts";
 /** The answer to `GET /v1/translate`. */
 export type TranslateAnswer =
   | {
+    /** Where the byte is. */
     readonly phys: string;
+    /** What is allowed: `r`, `w` or both. */
     readonly access: string;
+    /** Bytes of the leaf. */
     readonly pageSize: number;
+    /** Format of the tables, or `bypass`. */
     readonly format: string;
+    /** Every entry read, device tables first. */
     readonly path: readonly PathEntry[];
   }
-  | { readonly fault: FaultState };
+  | { /** Why not. */ readonly fault: FaultState };
 
 /** Why an access was refused. */
 export interface FaultState {
+  /** In a word. */
   readonly reason: string;
   /** The hardware's own code. */
   readonly code: string;
@@ -29,8 +35,11 @@ export interface FaultState {
 
 /** A table entry that a walk read. */
 export interface PathEntry {
+  /** Level, as the format's specification numbers it. */
   readonly level: number;
+  /** Where the entry is, a byte address. */
   readonly at: string;
+  /** Its value. */
   readonly entry: string;
 }
 
