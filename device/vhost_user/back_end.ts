@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { OsError, POLLIN, POLLOUT, type UnixStream } from "../host/mod.ts";
+import { closeAll, OsError, POLLIN, POLLOUT, type UnixStream } from "../host/mod.ts";
 import { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
@@ -203,6 +203,7 @@ export class BackEnd {
     const wantsReply = (flags & FLAG_NEED_REPLY) !== 0 && !hasOwnReply &&
       this.#session.agreed(ProtocolFeature.REPLY_ACK);
     const refusal = this.#misfit() ?? this.#dispatch(request);
+    closeAll(this.#connection.descriptors);
     this.#served++;
     if (this.#log.enabled("debug")) {
       this.#log.debug(`${requestName(request)}: ${refusal ?? "done"}`);

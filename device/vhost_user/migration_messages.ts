@@ -99,13 +99,12 @@ export class MigrationMessages {
 
   /** SET_DEVICE_STATE_FD: direction u32, phase u32, and the pipe or socket. */
   setDeviceStateFd(): Refusal {
-    const { data, descriptors } = this.#session.connection;
+    const { data } = this.#session.connection;
     const refusal = this.#beginTransfer(data.getUint32(0, true), data.getUint32(4, true));
     if (refusal !== undefined) {
       this.#session.log.warnLimited("refused", `SET_DEVICE_STATE_FD failed: ${refusal}`);
       return this.#session.reply64(STATE_FAILED | STATE_NO_DESCRIPTOR, 0);
     }
-    descriptors.shift();
     this.transfer?.progress();
     return this.#session.reply64(STATE_OK | STATE_NO_DESCRIPTOR, 0);
   }
@@ -124,18 +123,19 @@ export class MigrationMessages {
   }
 
   #beginTransfer(direction: number, phase: number): Refusal {
-    const [descriptor] = this.#session.connection.descriptors;
+    const { descriptors } = this.#session.connection;
+    const [descriptor] = descriptors;
     if (descriptor === undefined) return "its descriptor is missing";
     if (direction !== STATE_SAVE && direction !== STATE_LOAD) return `direction ${direction}`;
     if (phase !== 0) return `phase ${phase}, only 0 (stopped) is known`;
     if (this.#session.rings.anyRuns) return "a queue runs";
     if (!StateTransfer.accepts(descriptor)) return "its descriptor is no pipe or socket";
     this.transfer?.close();
-    const own = descriptor.duplicate();
+    descriptors.length = 0;
     this.transfer = direction === STATE_LOAD
-      ? StateTransfer.load(own, this.#session.device)
+      ? StateTransfer.load(descriptor, this.#session.device)
       : StateTransfer.save(
-        own,
+        descriptor,
         this.#session.device,
         this.#session.device.saveState?.() ?? new Uint8Array(0),
       );
