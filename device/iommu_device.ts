@@ -23,6 +23,7 @@ import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
 import { Hardware } from "./hardware.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
+import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import { TranslationObservers } from "./translation_observers.ts";
 import type { VirtioDevice } from "./virtio_device.ts";
 import { VirtioIommu } from "./virtio_iommu.ts";
@@ -104,6 +105,7 @@ export class IommuDevice implements VirtioDevice {
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #chain = new Chain();
   readonly #walk = new WalkResult();
+  #loaded: SavedState | undefined;
 
   /**
    * A device to which nothing is attached.
@@ -196,11 +198,45 @@ export class IommuDevice implements VirtioDevice {
   }
 
   queueStarted(_index: number, _queue: Queue): void {
-    // The loop serves whatever runs; nothing is kept per queue.
+    this.#applyLoaded();
   }
 
   queueStopped(_index: number): void {
     // Requests are answered as they are taken, so a queue never stops in the middle of one.
+  }
+
+  /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
+  saveState(): Uint8Array<ArrayBuffer> {
+    this.#applyLoaded();
+    return writeState(this.bypass, this.iommu);
+  }
+
+  /**
+   * Becomes the device that was saved. What is mapped is built again when guest memory is there, so that RAM is
+   * known as RAM: at once, or with the first queue that starts.
+   *
+   * @returns One line if the bytes are no state, or do not fit this device; then it is as it was.
+   */
+  loadState(bytes: Uint8Array): string | undefined {
+    const state = readState(bytes);
+    if (typeof state === "string") return state;
+    const before = this.saveState();
+    this.#loaded = state;
+    const error = this.#regions.size > 0 ? this.#applyLoaded() : undefined;
+    if (error === undefined) return undefined;
+    this.#loaded = readState(before) as SavedState;
+    this.#applyLoaded();
+    return error;
+  }
+
+  /** Builds the state that was loaded, if one waits. Returns what does not fit, in one line. */
+  #applyLoaded(): string | undefined {
+    const state = this.#loaded;
+    if (state === undefined) return undefined;
+    this.#loaded = undefined;
+    this.reset("device");
+    this.#config.bypass = state.bypass;
+    return rebuild(state, this.iommu);
   }
 
   /**

@@ -21,6 +21,7 @@ export * from "./log.ts";
 export * from "./loop.ts";
 export * from "./request.ts";
 export * from "./reserved_region.ts";
+export * from "./saved_state.ts";
 export * from "./server.ts";
 export * from "./status.ts";
 export * from "./topology.ts";

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { EADDRINUSE, ENOENT, MMIO, OK, READ, WRITE } from "../pagetable/mod.ts";
+import { EADDRINUSE, ENOENT, MMIO, OK, type Protection, READ, WRITE } from "../pagetable/mod.ts";
 import type { PageList } from "../iommufd/mod.ts";
 import type { Chain } from "../vring/mod.ts";
 import { LAST_PAGE } from "./address.ts";
@@ -146,27 +146,39 @@ export class VirtioIommu {
   }
 
   #execute(type: number): Status {
-    if (type === T_MAP) return this.#map();
-    if (type === T_UNMAP) return this.#unmap();
-    if (type === T_ATTACH) return this.#attach();
+    if (type === T_MAP) return this.#mapRequest();
+    if (type === T_UNMAP) return this.#unmapRequest();
+    if (type === T_ATTACH) return this.#attachRequest();
     return this.#detachRequest();
   }
 
   // 5.13.6.3.2 Device requirements: ATTACH request
-  #attach(): Status {
+  #attachRequest(): Status {
     const request = this.#request;
     // A1: a reserved field that is not zero: INVAL.
     if (!request.reservedZero) return S_INVAL;
     // A2: an unknown flag: INVAL. The bypass flag is known only with its feature.
     const known = (this.#features & F_BYPASS_CONFIG) !== 0 ? ATTACH_F_BYPASS : 0;
     if ((request.flags & ~known) !== 0) return S_INVAL;
-    // A3: no such endpoint: NOENT.
-    if (this.#endpoints.formatOf(request.endpoint) === undefined) return S_NOENT;
-    const bypass = (request.flags & ATTACH_F_BYPASS) !== 0;
-    const existing = this.#domains.get(request.domain);
+    // A3 (no such endpoint: NOENT) is attach()'s answer.
+    return this.attach(
+      request.domain,
+      request.endpoint,
+      (request.flags & ATTACH_F_BYPASS) !== 0,
+    );
+  }
+
+  /**
+   * Attaches an endpoint to a domain, which begins with it if need be.
+   *
+   * @returns The status that answers an ATTACH.
+   */
+  attach(domainId: number, endpointId: number, bypass: boolean): Status {
+    const existing = this.#domains.get(domainId);
     // A5: the bypass flag disagrees with the domain as it is: INVAL.
     if (existing !== undefined && existing.bypass !== bypass) return S_INVAL;
-    const endpoint = this.#endpoints.open(request.endpoint)!;
+    const endpoint = this.#endpoints.open(endpointId);
+    if (endpoint === undefined) return S_NOENT;
     const previous = endpoint.domain;
     if (existing !== undefined && existing === previous) return S_OK;
 
@@ -176,7 +188,7 @@ export class VirtioIommu {
         this.#endpoints.release(endpoint);
         return S_NOMEM;
       }
-      domain = new Domain(request.domain, bypass, this.#options);
+      domain = new Domain(domainId, bypass, this.#options);
     }
     // A6: attached elsewhere: as DETACH and then ATTACH, but so that a refusal leaves it where it was.
     const error = domain.join(endpoint);
@@ -207,7 +219,7 @@ export class VirtioIommu {
   }
 
   // 5.13.6.5.2 Device requirements: MAP request
-  #map(): Status {
+  #mapRequest(): Status {
     const request = this.#request;
     const options = this.#options;
     // M3: an unknown flag: INVAL. MMIO is known only with its feature.
@@ -241,10 +253,26 @@ export class VirtioIommu {
       lastPage < firstPage || firstPage < options.inputFirstPage || lastPage > options.inputLastPage
     ) return S_RANGE;
     if (frame + (lastPage - firstPage) > LAST_PAGE) return S_RANGE;
-    if (this.#mappings >= options.maxMappings) return S_NOMEM;
-    // M2 (overlap: INVAL) and R4 (reserved region: INVAL) are the address space's answers.
     const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
       ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
+    return this.map(domain, firstPage, lastPage, frame, protection);
+  }
+
+  /**
+   * Maps pages `[firstPage, lastPage]` of a domain to frames from `frame` on.
+   *
+   * @returns The status that answers a MAP.
+   */
+  map(
+    domain: Domain,
+    firstPage: number,
+    lastPage: number,
+    frame: number,
+    protection: Protection,
+  ): Status {
+    const options = this.#options;
+    if (this.#mappings >= options.maxMappings) return S_NOMEM;
+    // M2 (overlap: INVAL) and R4 (reserved region: INVAL) are the address space's answers.
     const error = domain.space.map(firstPage, lastPage, options.guest, frame, protection);
     // Also after a refusal: table pages that were taken and given back wait for it.
     domain.flush();
@@ -254,7 +282,7 @@ export class VirtioIommu {
   }
 
   // 5.13.6.6.2 Device requirements: UNMAP request
-  #unmap(): Status {
+  #unmapRequest(): Status {
     const request = this.#request;
     // U1: a reserved field that is not zero may be refused: INVAL.
     if (!request.reservedZero) return S_INVAL;

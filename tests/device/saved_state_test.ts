@@ -1,0 +1,97 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import fc from "fast-check";
+import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
+import { readState } from "../../device/saved_state.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
+
+/** A guest with two translated domains and a bypass domain. */
+function busyGuest(): InProcessGuest {
+  const guest = new InProcessGuest();
+  guest.request(attachRequest(1, 8), 4);
+  guest.request(attachRequest(1, 16), 4);
+  guest.request(attachRequest(0xffffffff, 24), 4);
+  guest.request(attachRequest(3, 32, 1), 4);
+  for (let i = 0n; i < 20n; i++) {
+    guest.request(
+      mapRequest({
+        domain: i % 2n === 0n ? 1 : 0xffffffff,
+        virtStart: i * 0x10000n,
+        virtEnd: i * 0x10000n + 0x2fffn,
+        physStart: 0x1000n * i,
+        flags: [1, 2, 3, 7][Number(i % 4n)],
+      }),
+      4,
+    );
+  }
+  guest.device.writeConfig(Uint8Array.of(0), 36);
+  return guest;
+}
+
+/** What every endpoint of the tests reaches, page by page. */
+function translations(guest: InProcessGuest): unknown[] {
+  const list: unknown[] = [guest.device.bypass];
+  for (const endpoint of [8, 16, 24, 32, 40]) {
+    for (let page = 0; page < 0x140; page++) {
+      for (const access of [1, 2]) {
+        const walk = guest.device.walk(endpoint, page, access);
+        list.push(walk.ok ? [walk.frame, walk.permission] : walk.faultName);
+      }
+    }
+  }
+  return list;
+}
+
+Deno.test("a device that loads a saved state translates every page as before", () => {
+  const first = busyGuest();
+  const second = new InProcessGuest();
+  second.request(attachRequest(9, 8), 4);
+  assertEquals(second.device.loadState(first.device.saveState()), undefined);
+  assertEquals(translations(second), translations(first));
+  assertEquals(second.device.saveState(), first.device.saveState());
+  second.close();
+  first.close();
+});
+
+Deno.test("a state that does not fit is refused in one line, and the device is as it was", () => {
+  const state = busyGuest().device.saveState();
+  const small = new InProcessGuest({ ...DEFAULT_OPTIONS, maxMappings: 5 });
+  small.request(attachRequest(9, 8), 4);
+  small.request(
+    mapRequest({ domain: 9, virtStart: 0n, virtEnd: 0xfffn, physStart: 0x7000n, flags: 3 }),
+    4,
+  );
+  const before = translations(small);
+  assertStringIncludes(small.device.loadState(state) ?? "", "NOMEM");
+  assertEquals(translations(small), before);
+  small.close();
+});
+
+Deno.test("bytes that are no state are refused in one line, whatever they are", () => {
+  const guest = busyGuest();
+  const before = translations(guest);
+  const state = guest.device.saveState();
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.uint8Array({ maxLength: 64 }),
+        fc.nat(state.length - 1).map((length) => state.slice(0, length)),
+        fc.record({ at: fc.nat(state.length - 1), value: fc.integer({ min: 1, max: 255 }) }).map((
+          edit,
+        ) => state.map((byte, at) => at === edit.at ? byte ^ edit.value : byte)),
+      ),
+      (bytes) => {
+        const error = guest.device.loadState(bytes);
+        if (error === undefined) {
+          // The change made another state that is possible: it must have been read as one.
+          assert(typeof readState(bytes) === "object");
+          assertEquals(guest.device.loadState(state), undefined);
+        } else {
+          assert(!error.includes("\n"));
+        }
+        assertEquals(translations(guest), before);
+      },
+    ),
+    { numRuns: 60 },
+  );
+  guest.close();
+});
