@@ -8,7 +8,11 @@
  * @module
  */
 export * from "./create.ts";
+export * from "./dump.ts";
 export * from "./errno.ts";
+export * from "./exchange.ts";
+export * from "./exchange_memory.ts";
+export * from "./exchange_types.ts";
 export * from "./format.ts";
 export * from "./hardware_table.ts";
 export * from "./invalidation.ts";

@@ -72,7 +72,7 @@ export class AmdWalker implements EndpointWalker {
     if (mode === 7) return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);
     const permission = (high >>> 29) & (READ | WRITE);
     if (mode === 0) {
-      if ((permission & access) === 0) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
+      if ((permission & access) !== access) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
       result.pass(page);
       result.permission = permission;
       return true;

@@ -72,6 +72,11 @@ export class AmdDecoder implements StageDecoder {
     return (page / 2 ** (9 * (this.level - 1))) & 511;
   }
 
+  /** See {@linkcode StageDecoder}. */
+  reach(): number {
+    return 2 ** (9 * (this.level - 1));
+  }
+
   /** Judges an entry. */
   decode(page: number, low: number, high: number): Fault {
     if ((low & 1) === 0) return NOT_PRESENT;
@@ -111,7 +116,7 @@ export class AmdDecoder implements StageDecoder {
   }
 
   #judge(): Fault {
-    if ((this.permission & this.#access) !== 0) return NO_FAULT;
+    if ((this.permission & this.#access) === this.#access) return NO_FAULT;
     return this.#access === WRITE ? NO_WRITE : NO_READ;
   }
 }

@@ -120,6 +120,11 @@ export class ArmStageDecoder implements StageDecoder {
     return index % 2 ** (regime.granuleBits - 3);
   }
 
+  /** See {@linkcode StageDecoder}. */
+  reach(): number {
+    return 2 ** (this.#shift(this.level) - 12);
+  }
+
   /** Judges a descriptor. */
   decode(page: number, low: number, high: number): Fault {
     const regime = this.regime;
@@ -168,7 +173,7 @@ export class ArmStageDecoder implements StageDecoder {
     if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return NO_USER;
     const writable = (low & BIT_AP2) === 0 || ((high & HIGH_DBM) !== 0 && regime.setsDirty);
     this.permission = writable ? this.#tablePermission : READ;
-    return (this.permission & this.#access) === 0 ? NO_WRITE : NO_FAULT;
+    return (this.permission & this.#access) === this.#access ? NO_FAULT : NO_WRITE;
   }
 
   #stageTwo(low: number, high: number): Fault {
@@ -176,7 +181,7 @@ export class ArmStageDecoder implements StageDecoder {
     const writable = (low & BIT_AP2) !== 0 ||
       ((high & HIGH_DBM) !== 0 && this.regime.setsDirty);
     this.permission = ((low & BIT_AP1) !== 0 ? READ : 0) | (writable ? WRITE : 0);
-    if ((this.permission & this.#access) !== 0) return NO_FAULT;
+    if ((this.permission & this.#access) === this.#access) return NO_FAULT;
     return this.#access === WRITE ? NO_WRITE : NO_READ;
   }
 

@@ -12,7 +12,7 @@ export interface EndpointWalker {
    *
    * @param endpoint source id or StreamID.
    * @param page input page.
-   * @param access READ or WRITE.
+   * @param access READ or WRITE, or 0 to find what is mapped without asking for a permission.
    * @param result filled with what was found.
    * @param pasid PASID or SubstreamID of the request, or `NO_PASID`.
    * @returns whether the access is translated (or passes), as `result.ok`.

@@ -205,6 +205,7 @@ export class SmmuWalker implements EndpointWalker {
       return result.found(first);
     }
     const middle = result.depth;
+    result.reachPages = 1;
     if (!this.#walkSecond(first.frame, access, result, STAGE_TWO)) return false;
     result.foundNested(first, this.#second);
     if (this.recorder !== null) {

@@ -9,7 +9,7 @@
  */
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";
-import type { WalkResult } from "./walk_result.ts";
+import { STAGE_ONE, type WalkResult } from "./walk_result.ts";
 
 /** How one stage of tables reads to hardware. A decoder holds the state of the walk under way. */
 export interface StageDecoder {
@@ -36,11 +36,16 @@ export interface StageDecoder {
   index(page: number): number;
   /** Judges an entry of the current table and moves on to the next table, or to the leaf. */
   decode(page: number, low: number, high: number): Fault;
+  /** Pages that one entry of the current table reaches. */
+  reach(): number;
   /** What hardware writes into the low half of an entry that this access went through. */
   used(low: number, high: number, leaf: boolean, access: number): number;
 }
 
-/** Walks one stage for `page`, noting entries in `result`; the decoder holds what was found. */
+/**
+ * Walks one stage for `page`, noting entries in `result`; the decoder holds what was found. An `access`
+ * of 0 asks for no permission: it finds whatever is mapped.
+ */
 export function walkStage(
   decoder: StageDecoder,
   stage: number,
@@ -52,6 +57,7 @@ export function walkStage(
   let fault = decoder.start(page, access);
   if (fault !== NO_FAULT) return fault;
   for (;;) {
+    if (stage === STAGE_ONE) result.reachPages = decoder.reach();
     const at = decoder.tableOffset + decoder.index(page);
     const frame = decoder.tableFrame + (at >>> 9);
     const index = at & 511;

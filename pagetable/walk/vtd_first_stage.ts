@@ -85,6 +85,11 @@ export class VtdFirstStageDecoder implements StageDecoder {
     return (page / 2 ** (9 * (this.level - 1))) & 511;
   }
 
+  /** See {@linkcode StageDecoder}. */
+  reach(): number {
+    return 2 ** (9 * (this.level - 1));
+  }
+
   /** Judges an entry. */
   decode(page: number, low: number, high: number): Fault {
     if ((low & BIT_P) === 0) return NOT_PRESENT;

@@ -192,6 +192,7 @@ export class VtdScalableWalker implements EndpointWalker {
       return result.failAt(STAGE_TWO, nested.fault, nestedCode(nested.fault, root));
     }
     const middle = result.depth;
+    result.reachPages = 1;
     fault = walkStage(second, STAGE_TWO, this.#reader, first.frame, access, result);
     if (fault !== faults.NO_FAULT) {
       const code = fault === faults.INPUT_TOO_WIDE ? 0x74 : secondCode(fault, false);

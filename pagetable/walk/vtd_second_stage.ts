@@ -93,11 +93,16 @@ export class VtdSecondStageDecoder implements StageDecoder {
     return shift <= 18 ? ((page % 2 ** 27) >>> shift) & 511 : (page / 2 ** shift) & 511;
   }
 
+  /** See {@linkcode StageDecoder}. */
+  reach(): number {
+    return 2 ** (9 * (this.level - 1));
+  }
+
   /** Judges an entry. */
   decode(page: number, low: number, high: number): Fault {
     const permitted = low & (READ | WRITE);
+    if (permitted === 0) return NOT_PRESENT;
     if ((permitted & this.#access) !== this.#access) {
-      if (permitted === 0) return NOT_PRESENT;
       return this.#access === WRITE ? NO_WRITE : NO_READ;
     }
     this.permission &= permitted;

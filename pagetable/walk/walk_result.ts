@@ -59,6 +59,8 @@ export class WalkResult {
   faultCode = 0;
   /** Which tables a failed walk failed in: one of the `STAGE_…` constants. */
   faultStage: number = STAGE_DEVICE;
+  /** After a failed walk: how many pages, aligned to their number, the entry that failed it stands for. */
+  reachPages = 0;
   /** Entries on the path, in the order they were read, the last one maybe being the one that failed. */
   depth = 0;
   /** Level of each entry as the format's specification numbers it. */
@@ -87,6 +89,7 @@ export class WalkResult {
     this.fault = NO_FAULT;
     this.faultCode = 0;
     this.faultStage = STAGE_DEVICE;
+    this.reachPages = WHOLE_SPACE;
     this.depth = 0;
   }
 
