@@ -1,7 +1,7 @@
 /**
  * Asks QEMU's IOMMU and our walker the same questions and insists on the same answers.
  *
- * A question is one DMA of 8 bytes by an `edu` device. Where our walker names an output address, the data
+ * A question is one DMA of 4 bytes by an `edu` device. Where our walker names an output address, the data
  * must have moved there and no fault may be recorded; where it names a fault, the IOMMU must have recorded
  * the same one, and memory must be as it was.
  *
@@ -17,7 +17,7 @@ import type { Qtest } from "./qtest.ts";
 /** One access to ask about. */
 export interface Question {
   readonly edu: Edu;
-  /** Byte address, a multiple of 8. */
+  /** Byte address, a multiple of 4. */
   readonly iova: number;
   readonly access: "r" | "w";
   /** Byte address that must not change where the access is refused. */
@@ -70,35 +70,54 @@ export class Agreement {
   }
 
   async #expectMoved(question: Question, phys: number, place: string): Promise<void> {
-    const { machine, judge, scratch } = this.#options;
+    const { machine, judge } = this.#options;
     const { edu, iova, access } = question;
     const token = this.#token();
-    if (access === "r") {
-      await this.#fillBuffer(edu, ~token);
-      await machine.writeq(phys, token);
-      await edu.load(iova);
-      assertEquals(await judge.takeFault(), undefined, place);
-      await edu.store(scratch * 4096 + 8);
-      assertEquals(await machine.readq(scratch * 4096 + 8), token, place);
-    } else {
-      await this.#fillBuffer(edu, token);
-      await machine.writeq(phys, BigInt.asUintN(64, ~token));
-      await edu.store(iova);
-      assertEquals(await judge.takeFault(), undefined, place);
-      assertEquals(await machine.readq(phys), token, place);
-    }
+    const moved = access === "r"
+      ? await this.#readThrough(edu, iova, phys, token)
+      : await this.#writeThrough(edu, iova, phys, token);
     assertEquals(await judge.takeFault(), undefined, place);
+    assertEquals(moved, token, place);
+    assertEquals(await machine.readl(phys), token, place);
+  }
+
+  /** Puts the token at `phys` and has it read at `iova`; what was read. Commands are sent ahead, in order. */
+  async #readThrough(edu: Edu, iova: number, phys: number, token: number): Promise<number> {
+    const { machine, scratch } = this.#options;
+    const [, , , , , moved] = await Promise.all([
+      machine.writel(scratch * 4096, ~token >>> 0),
+      edu.load(scratch * 4096),
+      machine.writel(phys, token),
+      edu.load(iova),
+      edu.store(scratch * 4096 + 8),
+      machine.readl(scratch * 4096 + 8),
+    ]);
+    return moved;
+  }
+
+  /** Has the token written at `iova`; what is at `phys` then. */
+  async #writeThrough(edu: Edu, iova: number, phys: number, token: number): Promise<number> {
+    const { machine, scratch } = this.#options;
+    const [, , , , moved] = await Promise.all([
+      machine.writel(scratch * 4096, token),
+      edu.load(scratch * 4096),
+      machine.writel(phys, ~token >>> 0),
+      edu.store(iova),
+      machine.readl(phys),
+    ]);
+    return moved;
   }
 
   async #expectRefused(question: Question, code: number, place: string): Promise<void> {
     const { machine, judge } = this.#options;
     const { edu, iova, access, untouched } = question;
     const token = this.#token();
-    if (untouched !== undefined) await machine.writeq(untouched, BigInt.asUintN(64, ~token));
-    // Refusing by a translation that it has cached, QEMU's VT-d records no fault.
-    await judge.invalidateAll();
-    if (access === "r") await edu.load(iova);
-    else await edu.store(iova);
+    if (judge.forgetsRefusals) await judge.invalidateAll();
+    const [, , after] = await Promise.all([
+      untouched === undefined ? undefined : machine.writel(untouched, token),
+      access === "r" ? edu.load(iova) : edu.store(iova),
+      untouched === undefined ? token : machine.readl(untouched),
+    ]);
     const fault = await judge.takeFault();
     assert(fault !== undefined, `${place}, QEMU records no fault`);
     assertEquals(fault.code, code, place);
@@ -106,18 +125,10 @@ export class Agreement {
     assertEquals(fault.page ?? Math.floor(iova / 4096), Math.floor(iova / 4096), place);
     assertEquals(fault.write ?? access === "w", access === "w", place);
     assertEquals(await judge.takeFault(), undefined, `${place}, once`);
-    if (untouched !== undefined) {
-      assertEquals(await machine.readq(untouched), BigInt.asUintN(64, ~token), place);
-    }
+    assertEquals(after, token, place);
   }
 
-  async #fillBuffer(edu: Edu, token: bigint): Promise<void> {
-    const { machine, scratch } = this.#options;
-    await machine.writeq(scratch * 4096, BigInt.asUintN(64, token));
-    await edu.load(scratch * 4096);
-  }
-
-  #token(): bigint {
-    return BigInt(this.#random.below(2 ** 32)) << 32n | BigInt(this.#random.below(2 ** 32));
+  #token(): number {
+    return this.#random.below(2 ** 32);
   }
 }

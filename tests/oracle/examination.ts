@@ -37,7 +37,7 @@ export interface Board {
   readonly tables: { readonly baseFrame: number; readonly bytes: number };
   /** RAM that mappings may lead to. */
   readonly ram: readonly FrameRange[];
-  /** A page of RAM for the devices' data. */
+  /** A page of RAM for the devices' data, at a multiple of 64 KiB. */
   readonly scratch: number;
   /** Where devices' registers are put. */
   readonly registers: number;
@@ -75,6 +75,11 @@ export function madeTable(table: HardwareTable | number): HardwareTable {
   return table;
 }
 
+/** The smallest range that a table can map around the scratch page. */
+export function scratchRange(table: HardwareTable, board: Board): FrameRange {
+  return { first: board.scratch, last: board.scratch + 2 ** table.leafOrders[0] - 1 };
+}
+
 /** Opens the `edu` devices of a board's slots. */
 export async function openEdus(
   machine: Qtest,
@@ -99,9 +104,12 @@ export async function examine(qemu: Qemu, examination: Examination): Promise<voi
   const mappings: (readonly MadeMapping[])[] = [];
   for (let domain = 0; domain < 2; domain++) {
     const table = madeTable(createPageTable(format, memory, examination.table));
-    assertEquals(table.map(board.scratch, board.scratch, board.scratch, READ | WRITE), OK);
+    const without = scratchRange(table, board);
+    assertEquals(table.map(without.first, without.last, without.first, READ | WRITE), OK);
     tables.push(table);
-    mappings.push(mapRandomly(random, table, { count: MAPPINGS, ...board, ...examination }));
+    mappings.push(
+      mapRandomly(random, table, { count: MAPPINGS, ram: board.ram, without, ...examination }),
+    );
   }
   await using machine = new Qtest(qemu, [...board.args, ...SLOTS.flatMap(eduArguments)]);
   const edus = await openEdus(machine, board, SLOTS);

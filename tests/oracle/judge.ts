@@ -21,6 +21,8 @@ export interface RecordedFault {
 
 /** An IOMMU of QEMU. */
 export interface Judge {
+  /** Whether it records no fault when it refuses by a translation that it has cached. */
+  readonly forgetsRefusals: boolean;
   /** Points it at the device tables and turns translation on; `registers` as our units name them. */
   enable(registers: Readonly<Record<string, bigint>>): Promise<void>;
   /** Makes it forget every translation and every device table entry it holds. */

@@ -27,8 +27,8 @@ export interface MappingOptions {
   readonly ram: readonly FrameRange[];
   /** Pages that may be mapped; the whole aperture when missing. */
   readonly pages?: FrameRange;
-  /** A page to leave alone. */
-  readonly scratch: number;
+  /** Pages to leave alone. */
+  readonly without: FrameRange;
   readonly protections?: readonly number[];
 }
 
@@ -44,8 +44,9 @@ export function mapRandomly(
   while (made.length < options.count) {
     const ram = random.pick(options.ram);
     const orders = table.leafOrders.filter((order) => 2 ** order <= ram.last - ram.first + 1);
-    const unit = 2 ** (random.below(3) === 0 ? random.pick(orders) : 0);
-    const length = unit === 1 ? 1 + random.below(24) : unit * (1 + random.below(2));
+    const large = random.below(3) === 0;
+    const unit = 2 ** (large ? random.pick(orders) : orders[0]);
+    const length = unit * (1 + random.below(large ? 2 : 24));
     if (length > ram.last - ram.first + 1) continue;
     const frame = align(ram.first + random.below(ram.last - ram.first + 2 - length), unit);
     const first = align(place(random, pages, made), unit);
@@ -56,7 +57,7 @@ export function mapRandomly(
       protection: random.pick(protections),
     };
     if (frame < ram.first || first < pages.first || mapping.last > pages.last) continue;
-    if (first <= options.scratch && options.scratch <= mapping.last) continue;
+    if (first <= options.without.last && options.without.first <= mapping.last) continue;
     if (table.map(first, mapping.last, frame, mapping.protection) !== OK) continue;
     made.push(mapping);
   }
