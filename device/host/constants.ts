@@ -22,6 +22,8 @@ export const ECONNABORTED = 103;
 export const ECONNRESET = 104;
 /** The socket is not connected. */
 export const ENOTCONN = 107;
+/** The file cannot do that. */
+export const EOPNOTSUPP = 95;
 /** Too many descriptors are on their way. */
 export const ETOOMANYREFS = 109;
 /** Nobody listens there. */

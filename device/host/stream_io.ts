@@ -1,10 +1,11 @@
 /**
- * Reading and writing pipes and sockets of a peer's without ever waiting, whatever the peer has set on the
- * file: the kernel is asked in the call itself (`RWF_NOWAIT`).
+ * Reading and writing pipes and sockets of a peer's without waiting: the kernel is asked in the call itself
+ * (`RWF_NOWAIT`), so that it does not matter what the peer sets on the file. Linux before 6.4 cannot do that
+ * for pipes; there it is up to the file, which the owner of the descriptor has made nonblocking.
  *
  * @module
  */
-import { EAGAIN, EINTR, RWF_NOWAIT, SOCK_CLOEXEC } from "./constants.ts";
+import { EAGAIN, EINTR, EOPNOTSUPP, RWF_NOWAIT, SOCK_CLOEXEC } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { addressOf, errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
@@ -57,10 +58,13 @@ function transfer(
   }
   const address = addressOf(bytes.buffer) + BigInt(bytes.byteOffset);
   const vector = new BigUint64Array([address, BigInt(length)]);
-  let count: number;
-  do {
-    count = libc()[call](descriptor.number, vector, 1, -1n, RWF_NOWAIT);
-  } while (count < 0 && errno() === EINTR);
-  if (count >= 0) return count;
-  return errno() === EAGAIN ? WOULD_BLOCK : FAILED;
+  let flags = RWF_NOWAIT;
+  for (;;) {
+    const count = libc()[call](descriptor.number, vector, 1, -1n, flags);
+    if (count >= 0) return count;
+    const error = errno();
+    if (error === EAGAIN) return WOULD_BLOCK;
+    if (error === EOPNOTSUPP && flags !== 0) flags = 0;
+    else if (error !== EINTR) return FAILED;
+  }
 }

@@ -45,6 +45,7 @@ export class StateTransfer {
     device: VirtioDevice,
     outgoing: Uint8Array | undefined,
   ) {
+    descriptor.setNonblocking();
     this.#descriptor = descriptor;
     this.#device = device;
     this.#outgoing = outgoing;
