@@ -297,6 +297,24 @@ Deno.test("malformed rings stop the queue with the reason, and name the place", 
   }
 });
 
+Deno.test("a driver cannot have the device hold more chains than the ring has", () => {
+  for (const complete of [false, true]) {
+    const ring = ringIn(memoryOf(0x8000), { size: 8 });
+    const { queue } = ring;
+    for (let i = 0; i < 8; i++) poke(ring, i, BASE, 1, 0);
+    offer(ring, 8, 0, 1, 2, 3, 4, 5, 6, 7);
+    for (let i = 0; i < 8; i++) {
+      const chain = new Chain();
+      assert(queue.next(chain));
+      if (complete) queue.complete(chain, 0);
+    }
+    // Nothing was given back, or nothing that the driver can know of.
+    offer(ring, 9, 0);
+    assertEquals(queue.next(new Chain()), false);
+    assertEquals(queue.error, RING_AVAILABLE_INDEX);
+  }
+});
+
 Deno.test("an indirect descriptor without the feature stops the queue", () => {
   const ring = ringIn(memoryOf(0x8000), { size: 8 });
   poke(ring, 0, BASE + 0x3000, 16, INDIRECT);
