@@ -62,26 +62,37 @@ const words = new Uint16Array(1024);
 Deno.bench("calibration: copy 36 bytes out, 4 in, byte by byte", {
   group: "128 requests, the device's part",
   baseline: true,
-}, (b) => {
-  b.start();
+}, () => {
   for (let i = 0; i < REQUESTS; i++) {
     for (let k = 0; k < 36; k++) request[k] = scratch[64 * i + k];
     for (let k = 0; k < 4; k++) scratch[64 * i + 40 + k] = answer[k];
   }
-  b.end();
 });
 
 Deno.bench("calibration: an ordered load and store of an index", {
   group: "128 requests, the device's part",
-}, (b) => {
-  b.start();
+}, () => {
   for (let i = 0; i < REQUESTS; i++) Atomics.store(words, i, Atomics.load(words, 1023 - i) + 1);
-  b.end();
 });
 
 deviceCase("split, one publish", { size: 256 }, false);
 deviceCase("split, publish each", { size: 256 }, true);
 deviceCase("split, indirect, publish each", { size: 256, indirect: true, indirectLength: 2 }, true);
+deviceCase("split, in order, one publish", { size: 256, inOrder: true }, false);
+deviceCase("split, with a record of chains in flight", { size: 256, inflight: true }, true);
+deviceCase("packed, one publish", { packed: true, size: 256 }, false);
+deviceCase("packed, publish each", { packed: true, size: 256 }, true);
+deviceCase("packed, indirect, publish each", {
+  packed: true,
+  size: 256,
+  indirect: true,
+  indirectLength: 2,
+}, true);
+deviceCase("packed, with a record of chains in flight", {
+  packed: true,
+  size: 256,
+  inflight: true,
+}, true);
 
 function turnCase(name: string, options: RingOptions): void {
   const { driver, queue, buffers } = ringIn(memoryOf(0x4_0000, 0x4_0000), options);
@@ -102,14 +113,18 @@ function turnCase(name: string, options: RingOptions): void {
 }
 
 turnCase("split", { size: 256, eventIndex: true });
+turnCase("packed", { packed: true, size: 256, eventIndex: true });
 turnCase("split, indirect", { size: 256, eventIndex: true, indirect: true, indirectLength: 2 });
 
-const idle = ringIn(memoryOf(0x4_0000), { size: 256 }).queue;
-Deno.bench("1000 looks at an idle ring", { group: "polling" }, () => {
-  let found = 0;
-  for (let i = 0; i < 1000; i++) if (idle.hasWork()) found++;
-  if (found > 0) throw new Error("Cannot find work in an idle ring");
-});
+for (const packed of [false, true]) {
+  const idle = ringIn(memoryOf(0x4_0000), { packed, size: 256 }).queue;
+  const layout = packed ? "packed" : "split";
+  Deno.bench(`1000 looks at an idle ring, ${layout}`, { group: "polling" }, () => {
+    let found = 0;
+    for (let i = 0; i < 1000; i++) if (idle.hasWork()) found++;
+    if (found > 0) throw new Error("Cannot find work in an idle ring");
+  });
+}
 
 const many = new GuestMemory();
 for (let i = 0; i < 64; i++) {
