@@ -17,10 +17,10 @@ export interface Growth {
   allow(bytes: number): boolean;
 }
 
-/** Half as much again, and never refused: the heap is the limit. */
+/** Half as much again, a quarter once it is much, and never refused: the heap is the limit. */
 export const FREE_GROWTH: Growth = {
   next(capacity: number): number {
-    return capacity < 4 ? 4 : capacity + (capacity >> 1);
+    return capacity < 4 ? 4 : capacity + (capacity >> (capacity < 1024 ? 1 : 2));
   },
   allow(_bytes: number): boolean {
     return true;

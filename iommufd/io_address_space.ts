@@ -207,7 +207,9 @@ export class IoAddressSpace {
       const list = from.areaSet.listAt(slot);
       const errno = this.map(page + offset, last + offset, list, index, protection);
       if (errno !== OK) {
-        if (page > firstPage) this.#removeAreas(toPage, page + offset - 1);
+        if (page > firstPage) {
+          this.#removeAreas(this.#areas.atOrAfter(toPage), toPage, page + offset - 1);
+        }
         return errno;
       }
       page = last + 1;
@@ -248,7 +250,7 @@ export class IoAddressSpace {
     }
     const count = areas.count;
     const pages = areas.pages;
-    this.#removeAreas(from, to);
+    this.#removeAreas(begin, from, to);
     this.removedMappings = count - areas.count;
     this.removedPages = pages - areas.pages;
     return OK;
@@ -447,11 +449,10 @@ export class IoAddressSpace {
     return EDEADLK;
   }
 
-  /** Removes the areas of `[from, to]`, where one begins and one ends, from the page tables and from the tree. */
-  #removeAreas(from: number, to: number): void {
+  /** Removes the areas from slot `begin`, at page `from`, to the one that ends at `to`. */
+  #removeAreas(begin: number, from: number, to: number): void {
     const areas = this.#areas;
     const leaves = this.#leaves;
-    const begin = areas.atOrAfter(from);
     this.#isBusy = true;
     if (this.tables.length > 0) this.#attachments.unmapAreas(begin, from, to);
     for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {

@@ -8,7 +8,7 @@
  * comparisons nor balancing, and one page costs one short walk down.
  *
  * Leases end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them
- * is leased. Lowest nodes have 16 pages (one cache line of counters), those above 64 slots.
+ * is leased. Lowest nodes have 16 pages (32 bytes of counters), those above 64 slots.
  *
  * @module
  */
@@ -18,20 +18,25 @@ const LEAF_SHIFT = 4;
 const LEAF_PAGES = 1 << LEAF_SHIFT;
 const FANOUT_SHIFT = 6;
 const FANOUT = 1 << FANOUT_SHIFT;
+/** What a counter can hold; how often a page is leased beyond that is in a map. */
+const FULL = 0xffff;
 /** Levels whose slots can be told by shifting 31-bit page numbers. */
 const SHIFT_LEVELS = 5;
 const SHIFT_PAGES = 2 ** 31;
 /** Levels above the leaves that 2^52 pages need. */
 const MAX_LEVELS = 9;
-const LEAF_BYTES = LEAF_PAGES * 4;
+const LEAF_BYTES = LEAF_PAGES * 2;
 const INNER_BYTES = FANOUT * 8 + 8;
 
 /** Lease counts of pages `[0, pages - 1]`. */
 export class LeaseCounts {
   /** Pages counted. */
   readonly pages: number;
-  /** Counters of the lowest nodes. A free leaf's first counter links. */
-  #count: Int32Array = new Int32Array(0);
+  /** Counters of the lowest nodes, and the same as 32-bit words: a free leaf's first one links. */
+  #count: Uint16Array = new Uint16Array(0);
+  #words: Int32Array = new Int32Array(0);
+  /** Leases of a page beyond what its counter holds. */
+  readonly #more: Map<number, number> = new Map();
   #leafCapacity = 0;
   #leafUsed = 1;
   #freeLeaf = 0;
@@ -91,7 +96,7 @@ export class LeaseCounts {
   add(first: number, last: number): number {
     if (first === last) return this.#addPage(first);
     const before = this.#covered[this.#root];
-    this.#change(this.#root, this.#levels, first, last, 1);
+    this.#change(this.#root, this.#levels, first, last, 1, 0);
     return this.#covered[this.#root] - before;
   }
 
@@ -99,7 +104,7 @@ export class LeaseCounts {
   remove(first: number, last: number): number {
     if (first === last) return this.#removePage(first);
     const before = this.#covered[this.#root];
-    this.#change(this.#root, this.#levels, first, last, -1);
+    this.#change(this.#root, this.#levels, first, last, -1, 0);
     return before - this.#covered[this.#root];
   }
 
@@ -110,7 +115,7 @@ export class LeaseCounts {
 
   #addPage(page: number): number {
     const counter = this.#walk(page, true);
-    if (this.#count[counter]++ !== 0) return 0;
+    if (this.#raise(counter, page)) return 0;
     for (let level = 1; level <= this.#levels; level++) {
       const slot = this.#pathSlot[level];
       if (this.#whole[slot] !== 0) return 0;
@@ -121,7 +126,7 @@ export class LeaseCounts {
 
   #removePage(page: number): number {
     const counter = this.#walk(page, false);
-    if (--this.#count[counter] !== 0) return 0;
+    if (this.#lower(counter, page)) return 0;
     const leaf = counter >> LEAF_SHIFT;
     let isEmpty = this.#leafCovered(leaf) === 0;
     if (isEmpty) this.#dropLeaf(leaf);
@@ -134,6 +139,27 @@ export class LeaseCounts {
       if (isEmpty) this.#dropInner(node);
     }
     return 1;
+  }
+
+  /** Counts one lease more. Returns whether there was one already. */
+  #raise(counter: number, page: number): boolean {
+    const count = this.#count[counter];
+    if (count === FULL) this.#more.set(page, (this.#more.get(page) ?? 0) + 1);
+    else this.#count[counter] = count + 1;
+    return count !== 0;
+  }
+
+  /** Counts one lease less. Returns whether one is left. */
+  #lower(counter: number, page: number): boolean {
+    const count = this.#count[counter];
+    const more = count === FULL ? this.#more.get(page) : undefined;
+    if (more === undefined) {
+      this.#count[counter] = count - 1;
+      return count !== 1;
+    }
+    if (more === 1) this.#more.delete(page);
+    else this.#more.set(page, more - 1);
+    return true;
   }
 
   /** The counter of a page, its nodes made on the way if there are none; leaves the slots gone through in the path. */
@@ -174,8 +200,15 @@ export class LeaseCounts {
     return covered;
   }
 
-  /** Adds `by` to the nodes below `node` that tile `[first, last]`, in the node's own page numbers. */
-  #change(node: number, level: number, first: number, last: number, by: number): void {
+  /** Adds `by` to the nodes below `node` that tile `[first, last]`, in the node's own page numbers, which begin at `at`. */
+  #change(
+    node: number,
+    level: number,
+    first: number,
+    last: number,
+    by: number,
+    at: number,
+  ): void {
     const span = this.#span[level];
     const begin = Math.floor(first / span);
     const end = Math.floor(last / span);
@@ -188,20 +221,27 @@ export class LeaseCounts {
       if (isWhole) {
         this.#whole[slot] += by;
         if (this.#whole[slot] < 0) throw new RangeError("Cannot end a lease: not leased so");
-      } else this.#changeBelow(slot, level, from, to, by);
+      } else this.#changeBelow(slot, level, from, to, by, at + place * span);
       this.#covered[node] += this.#slotCovered(slot, level) - before;
     }
   }
 
-  #changeBelow(slot: number, level: number, first: number, last: number, by: number): void {
+  #changeBelow(
+    slot: number,
+    level: number,
+    first: number,
+    last: number,
+    by: number,
+    at: number,
+  ): void {
     let child = this.#child[slot];
     if (child === 0) {
       if (by < 0) throw new RangeError("Cannot end a lease: not leased so");
       child = level === 1 ? this.#takeLeaf() : this.#takeInner();
       this.#child[slot] = child;
     }
-    if (level === 1) this.#changeLeaf(child, first, last, by);
-    else this.#change(child, level - 1, first, last, by);
+    if (level === 1) this.#changeLeaf(child, first, last, by, at);
+    else this.#change(child, level - 1, first, last, by, at);
     const covered = level === 1 ? this.#leafCovered(child) : this.#covered[child];
     if (covered !== 0) return;
     this.#child[slot] = 0;
@@ -209,11 +249,12 @@ export class LeaseCounts {
     else this.#dropInner(child);
   }
 
-  #changeLeaf(leaf: number, first: number, last: number, by: number): void {
+  #changeLeaf(leaf: number, first: number, last: number, by: number, at: number): void {
     for (let page = first; page <= last; page++) {
-      const counter = leaf * LEAF_PAGES + page;
-      if (this.#count[counter] + by < 0) throw new RangeError("Cannot end a lease: not leased so");
-      this.#count[counter] += by;
+      const counter = (leaf << LEAF_SHIFT) + page;
+      if (by > 0) this.#raise(counter, at + page);
+      else if (this.#count[counter] > 0) this.#lower(counter, at + page);
+      else throw new RangeError("Cannot end a lease: not leased so");
     }
   }
 
@@ -250,14 +291,14 @@ export class LeaseCounts {
   #takeLeaf(): number {
     const leaf = this.#freeLeaf;
     if (leaf === 0) return this.#leafUsed++;
-    this.#freeLeaf = this.#count[leaf * LEAF_PAGES];
-    this.#count[leaf * LEAF_PAGES] = 0;
+    this.#freeLeaf = this.#words[leaf * LEAF_PAGES / 2];
+    this.#words[leaf * LEAF_PAGES / 2] = 0;
     this.#freeLeaves--;
     return leaf;
   }
 
   #dropLeaf(leaf: number): void {
-    this.#count[leaf * LEAF_PAGES] = this.#freeLeaf;
+    this.#words[leaf * LEAF_PAGES / 2] = this.#freeLeaf;
     this.#freeLeaf = leaf;
     this.#freeLeaves++;
   }
@@ -281,7 +322,8 @@ export class LeaseCounts {
     const next = this.#growth.next(this.#leafCapacity);
     const capacity = Math.max(next, this.#leafUsed + needed);
     return fits(this.#growth, (capacity - this.#leafCapacity) * LEAF_BYTES, () => {
-      this.#count = longerInt32(this.#count, capacity * LEAF_PAGES);
+      this.#words = longerInt32(this.#words, capacity * LEAF_PAGES / 2);
+      this.#count = new Uint16Array(this.#words.buffer);
       this.#leafCapacity = capacity;
     });
   }

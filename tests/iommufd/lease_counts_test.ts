@@ -65,3 +65,20 @@ Deno.test("lease counts: a page beyond 2^32 is counted as itself", () => {
   assertThrows(() => counts.remove(7, 7), RangeError);
   assertEquals(counts.remove(2 ** 51 + 7, 2 ** 51 + 7), 1);
 });
+
+Deno.test("lease counts: a page leased more often than its counter holds is still counted right", () => {
+  const counts = new LeaseCounts(2 ** 24, FREE_GROWTH);
+  const times = 70_000;
+  for (let at = 0; at < times; at++) {
+    counts.makeRoom();
+    assertEquals(
+      at % 2 === 0 ? counts.add(77, 77) : counts.add(70, 80),
+      at === 0 ? 1 : at === 1 ? 10 : 0,
+    );
+  }
+  for (let at = 0; at < times; at += 2) assertEquals(counts.remove(77, 77), 0);
+  for (let at = 1; at < times; at += 2) {
+    assertEquals(counts.remove(70, 80), at + 1 === times ? 11 : 0);
+  }
+  assertEquals(counts.leased, 0);
+});
