@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Event, POLLIN, POLLNVAL, POLLOUT, PollSet } from "../../../device/host/mod.ts";
 import { openDescriptors } from "./host_state.ts";
 
@@ -67,4 +67,51 @@ Deno.test("PollSet has one wait at a time and is not closed under it", async () 
   await wait;
   set.close();
   assertEquals(openDescriptors(), before);
+});
+
+Deno.test("PollSet dozes until a descriptor is ready, its time is over or somebody wakes it", async () => {
+  using set = new PollSet();
+  using event = Event.create();
+  const slot = set.add(event.descriptor.number);
+  assertEquals(await set.doze(5), 0);
+  setTimeout(() => event.signal(), 10);
+  assertEquals(await set.doze(), 1);
+  assertEquals([set.ready(slot), set.size], [POLLIN, 1]);
+  event.drain();
+  setTimeout(() => set.wake(), 10);
+  assertEquals(await set.doze(), 0);
+  set.wake();
+  assertEquals(await set.doze(), 0);
+});
+
+Deno.test("PollSet goes from dozing to awaiting, and can be changed meanwhile", async () => {
+  using set = new PollSet(1);
+  using event = Event.create();
+  const doze = set.doze(5000);
+  setTimeout(() => {
+    set.add(event.descriptor.number);
+    event.signal();
+    set.wake();
+  }, 400);
+  assertEquals(await doze, 1);
+});
+
+Deno.test("PollSet lets the event loop run while it dozes", async () => {
+  using set = new PollSet();
+  using one = Event.create();
+  let ticks = 0;
+  const interval = setInterval(() => ticks++, 5);
+  await set.doze(100);
+  clearInterval(interval);
+  assert(ticks >= 5, `${ticks} ticks`);
+  // Work of the runtime's own threads comes through as well.
+  using inner = new PollSet();
+  inner.add(one.descriptor.number);
+  let ended = -1;
+  const wait = inner.wait().then(() => ended = performance.now());
+  one.signal();
+  const start = performance.now();
+  await set.doze(100);
+  assert(ended > 0 && ended - start < 60, `${ended - start} ms`);
+  await wait;
 });
