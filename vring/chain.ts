@@ -12,7 +12,7 @@
  * @module
  */
 
-import { type AddressSpace, copyBytes } from "./address_space.ts";
+import { type AddressSpace, copyBytes, copyWords, LOOP_BYTES } from "./address_space.ts";
 import {
   RING_CHAIN_BYTES,
   RING_CHAIN_LENGTH,
@@ -21,6 +21,7 @@ import {
   type RingError,
 } from "./ring_error.ts";
 
+const NO_DATA = new DataView(new ArrayBuffer(0));
 const MAX_CHAIN_BYTES = 2 ** 32;
 
 /**
@@ -54,6 +55,11 @@ export class Chain {
   space: AddressSpace | null = null;
 
   #limit = 0;
+  /** The arrays that `gather` and `scatter` used last, and views of them: a device uses the same ones. */
+  #target: Uint8Array | null = null;
+  #targetData: DataView = NO_DATA;
+  #source: Uint8Array | null = null;
+  #sourceData: DataView = NO_DATA;
 
   /**
    * Makes an empty chain.
@@ -114,7 +120,7 @@ export class Chain {
    *
    * @param target Where the bytes go.
    * @param start Index in `target` of the first.
-   * @param length Bytes wanted, at most what `target` has room for.
+   * @param length Bytes wanted; what `target` has no room for is not copied.
    * @param from Position in the readable bytes to begin at.
    * @returns Bytes copied, fewer than `length` only where the chain has no more; -1 if a segment is
    * not in accessible memory.
@@ -127,9 +133,11 @@ export class Chain {
   ): number {
     const space = this.space;
     if (space === null) return 0;
+    const room = target.length - start;
+    const wanted = length < room ? length : room;
     let skip = from;
     let done = 0;
-    for (let i = 0; i < this.readableCount && done < length; i++) {
+    for (let i = 0; i < this.readableCount && done < wanted; i++) {
       const here = this.lengths[i];
       if (skip >= here) {
         skip -= here;
@@ -137,12 +145,16 @@ export class Chain {
       }
       let address = this.addresses[i] + skip;
       let left = here - skip;
-      if (left > length - done) left = length - done;
+      if (left > wanted - done) left = wanted - done;
       skip = 0;
       while (left > 0) {
         const piece = space.resolve(address, left, false);
         if (piece === 0) return -1;
-        copyBytes(space.bytes, space.offset, target, start + done, piece);
+        if (piece < LOOP_BYTES) {
+          copyWords(space.data, space.offset, this.#targetView(target), start + done, piece);
+        } else {
+          copyBytes(space.bytes, space.offset, target, start + done, piece);
+        }
         address += piece;
         left -= piece;
         done += piece;
@@ -158,7 +170,7 @@ export class Chain {
    * @param at Position in the writable bytes to begin at.
    * @param source Where the bytes come from.
    * @param start Index in `source` of the first.
-   * @param length Bytes to write.
+   * @param length Bytes to write; what `source` does not have is not written.
    * @returns Bytes written, fewer than `length` only where the chain has no more room; -1 if a segment
    * is not in accessible memory: bytes before that one have been written.
    */
@@ -168,7 +180,8 @@ export class Chain {
     start: number = 0,
     length: number = source.length - start,
   ): number {
-    return this.#write(at, source, start, length);
+    const there = source.length - start;
+    return this.#write(at, source, start, length < there ? length : there);
   }
 
   /**
@@ -200,8 +213,13 @@ export class Chain {
       while (left > 0) {
         const piece = space.resolve(address, left, true);
         if (piece === 0) return -1;
-        if (source === null) space.bytes.fill(0, space.offset, space.offset + piece);
-        else copyBytes(source, start + done, space.bytes, space.offset, piece);
+        if (source === null) {
+          space.bytes.fill(0, space.offset, space.offset + piece);
+        } else if (piece < LOOP_BYTES) {
+          copyWords(this.#sourceView(source), start + done, space.data, space.offset, piece);
+        } else {
+          copyBytes(source, start + done, space.bytes, space.offset, piece);
+        }
         space.written(address, piece);
         address += piece;
         left -= piece;
@@ -209,6 +227,22 @@ export class Chain {
       }
     }
     return done;
+  }
+
+  #targetView(target: Uint8Array): DataView {
+    if (target !== this.#target) {
+      this.#target = target;
+      this.#targetData = new DataView(target.buffer, target.byteOffset, target.byteLength);
+    }
+    return this.#targetData;
+  }
+
+  #sourceView(source: Uint8Array): DataView {
+    if (source !== this.#source) {
+      this.#source = source;
+      this.#sourceData = new DataView(source.buffer, source.byteOffset, source.byteLength);
+    }
+    return this.#sourceData;
   }
 
   #grow(capacity: number): void {

@@ -130,6 +130,10 @@ Deno.test("gather() and scatter() take and give any part of a chain", () => {
       assertEquals(target[1 + copied], 0);
     }
   }
+  const short = new Uint8Array(5);
+  assertEquals(chain.gather(short, 2, 100), 3, "no more than the target has room for");
+  assertEquals(short, bytesOf("\0\0abc"));
+  assertEquals(chain.scatter(0, bytesOf("ab"), 1, 5), 1, "no more than the source has");
   assertEquals(chain.scatter(0, bytesOf("......")), 6);
   assertEquals(chain.scatter(2, bytesOf("xyz"), 1), 2);
   assertEquals(chain.scatter(5, bytesOf("123")), 1, "no more room than one byte");
