@@ -232,7 +232,8 @@ export class AreaLeaves {
   #move(from: number, to: number, count: number): void {
     const words = this.#words;
     const halves = this.#halves;
-    for (let end = from + count; from < end; from++, to++) {
+    const end = from + count;
+    for (; from < end; from++, to++) {
       words[to] = words[from];
       words[to + LASTS] = words[from + LASTS];
       words[to + INDEXES] = words[from + INDEXES];

@@ -17,7 +17,7 @@ import {
   setDirtyTracking,
   WRITE,
 } from "../../iommufd/mod.ts";
-import { PinnedPages } from "../../iommufd/pinned_pages.ts";
+import type { PinnedPages } from "../../iommufd/pinned_pages.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
 import { contig, disc, PlannedBudget, ScriptedSource } from "./scripted_source.ts";

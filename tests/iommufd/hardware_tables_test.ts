@@ -1,7 +1,12 @@
 /** The engine over the real page tables: all formats attached at once have to stay equal to a plain one. */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { createPageTable, formatNames, HardwareTable, TableMemory } from "../../pagetable/mod.ts";
+import {
+  createPageTable,
+  formatNames,
+  type HardwareTable,
+  TableMemory,
+} from "../../pagetable/mod.ts";
 import {
   createPageList,
   ENOMEM,

@@ -14,7 +14,6 @@ import {
   ENOSPC,
   EPERM,
   GuestSource,
-  IoAddressSpace,
   MMIO,
   OK,
   READ,
