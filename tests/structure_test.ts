@@ -9,7 +9,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   device: ["iommufd", "pagetable", "vring"],
 };
 /** Modules from elsewhere that the product may import. */
-const OUTSIDE = ["@std/bytes", "@std/async", "node:util"];
+const OUTSIDE = ["@std/bytes", "@std/async", "node:timers", "node:util"];
 
 const ROOT = new URL("../", import.meta.url);
 

@@ -1,0 +1,159 @@
+/**
+ * What a guest waits for its IOMMU: QEMU's built-in virtio-iommu and ours, in one run.
+ *
+ * Two guests of the same kernel and machine are booted, one behind each device, and stay up; in turn each
+ * maps pages of 4 KiB one by one through VFIO and unmaps them again, so that whatever else the machine does
+ * meets both alike. A call of VFIO is what is timed, in the guest: the system call, the driver's work, and the
+ * wait for the device. The ratio of one round compares two neighbours in time; the medians are over all rounds.
+ *
+ * Usage: deno task bench:guest [--rounds N] [--count N] [--json FILE]
+ *
+ * @module
+ */
+import { parseArgs } from "node:util";
+import { EDU_SLOT, Guest, type Lab, machineArguments, prepareLab } from "../tests/guest/lab/mod.ts";
+import { attachArguments, ServedDevice } from "../tests/guest/served_device.ts";
+import { temporaryFolder } from "../tests/guest/temporary_folder.ts";
+
+/** I/O address of the pieces that are mapped. */
+const IOVA = 0x1000_0000;
+/** Bytes of one piece. */
+const PIECE = 4096;
+
+/** Microseconds per call. */
+interface Cost {
+  readonly map: number;
+  readonly unmap: number;
+}
+
+/** One round: what each device cost. */
+export interface Round {
+  readonly builtIn: Cost;
+  readonly ours: Cost;
+}
+
+/** What a run came to. */
+export interface GuestBench {
+  /** Calls of each kind in a round. */
+  readonly count: number;
+  readonly rounds: readonly Round[];
+  /** Medians in microseconds, and medians of the ratios of the rounds. */
+  readonly builtIn: Cost;
+  readonly ours: Cost;
+  readonly ratio: Cost;
+}
+
+/** The middle of a list; of two middles the mean. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** Boots a guest with devices, ready to map for the `edu` device. */
+async function bootForVfio(
+  lab: Lab,
+  initramfs: string,
+  devices: readonly string[],
+): Promise<Guest> {
+  const guest = await Guest.boot(
+    lab.qemu,
+    machineArguments("x86_64", {
+      kernel: lab.kernel,
+      initramfs,
+      devices: [...devices, "-device", `edu,addr=${EDU_SLOT}`],
+    }),
+  );
+  try {
+    await guest.openVfio(`0000:00:0${EDU_SLOT}.0`);
+    return guest;
+  } catch (error) {
+    await guest[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Runs the comparison; `say` is told of its progress. */
+export async function guestBench(
+  rounds: number,
+  count: number,
+  say: (line: string) => void,
+): Promise<GuestBench> {
+  const lab = await prepareLab("x86_64");
+  await using folder = await temporaryFolder();
+  const initramfs = `${folder.path}/initramfs.gz`;
+  await lab.writeInitramfs(initramfs);
+  await using device = await ServedDevice.start(folder.path);
+  say("booting a guest behind QEMU's virtio-iommu, and one behind ours");
+  await using builtInGuest = await bootForVfio(lab, initramfs, [
+    "-device",
+    "virtio-iommu-pci,addr=2",
+  ]);
+  await using oursGuest = await bootForVfio(
+    lab,
+    initramfs,
+    await attachArguments(device, folder.path),
+  );
+  // Warm up: the emulator and the engine both translate what they run often.
+  await builtInGuest.bench(IOVA, PIECE, count);
+  await oursGuest.bench(IOVA, PIECE, count);
+  const results: Round[] = [];
+  for (let i = 1; i <= rounds; i++) {
+    const builtIn = await builtInGuest.bench(IOVA, PIECE, count);
+    const ours = await oursGuest.bench(IOVA, PIECE, count);
+    results.push({ builtIn, ours });
+    say(
+      `round ${i}: QEMU ${costText(builtIn)}, ours ${costText(ours)}, ratio ${
+        (ours.map / builtIn.map).toFixed(2)
+      } / ${(ours.unmap / builtIn.unmap).toFixed(2)}`,
+    );
+  }
+  await builtInGuest.powerOff();
+  await oursGuest.powerOff();
+  return summary(count, results);
+}
+
+/** Medians over the rounds. */
+function summary(count: number, rounds: readonly Round[]): GuestBench {
+  function of(pick: (round: Round) => Cost): Cost {
+    return {
+      map: median(rounds.map((round) => pick(round).map)),
+      unmap: median(rounds.map((round) => pick(round).unmap)),
+    };
+  }
+  return {
+    count,
+    rounds,
+    builtIn: of((round) => round.builtIn),
+    ours: of((round) => round.ours),
+    ratio: of(({ ours, builtIn }) => ({
+      map: ours.map / builtIn.map,
+      unmap: ours.unmap / builtIn.unmap,
+    })),
+  };
+}
+
+/** A cost as text. */
+function costText({ map, unmap }: Cost): string {
+  return `${map.toFixed(1)} / ${unmap.toFixed(1)} us`;
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      rounds: { type: "string", default: "7" },
+      count: { type: "string", default: "2000" },
+      json: { type: "string" },
+    },
+  });
+  const result = await guestBench(Number(values.rounds), Number(values.count), console.error);
+  console.log(
+    `a 4 KiB VFIO map / unmap, median of ${result.rounds.length} rounds of ${result.count}:\n` +
+      `  QEMU's virtio-iommu  ${costText(result.builtIn)}\n` +
+      `  viommu               ${costText(result.ours)}\n` +
+      `  ratio                ${result.ratio.map.toFixed(2)} / ${result.ratio.unmap.toFixed(2)}`,
+  );
+  if (values.json !== undefined) {
+    await Deno.writeTextFile(values.json, JSON.stringify(result, null, 2) + "\n");
+  }
+}
