@@ -37,6 +37,7 @@ import {
   isPassed,
 } from "./event_suppression.ts";
 import { PackedInflight } from "./packed_inflight.ts";
+import { EVERYWHERE, FLAGS16, PackedRing, WORDS16 } from "./packed_ring.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import {
   describeRingError,
@@ -51,12 +52,8 @@ import {
   RING_SIZE,
   type RingError,
 } from "./ring_error.ts";
-import { RingWords16, RingWords32 } from "./ring_words.ts";
 import { UseOrder } from "./use_order.ts";
 
-/** 16-bit words of a descriptor, and which of them holds the flags. */
-const WORDS16 = 8;
-const FLAGS16 = 7;
 /** Base of a ring that nobody has used yet: slot 0, wrap counter 1, twice. */
 const FRESH_BASE = 0x8000_8000;
 const NOT_ATTACHED = -1;
@@ -65,10 +62,11 @@ const NOT_ATTACHED = -1;
 export class PackedQueue implements Queue {
   readonly #space: AddressSpace;
   readonly #indirectReader = new IndirectReader();
-  readonly #descriptors = new RingWords32();
-  readonly #flags = new RingWords16();
-  readonly #driverEvent = new RingWords32();
-  readonly #deviceEvent = new RingWords32();
+  readonly #ring = new PackedRing();
+  readonly #descriptors = this.#ring.descriptors;
+  readonly #flags = this.#ring.flags;
+  readonly #driverEvent = this.#ring.driverEvent;
+  readonly #deviceEvent = this.#ring.deviceEvent;
 
   #setup: QueueSetup | null = null;
   #generation = NOT_ATTACHED;
@@ -174,7 +172,7 @@ export class PackedQueue implements Queue {
     } else if (setup.deviceArea % 4 !== 0) {
       this.#fail(RING_ALIGNMENT, setup.deviceArea);
     } else if (this.#attach()) {
-      if (base === 0 && this.#isFresh()) this.#setPositions(FRESH_BASE);
+      if (base === 0 && this.#ring.looksFresh(this.#size)) this.#setPositions(FRESH_BASE);
       if (this.#inOrder) this.#order.reset(size);
       if (setup.inflight) this.#recover(new PackedInflight(setup.inflight, size), base);
     }
@@ -325,7 +323,7 @@ export class PackedQueue implements Queue {
   /** Takes up the record of an earlier process: what it left in flight lies before the next slot. */
   #recover(inflight: PackedInflight, base: number): void {
     const recovered = inflight.recover(
-      (base === 0 || base === FRESH_BASE) && this.#isFresh(),
+      (base === 0 || base === FRESH_BASE) && this.#ring.looksFresh(this.#size),
       (slot) => this.#flags.load(slot * WORDS16 + FLAGS16),
     );
     if (!recovered) {
@@ -452,51 +450,19 @@ export class PackedQueue implements Queue {
     this.#usedWrap = base >>> 31;
   }
 
-  /**
-   * Whether the ring looks like one that no device has used yet: available descriptors of the first lap
-   * from slot 0 on, and behind them nothing but zeroes. A used ring looks like that only if it is full
-   * and a chain lies across its end, so this is asked only where the base says the same.
-   */
-  #isFresh(): boolean {
-    let slot = 0;
-    while (
-      slot < this.#size &&
-      (this.#flags.load(slot * WORDS16 + FLAGS16) & (DESC_AVAIL | DESC_USED)) === DESC_AVAIL
-    ) slot++;
-    for (let word = slot * 4; word < this.#size * 4; word++) {
-      if (this.#descriptors.load(word) !== 0) return false;
-    }
-    return true;
-  }
-
   /** Finds the ring in memory, anew after a change of the space; false if it cannot be used. */
   #attach(): boolean {
     const setup = this.#setup;
     if (setup === null || this.#error !== RING_OK) return false;
-    const space = this.#space;
-    const ringBytes = DESCRIPTOR_BYTES * this.#size;
-    if (
-      !this.#descriptors.attach(space, setup.descriptors, ringBytes, true) ||
-      !this.#flags.attach(space, setup.descriptors, ringBytes, true)
-    ) {
-      return this.#fail(RING_MEMORY, setup.descriptors);
-    }
-    if (!this.#driverEvent.attach(space, setup.driverArea, 4, false)) {
-      return this.#fail(RING_MEMORY, setup.driverArea);
-    }
-    if (!this.#deviceEvent.attach(space, setup.deviceArea, 4, true)) {
-      return this.#fail(RING_MEMORY, setup.deviceArea);
-    }
-    this.#generation = space.generation;
+    const missing = this.#ring.attach(this.#space, setup, this.#size);
+    if (missing !== EVERYWHERE) return this.#fail(RING_MEMORY, missing);
+    this.#generation = this.#space.generation;
     return true;
   }
 
   #detach(): void {
     this.#generation = NOT_ATTACHED;
-    this.#descriptors.detach();
-    this.#flags.detach();
-    this.#driverEvent.detach();
-    this.#deviceEvent.detach();
+    this.#ring.detach();
   }
 
   #fail(error: RingError, value: number): false {
