@@ -3,7 +3,7 @@
  */
 import { labTests, type Qemu } from "../guest/lab/mod.ts";
 import { amdBoard } from "./amd_judge.ts";
-import { examine } from "./examination.ts";
+import { examine, variants } from "./examination.ts";
 import { prepareJudge } from "./judge.ts";
 
 /** `levels` is the Mode of the device table entry. */
@@ -18,7 +18,13 @@ function agreeOn(levels: number): (qemu: Qemu) => Promise<void> {
     });
 }
 
-await labTests(() => prepareJudge("x86_64"), {
-  "AMD v1, 3 levels: QEMU and our walker agree on every access": agreeOn(3),
-  "AMD v1, 4 levels: QEMU and our walker agree on every access": agreeOn(4),
-});
+await labTests(
+  () => prepareJudge("x86_64"),
+  variants(
+    { "AMD v1, 4 levels: QEMU and our walker agree on every access": agreeOn(4) },
+    {
+      "AMD v1, 3 levels: QEMU and our walker agree on every access": agreeOn(3),
+      "AMD v1, 5 levels: QEMU and our walker agree on every access": agreeOn(5),
+    },
+  ),
+);

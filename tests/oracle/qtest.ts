@@ -8,7 +8,7 @@
  */
 import type { Qemu } from "../guest/lab/mod.ts";
 
-/** Milliseconds for one answer; a machine that does not answer is stuck. */
+/** Milliseconds for the answers to all that was sent ahead; a machine that needs longer is stuck. */
 const ANSWER_LIMIT = 60_000;
 
 /** Lines of the conversation that an error message shows. */
@@ -28,6 +28,8 @@ export class Qtest implements AsyncDisposable {
   readonly #waiting: Waiter[] = [];
   readonly #recent: string[] = [];
   readonly #encoder = new TextEncoder();
+  #unsent = "";
+  #watchdog: ReturnType<typeof setTimeout> | undefined;
 
   /** Starts QEMU with the machine's arguments. */
   constructor(qemu: Qemu, args: readonly string[]) {
@@ -52,9 +54,13 @@ export class Qtest implements AsyncDisposable {
     stream: ReadableStream<Uint8Array<ArrayBuffer>>,
     take: (line: string) => void,
   ): Promise<void> {
+    const decoder = new TextDecoder();
+    const reader = stream.getReader();
     let rest = "";
-    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-      const lines = (rest + text).split("\n");
+    while (true) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
       rest = lines.pop() ?? "";
       lines.forEach(take);
     }
@@ -68,12 +74,19 @@ export class Qtest implements AsyncDisposable {
   #answered(line: string): void {
     this.#remember(line);
     const waiter = this.#waiting.shift();
+    if (this.#waiting.length === 0) this.#calm();
     if (waiter === undefined) return;
     if (line.startsWith("OK")) waiter.resolve(line.slice(3));
     else waiter.reject(this.#failure(`"${waiter.command.slice(0, 80)}" answered ${line}`));
   }
 
+  #calm(): void {
+    clearTimeout(this.#watchdog);
+    this.#watchdog = undefined;
+  }
+
   #abandon(reason: string): void {
+    this.#calm();
     for (const waiter of this.#waiting.splice(0)) waiter.reject(this.#failure(reason));
   }
 
@@ -82,20 +95,24 @@ export class Qtest implements AsyncDisposable {
   }
 
   /** Sends one command; what stands behind `OK` in its answer. */
-  async command(command: string): Promise<string> {
+  command(command: string): Promise<string> {
     this.#remember(`> ${command}`);
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     this.#waiting.push({ command, resolve, reject });
-    const timer = setTimeout(() => this.#abandon(`No answer in ${ANSWER_LIMIT} ms`), ANSWER_LIMIT);
-    try {
-      const [answer] = await Promise.all([
-        promise,
-        this.#input.write(this.#encoder.encode(`${command}\n`)),
-      ]);
-      return answer;
-    } finally {
-      clearTimeout(timer);
-    }
+    if (this.#unsent === "") queueMicrotask(() => this.#send());
+    this.#unsent += `${command}\n`;
+    this.#watchdog ??= setTimeout(
+      () => this.#abandon(`No answer in ${ANSWER_LIMIT} ms`),
+      ANSWER_LIMIT,
+    );
+    return promise;
+  }
+
+  /** Writes what was asked for in one turn of the event loop at once. */
+  #send(): void {
+    const bytes = this.#encoder.encode(this.#unsent);
+    this.#unsent = "";
+    this.#input.write(bytes).catch(() => this.#abandon("QEMU takes no commands"));
   }
 
   /** Reads 4 bytes of physical memory or of a device's registers. */

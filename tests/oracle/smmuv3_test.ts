@@ -3,7 +3,7 @@
  */
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { labTests, type Qemu } from "../guest/lab/mod.ts";
-import { examine } from "./examination.ts";
+import { examine, variants } from "./examination.ts";
 import { prepareJudge } from "./judge.ts";
 import { smmuBoard } from "./smmu_judge.ts";
 
@@ -32,34 +32,53 @@ function agreeOn(one: Case): (qemu: Qemu) => Promise<void> {
     });
 }
 
-await labTests(() => prepareJudge("aarch64"), {
+/** Stage 1 of 39 bits, then a stage 2 of 40 bits, with different granules where asked for. */
+function agreeOnNested(granule: number, secondGranule: number): (qemu: Qemu) => Promise<void> {
+  return (qemu) =>
+    examine(qemu, {
+      board: smmuBoard("nested"),
+      format: "smmuv3-s1",
+      table: { granule, inputBits: 39, outputBits: 44 },
+      second: {
+        format: "smmuv3-s2",
+        table: { granule: secondGranule, inputBits: 39, outputBits: 44 },
+      },
+      unit: { capabilities: CAPABILITIES },
+      protections: [READ, READ | WRITE],
+    });
+}
+
+const ALWAYS = {
   "SMMUv3 stage 1, 4 KiB granule, 48 bits: QEMU and our walker agree on every access": agreeOn({
     stage: "1",
     granule: 4096,
     inputBits: 48,
   }),
-  "SMMUv3 stage 1, 4 KiB granule, 39 bits, linear stream table: QEMU and our walker agree": agreeOn(
-    {
+  "SMMUv3 stage 1, 64 KiB granule, 42 bits, linear stream table: QEMU and our walker agree":
+    agreeOn({
       stage: "1",
-      granule: 4096,
-      inputBits: 39,
+      granule: 65536,
+      inputBits: 42,
       streamTable: "linear",
-    },
-  ),
-  "SMMUv3 stage 1, 16 KiB granule, 47 bits: QEMU and our walker agree on every access": agreeOn({
-    stage: "1",
-    granule: 16384,
-    inputBits: 47,
-  }),
-  "SMMUv3 stage 1, 64 KiB granule, 42 bits: QEMU and our walker agree on every access": agreeOn({
-    stage: "1",
-    granule: 65536,
-    inputBits: 42,
-  }),
+    }),
   "SMMUv3 stage 2, 4 KiB granule, 39 bits: QEMU and our walker agree on every access": agreeOn({
     stage: "2",
     granule: 4096,
     inputBits: 39,
+  }),
+  "SMMUv3 both stages: QEMU and our walker agree on every access": agreeOnNested(4096, 4096),
+};
+
+const IN_FULL = {
+  "SMMUv3 stage 1, 4 KiB granule, 39 bits: QEMU and our walker agree on every access": agreeOn({
+    stage: "1",
+    granule: 4096,
+    inputBits: 39,
+  }),
+  "SMMUv3 stage 1, 16 KiB granule, 47 bits: QEMU and our walker agree on every access": agreeOn({
+    stage: "1",
+    granule: 16384,
+    inputBits: 47,
   }),
   "SMMUv3 stage 2, 4 KiB granule, 44 bits: QEMU and our walker agree on every access": agreeOn({
     stage: "2",
@@ -68,9 +87,18 @@ await labTests(() => prepareJudge("aarch64"), {
     // QEMU blocks intermediate addresses above its own address size without an event.
     beyond: [],
   }),
+  "SMMUv3 stage 2, 16 KiB granule, 36 bits: QEMU and our walker agree on every access": agreeOn({
+    stage: "2",
+    granule: 16384,
+    inputBits: 36,
+  }),
   "SMMUv3 stage 2, 64 KiB granule, 42 bits: QEMU and our walker agree on every access": agreeOn({
     stage: "2",
     granule: 65536,
     inputBits: 42,
   }),
-});
+  "SMMUv3 both stages, 64 KiB then 4 KiB granule: QEMU and our walker agree on every access":
+    agreeOnNested(65536, 4096),
+};
+
+await labTests(() => prepareJudge("aarch64"), variants(ALWAYS, IN_FULL));

@@ -17,6 +17,8 @@ export interface MachineOptions {
   readonly machine?: string;
   /** MiB of guest memory, shared with vhost-user back ends; 512 when missing. */
   readonly memory?: number;
+  /** File to keep guest memory in, for the host to read; anonymous memory when missing. */
+  readonly memoryFile?: string;
   /** Whether the guest may restart; otherwise QEMU ends when it tries to. */
   readonly restarts?: boolean;
   /** Arguments that add devices. */
@@ -40,7 +42,9 @@ export function machineArguments(arch: Arch, options: MachineOptions): readonly 
     "-M",
     `${machine},accel=tcg,memory-backend=mem${extra}`,
     "-object",
-    `memory-backend-memfd,id=mem,size=${memory}M,share=on`,
+    options.memoryFile === undefined
+      ? `memory-backend-memfd,id=mem,size=${memory}M,share=on`
+      : `memory-backend-file,id=mem,size=${memory}M,share=on,mem-path=${options.memoryFile}`,
     "-m",
     `${memory}`,
     "-cpu",

@@ -17,4 +17,5 @@ export type { Kernel } from "./kernel.ts";
 export { type Lab, labTests, prepareLab } from "./lab.ts";
 export { LineProcess, type LineProcessOptions } from "./line_process.ts";
 export { EDU_SLOT, machineArguments, type MachineOptions } from "./machine.ts";
+export { Monitor } from "./monitor.ts";
 export { findQemu, type Qemu } from "./qemu.ts";
