@@ -8,12 +8,13 @@ import { VERSION } from "../version.ts";
 import { type Command, CommandError, UsageError } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoGuest } from "./demo_guest.ts";
+import { dtb } from "./dtb.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { viot } from "./viot.ts";
 
 /** Every command, in the order of the overview. */
-const COMMANDS: readonly Command[] = [demo, serve, inspect, viot];
+const COMMANDS: readonly Command[] = [demo, serve, inspect, viot, dtb];
 /** Commands that other commands start. */
 const INNER_COMMANDS: readonly Command[] = [demoGuest];
 

@@ -1,5 +1,7 @@
 /** The command line as a user meets it: each test starts the program itself. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { readDeviceTree } from "../../../device/device_tree.ts";
+import { writeDeviceTree } from "../../../device/device_tree_writer.ts";
 import { VERSION } from "../../../device/version.ts";
 
 const MAIN = new URL("../../../main.ts", import.meta.url).href;
@@ -46,13 +48,15 @@ Deno.test("without a command, or with one that is none, the commands are named",
 Deno.test("--help and --version answer on standard output", async () => {
   const { code, out } = await viommu("--help");
   assertEquals(code, 0);
-  for (const name of ["demo", "serve", "inspect", "viot"]) assertStringIncludes(out, `  ${name} `);
+  for (const name of ["demo", "serve", "inspect", "viot", "dtb"]) {
+    assertStringIncludes(out, `  ${name} `);
+  }
   assertEquals(await viommu("--version"), { code: 0, out: `${VERSION}\n`, err: "" });
   assertEquals((await viommu("serve", "--version")).out, `${VERSION}\n`);
 });
 
 Deno.test("every command's --help fits a terminal and names its usage", async () => {
-  for (const name of ["demo", "serve", "inspect", "viot"]) {
+  for (const name of ["demo", "serve", "inspect", "viot", "dtb"]) {
     const { code, out } = await viommu(name, "--help");
     assertEquals(code, 0);
     assertStringIncludes(out, `Usage: viommu ${name}`);
@@ -123,6 +127,60 @@ Deno.test("viot writes the table, and says what is missing", async () => {
   await assertUsageError(["viot", "-o", "x"], "without --iommu");
   await assertUsageError(["viot", "--iommu", "00:02.0"], "without -o FILE");
   await assertUsageError(["viot", "--iommu", "2", "--endpoints", "5-3", "-o", "x"], "--endpoints");
+});
+
+Deno.test("dtb patches the device tree, and says what is missing or wrong", async () => {
+  const folder = await Deno.makeTempDir();
+  const input = `${folder}/in.dtb`;
+  const output = `${folder}/out.dtb`;
+  const patch = ["dtb", "--iommu", "00:02.0", "-i", input, "-o", output];
+  try {
+    const bridge = {
+      name: "pcie@10000000",
+      properties: [
+        { name: "#address-cells", value: Uint8Array.of(0, 0, 0, 3) },
+        { name: "#size-cells", value: Uint8Array.of(0, 0, 0, 2) },
+        { name: "device_type", value: new TextEncoder().encode("pci\0") },
+        { name: "ranges", value: new Uint8Array(0) },
+      ],
+      children: [],
+    };
+    const root = { name: "", properties: [], children: [bridge] };
+    const tree = writeDeviceTree({ bootProcessor: 0, reservations: [], root });
+    await Deno.writeFile(input, tree);
+    assertEquals(await viommu(...patch), { code: 0, out: "", err: "" });
+    const patched = readDeviceTree(await Deno.readFile(output)).root.children[0];
+    assertEquals(patched.children.map(({ name }) => name), ["iommu@2,0"]);
+
+    const damaged: [Uint8Array, RegExp][] = [
+      [new Uint8Array(7), /^viommu: Cannot read the device tree: it has 7 bytes[^\n]*\n$/],
+      [tree.subarray(0, 100), /^viommu: Cannot read the device tree: [^\n]*\n$/],
+      [
+        writeDeviceTree({ bootProcessor: 0, reservations: [], root: { ...root, children: [] } }),
+        /^viommu: Cannot put the IOMMU into the device tree: it has no PCI host bridge\n$/,
+      ],
+    ];
+    for (const [bytes, line] of damaged) {
+      await Deno.writeFile(input, bytes);
+      const { code, out, err } = await viommu(...patch);
+      assertEquals([code, out], [1, ""]);
+      assertMatch(err, line);
+    }
+    await Deno.remove(input);
+    const { code, err } = await viommu(...patch);
+    assertEquals(code, 1);
+    assertMatch(err, /^viommu: [^\n]*in\.dtb[^\n]*\n$/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+  await assertUsageError(["dtb", "-i", "x", "-o", "x"], "without --iommu");
+  await assertUsageError(["dtb", "--iommu", "2", "-o", "x"], "without -i FILE");
+  await assertUsageError(["dtb", "--iommu", "2", "-i", "x"], "without -o FILE");
+  await assertUsageError(["dtb", "--iommu", "01:02.0", "-i", "x", "-o", "y"], "on bus 0");
+  await assertUsageError(
+    ["dtb", "--iommu", "2", "--endpoints", "0-0x10000", "-i", "x", "-o", "y"],
+    "segment, 0",
+  );
 });
 
 Deno.test("inspect refuses wrong arguments, and says when nothing answers", async () => {

@@ -1,0 +1,88 @@
+/**
+ * `dtb`: patches the device tree that tells an ARM guest what sits behind the IOMMU.
+ *
+ * @module
+ */
+import { parseEndpoint, parseEndpointRange } from "../address.ts";
+import { type DeviceTree, readDeviceTree } from "../device_tree.ts";
+import { addVirtioIommu, checkIommuTopology } from "../device_tree_iommu.ts";
+import { writeDeviceTree } from "../device_tree_writer.ts";
+import {
+  type Command,
+  CommandError,
+  parsedOption,
+  parseOptions,
+  refusePositionals,
+  textOption,
+  UsageError,
+} from "./command.ts";
+
+/** Patches a device tree. */
+export const dtb: Command = {
+  name: "dtb",
+  summary: "patch the device tree that puts a guest's PCI devices behind the IOMMU",
+  help: `Usage: viommu dtb --iommu ADDRESS [--endpoints FIRST-LAST] -i FILE -o FILE
+
+Reads a flattened device tree as QEMU's "-M virt,...,dumpdtb=FILE" writes it,
+puts the virtio-iommu and the endpoints behind it into its PCI host bridge, and
+writes what QEMU's "-dtb FILE" takes. An endpoint's id is its PCI address.
+
+Options:
+  --iommu ADDRESS          PCI address of the virtio-iommu, e.g. 00:02.0; it
+                           must be on bus 0
+  --endpoints FIRST-LAST   PCI addresses behind it, both included; the IOMMU
+                           itself is left out (default: all of its segment)
+  -i, --input FILE         device tree to read
+  -o, --output FILE        where to write the patched one
+
+Example:
+  qemu-system-aarch64 -M virt,gic-version=3,dumpdtb=virt.dtb -cpu max
+  viommu dtb --iommu 00:02.0 -i virt.dtb -o viommu.dtb
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, {
+      iommu: { type: "string" },
+      endpoints: { type: "string" },
+      input: { type: "string", short: "i" },
+      output: { type: "string", short: "o" },
+    });
+    refusePositionals(positionals);
+    const iommu = parsedOption(values, "iommu", parseEndpoint, "a PCI address such as 00:02.0");
+    if (iommu === undefined) {
+      throw new UsageError(
+        "Cannot patch the tree without --iommu ADDRESS, such as --iommu 00:02.0",
+      );
+    }
+    const input = textOption(values, "input");
+    const output = textOption(values, "output");
+    if (input === undefined) {
+      throw new UsageError("Cannot patch the tree without -i FILE, such as -i virt.dtb");
+    }
+    if (output === undefined) {
+      throw new UsageError("Cannot write the tree without -o FILE, such as -o viommu.dtb");
+    }
+    const form = "two PCI addresses such as 00:00.0-ff:1f.7";
+    const segment = iommu - iommu % 65536;
+    const [firstEndpoint, lastEndpoint] =
+      parsedOption(values, "endpoints", parseEndpointRange, form) ?? [segment, segment + 0xffff];
+    const topology = { iommu, firstEndpoint, lastEndpoint };
+    attempt(UsageError, () => checkIommuTopology(topology));
+    const bytes = await Deno.readFile(input);
+    const patched = attempt(
+      CommandError,
+      (): DeviceTree => addVirtioIommu(readDeviceTree(bytes), topology),
+    );
+    await Deno.writeFile(output, writeDeviceTree(patched));
+    return 0;
+  },
+};
+
+/** Does something, and makes a RangeError the kind of error that it is for the command line. */
+function attempt<T>(kind: typeof UsageError | typeof CommandError, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof RangeError) throw new kind(error.message);
+    throw error;
+  }
+}
