@@ -69,6 +69,8 @@ export function stageSte(
 ): BigUint64Array<ArrayBuffer> {
   const ste = invalidEntry();
   ste[0] = STE_VALID;
+  // The same in every configuration, so that going between them stays one store.
+  ste[1] = SHCFG_INCOMING;
   ste[2] = BigInt(vmid);
   if (contexts !== null) {
     ste[0] |= CONFIG_S1 | BigInt(contexts.format) << 4n | BigInt(contexts.frame) << 12n |
@@ -78,7 +80,6 @@ export function stageSte(
   if (second !== null) {
     const { inputBits, outputBits, levels, tableOrder } = second.description;
     ste[0] |= CONFIG_S2;
-    ste[1] |= SHCFG_INCOMING;
     // SL0 counts from the lowest start level the granule allows: level 2 with 4 KiB, 3 otherwise.
     const startLevel = BigInt(tableOrder === 0 ? levels - 2 : levels - 1);
     ste[2] |= BigInt(64 - inputBits) << 32n | startLevel << 38n | S2_WALKS |
