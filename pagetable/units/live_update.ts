@@ -2,9 +2,9 @@
  * Changing a table entry of several 64-bit words while hardware may read it (SMMU §3.21).
  *
  * Only single 64-bit stores are atomic, so what hardware can see between two of them must be the old
- * configuration or the new one, judged by the bits that each uses. If the two differ, in bits the old
- * one uses, in one word only, that word is the switch: bits the old configuration ignores are written
- * first, then the switch, then what became unused. Otherwise the entry is made invalid in between.
+ * configuration or the new one, judged by the bits that each uses. Bits that the old configuration
+ * ignores are written first. If then one word only lacks what the new one uses, that word is the
+ * switch; what became unused is written after it. Otherwise the entry is made invalid in between.
  * Entries are rarely changed; their words are `bigint`, because only BigUint64Array stores 64 bits at once.
  *
  * @module
@@ -40,22 +40,26 @@ export function updateLive(
   const size = target.length;
   const old = words.slice(at, at + size);
   const usedNow = new BigUint64Array(size);
+  const usedThen = new BigUint64Array(size);
   entry.used(old, usedNow);
+  entry.used(target, usedThen);
+  // What can be written at once, and the words where that is not yet what the new configuration uses.
+  const prepared = old.map((value, word) =>
+    (value & usedNow[word]) | (target[word] & ~usedNow[word])
+  );
   let critical = -1;
   let criticals = 0;
   for (let word = 0; word < size; word++) {
-    if (((old[word] ^ target[word]) & usedNow[word]) === 0n) continue;
+    if (((prepared[word] ^ target[word]) & usedThen[word]) === 0n) continue;
     critical = word;
     criticals++;
   }
   if (criticals <= 1) {
-    let prepared = false;
+    let changed = false;
     for (let word = 0; word < size; word++) {
-      if (word === critical) continue;
-      const value = (old[word] & usedNow[word]) | (target[word] & ~usedNow[word]);
-      prepared = put(words, at + word, value, store) || prepared;
+      if (word !== critical) changed = put(words, at + word, prepared[word], store) || changed;
     }
-    if (prepared && critical !== -1) sync();
+    if (changed && critical !== -1) sync();
     if (critical !== -1) put(words, at + critical, target[critical], store);
     sync();
     let tidied = false;
