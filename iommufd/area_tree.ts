@@ -12,10 +12,9 @@
  * @module
  */
 import { AreaLeaves, LEAF_SLOTS, leafOf, NONE, placeOf } from "./area_leaves.ts";
-import { fits, FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { FREE_GROWTH, type Growth } from "./growth.ts";
+import { FANOUT, InnerNodes, UNKNOWN } from "./inner_nodes.ts";
 
-/** Slots of an inner node. */
-const FANOUT = 32;
 /** A node this small looks for a sibling to merge with, if both fill no more than so much of one: the rest is left for
  * inserts, so that a split does not follow at once. */
 const SPARSE_LEAF = LEAF_SLOTS / 4;
@@ -24,10 +23,6 @@ const SPARSE = FANOUT / 4;
 const MERGED = FANOUT - SPARSE;
 /** No tree of 2^31 slots is higher than this. */
 const MAX_DEPTH = 12;
-const INNER_BYTES = FANOUT * (4 * 8 + 4) + 4;
-/** A gap that has to be found out again. */
-const UNKNOWN = -1;
-
 /** Ordered, disjoint areas. */
 export class AreaTree {
   /** Where the areas are. */
@@ -39,48 +34,38 @@ export class AreaTree {
   /** Changes with every insert and remove. */
   version = 0;
 
-  /** Lower bound of what is below a slot. */
-  #key: Float64Array = new Float64Array(0);
-  /** First page, last page and largest gap below a slot, if the gap is known. */
-  #low: Float64Array = new Float64Array(0);
-  #high: Float64Array = new Float64Array(0);
-  #gap: Float64Array = new Float64Array(0);
-  #child: Int32Array = new Int32Array(0);
-  #size: Int32Array = new Int32Array(0);
-  #capacity = 0;
-  #used = 0;
-  #free = NONE;
-  #freeCount = 0;
-
+  readonly #inner: InnerNodes;
   /** A leaf if the depth is 0, else an inner node. */
   #root: number;
   #depth = 0;
   /** The way of the last descent, by level; level 1 is above the leaves. */
   readonly #pathNode: Int32Array = new Int32Array(MAX_DEPTH);
   readonly #pathSlot: Int32Array = new Int32Array(MAX_DEPTH);
+  /** The leaf it led to, or NONE once that may be wrong; pages `[#pathLow, #pathHigh)` lead to it, too. */
   #pathLeaf = NONE;
+  #pathLow = Infinity;
+  #pathHigh = -Infinity;
   #placeLeaf = 0;
   #placeAt = 0;
-  readonly #growth: Growth;
 
   /** Makes an empty tree. Throws RangeError if not even its first leaf can be allocated. */
   constructor(growth: Growth = FREE_GROWTH) {
-    this.#growth = growth;
     this.leaves = new AreaLeaves(growth);
+    this.#inner = new InnerNodes(growth);
     if (!this.leaves.makeRoom()) throw new RangeError("Cannot make an area tree: out of memory");
     this.#root = this.leaves.take();
   }
 
   /** Bytes of typed arrays held, used or not. */
   get bytes(): number {
-    return this.leaves.bytes + this.#capacity * INNER_BYTES;
+    return this.leaves.bytes + this.#inner.bytes;
   }
 
   /** The last page that any area covers, or -1 without areas. */
   get lastPage(): number {
     let node = this.#root;
     for (let level = this.#depth; level > 0; level--) {
-      node = this.#child[node * FANOUT + this.#size[node] - 1];
+      node = this.#inner.child[node * FANOUT + this.#inner.size[node] - 1];
     }
     const size = this.leaves.size[node];
     return size === 0 ? NONE : this.leaves.last(this.leaves.slotAt(node, size - 1));
@@ -101,7 +86,7 @@ export class AreaTree {
   /** The slot of the first area whose last page is at or after `page`, or -1. */
   atOrAfter(page: number): number {
     const leaves = this.leaves;
-    const leaf = this.#descend(page);
+    const leaf = this.#leafFor(page);
     const place = leaves.upperBound(leaf, page);
     const before = leaves.slotBefore(leaf, place);
     if (before !== NONE && leaves.last(before) >= page) return before;
@@ -120,7 +105,7 @@ export class AreaTree {
    */
   place(first: number, last: number): boolean {
     const leaves = this.leaves;
-    const leaf = this.#descend(first);
+    const leaf = this.#leafFor(first);
     const place = leaves.upperBound(leaf, first);
     const before = leaves.slotBefore(leaf, place);
     if (before !== NONE && leaves.last(before) >= first) return false;
@@ -133,9 +118,7 @@ export class AreaTree {
 
   /** Makes sure that the next insert needs no memory. Returns false if there is none. */
   makeRoom(): boolean {
-    const needed = this.#depth + 1;
-    return this.leaves.makeRoom() &&
-      (this.#freeCount + this.#capacity - this.#used >= needed || this.#grow(needed));
+    return this.leaves.makeRoom() && this.#inner.makeRoom(this.#depth + 1);
   }
 
   /**
@@ -147,24 +130,25 @@ export class AreaTree {
     let leaf = this.#placeLeaf;
     let place = this.#placeAt;
     if (this.#pathLeaf !== leaf) this.#descend(first);
+    const { gap, key } = this.#inner;
     for (let level = this.#depth; level > 0; level--) {
       const slot = this.#pathNode[level] * FANOUT + this.#pathSlot[level];
-      this.#gap[slot] = UNKNOWN;
-      if (first < this.#key[slot]) this.#key[slot] = first;
+      gap[slot] = UNKNOWN;
+      if (first < key[slot]) key[slot] = first;
     }
     if (leaves.size[leaf] === LEAF_SLOTS) {
       // Areas that come in rising or falling order fill their leaves.
       const middle = place === LEAF_SLOTS ? LEAF_SLOTS : place === 0 ? 0 : LEAF_SLOTS / 2;
       const right = leaves.split(leaf, middle);
-      const key = middle === LEAF_SLOTS ? first : leaves.first(leaves.slotAt(right, 0));
-      this.#insertChild(1, right, key);
+      const separator = middle === LEAF_SLOTS ? first : leaves.first(leaves.slotAt(right, 0));
+      this.#insertChild(1, right, separator);
+      this.#loseWay();
       if (place > middle || middle === LEAF_SLOTS) {
         leaf = right;
         place -= middle;
       }
     }
     leaves.set(leaves.open(leaf, place), first, last, index, state, lease);
-    this.#pathLeaf = NONE;
     this.count++;
     this.pages += last - first + 1;
     this.version++;
@@ -196,7 +180,6 @@ export class AreaTree {
       this.count -= count;
       this.version++;
       this.#removeSlots(leaf, place, count);
-      this.#pathLeaf = NONE;
       slot = isDone ? NONE : this.atOrAfter(lastGone + 1);
     }
   }
@@ -212,62 +195,77 @@ export class AreaTree {
     return bottom !== NONE ? bottom : this.#highOf(this.#root, this.#depth) + 1;
   }
 
-  /** The leaf where `page` belongs; leaves the way there in the path. Free slots hold Infinity (see `upperBound`). */
+  /** The leaf where `page` belongs. Requests often hit the leaf of the last one again. */
+  #leafFor(page: number): number {
+    return page >= this.#pathLow && page < this.#pathHigh ? this.#pathLeaf : this.#descend(page);
+  }
+
+  /** The leaf where `page` belongs; leaves the way there in the path. Compares as `AreaLeaves.upperBound` does. */
   #descend(page: number): number {
-    const keys = this.#key;
+    const { child, key, size } = this.#inner;
     let node = this.#root;
+    let high = Infinity;
+    let low = 0;
     for (let level = this.#depth; level > 0; level--) {
       const base = node * FANOUT;
-      const quarters = Number(keys[base + 8] <= page) + Number(keys[base + 16] <= page) +
-        Number(keys[base + 24] <= page);
+      const quarters = Number(key[base + 8] <= page) + Number(key[base + 16] <= page) +
+        Number(key[base + 24] <= page);
       let slot = base + (quarters << 3);
-      slot += Number(keys[slot + 1] <= page) + Number(keys[slot + 2] <= page) +
-        Number(keys[slot + 3] <= page) + Number(keys[slot + 4] <= page) +
-        Number(keys[slot + 5] <= page) + Number(keys[slot + 6] <= page) +
-        Number(keys[slot + 7] <= page);
+      slot += Number(key[slot + 1] <= page) + Number(key[slot + 2] <= page) +
+        Number(key[slot + 3] <= page) + Number(key[slot + 4] <= page) +
+        Number(key[slot + 5] <= page) + Number(key[slot + 6] <= page) +
+        Number(key[slot + 7] <= page);
       this.#pathNode[level] = node;
       this.#pathSlot[level] = slot - base;
-      node = this.#child[slot];
+      if (slot + 1 < base + size[node]) high = key[slot + 1];
+      low = key[slot];
+      node = child[slot];
     }
     this.#pathLeaf = node;
+    this.#pathLow = low;
+    this.#pathHigh = high;
     return node;
   }
 
+  /** Forgets the last way, because nodes have moved. */
+  #loseWay(): void {
+    this.#pathLeaf = NONE;
+    this.#pathLow = Infinity;
+    this.#pathHigh = -Infinity;
+  }
+
   #removeSlots(leaf: number, place: number, count: number): void {
-    const leaves = this.leaves;
+    const { leaves } = this;
+    const inner = this.#inner;
     for (let level = this.#depth; level > 0; level--) {
-      this.#gap[this.#pathNode[level] * FANOUT + this.#pathSlot[level]] = UNKNOWN;
+      inner.gap[this.#pathNode[level] * FANOUT + this.#pathSlot[level]] = UNKNOWN;
     }
     leaves.close(leaf, place, count);
     const size = leaves.size[leaf];
     if (this.#depth === 0 || size > SPARSE_LEAF) return;
-    if (size === 0) {
-      leaves.drop(leaf);
-      this.#removeChild(1);
-      return;
-    }
     const node = this.#pathNode[1];
-    const slot = this.#pathSlot[1];
-    const base = node * FANOUT;
-    const right = slot + 1 < this.#size[node] ? this.#child[base + slot + 1] : NONE;
-    const left = slot > 0 ? this.#child[base + slot - 1] : NONE;
-    if (right !== NONE && size + leaves.size[right] <= MERGED_LEAF) {
+    const at = this.#pathSlot[1];
+    const slot = node * FANOUT + at;
+    const right = at + 1 < inner.size[node] ? inner.child[slot + 1] : NONE;
+    const left = at > 0 ? inner.child[slot - 1] : NONE;
+    if (size === 0) leaves.drop(leaf);
+    else if (right !== NONE && size + leaves.size[right] <= MERGED_LEAF) {
       leaves.merge(leaf, right);
-      this.#pathSlot[1] = slot + 1;
-      this.#removeChild(1);
+      this.#pathSlot[1] = at + 1;
     } else if (left !== NONE && size + leaves.size[left] <= MERGED_LEAF) {
       leaves.merge(left, leaf);
-      this.#gap[base + slot - 1] = UNKNOWN;
-      this.#removeChild(1);
-    }
+      inner.gap[slot - 1] = UNKNOWN;
+    } else return;
+    this.#removeChild(1);
+    this.#loseWay();
   }
 
   /** Inserts a child behind the path's slot of a level, splitting upwards as needed. */
   #insertChild(level: number, child: number, key: number): void {
+    const inner = this.#inner;
     if (level > this.#depth) {
-      const root = this.#take();
-      this.#size[root] = 1;
-      this.#setSlot(root * FANOUT, this.#root, 0);
+      const root = inner.take();
+      inner.insert(root, 0, this.#root, 0);
       this.#root = root;
       this.#depth = level;
       this.#pathNode[level] = root;
@@ -275,108 +273,77 @@ export class AreaTree {
     }
     let node = this.#pathNode[level];
     let place = this.#pathSlot[level] + 1;
-    if (this.#size[node] === FANOUT) {
+    if (inner.size[node] === FANOUT) {
       const middle = place === FANOUT ? FANOUT : FANOUT / 2;
-      const right = this.#take();
-      const moved = FANOUT - middle;
-      this.#moveSlots(node * FANOUT + middle, right * FANOUT, moved);
-      this.#shrink(node, middle);
-      this.#size[right] = moved;
-      this.#insertChild(level + 1, right, moved === 0 ? key : this.#key[right * FANOUT]);
-      if (place > middle || moved === 0) {
+      const right = inner.split(node, middle);
+      this.#insertChild(level + 1, right, middle === FANOUT ? key : inner.key[right * FANOUT]);
+      if (place > middle || middle === FANOUT) {
         node = right;
         place -= middle;
       }
     }
-    const base = node * FANOUT;
-    this.#moveSlots(base + place, base + place + 1, this.#size[node] - place);
-    this.#setSlot(base + place, child, key);
-    this.#size[node]++;
+    inner.insert(node, place, child, key);
   }
 
   /** Removes the path's slot of a level, whose child is gone, merging and collapsing upwards as needed. */
   #removeChild(level: number): void {
+    const inner = this.#inner;
     const node = this.#pathNode[level];
-    const base = node * FANOUT;
-    const size = this.#size[node] - 1;
-    const place = this.#pathSlot[level];
-    this.#moveSlots(base + place + 1, base + place, size - place);
-    this.#shrink(node, size);
+    inner.remove(node, this.#pathSlot[level]);
+    const size = inner.size[node];
     if (level === this.#depth) {
-      while (this.#depth > 0 && this.#size[this.#root] === 1) {
-        const only = this.#child[this.#root * FANOUT];
-        this.#drop(this.#root);
-        this.#root = only;
-        this.#depth--;
-      }
+      this.#collapse();
       return;
     }
     if (size > SPARSE) return;
-    const above = this.#pathNode[level + 1] * FANOUT;
-    const slot = this.#pathSlot[level + 1];
-    if (size === 0) {
-      this.#drop(node);
-      this.#removeChild(level + 1);
-      return;
+    const above = this.#pathNode[level + 1];
+    const at = this.#pathSlot[level + 1];
+    const slot = above * FANOUT + at;
+    const right = at + 1 < inner.size[above] ? inner.child[slot + 1] : NONE;
+    const left = at > 0 ? inner.child[slot - 1] : NONE;
+    if (size === 0) inner.drop(node);
+    else if (right !== NONE && size + inner.size[right] <= MERGED) {
+      inner.merge(node, right);
+      this.#pathSlot[level + 1] = at + 1;
+    } else if (left !== NONE && size + inner.size[left] <= MERGED) {
+      inner.merge(left, node);
+      inner.gap[slot - 1] = UNKNOWN;
+    } else return;
+    this.#removeChild(level + 1);
+  }
+
+  /** Takes away roots with a single child. */
+  #collapse(): void {
+    const inner = this.#inner;
+    while (this.#depth > 0 && inner.size[this.#root] === 1) {
+      const only = inner.child[this.#root * FANOUT];
+      inner.drop(this.#root);
+      this.#root = only;
+      this.#depth--;
     }
-    const isLastSlot = slot + 1 >= this.#size[this.#pathNode[level + 1]];
-    const right = isLastSlot ? NONE : this.#child[above + slot + 1];
-    const left = slot > 0 ? this.#child[above + slot - 1] : NONE;
-    if (right !== NONE && size + this.#size[right] <= MERGED) {
-      this.#mergeInner(node, right);
-      this.#pathSlot[level + 1] = slot + 1;
-      this.#removeChild(level + 1);
-    } else if (left !== NONE && size + this.#size[left] <= MERGED) {
-      this.#mergeInner(left, node);
-      this.#gap[above + slot - 1] = UNKNOWN;
-      this.#removeChild(level + 1);
-    }
-  }
-
-  #mergeInner(left: number, right: number): void {
-    this.#moveSlots(right * FANOUT, left * FANOUT + this.#size[left], this.#size[right]);
-    this.#size[left] += this.#size[right];
-    this.#drop(right);
-  }
-
-  #shrink(node: number, size: number): void {
-    this.#key.fill(Infinity, node * FANOUT + size, node * FANOUT + this.#size[node]);
-    this.#size[node] = size;
-  }
-
-  #setSlot(slot: number, child: number, key: number): void {
-    this.#child[slot] = child;
-    this.#key[slot] = key;
-    this.#gap[slot] = UNKNOWN;
-  }
-
-  #moveSlots(from: number, to: number, count: number): void {
-    this.#key.copyWithin(to, from, from + count);
-    this.#low.copyWithin(to, from, from + count);
-    this.#high.copyWithin(to, from, from + count);
-    this.#gap.copyWithin(to, from, from + count);
-    this.#child.copyWithin(to, from, from + count);
   }
 
   #highOf(node: number, level: number): number {
     const { leaves } = this;
+    const inner = this.#inner;
     if (level === 0) return leaves.last(leaves.slotAt(node, leaves.size[node] - 1));
-    return this.#high[node * FANOUT + this.#size[node] - 1];
+    return inner.high[node * FANOUT + inner.size[node] - 1];
   }
 
   /** Finds out what is unknown below a node. */
   #refresh(node: number, level: number): void {
     if (level === 0) return;
+    const inner = this.#inner;
     const base = node * FANOUT;
-    for (let slot = base; slot < base + this.#size[node]; slot++) {
-      if (this.#gap[slot] !== UNKNOWN) continue;
-      const child = this.#child[slot];
+    for (let slot = base; slot < base + inner.size[node]; slot++) {
+      if (inner.gap[slot] !== UNKNOWN) continue;
+      const child = inner.child[slot];
       this.#refresh(child, level - 1);
-      this.#low[slot] = level === 1
+      inner.low[slot] = level === 1
         ? this.leaves.first(this.leaves.slotAt(child, 0))
-        : this.#low[child * FANOUT];
-      this.#high[slot] = this.#highOf(child, level - 1);
-      this.#gap[slot] = level === 1 ? this.#leafGap(child) : this.#innerGap(child);
+        : inner.low[child * FANOUT];
+      inner.high[slot] = this.#highOf(child, level - 1);
+      inner.gap[slot] = level === 1 ? this.#leafGap(child) : this.#innerGap(child);
     }
   }
 
@@ -391,26 +358,28 @@ export class AreaTree {
   }
 
   #innerGap(node: number): number {
+    const inner = this.#inner;
     const base = node * FANOUT;
-    let gap = this.#gap[base];
-    for (let slot = base + 1; slot < base + this.#size[node]; slot++) {
-      gap = Math.max(gap, this.#gap[slot], this.#low[slot] - this.#high[slot - 1] - 1);
+    let gap = inner.gap[base];
+    for (let slot = base + 1; slot < base + inner.size[node]; slot++) {
+      gap = Math.max(gap, inner.gap[slot], inner.low[slot] - inner.high[slot - 1] - 1);
     }
     return gap;
   }
 
   #searchGap(node: number, level: number, page: number, count: number): number {
     if (level === 0) return this.#searchLeaf(node, page, count);
+    const inner = this.#inner;
     const base = node * FANOUT;
-    const end = base + this.#size[node];
+    const end = base + inner.size[node];
     for (let slot = base; slot < end; slot++) {
-      const bottom = this.#high[slot] + 1;
+      const bottom = inner.high[slot] + 1;
       if (bottom < page) continue;
-      if (this.#gap[slot] >= count) {
-        const found = this.#searchGap(this.#child[slot], level - 1, page, count);
+      if (inner.gap[slot] >= count) {
+        const found = this.#searchGap(inner.child[slot], level - 1, page, count);
         if (found !== NONE) return found;
       }
-      if (slot + 1 < end && this.#low[slot + 1] - bottom >= count) return bottom;
+      if (slot + 1 < end && inner.low[slot + 1] - bottom >= count) return bottom;
     }
     return NONE;
   }
@@ -423,41 +392,5 @@ export class AreaTree {
       if (bottom >= page && leaves.first(slot) - bottom >= count) return bottom;
     }
     return NONE;
-  }
-
-  #take(): number {
-    let node = this.#free;
-    if (node === NONE) node = this.#used++;
-    else {
-      this.#free = this.#child[node * FANOUT];
-      this.#freeCount--;
-    }
-    this.#key.fill(Infinity, node * FANOUT, node * FANOUT + FANOUT);
-    return node;
-  }
-
-  #drop(node: number): void {
-    this.#child[node * FANOUT] = this.#free;
-    this.#free = node;
-    this.#freeCount++;
-  }
-
-  #grow(needed: number): boolean {
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#used + needed);
-    return fits(this.#growth, (capacity - this.#capacity) * INNER_BYTES, () => {
-      const slots = capacity * FANOUT;
-      const key = longerFloat64(this.#key, slots);
-      const low = longerFloat64(this.#low, slots);
-      const high = longerFloat64(this.#high, slots);
-      const gap = longerFloat64(this.#gap, slots);
-      const child = longerInt32(this.#child, slots);
-      this.#size = longerInt32(this.#size, capacity);
-      this.#key = key;
-      this.#low = low;
-      this.#high = high;
-      this.#gap = gap;
-      this.#child = child;
-      this.#capacity = capacity;
-    });
   }
 }

@@ -25,6 +25,8 @@ const FRAME_HIGH = 0x7fffff;
 export interface PagemapReader {
   /** Reads bytes from `position` on. Returns how many were read. */
   readAt(position: number, target: Uint8Array): number;
+  /** Gives up what it reads from, if it has to. */
+  close?(): void;
 }
 
 /** What a {@linkcode PagemapSource} may be told. */
@@ -64,6 +66,11 @@ export class PagemapSource implements UnstableSource {
     this.pages = pages;
     this.#bytes = options.bytes ?? null;
     this.#reader = options.reader ?? new OwnPagemap();
+  }
+
+  /** Closes the page map. The source cannot pin afterwards. */
+  close(): void {
+    this.#reader.close?.();
   }
 
   /** See {@linkcode RunSource.findRun}. */
@@ -135,5 +142,9 @@ class OwnPagemap implements PagemapReader {
   readAt(position: number, target: Uint8Array): number {
     this.#file.seekSync(position, Deno.SeekMode.Start);
     return this.#file.readSync(target) ?? 0;
+  }
+
+  close(): void {
+    this.#file.close();
   }
 }
