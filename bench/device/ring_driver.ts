@@ -1,0 +1,142 @@
+/**
+ * A driver on a real ring in this process, with a device at the other end: requests by the batch, no guest.
+ *
+ * Filling the ring and collecting the answers is the driver's work, not the device's; who measures the device
+ * alone takes {@linkcode RingDriver.deviceMs}.
+ *
+ * @module
+ */
+import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import { attachRequest } from "../../device/driver_requests.ts";
+import { IommuDevice } from "../../device/iommu_device.ts";
+import { T_MAP, T_UNMAP } from "../../device/wire.ts";
+import { DEFAULT_OPTIONS } from "../../tests/device/in_process_guest.ts";
+
+/** Requests in a batch: as many as a ring of 256 entries holds at two descriptors each. */
+export const BATCH = 128;
+/** Bytes between two requests in guest memory: the readable part, and the tail 64 bytes on. */
+const STRIDE = 128;
+/** Where requests lie in guest memory. */
+const REQUESTS = 0x10000;
+const MEMORY_SIZE = 1 << 20;
+/** The frame that every page is mapped to unless told otherwise. */
+const FRAME = 5;
+
+/** A device with one endpoint in domain 1, and its driver. */
+export class RingDriver {
+  readonly device: IommuDevice;
+  readonly #words: Int32Array;
+  readonly #driver: SplitDriverQueue;
+  readonly #queue: SplitQueue;
+  /** First pages of the batch to send; the caller fills them in. */
+  readonly pages: Float64Array<ArrayBuffer> = new Float64Array(BATCH);
+  /** Milliseconds that the device has taken so far. */
+  deviceMs = 0;
+
+  constructor() {
+    this.device = new IommuDevice({ ...DEFAULT_OPTIONS, maxTableMemory: 2 ** 32 - 4096 });
+    const buffer = new ArrayBuffer(MEMORY_SIZE);
+    this.#words = new Int32Array(buffer);
+    const memory = new GuestMemory();
+    const region = { guestAddress: 0, size: MEMORY_SIZE, userAddress: 0, buffer, offset: 0 };
+    memory.add(region);
+    this.device.memoryAdded(region);
+    this.device.featuresAgreed(~0, 0);
+    this.#driver = new SplitDriverQueue({ space: memory, address: 0, size: 2 * BATCH });
+    this.#queue = new SplitQueue(memory);
+    this.#queue.configure({
+      size: 2 * BATCH,
+      descriptors: this.#driver.descriptors,
+      driverArea: this.#driver.driverArea,
+      deviceArea: this.#driver.deviceArea,
+    });
+    new Uint8Array(buffer).set(attachRequest(1, 8), REQUESTS);
+    this.#send(1, 20);
+  }
+
+  /** Maps {@linkcode pages}, `count` of them, each `span` pages long. */
+  map(count = BATCH, span = 1): void {
+    this.#fill(T_MAP, count, span);
+    this.#send(count, 36);
+  }
+
+  /** Unmaps {@linkcode pages}, `count` of them, each `span` pages long. */
+  unmap(count = BATCH, span = 1): void {
+    this.#fill(T_UNMAP, count, span);
+    this.#send(count, 28);
+  }
+
+  #fill(type: number, count: number, span: number): void {
+    const words = this.#words;
+    for (let slot = 0; slot < count; slot++) {
+      const at = (REQUESTS + slot * STRIDE) / 4;
+      const first = this.pages[slot];
+      const last = first + span - 1;
+      words[at] = type;
+      words[at + 1] = 1;
+      words[at + 2] = (first % 2 ** 20) * 4096;
+      words[at + 3] = first / 2 ** 20;
+      words[at + 4] = (last % 2 ** 20) * 4096 + 4095;
+      words[at + 5] = last / 2 ** 20;
+      // MAP: phys_start, large ranges on their own alignment. UNMAP: the reserved field.
+      words[at + 6] = type === T_MAP && span === 1 ? FRAME * 4096 : 0;
+      words[at + 7] = type === T_MAP && span > 1 ? 64 : 0;
+      words[at + 8] = 3;
+    }
+  }
+
+  #send(count: number, length: number): void {
+    const driver = this.#driver;
+    for (let slot = 0; slot < count; slot++) {
+      driver.begin();
+      driver.addReadable(REQUESTS + slot * STRIDE, length);
+      driver.addWritable(REQUESTS + slot * STRIDE + 64, 4);
+      driver.commit();
+    }
+    driver.kick();
+    const start = performance.now();
+    this.device.service(0, this.#queue, count);
+    this.deviceMs += performance.now() - start;
+    for (let slot = 0; slot < count; slot++) {
+      if (!driver.reap() || (this.#words[(REQUESTS + slot * STRIDE + 64) / 4] & 0xff) !== 0) {
+        throw new Error(`Cannot go on: request ${slot} was not answered with OK`);
+      }
+    }
+  }
+}
+
+/** First page of the mappings that stay. */
+const LIVE_FIRST = 2 ** 21;
+
+/** Which page the i-th of `live` mappings has: spread over four times as many, in random-looking order. */
+export function livePage(i: number, live: number): number {
+  // An odd multiplier visits each residue of a power of two once.
+  return LIVE_FIRST + (((i * 0x9e3779b1) >>> 0) % live) * 4 + 1;
+}
+
+/** A device with `live` one-page mappings, between which pairs of MAP and UNMAP come and go. */
+export class PairBench {
+  readonly driver: RingDriver = new RingDriver();
+  readonly #live: number;
+  #turn = 0;
+
+  /** @param live Mappings that stay, a power of two. */
+  constructor(live: number) {
+    this.#live = live;
+    for (let i = 0; i < live; i += BATCH) {
+      for (let slot = 0; slot < BATCH; slot++) this.driver.pages[slot] = livePage(i + slot, live);
+      this.driver.map();
+    }
+    this.driver.deviceMs = 0;
+  }
+
+  /** Maps a batch of pages between the live ones, and unmaps them. */
+  run(): void {
+    this.#turn += BATCH;
+    for (let slot = 0; slot < BATCH; slot++) {
+      this.driver.pages[slot] = livePage(this.#turn + slot, this.#live) + 2;
+    }
+    this.driver.map();
+    this.driver.unmap();
+  }
+}
