@@ -89,6 +89,12 @@ export const MFD_CLOEXEC = 1;
 export const MFD_ALLOW_SEALING = 2;
 /** `mmap`: readable and writable. */
 export const PROT_READ_WRITE = 3;
+/** `mprotect`: readable and executable. */
+export const PROT_READ_EXECUTE = 5;
+/** `mmap`: writes stay here. */
+export const MAP_PRIVATE = 2;
+/** `mmap`: no file, zeros. */
+export const MAP_ANONYMOUS = 0x20;
 /** `mmap`: writes reach the file. */
 export const MAP_SHARED = 1;
 /** `mmap`: no swap space is set aside. */
@@ -124,3 +130,28 @@ export const S_IFREG = 0x8000;
 export const S_IFSOCK = 0xc000;
 /** A pipe. */
 export const S_IFIFO = 0x1000;
+/** A block device. */
+export const S_IFBLK = 0x6000;
+
+/** `open`: for reading only. */
+export const O_RDONLY = 0;
+/** `open`: for reading and writing. */
+export const O_RDWR = 2;
+/** `open`: close on exec. */
+export const O_CLOEXEC = 0x80000;
+/** `flock`: shared with others that share. */
+export const LOCK_SH = 1;
+/** `flock`: for one alone. */
+export const LOCK_EX = 2;
+/** `flock`: do not wait. */
+export const LOCK_NB = 4;
+/** `lseek`: from the end. */
+export const SEEK_END = 2;
+/** `pwritev2`: what was written is on the medium when the call returns. */
+export const RWF_DSYNC = 0x2;
+/** `fallocate`: the file's size stays. */
+export const FALLOC_FL_KEEP_SIZE = 0x1;
+/** `fallocate`: give the range's blocks back; it reads as zeros. */
+export const FALLOC_FL_PUNCH_HOLE = 0x2;
+/** `fallocate`: the range reads as zeros, its blocks stay. */
+export const FALLOC_FL_ZERO_RANGE = 0x10;

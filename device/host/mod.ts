@@ -9,6 +9,7 @@
  * @module
  */
 export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "./constants.ts";
+export { truncations } from "./bus_guard.ts";
 export { closeAll, Descriptor } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";

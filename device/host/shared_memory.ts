@@ -7,11 +7,11 @@
  * length 0 (reads give `undefined`, writes do nothing), and DataView and Atomics throw. `structuredClone`
  * with a transfer list detaches too, but keeps a second buffer over the memory alive and takes 5 ms.
  *
- * **A file that shrinks.** Touching a mapped page beyond the end of the file is SIGBUS, which no process
- * survives. The size is checked when mapping, and a file that allows it is sealed against shrinking
- * (`F_SEAL_SHRINK`), as QEMU's own memfds already are. What remains is a peer that hands over a file without
- * seals (tmpfs or hugetlbfs by path, or a memfd whose seals are sealed) and truncates it later, and huge
- * pages that the host has run out of. {@linkcode SharedMemory.sealed} tells which kind it is.
+ * **A file that shrinks.** Touching a mapped page beyond the end of the file is SIGBUS. The size is checked
+ * when mapping, and a file that allows it is sealed against shrinking (`F_SEAL_SHRINK`), as QEMU's own memfds
+ * already are. Other files (tmpfs or hugetlbfs by path, a memfd without seals) can be truncated by the peer
+ * at any time, and the host may run out of huge pages: `bus_guard.ts` puts zeros in the place of what is gone,
+ * on x86-64. {@linkcode SharedMemory.isSafe} tells whether one of the two holds.
  *
  * @module
  */
@@ -26,6 +26,7 @@ import {
   PROT_READ_WRITE,
   S_IFREG,
 } from "./constants.ts";
+import { guardMapping, unguardMapping } from "./bus_guard.ts";
 import { Descriptor } from "./descriptor.ts";
 import { descriptorStatus } from "./file_status.ts";
 import { cString, errno, libc } from "./libc.ts";
@@ -35,8 +36,8 @@ import { errnoName, OsError } from "./os_error.ts";
 export class SharedMemory {
   /** The bytes; detached by {@linkcode SharedMemory.close}. */
   readonly buffer: ArrayBuffer;
-  /** Whether the file cannot shrink any more, so that no access to it can raise SIGBUS. */
-  readonly sealed: boolean;
+  /** Whether accesses to the memory cannot end the process whatever the peer does to the file. */
+  readonly isSafe: boolean;
   readonly #mapping: NonNullable<Deno.PointerValue>;
   readonly #mappedBytes: number;
 
@@ -44,12 +45,12 @@ export class SharedMemory {
     mapping: NonNullable<Deno.PointerValue>,
     mappedBytes: number,
     buffer: ArrayBuffer,
-    sealed: boolean,
+    isSafe: boolean,
   ) {
     this.#mapping = mapping;
     this.#mappedBytes = mappedBytes;
     this.buffer = buffer;
-    this.sealed = sealed;
+    this.isSafe = isSafe;
   }
 
   /**
@@ -87,13 +88,18 @@ export class SharedMemory {
       return `it cannot be mapped: ${errnoName(errno())}`;
     }
     const buffer = Deno.UnsafePointerView.getArrayBuffer(mapping, size, lead);
-    return new SharedMemory(mapping, mappedBytes, buffer, sealed);
+    const first = Deno.UnsafePointer.value(mapping);
+    // Only whole huge pages can take the place of huge pages; elsewhere small ones do.
+    const unit = first % BigInt(page) === 0n ? page : libc().getpagesize();
+    const guarded = guardMapping(first, first + BigInt(mappedBytes), unit);
+    return new SharedMemory(mapping, mappedBytes, buffer, sealed || guarded);
   }
 
   /** Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. */
   close(): void {
     if (this.buffer.detached) return;
     this.buffer.transfer(0);
+    unguardMapping(Deno.UnsafePointer.value(this.#mapping));
     if (libc().munmap(this.#mapping, BigInt(this.#mappedBytes)) < 0) {
       throw new OsError("Cannot unmap shared memory", "munmap");
     }

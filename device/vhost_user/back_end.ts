@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { closeAll, OsError, POLLIN, POLLOUT, type UnixStream } from "../host/mod.ts";
+import { closeAll, OsError, POLLIN, POLLOUT, truncations, type UnixStream } from "../host/mod.ts";
 import { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
@@ -56,6 +56,7 @@ export class BackEnd {
   readonly #messages: Messages;
   #open = true;
   #served = 0;
+  #truncations = truncations();
 
   /** Begins a session on a connection, which it owns from now on. */
   constructor(stream: UnixStream, device: VirtioDevice, options: BackEndOptions = {}) {
@@ -184,6 +185,13 @@ export class BackEnd {
 
   #serveAll(): boolean {
     const connection = this.#connection;
+    if (truncations() !== this.#truncations) {
+      this.#truncations = truncations();
+      this.#log.warnLimited(
+        "truncated",
+        "A front end has truncated memory that it had handed over",
+      );
+    }
     this.#migration.transfer?.progress();
     if (!connection.flush()) return this.#end("The front end is gone");
     for (let i = 0; i < BURST && this.#open && !connection.hasUnsent; i++) {

@@ -55,7 +55,7 @@ Deno.test("SharedMemory.close() leaves no way to the memory: every view is empty
 Deno.test("SharedMemory seals the file against shrinking where the file allows", () => {
   using file = createMemoryFile("seal-test", 2 * PAGE);
   using memory = mapMemoryFile(file, 0, PAGE);
-  assertEquals(memory.sealed, true);
+  assertEquals(memory.isSafe, true);
   assertEquals(libc().ftruncate(file.number, 0n), -1);
 });
 

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { Descriptor } from "../../../device/host/mod.ts";
+import { cString, libc } from "../../../device/host/libc.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
 import { connect, disconnect } from "./serving.ts";
@@ -171,4 +173,31 @@ Deno.test("user addresses up to 2^53 find their rings", async () => {
     assertEquals(session.device.takeEvents().at(-1), "start 0");
     await disconnect(session);
   }
+});
+
+Deno.test({
+  name: "a front end that truncates its memory gets zeros, a line, and no crash",
+  ignore: Deno.build.arch !== "x86_64",
+  async fn() {
+    const session = connect();
+    const { frontEnd, service } = session;
+    await frontEnd.negotiate();
+    await frontEnd.addMemory(0, MIB);
+    const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
+    const MFD_CLOEXEC = 1;
+    using file = new Descriptor(libc().memfdCreate(cString("guest-memory"), MFD_CLOEXEC));
+    libc().ftruncate(file.number, BigInt(MIB));
+    await frontEnd.tell(Request.ADD_MEM_REG, longs(0, 4 * MIB, MIB, 2 ** 50, 0), [file]);
+    libc().ftruncate(file.number, 0n);
+    queue.driver.begin();
+    queue.driver.addReadable(4 * MIB, 4);
+    queue.driver.addWritable(0x8000, 4);
+    queue.driver.commit();
+    queue.kick();
+    assertEquals(await queue.reap(), true);
+    assertEquals(queue.driver.usedLength, 4);
+    await frontEnd.readConfig(0, 1);
+    assertEquals(service.warnings, ["A front end has truncated memory that it had handed over"]);
+    await disconnect(session);
+  },
 });

@@ -1,0 +1,99 @@
+/**
+ * Surviving SIGBUS in shared memory.
+ *
+ * Whoever shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which
+ * ends the process. No check beforehand helps: the file may shrink right after it. JavaScript cannot run
+ * inside a signal handler, so the handler is a few machine instructions: if the address lies in a mapping of
+ * the table below, it puts private zeros in the place of that page and everything behind it, and counts; the
+ * access then goes on. (One page at a time would let a peer use up the mappings that a process may have.) Any
+ * other SIGBUS gets the default action when it occurs again, right after.
+ *
+ * Written for x86-64; elsewhere nothing is installed, and only sealed files are safe.
+ *
+ * @module
+ */
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ_EXECUTE, PROT_READ_WRITE } from "./constants.ts";
+import { libc } from "./libc.ts";
+import { OsError } from "./os_error.ts";
+
+const SIGBUS = 7;
+/** The handler is told the address; it runs on the signal stack that the runtime has set up. */
+const SA_SIGINFO_ONSTACK = 0x0800_0004;
+/** `struct sigaction`: handler u64, mask of 128 bytes, flags i32 at 136, restorer u64 at 144. */
+const SIGACTION_BYTES = 152;
+
+// The page behind the code: 32 zero bytes (the default action), count u64 at 32, the table at 64.
+const CODE_BYTES = 4096;
+const DATA_BYTES = 65536;
+const COUNT_WORD = 4;
+const TABLE_WORD = 8;
+/** Words of an entry: first byte, byte behind the last, bytes of a page. An entry whose second is 0 ends the table. */
+const ENTRY_WORDS = 3;
+const MOST_ENTRIES = Math.floor((DATA_BYTES / 8 - TABLE_WORD) / ENTRY_WORDS) - 1;
+
+const HANDLER = [
+  "488b7e10488d0d35100000", // mov rdi, [rsi+16] (si_addr); lea rcx, [table]
+  "488b51084885d2744a", // look: mov rdx, [rcx+8]; test rdx, rdx; je foreign
+  "4839d77305483b397306", // cmp rdi, rdx; jae next; cmp rdi, [rcx]; jae ours
+  "4883c118ebe7", // next: add rcx, 24; jmp look
+  "4c8b491049f7d94c21cf4889d64829fe", // ours: mov r9, [rcx+16]; neg r9; and rdi, r9; mov rsi, rdx; sub rsi, rdi
+  "ba0300000041ba3240000049c7c0ffffffff4531c9b8090000000f05", // mmap(rdi, rsi, READ|WRITE, PRIVATE|FIXED|ANONYMOUS|NORESERVE, -1, 0)
+  "4885c07809f048ff05c30f0000c3", // test rax, rax; js foreign; lock inc [count]; ret
+  "b80d000000bf07000000488d35910f000031d241ba080000000f05c3", // foreign: rt_sigaction(SIGBUS, default, NULL, 8); ret
+];
+
+let data: BigUint64Array | undefined;
+let entries = 0;
+
+/**
+ * Guards a mapping from its first byte to the byte before `end`, in pages of `page` bytes. The mapping begins
+ * and ends at such a page.
+ *
+ * @returns whether it is guarded: not on other machines than x86-64, nor beyond some 2700 mappings.
+ */
+export function guardMapping(first: bigint, end: bigint, page: number): boolean {
+  if (Deno.build.arch !== "x86_64" || entries >= MOST_ENTRIES) return false;
+  data ??= install();
+  data.set([first, end, BigInt(page), 0n, 0n], TABLE_WORD + entries * ENTRY_WORDS);
+  entries++;
+  return true;
+}
+
+/** Ends the guard of a mapping, by its first byte; does nothing if there is none. */
+export function unguardMapping(first: bigint): void {
+  if (data === undefined) return;
+  for (let entry = 0; entry < entries; entry++) {
+    const at = TABLE_WORD + entry * ENTRY_WORDS;
+    if (data[at] !== first) continue;
+    entries--;
+    const last = TABLE_WORD + entries * ENTRY_WORDS;
+    data.copyWithin(at, last, last + ENTRY_WORDS);
+    data.fill(0n, last, last + ENTRY_WORDS);
+    return;
+  }
+}
+
+/** How often the rest of a mapping was replaced by zeros since the process began, as peers truncated files. */
+export function truncations(): number {
+  return data === undefined ? 0 : Number(data[COUNT_WORD]);
+}
+
+/** Puts the handler in memory and gives it SIGBUS. The words behind the code. */
+function install(): BigUint64Array {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS;
+  const size = CODE_BYTES + DATA_BYTES;
+  const place = libc().mmap(null, BigInt(size), PROT_READ_WRITE, flags, -1, 0n);
+  if (place === null) throw new OsError("Cannot guard shared memory", "mmap");
+  const code = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(place, CODE_BYTES));
+  code.set(HANDLER.join("").match(/../g)?.map((byte) => parseInt(byte, 16)) ?? []);
+  if (libc().mprotect(place, BigInt(CODE_BYTES), PROT_READ_EXECUTE) < 0) {
+    throw new OsError("Cannot guard shared memory", "mprotect");
+  }
+  const action = new DataView(new ArrayBuffer(SIGACTION_BYTES));
+  action.setBigUint64(0, Deno.UnsafePointer.value(place), true);
+  action.setInt32(136, SA_SIGINFO_ONSTACK, true);
+  if (libc().sigaction(SIGBUS, action.buffer, null) < 0) {
+    throw new OsError("Cannot guard shared memory", "sigaction");
+  }
+  return new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(place, DATA_BYTES, CODE_BYTES));
+}
