@@ -2,8 +2,9 @@
  * Event descriptors (`eventfd(2)`): what rings the bell between a front end and its back end.
  *
  * Neither end may be made to wait by the other. Reading asks the kernel not to wait in the call itself
- * (`RWF_NOWAIT`), whatever the other end has set on the shared file. Writing waits only while the counter
- * is full, so adopted descriptors are made nonblocking.
+ * (`RWF_NOWAIT`, Linux 5.8), whatever the other end has set on the shared file. Writing cannot be asked so; it
+ * waits only while the counter is full, and adopted descriptors are made nonblocking. What remains is a peer
+ * that keeps the counter full and takes that flag back: it can make its own device wait for it.
  *
  * @module
  */
