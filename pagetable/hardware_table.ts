@@ -146,14 +146,19 @@ export class HardwareTable implements PageTable {
   frameAt(page: number): number {
     if (!(page >= this.firstPage && page <= this.lastPage)) return -1;
     const words = this.#words;
-    let table = this.#tree.root;
-    let level = this.#top;
+    let table = this.#tree.cachedLeafTable(page);
+    let level = 0;
+    if (table === -1) {
+      table = this.#tree.root;
+      level = this.#top;
+    }
     for (;;) {
       const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
       const low = words[item];
       if ((low & this.#present) === 0) return -1;
       const high = words[item + 1];
       if ((low & this.#tableMask) !== this.#tableValues[level]) {
+        if (level === 0) this.#tree.rememberLeafTable(page, table);
         return this.#leaves.frameOf(page, level, low, high);
       }
       table = this.#tree.child(low, high);
@@ -213,17 +218,11 @@ export class HardwareTable implements PageTable {
     const rest = this.#granule - 1;
     if (rest !== 0 && ((page & rest) !== 0 || (frame & rest) !== 0)) return EINVAL;
     const words = this.#words;
-    let table = this.#tree.root;
-    for (let level = this.#top; level > 0; level--) {
-      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
-      const low = words[item];
-      if ((low & this.#present) === 0) {
-        table = this.#tree.grow(page, table, level, 0);
-        if (table === -1) return ENOMEM;
-        break;
-      }
-      if ((low & this.#tableMask) !== this.#tableValues[level]) return EADDRINUSE;
-      table = this.#tree.child(low, words[item + 1]);
+    let table = this.#tree.cachedLeafTable(page);
+    if (table === -1) {
+      table = this.#tree.reachTable(page, 0);
+      if (table < 0) return table === -1 ? ENOMEM : EADDRINUSE;
+      this.#tree.rememberLeafTable(page, table);
     }
     const item = (table << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
     if ((words[item] & this.#present) !== 0) return EADDRINUSE;
@@ -232,7 +231,6 @@ export class HardwareTable implements PageTable {
     if (this.gather.recordsMaps) this.gather.addRange(page, page + rest);
     return OK;
   }
-
   /** Maps an empty range, leaves that would touch interrupt frames split off; returns pages mapped. */
   #mapAround(firstPage: number, lastPage: number, frame: number, protection: Protection): number {
     const leaves = this.description.leaves.length;
@@ -322,6 +320,14 @@ export class HardwareTable implements PageTable {
 
   #unmapOne(page: number): number {
     const words = this.#words;
+    const cached = this.#tree.cachedLeafTable(page);
+    if (cached !== -1) {
+      const item = (cached << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
+      if ((words[item] & this.#present) === 0) return 0;
+      const items = this.#grouped ? this.#itemsAt(0, item) : 1;
+      // Where the table keeps other items, nothing above it changes.
+      if (this.#live[cached] > items) return this.#clearLeaf(cached, 0, page, item, items);
+    }
     let table = this.#tree.root;
     let level = this.#top;
     for (;;) {
@@ -334,21 +340,27 @@ export class HardwareTable implements PageTable {
       table = this.#tree.child(low, words[item + 1]);
       level--;
     }
-    const removed = this.#clearLeaf(table, level, page, this.#pathItem[level]);
+    const items = this.#grouped ? this.#itemsAt(level, this.#pathItem[level]) : 1;
+    const removed = this.#clearLeaf(table, level, page, this.#pathItem[level], items);
     while (level < this.#top && this.#live[this.#pathTable[level]] === 0) {
       const emptied = this.#pathTable[level];
+      this.#tree.unlink(this.#pathTable[level + 1], this.#pathItem[level + 1]);
+      this.#tree.freeEmpty(emptied, level, page);
       level++;
-      this.#tree.unlink(this.#pathTable[level], this.#pathItem[level]);
-      this.#tree.freeEmpty(emptied);
     }
     return removed;
   }
 
-  /** Clears the leaf of which `page`'s `item` is part, notes it, and tells how many pages it had. */
-  #clearLeaf(table: number, level: number, page: number, item: number): number {
+  /** Clears the leaf of `items` items of which `page`'s `item` is one, notes it, and tells how many pages it had. */
+  #clearLeaf(
+    table: number,
+    level: number,
+    page: number,
+    item: number,
+    items: number,
+  ): number {
     const words = this.#words;
     const reach = this.#reach[level];
-    const items = this.#grouped ? this.#itemsAt(level, item) : 1;
     if (items === 1) {
       words[item] = 0;
       words[item + 1] = 0;
@@ -362,7 +374,7 @@ export class HardwareTable implements PageTable {
     }
     this.#live[table] -= items;
     const pages = items * reach;
-    const first = pages === 1 ? page : page - (page % pages);
+    const first = pages === 1 ? page : page - (page & (pages - 1));
     this.gather.addRange(first, first + pages - 1);
     return pages;
   }
@@ -389,14 +401,14 @@ export class HardwareTable implements PageTable {
       const itemLast = itemFirst + reach - 1;
       if ((low & this.#tableMask) !== this.#tableValues[level]) {
         const items = this.#grouped ? this.#itemsAt(level, item) : 1;
-        removed += this.#clearLeaf(table, level, itemFirst, item);
+        removed += this.#clearLeaf(table, level, itemFirst, item, items);
         index = (index & -items) + items - 1;
         continue;
       }
       const child = this.#tree.child(low, words[item + 1]);
       if (first <= itemFirst && last >= itemLast) {
         this.#tree.unlink(table, item);
-        removed += this.#tree.drop(child, level - 1);
+        removed += this.#tree.drop(child, level - 1, itemFirst);
         continue;
       }
       const clippedFirst = first > itemFirst ? first : itemFirst;
@@ -404,7 +416,7 @@ export class HardwareTable implements PageTable {
       removed += this.#clear(child, level - 1, itemFirst, clippedFirst, clippedLast);
       if (this.#live[child] === 0) {
         this.#tree.unlink(table, item);
-        this.#tree.freeEmpty(child);
+        this.#tree.freeEmpty(child, level - 1, itemFirst);
       }
     }
     return removed;

@@ -33,6 +33,12 @@ export class LeafWriter {
   /** Largest size for a log2 of pages, by that log2; -1 below the smallest. */
   readonly #bestSize: Int8Array<ArrayBuffer>;
   readonly #folds: boolean;
+  readonly #expressible: Uint8Array<ArrayBuffer>;
+  readonly #addressLow: number;
+  readonly #addressHigh: number;
+  readonly #grouped: boolean;
+  /** By level: pages that one item reaches. */
+  readonly #reach: Float64Array<ArrayBuffer>;
 
   /** Prepares the constants of `format`; leaves go into `words`. */
   constructor(format: TableFormat, words: Int32Array<ArrayBuffer>) {
@@ -48,6 +54,15 @@ export class LeafWriter {
     this.#low = Int32Array.from(leaves.flatMap((leaf) => leaf.low));
     this.#high = Int32Array.from(leaves.flatMap((leaf) => leaf.high));
     this.#folds = format.foldsHigh;
+    this.#expressible = Uint8Array.from(
+      leaves[0].low,
+      (low, protection) =>
+        (protection & (READ | WRITE)) !== 0 && (low & format.present) !== 0 ? 1 : 0,
+    );
+    this.#addressLow = format.addressLow;
+    this.#addressHigh = format.addressHigh;
+    this.#grouped = format.groupItems !== null;
+    this.#reach = Float64Array.from(format.shifts, (shift) => 2 ** shift);
     this.#bestSize = new Int8Array(33).fill(-1);
     for (let order = 0; order <= 32; order++) {
       leaves.forEach((leaf, size) => {
@@ -58,8 +73,7 @@ export class LeafWriter {
 
   /** Whether the format has leaves of that protection. */
   expresses(protection: number): boolean {
-    return (protection & (READ | WRITE)) !== 0 && protection <= 7 &&
-      (this.#low[protection] & this.#format.present) !== 0;
+    return this.#expressible[protection] === 1;
   }
 
   /** The largest of the `usable` smallest sizes that fits at `page`; all three are on the granule. */
@@ -142,21 +156,19 @@ export class LeafWriter {
 
   /** The frame behind `page` whose leaf, in a table of `level`, is this word. */
   frameOf(page: number, level: number, low: number, high: number): number {
-    const format = this.#format;
-    let highAddress = high & format.addressHigh;
-    let lowAddress = low & format.addressLow;
-    if (format.foldsHigh) {
-      highAddress |= ((low >>> 12) & 0xf) << 16;
-      lowAddress &= ~0xf000;
-    }
-    const frame = highAddress * FRAMES_PER_WRAP + (lowAddress >>> 12);
-    let pages = 2 ** format.shifts[level];
-    if (format.groupItems !== null) {
-      const items = format.groupItems(level, low, high);
-      if (items > 1 && this.#isReplicated(level, items)) pages *= items;
-    }
+    let highAddress = high & this.#addressHigh;
+    if (this.#folds) highAddress |= ((low >>> 12) & 0xf) << 16;
+    const frame = highAddress * FRAMES_PER_WRAP + ((low & this.#addressLow) >>> 12);
+    let pages = this.#reach[level];
+    if (this.#grouped) pages *= this.#replicas(level, low, high);
     if (pages === 1) return frame;
-    return frame - (frame % pages) + (page % pages);
+    return frame - (frame & (pages - 1)) + (page & (pages - 1));
+  }
+
+  /** How many items hold this same word; 1 where each has its own address. */
+  #replicas(level: number, low: number, high: number): number {
+    const items = this.#format.groupItems?.(level, low, high) ?? 1;
+    return items > 1 && this.#isReplicated(level, items) ? items : 1;
   }
 
   #isReplicated(level: number, items: number): boolean {

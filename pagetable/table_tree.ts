@@ -14,6 +14,9 @@ import type { TableFormat } from "./format.ts";
 import type { InvalidationGather } from "./invalidation.ts";
 import type { TableMemory } from "./table_memory.ts";
 
+/** Slots of the cache of leaf tables. */
+const CACHE_SLOTS = 1024;
+
 /** Tables of one format, rooted in one top table. Tables are named by their page in table memory. */
 export class TableTree {
   /** The top table. */
@@ -30,6 +33,15 @@ export class TableTree {
   readonly tableValues: Int32Array<ArrayBuffer>;
   /** Pages of table memory in the tree. */
   tablePages: number;
+  /**
+   * Cache of where leaf tables are: by slot, which block of pages (page / pages of a leaf table) is
+   * there, or -1. Saves the walk for one-page operations: 45 ns become 15.
+   */
+  readonly cachedBlocks: Float64Array<ArrayBuffer>;
+  /** By slot: the leaf table of that block. */
+  readonly cachedTables: Int32Array<ArrayBuffer>;
+  /** 1 / pages of a leaf table. */
+  readonly blockScale: number;
 
   readonly #format: TableFormat;
   readonly #memory: TableMemory;
@@ -55,6 +67,9 @@ export class TableTree {
     this.reach = Float64Array.from(format.shifts, (shift) => 2 ** shift);
     this.tableValues = Int32Array.from(format.tableValues);
     this.tablePages = 1 << format.rootOrder;
+    this.cachedBlocks = new Float64Array(CACHE_SLOTS).fill(-1);
+    this.cachedTables = new Int32Array(CACHE_SLOTS);
+    this.blockScale = 2 ** -(format.shifts[0] + format.indexBits[0]);
     this.#words = memory.words;
     this.#live = memory.liveEntries;
     this.#children = memory.childTables;
@@ -73,6 +88,28 @@ export class TableTree {
    */
   child(low: number, high: number): number {
     return (((high << 20) | ((low & this.#addressLow) >>> 12)) - this.#base) | 0;
+  }
+
+  /** The leaf table that holds `page`'s item if it is known without walking, or -1. */
+  cachedLeafTable(page: number): number {
+    const block = Math.floor(page * this.blockScale);
+    const slot = block & (CACHE_SLOTS - 1);
+    return this.cachedBlocks[slot] === block ? this.cachedTables[slot] : -1;
+  }
+
+  /** Remembers the leaf table that holds `page`'s item. */
+  rememberLeafTable(page: number, table: number): void {
+    const block = Math.floor(page * this.blockScale);
+    const slot = block & (CACHE_SLOTS - 1);
+    this.cachedBlocks[slot] = block;
+    this.cachedTables[slot] = table;
+  }
+
+  /** Forgets the leaf table that holds `page`'s item, because it is unlinked. */
+  #forgetLeafTable(page: number): void {
+    const block = Math.floor(page * this.blockScale);
+    const slot = block & (CACHE_SLOTS - 1);
+    if (this.cachedBlocks[slot] === block) this.cachedBlocks[slot] = -1;
   }
 
   /**
@@ -151,16 +188,28 @@ export class TableTree {
     this.#gather.tablesFreed = true;
   }
 
-  /** Frees an unlinked table whose items were all cleared. */
-  freeEmpty(table: number): void {
+  /** Frees an unlinked table of `level`, which held `page`'s item and whose items were all cleared. */
+  freeEmpty(table: number, level: number, page: number): void {
+    if (level === 0) this.#forgetLeafTable(page);
     this.#gather.addBlock(table, this.#tableOrder, true);
     this.tablePages -= 1 << this.#tableOrder;
   }
 
-  /** Frees an unlinked table and all below it without clearing them, and tells how many pages they mapped. */
-  drop(table: number, level: number): number {
+  /**
+   * Frees an unlinked table of `level`, which held `page`'s item, and all below it without clearing
+   * them, and tells how many pages they mapped.
+   */
+  drop(table: number, level: number, page: number): number {
+    if (level === 0) this.#forgetLeafTable(page);
+    else if (this.#children[table] !== 0) this.cachedBlocks.fill(-1);
+    return this.#drop(table, level);
+  }
+
+  #drop(table: number, level: number): number {
     const live = this.#live;
     let pages = 0;
+    let leaves = 0;
+    let tables = 0;
     if (this.#children[table] === 0) {
       pages = live[table] * this.reach[level];
     } else {
@@ -172,10 +221,18 @@ export class TableTree {
         if ((low & present) === 0) continue;
         if ((low & this.#tableMask) !== this.tableValues[level]) {
           pages += this.reach[level];
+        } else if (level === 1) {
+          // Leaf tables have only leaves: no look inside, and no call for each.
+          const child = this.child(low, words[item + 1]);
+          leaves += live[child];
+          this.#gather.addBlock(child, this.#tableOrder, false);
+          tables++;
         } else {
-          pages += this.drop(this.child(low, words[item + 1]), level - 1);
+          pages += this.#drop(this.child(low, words[item + 1]), level - 1);
         }
       }
+      pages += leaves * this.reach[0];
+      this.tablePages -= tables << this.#tableOrder;
     }
     this.#gather.addBlock(table, this.#tableOrder, false);
     this.tablePages -= 1 << this.#tableOrder;
@@ -192,7 +249,7 @@ export class TableTree {
       if ((low & this.#tableMask) !== this.tableValues[this.top]) continue;
       const child = this.child(low, words[item + 1]);
       this.unlink(this.root, item);
-      this.drop(child, this.top - 1);
+      this.#drop(child, this.top - 1);
     }
     this.#gather.tablesFreed = true;
     this.#gather.everything = true;

@@ -16,6 +16,7 @@ import {
   NOT_PRESENT,
   RESERVED_BITS,
 } from "./fault.ts";
+import { INVERSES, lowBits, POWERS } from "./powers.ts";
 import type { StageDecoder } from "./stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
@@ -63,18 +64,18 @@ export class AmdDecoder implements StageDecoder {
     this.leaf = false;
     this.#access = access;
     this.permission = this.#rootPermission;
-    if (page >= 2 ** (9 * this.#levels)) return INPUT_TOO_WIDE;
+    if (page >= POWERS[9 * this.#levels]) return INPUT_TOO_WIDE;
     return this.#judge();
   }
 
   /** Nine bits of the page number per level. */
   index(page: number): number {
-    return (page / 2 ** (9 * (this.level - 1))) & 511;
+    return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
   /** See {@linkcode StageDecoder}. */
   reach(): number {
-    return 2 ** (9 * (this.level - 1));
+    return POWERS[9 * (this.level - 1)];
   }
 
   /** Judges an entry. */
@@ -88,8 +89,9 @@ export class AmdDecoder implements StageDecoder {
     const frame = (high & 0xfffff) * 0x100000 + (low >>> 12);
     if (next !== 0 && next !== 7) {
       if (next >= level) return RESERVED_BITS;
-      if (Math.floor(page / 2 ** (9 * next)) % 2 ** (9 * (level - 1 - next)) !== 0) {
-        return NOT_PRESENT;
+      if (next < level - 1) {
+        const skipped = lowBits(Math.floor(page * INVERSES[9 * next]), 9 * (level - 1 - next));
+        if (skipped !== 0) return NOT_PRESENT;
       }
       this.tableFrame = frame;
       this.level = next;
@@ -103,8 +105,8 @@ export class AmdDecoder implements StageDecoder {
       if (ones + 1 <= order || ones + 1 >= order + 9) return RESERVED_BITS;
       order = ones + 1;
     }
-    this.pages = 2 ** order;
-    this.frame = frame - (frame % this.pages) + (page % this.pages);
+    this.pages = POWERS[order];
+    this.frame = order === 0 ? frame : frame - lowBits(frame, order) + lowBits(page, order);
     this.memoryType = (high & HIGH_FC) === 0 ? DEVICE : NORMAL;
     return NO_FAULT;
   }

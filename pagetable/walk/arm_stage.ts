@@ -18,6 +18,7 @@ import {
   NOT_PRESENT,
   OUTPUT_TOO_WIDE,
 } from "./fault.ts";
+import { INVERSES, lowBits, POWERS } from "./powers.ts";
 import type { StageDecoder } from "./stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
@@ -103,26 +104,26 @@ export class ArmStageDecoder implements StageDecoder {
     this.level = regime.startLevel;
     this.#access = access;
     this.#tablePermission = READ | WRITE;
-    const entries = Math.max(8, 2 ** (regime.inputBits - this.#shift(this.level)));
+    const indexBits = regime.inputBits - this.#shift(this.level);
     const base = regime.rootFrame * 512 + regime.rootOffset;
-    const aligned = base - (base % entries);
-    this.tableFrame = Math.floor(aligned / 512);
-    this.tableOffset = aligned % 512;
+    const aligned = base - lowBits(base, indexBits < 3 ? 3 : indexBits);
+    this.tableOffset = aligned & 511;
+    this.tableFrame = (aligned - this.tableOffset) * INVERSES[9];
     return NO_FAULT;
   }
 
   /** The page's bits for this level; at the start level all that the input has. */
   index(page: number): number {
     const regime = this.regime;
-    const inside = page % 2 ** (regime.inputBits - 12);
-    const index = Math.floor(inside / 2 ** (this.#shift(this.level) - 12));
-    if (this.level === regime.startLevel) return index;
-    return index % 2 ** (regime.granuleBits - 3);
+    const shift = this.#shift(this.level);
+    const top = this.level === regime.startLevel;
+    const bits = top ? regime.inputBits - shift : regime.granuleBits - 3;
+    return (page * INVERSES[shift - 12]) & ((1 << bits) - 1);
   }
 
   /** See {@linkcode StageDecoder}. */
   reach(): number {
-    return 2 ** (this.#shift(this.level) - 12);
+    return POWERS[this.#shift(this.level) - 12];
   }
 
   /** Judges a descriptor. */
@@ -134,9 +135,10 @@ export class ArmStageDecoder implements StageDecoder {
     if (level === 3 ? !tableOrPage : !tableOrPage && !this.#blocksAt(level)) return NOT_PRESENT;
     const frame = this.#address(low, high);
     const leaf = level === 3 || !tableOrPage;
-    const units = 2 ** ((leaf ? this.#shift(level) : regime.granuleBits) - 12);
-    const first = frame - (frame % units);
-    if (first >= 2 ** (regime.outputBits - 12)) return OUTPUT_TOO_WIDE;
+    const order = (leaf ? this.#shift(level) : regime.granuleBits) - 12;
+    const units = POWERS[order];
+    const first = frame - lowBits(frame, order);
+    if (first >= POWERS[regime.outputBits - 12]) return OUTPUT_TOO_WIDE;
     if (!leaf) {
       if (regime.stage === 1 && !regime.ignoresTables) {
         if ((high & HIGH_APTABLE_NO_WRITE) !== 0) this.#tablePermission &= ~WRITE;
@@ -149,7 +151,7 @@ export class ArmStageDecoder implements StageDecoder {
     }
     this.leaf = true;
     if ((low & BIT_AF) === 0 && !regime.setsAccess && !regime.ignoresAccess) return ACCESS_FLAG;
-    this.frame = first + (page % units);
+    this.frame = first + lowBits(page, order);
     this.pages = (high & HIGH_CONTIGUOUS) === 0 ? units : units * this.#group(level);
     return regime.stage === 1 ? this.#stageOne(low, high) : this.#stageTwo(low, high);
   }

@@ -13,6 +13,7 @@ import { ArmStageDecoder } from "./arm_stage.ts";
 import type { EndpointWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { NestedReader } from "./nested_reader.ts";
+import { INVERSES, lowBits, POWERS } from "./powers.ts";
 import { armCodes, decodeContext, decodeStageTwo } from "./smmuv3_regimes.ts";
 import { recordUse, walkStage } from "./stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_result.ts";
@@ -127,26 +128,26 @@ export class SmmuWalker implements EndpointWalker {
 
   /** Where the endpoint's STE is, in units of 8 bytes, or -1 after a fault. */
   #findSte(endpoint: number, result: WalkResult): number {
-    if (!(endpoint >= 0 && endpoint < 2 ** this.#log2Size)) {
+    if (!(endpoint >= 0 && endpoint < POWERS[this.#log2Size])) {
       result.fail(faults.BAD_ENDPOINT, C_BAD_STREAMID);
       return -1;
     }
     if (!this.#twoLevel) return this.#base + endpoint * 8;
     const reader = this.#reader;
-    const at = this.#base + Math.floor(endpoint / 2 ** this.#split);
+    const at = this.#base + Math.floor(endpoint * INVERSES[this.#split]);
     if (!load(reader, at)) {
       result.fail(faults.ROOT_UNREADABLE, F_STE_FETCH);
       return -1;
     }
     pushAt(result, 2, at, reader.low, reader.high);
     const span = reader.low & 0x1f;
-    const index = endpoint % 2 ** this.#split;
-    if (span === 0 || span > this.#split + 1 || index >= 2 ** (span - 1)) {
+    const index = lowBits(endpoint, this.#split);
+    if (span === 0 || span > this.#split + 1 || index >= POWERS[span - 1]) {
       result.fail(span === 0 ? faults.ROOT_NOT_PRESENT : faults.BAD_ENDPOINT, C_BAD_STREAMID);
       return -1;
     }
     const base = unitsOf(reader.low & ~0x3f, reader.high & 0xfffff);
-    return base - (base % (8 * 2 ** (span - 1))) + index * 8;
+    return base - lowBits(base, span + 2) + index * 8;
   }
 
   /** Which CD a request uses; -1 for none because stage 1 is bypassed, -2 after a fault. */
@@ -167,7 +168,7 @@ export class SmmuWalker implements EndpointWalker {
       );
       return -2;
     }
-    if (most === 0 || pasid >= 2 ** most || (pasid === 0 && unmarked === 2)) {
+    if (most === 0 || pasid >= POWERS[most] || (pasid === 0 && unmarked === 2)) {
       result.fail(
         most === 0 ? faults.PASID_DISABLED : faults.PASID_TOO_BIG,
         C_BAD_SUBSTREAMID,
@@ -219,7 +220,7 @@ export class SmmuWalker implements EndpointWalker {
 
   #walkSecond(page: number, access: number, result: WalkResult, stage: number): boolean {
     const second = this.#second;
-    if (page >= 2 ** (second.regime.inputBits - 12)) {
+    if (page >= POWERS[second.regime.inputBits - 12]) {
       return result.failAt(STAGE_TWO, faults.INPUT_TOO_WIDE, F_TRANSLATION);
     }
     const from = result.depth;
@@ -281,14 +282,16 @@ export class SmmuWalker implements EndpointWalker {
 
 /** Loads the word at `at`, an address in units of 8 bytes. */
 function load(reader: TableReader, at: number): boolean {
-  return reader.load(Math.floor(at / 512), at % 512);
+  const index = at & 511;
+  return reader.load((at - index) * INVERSES[9], index);
 }
 
 function pushAt(result: WalkResult, level: number, at: number, low: number, high: number): void {
-  result.push(STAGE_DEVICE, level, Math.floor(at / 512), at % 512, low, high);
+  const index = at & 511;
+  result.push(STAGE_DEVICE, level, (at - index) * INVERSES[9], index, low, high);
 }
 
 /** An address given in halves, in units of 8 bytes. */
 function unitsOf(low: number, high: number): number {
-  return high * 2 ** 29 + (low >>> 3);
+  return high * 0x20000000 + (low >>> 3);
 }

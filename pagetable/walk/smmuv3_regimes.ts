@@ -6,6 +6,7 @@
  */
 import type { ArmRegime } from "./arm_stage.ts";
 import * as faults from "./fault.ts";
+import { POWERS } from "./powers.ts";
 
 /** Physical address sizes by code. */
 const SIZES: readonly number[] = [32, 36, 40, 42, 44, 48, 52, 52];
@@ -59,7 +60,7 @@ export function decodeStageTwo(
   const setsDirty = (fields & 1 << 23) !== 0;
   if ((setsAccess || setsDirty) && !updates) return false;
   const rootFrame = (ste[7] & 0xfffff) * 0x100000 + (ste[6] >>> 12);
-  if (rootFrame >= 2 ** (outputBits - 12)) return false;
+  if (rootFrame >= POWERS[outputBits - 12]) return false;
   regime.stage = 2;
   regime.granuleBits = granuleBits;
   regime.inputBits = inputBits;
@@ -103,12 +104,12 @@ export function decodeContext(
   const upper = input >= 2 ** 51;
   const granuleBits = upper ? upperGranule : lowerGranule;
   const size = upper ? (low >>> 16) & 0x3f : low & 0x3f;
-  const pages = 2 ** (52 - size);
+  const pages = size > 52 ? 0 : POWERS[52 - size];
   const at = upper ? 4 : 2;
   const rootFrame = (cd[at + 1] & 0xfffff) * 0x100000 + (cd[at] >>> 12);
   const off = upper ? upperOff : lowerOff;
   const outputBits = outputSize(high & 7, addressBits, granuleBits);
-  if (!off && rootFrame >= 2 ** (outputBits - 12)) return -1;
+  if (!off && rootFrame >= POWERS[outputBits - 12]) return -1;
   if (off) return -3;
   if (upper ? input < 2 ** 52 - pages : input >= pages) return -2;
   const inputBits = 64 - size;
@@ -138,6 +139,7 @@ function legalHalf(size: number, granuleBits: number, addressBits: number): bool
 
 /** With TBI, bits 63:56 are a tag: the address continues bit 55. */
 function stripTag(page: number, lower: boolean, upper: boolean): number {
+  if (!lower && !upper) return page;
   const inside = page % 2 ** 44;
   const top = inside >= 2 ** 43;
   if (top ? upper : lower) return top ? inside + (2 ** 52 - 2 ** 44) : inside;

@@ -17,6 +17,7 @@ import {
   NOT_PRESENT,
   RESERVED_BITS,
 } from "./fault.ts";
+import { INVERSES, POWERS } from "./powers.ts";
 import type { StageDecoder } from "./stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
@@ -76,18 +77,18 @@ export class VtdFirstStageDecoder implements StageDecoder {
     this.leaf = false;
     this.permission = READ | WRITE;
     this.#access = access;
-    const half = 2 ** (9 * this.#levels - 1);
+    const half = POWERS[9 * this.#levels - 1];
     return page < half || page >= 2 ** 52 - half ? NO_FAULT : NOT_CANONICAL;
   }
 
   /** Nine bits of the page number per level. */
   index(page: number): number {
-    return (page / 2 ** (9 * (this.level - 1))) & 511;
+    return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
   /** See {@linkcode StageDecoder}. */
   reach(): number {
-    return 2 ** (9 * (this.level - 1));
+    return POWERS[9 * (this.level - 1)];
   }
 
   /** Judges an entry. */
@@ -113,7 +114,7 @@ export class VtdFirstStageDecoder implements StageDecoder {
     }
     this.leaf = true;
     this.pages = pages;
-    const first = large ? frame - (frame % 2) : frame;
+    const first = large ? frame - (frame & 1) : frame;
     if (this.outputIsFinal && first <= INTERRUPT_LAST && first + pages > INTERRUPT_FIRST) {
       return INTERRUPT_RANGE;
     }

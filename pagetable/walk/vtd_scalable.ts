@@ -119,7 +119,7 @@ export class VtdScalableWalker implements EndpointWalker {
     }
     if (pasid !== NO_PASID && (low & 8) === 0) return result.fail(faults.PASID_DISABLED, 0x45);
     const used = pasid === NO_PASID ? ridPasid : pasid;
-    if (used >= 2 ** (((low >>> 9) & 7) + 13)) {
+    if (used >= 1 << (((low >>> 9) & 7) + 13)) {
       return result.fail(faults.PASID_TOO_BIG, pasid === NO_PASID ? 0x48 : 0x46);
     }
     return this.#findPasid(frameOf(low, high), used, result);

@@ -17,6 +17,7 @@ import {
   NOT_PRESENT,
   RESERVED_BITS,
 } from "./fault.ts";
+import { INVERSES, POWERS } from "./powers.ts";
 import type { StageDecoder } from "./stage.ts";
 import { NORMAL } from "./walk_result.ts";
 
@@ -84,18 +85,17 @@ export class VtdSecondStageDecoder implements StageDecoder {
     this.#access = access;
     const reach = 9 * this.#levels;
     const width = this.#inputBits - 12;
-    return page >= 2 ** (reach < width ? reach : width) ? INPUT_TOO_WIDE : NO_FAULT;
+    return page >= POWERS[reach < width ? reach : width] ? INPUT_TOO_WIDE : NO_FAULT;
   }
 
   /** Nine bits of the page number per level. */
   index(page: number): number {
-    const shift = (this.level - 1) * 9;
-    return shift <= 18 ? ((page % 2 ** 27) >>> shift) & 511 : (page / 2 ** shift) & 511;
+    return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
   /** See {@linkcode StageDecoder}. */
   reach(): number {
-    return 2 ** (9 * (this.level - 1));
+    return POWERS[9 * (this.level - 1)];
   }
 
   /** Judges an entry. */
