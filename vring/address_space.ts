@@ -48,6 +48,17 @@ export interface AddressSpace {
    * @param length Bytes written.
    */
   written(address: number, length: number): void;
+
+  /**
+   * Notes that the places of a range are kept until {@linkcode AddressSpace.generation} changes, as a queue
+   * keeps those of its ring. A space in which other ranges change all the time need not change its
+   * generation for those.
+   *
+   * @param address The first byte kept; all of the range was accessible.
+   * @param length Bytes kept.
+   * @param write Whether they will be written.
+   */
+  keep?(address: number, length: number, write: boolean): void;
 }
 
 /**

@@ -146,7 +146,9 @@ function placesOf(
   if (!Number.isSafeInteger(address + length)) return undefined;
   if (space.resolve(address, length, write) === length) {
     const place = placeOf(space, length);
-    return place.byteOffset % unit === 0 ? [place] : undefined;
+    if (place.byteOffset % unit !== 0) return undefined;
+    space.keep?.(address, length, write);
+    return [place];
   }
   const places: DataView[] = [];
   const first = address - address % PAGE_BYTES;
@@ -156,6 +158,7 @@ function placesOf(
     if (place.byteOffset % unit !== 0) return undefined;
     places.push(place);
   }
+  space.keep?.(address, length, write);
   return places;
 }
 

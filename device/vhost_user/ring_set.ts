@@ -87,7 +87,7 @@ export class RingSet {
     // What was in flight belongs to the life before.
     if (newLife) ring.inflight?.fill(0);
     const refusal = this.#run(ring);
-    if (refusal !== undefined || ring.queue === undefined) return refusal;
+    if (refusal !== undefined || ring.queue === undefined) return this.#answerFor(ring, refusal);
     if (newLife) this.reset("system");
     ring.stoppedAt = undefined;
     this.#device.queueStarted(ring.index, ring.queue);
@@ -103,7 +103,7 @@ export class RingSet {
     const refusal = moved ? this.#run(ring) : undefined;
     if (refusal !== undefined) this.halt(ring);
     ring.logWrites(this.#dirtyLog);
-    return refusal;
+    return this.#answerFor(ring, refusal);
   }
 
   /** Stops a ring's queue, if it runs. */
@@ -155,6 +155,19 @@ export class RingSet {
     const refusal = ring.run(this.#space, this.#memory, this.#features);
     if (refusal === undefined) ring.logWrites(this.#dirtyLog);
     return refusal === undefined ? undefined : `queue ${ring.index} cannot run: ${refusal}`;
+  }
+
+  /**
+   * What the front end is told of a ring that cannot run. Behind an IOMMU the guest alone decides where its
+   * ring is and whether it is mapped: nothing the front end could do better, so there the ring is broken and
+   * the message done.
+   */
+  #answerFor(ring: Ring, refusal: string | undefined): string | undefined {
+    if (refusal === undefined || !this.#features.translated) return refusal;
+    this.#log.warnLimited("ring", `Queue stopped: ${refusal}`);
+    ring.broken = true;
+    ring.error?.signal();
+    return undefined;
   }
 
   #isNewLife(ring: Ring): boolean {
