@@ -90,6 +90,11 @@ export class Hardware {
     return this.#unit(endpoint).walk(endpoint.id % 65536, page, access, result);
   }
 
+  /** As {@linkcode walk}, and marks the entries as accessed and dirty where hardware would. */
+  access(endpoint: Endpoint, page: number, access: number, result: WalkResult): boolean {
+    return this.#unit(endpoint).access(endpoint.id % 65536, page, access, result);
+  }
+
   /** Gives the memory of all device tables back. */
   destroy(): void {
     for (const unit of this.#units.values()) unit.destroy();

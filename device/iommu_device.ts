@@ -268,12 +268,23 @@ export class IommuDevice implements VirtioDevice {
    * @returns The outcome, valid until the next walk.
    */
   walk(endpointId: number, page: number, access: number): WalkResult {
-    const walk = this.#walk;
     const endpoint = this.endpoints.seen(endpointId);
-    if (endpoint?.domain !== undefined) {
-      this.hardware.walk(endpoint, page, access, walk);
-      return walk;
-    }
+    if (endpoint?.domain === undefined) return this.#unattached(endpointId, page);
+    this.hardware.walk(endpoint, page, access, this.#walk);
+    return this.#walk;
+  }
+
+  /** As {@linkcode walk}, for an access that takes place: entries are marked accessed and dirty as hardware would. */
+  access(endpointId: number, page: number, access: number): WalkResult {
+    const endpoint = this.endpoints.seen(endpointId);
+    if (endpoint?.domain === undefined) return this.#unattached(endpointId, page);
+    this.hardware.access(endpoint, page, access, this.#walk);
+    return this.#walk;
+  }
+
+  /** What becomes of an access of an endpoint that is attached to nothing. */
+  #unattached(endpointId: number, page: number): WalkResult {
+    const walk = this.#walk;
     walk.clear();
     if (this.bypass && this.endpoints.formatOf(endpointId) !== undefined) walk.pass(page);
     else walk.fail(BLOCKED, 0);
@@ -326,6 +337,15 @@ function commonLimits(formats: readonly string[], options: DeviceOptions): {
         `${formats.join(" and ")} reach no further than ${rangeText(0, lastPage)}`,
     );
   }
+  const lastTable = options.tableBaseFrame +
+    (options.tableMemory?.byteLength ?? options.maxTableMemory) / PAGE_SIZE - 1;
+  described.forEach((format, i) => {
+    if (lastTable < 2 ** (format.outputBits - 12)) return;
+    throw new RangeError(
+      `Cannot keep tables at ${rangeText(options.tableBaseFrame, Math.floor(lastTable))}: ` +
+        `${formats[i]} has ${format.outputBits} bits of physical addresses`,
+    );
+  });
   const sizes = described.map(leafSizes);
   const common = sizes[0].filter((size) => sizes.every((others) => others.includes(size)));
   const granule = Math.max(...sizes.map((others) => others[0]));

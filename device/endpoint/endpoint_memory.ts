@@ -6,6 +6,9 @@
  * with an IOTLB in between that lets go of a translation before the guest hears that it is gone. An access
  * that is refused is a fault: counted, and reported to the guest.
  *
+ * Rings are held by pins (`ring_pins.ts`). Their unmapping changes the generation, at which a queue looks for
+ * its ring anew: what it does not find is a fault, and the queue stops. Other unmappings leave rings alone.
+ *
  * @module
  */
 import { READ, WRITE } from "../../pagetable/mod.ts";
@@ -14,29 +17,49 @@ import { PAGE_SIZE } from "../address.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { TranslationObserver } from "../translation_observers.ts";
 import { Iotlb } from "./iotlb.ts";
+import { RingPins } from "./ring_pins.ts";
 
 /** One endpoint's view of one guest memory. */
 export class EndpointMemory implements AddressSpace, TranslationObserver {
   readonly #device: IommuDevice;
   readonly #endpoint: number;
   readonly #memory: GuestMemory;
-  #invalidations = 0;
+  /** How often what is kept may have changed. */
+  #changes = 0;
+  /** Whether something is kept that could not be pinned: then any unmapping may concern it. */
+  #keepsUnpinned = false;
+  readonly #pins: RingPins = new RingPins(() => this.#changes++);
   /** The translations used last. */
-  readonly iotlb: Iotlb = new Iotlb();
+  readonly iotlb: Iotlb;
   /** Accesses that were refused. */
   faults = 0;
 
-  /** Observes the endpoint until {@linkcode close}. */
-  constructor(device: IommuDevice, endpoint: number, memory: GuestMemory) {
+  /**
+   * Observes the endpoint until {@linkcode close}.
+   *
+   * @param iotlb An empty one, for example with counters that go on.
+   */
+  constructor(
+    device: IommuDevice,
+    endpoint: number,
+    memory: GuestMemory,
+    iotlb: Iotlb = new Iotlb(),
+  ) {
     this.#device = device;
     this.#endpoint = endpoint;
     this.#memory = memory;
+    this.iotlb = iotlb;
     device.observers.add(endpoint, this);
   }
 
   /** See {@linkcode AddressSpace.generation}: both parts only grow, so a change of either shows in the sum. */
   get generation(): number {
-    return this.#invalidations + this.#memory.generation;
+    return this.#changes + this.#memory.generation;
+  }
+
+  /** Ranges that are pinned. */
+  get pins(): number {
+    return this.#pins.count;
   }
 
   /** See {@linkcode AddressSpace.bytes}. */
@@ -78,6 +101,7 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
 
   /** See {@linkcode AddressSpace.written}. */
   written(address: number, length: number): void {
+    if (this.#memory.dirtyLog === null) return;
     let at = address;
     while (at < address + length) {
       const page = Math.floor(at / PAGE_SIZE);
@@ -88,29 +112,48 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     }
   }
 
+  /** See {@linkcode AddressSpace.keep}. */
+  keep(address: number, length: number, write: boolean): void {
+    const domain = this.#device.endpoints.seen(this.#endpoint)?.domain;
+    // Untranslated, an address changes its meaning only with the attachment, and all change then.
+    if (domain === undefined || domain.bypass) return;
+    const first = Math.floor(address / PAGE_SIZE);
+    const last = Math.floor((address + length - 1) / PAGE_SIZE);
+    if (!this.#pins.pin(domain.space, first, last, write)) this.#keepsUnpinned = true;
+  }
+
+  /** Lets go of everything kept: whoever still keeps something looks for it anew and keeps it again. */
+  releaseKept(): void {
+    this.#changes++;
+    this.#keepsUnpinned = false;
+    this.#pins.release();
+  }
+
   /** The guest unmapped a range. */
   invalidate(firstPage: number, lastPage: number): void {
-    this.#invalidations++;
+    if (this.#keepsUnpinned) this.#changes++;
     this.iotlb.invalidate(firstPage, lastPage);
   }
 
   /** The endpoint changed its domain or its bypass. */
   invalidateAll(): void {
-    this.#invalidations++;
+    this.releaseKept();
     this.iotlb.invalidateAll();
   }
 
   /** Stops observing the endpoint. */
   close(): void {
+    this.invalidateAll();
     this.#device.observers.remove(this.#endpoint, this);
   }
 
   #translate(page: number, access: number): number {
     const cached = this.iotlb.frameOf(page, access);
     if (cached >= 0) return cached;
-    const walk = this.#device.walk(this.#endpoint, page, access);
+    const walk = this.#device.access(this.#endpoint, page, access);
     if (!walk.ok) return -1;
-    this.iotlb.put(page, walk.frame, walk.permission);
+    // Hardware marks a page as dirty when it walks for a write: no write may go by a translation found for a read.
+    this.iotlb.put(page, walk.frame, access === WRITE ? walk.permission : READ);
     return walk.frame;
   }
 

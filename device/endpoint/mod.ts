@@ -1,9 +1,18 @@
 /**
- * Devices behind the IOMMU: guest memory as an endpoint sees it, and what keeps translations.
+ * Devices behind the IOMMU: guest memory as an endpoint sees it, what keeps translations, and the devices that
+ * live there (virtio-rng, virtio-blk), each served on a socket of its own.
  *
- * May import `device`, `pagetable` and `vring`.
+ * Of a device's parts only `endpoint_memory.ts` and `endpoint_service.ts` know that there is an IOMMU. May
+ * import `device`, `iommufd`, `pagetable` and `vring`.
  *
  * @module
  */
+export * from "./block.ts";
+export * from "./block_disk.ts";
+export * from "./chain_access.ts";
+export * from "./endpoint_device.ts";
 export * from "./endpoint_memory.ts";
+export * from "./endpoint_service.ts";
+export * from "./entropy.ts";
 export * from "./iotlb.ts";
+export * from "./random_source.ts";

@@ -13,12 +13,14 @@ export { truncations } from "./bus_guard.ts";
 export { closeAll, Descriptor } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
+export { ImageFile, UNSUPPORTED } from "./image_file.ts";
 export {
   activatedListener,
   type ActivationEnvironment,
   inheritedSocket,
   isUnixStream,
 } from "./inherited_socket.ts";
+export { IoVectors } from "./io_vectors.ts";
 export { errnoName, OsError } from "./os_error.ts";
 export { PollSet } from "./poll.ts";
 export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";

@@ -82,9 +82,7 @@ Deno.test("EndpointMemory lets go of a translation with the UNMAP that ends it",
   const { guest, memory } = attached();
   mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
   assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [8, 8]);
-  const generation = memory.generation;
   guest.request(unmapRequest(1, 0x10000n, 0x10fffn), 4);
-  assertEquals(memory.generation > generation, true);
   assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [0, 8]);
   guest.request(detachRequest(1, 8), 4);
   assertEquals(memory.resolve(0x20000, 8, true), 0);
@@ -103,6 +101,62 @@ Deno.test("EndpointMemory in bypass is guest memory itself, until bypass is swit
   assertEquals(memory.resolve(0x5008, 8, true), 8);
   guest.request(attachRequest(2, 8), 4);
   assertEquals(memory.resolve(0x5008, 8, true), 0);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory changes its generation with the UNMAP of what is kept, and only then", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x20, 0x52]]);
+  assertEquals(memory.resolve(0x10800, 0x1000, true), 0x1000);
+  memory.keep(0x10800, 0x1000, true);
+  assertEquals(memory.pins, 1);
+  const generation = memory.generation;
+  guest.request(unmapRequest(1, 0x20000n, 0x20fffn), 4);
+  assertEquals([memory.generation, memory.pins], [generation, 1]);
+  guest.request(unmapRequest(1, 0x11000n, 0x11fffn), 4);
+  assertEquals([memory.generation > generation, memory.pins], [true, 0]);
+  assertEquals(memory.resolve(0x11000, 8, true), 0);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory lets go of what is kept when its endpoint changes domains or loses its own", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50]]);
+  memory.keep(0x10000, 64, false);
+  let generation = memory.generation;
+  guest.request(attachRequest(2, 8), 4);
+  assertEquals([memory.generation > generation, memory.pins], [true, 0]);
+  assertEquals(guest.device.iommu.domains.map(({ id }) => id), [2], "the old domain has ended");
+  generation = memory.generation;
+  guest.request(detachRequest(2, 8), 4);
+  assertEquals(memory.generation > generation, true);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory takes any UNMAP for one of what is kept where that could not be pinned", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
+  memory.keep(0x30000, 64, false);
+  const generation = memory.generation;
+  guest.request(unmapRequest(1, 0x20000n, 0x20fffn), 4);
+  assertEquals([memory.generation > generation, memory.pins], [true, 0]);
+  memory.close();
+  guest.close();
+});
+
+Deno.test("EndpointMemory does not write by a translation that was found for a read", () => {
+  const { guest, memory } = attached();
+  mapPages(guest, [[0x10, 0x50]]);
+  memory.resolve(0x10000, 8, false);
+  memory.resolve(0x10000, 8, false);
+  assertEquals([memory.iotlb.hits, memory.iotlb.misses], [1, 1]);
+  memory.resolve(0x10000, 8, true);
+  memory.resolve(0x10000, 8, true);
+  memory.resolve(0x10000, 8, false);
+  assertEquals([memory.iotlb.hits, memory.iotlb.misses], [3, 2]);
   memory.close();
   guest.close();
 });

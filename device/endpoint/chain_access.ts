@@ -1,0 +1,90 @@
+/**
+ * A chain's buffers as an endpoint reaches them: whether all of them can be accessed, and where they are in
+ * this process's memory for I/O straight from and to them.
+ *
+ * Positions are bytes from the beginning of the chain's readable or of its writable part.
+ *
+ * @module
+ */
+import type { Chain } from "../../vring/mod.ts";
+import type { IoVectors } from "../host/mod.ts";
+
+/**
+ * Whether the readable and the writable part can be accessed throughout. The first byte that cannot is a
+ * fault, reported by the chain's space.
+ */
+export function isAccessible(chain: Chain): boolean {
+  const space = chain.space;
+  if (space === null) return false;
+  for (let i = 0; i < chain.count; i++) {
+    const write = i >= chain.readableCount;
+    let address = chain.addresses[i];
+    let left = chain.lengths[i];
+    while (left > 0) {
+      const piece = space.resolve(address, left, write);
+      if (piece === 0) return false;
+      address += piece;
+      left -= piece;
+    }
+  }
+  return true;
+}
+
+/**
+ * Finds where a range of a part is. What does not fit into the vectors is left for another call.
+ *
+ * @param write Of the writable part, to write it; else of the readable part, to read it.
+ * @param from Position of the first byte.
+ * @param length Bytes, at least 1.
+ * @returns false if some byte cannot be accessed: a fault, reported by the chain's space.
+ */
+export function collect(
+  chain: Chain,
+  write: boolean,
+  from: number,
+  length: number,
+  vectors: IoVectors,
+): boolean {
+  vectors.clear();
+  const space = chain.space;
+  if (space === null) return false;
+  const end = write ? chain.count : chain.readableCount;
+  let skip = from;
+  let left = length;
+  for (let i = write ? chain.readableCount : 0; i < end && left > 0; i++) {
+    const here = chain.lengths[i];
+    if (skip >= here) {
+      skip -= here;
+      continue;
+    }
+    let address = chain.addresses[i] + skip;
+    let wanted = Math.min(here - skip, left);
+    skip = 0;
+    while (wanted > 0) {
+      const piece = space.resolve(address, wanted, write);
+      if (piece === 0) return false;
+      if (!vectors.add(space.bytes, space.offset, piece)) return true;
+      address += piece;
+      wanted -= piece;
+      left -= piece;
+    }
+  }
+  return true;
+}
+
+/** Notes that bytes `[from, from + length)` of the writable part have been written, for a dirty log. */
+export function noteWritten(chain: Chain, from: number, length: number): void {
+  let skip = from;
+  let left = length;
+  for (let i = chain.readableCount; i < chain.count && left > 0; i++) {
+    const here = chain.lengths[i];
+    if (skip >= here) {
+      skip -= here;
+      continue;
+    }
+    const piece = Math.min(here - skip, left);
+    chain.space?.written(chain.addresses[i] + skip, piece);
+    skip = 0;
+    left -= piece;
+  }
+}

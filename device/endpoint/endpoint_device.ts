@@ -1,0 +1,43 @@
+/**
+ * What a device behind the IOMMU is to the loop that serves it: a virtio device that works in small pieces.
+ *
+ * @module
+ */
+import type { Queue } from "../../vring/mod.ts";
+import type { VirtioDevice } from "../virtio_device.ts";
+
+/** Bytes that a device moves at most before something else gets its turn. */
+export const PIECE_BYTES = 65536;
+
+/** What a device has done since it was made. */
+export class DmaCounters {
+  /** Requests answered. */
+  requests = 0;
+  /** Bytes read from guest memory. */
+  readBytes = 0;
+  /** Bytes written to guest memory. */
+  writtenBytes = 0;
+}
+
+/** A virtio device whose requests are served in pieces. */
+export interface EndpointDevice extends VirtioDevice {
+  /** What it is, in a word: `rng`, `blk`. */
+  readonly type: string;
+  /** What it has done. */
+  readonly counters: DmaCounters;
+  /** Called when work that ran elsewhere is done, so that whoever serves the queues comes back. */
+  onProgress: () => void;
+
+  /**
+   * Serves a queue for some {@linkcode PIECE_BYTES}. Answers are published, signals are the caller's.
+   *
+   * @returns whether there was anything to do.
+   */
+  serve(index: number, queue: Queue): boolean;
+
+  /** Whether a request taken from a queue waits for its next piece. */
+  isBusy(index: number): boolean;
+
+  /** Gives back what it holds. */
+  close(): void;
+}

@@ -1,0 +1,198 @@
+/**
+ * Serves one device behind the IOMMU on a socket of its own: one front end after another, in the loop of the
+ * IOMMU itself.
+ *
+ * Whatever the device touches of guest memory, rings included, it reaches through the translation of its
+ * endpoint; see `endpoint_memory.ts`.
+ *
+ * @module
+ */
+import type { Companion } from "../companion.ts";
+import { endpointText } from "../address.ts";
+import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
+import type { IommuDevice } from "../iommu_device.ts";
+import type { Log } from "../log.ts";
+import { BackEnd } from "../vhost_user/mod.ts";
+import type { EndpointDevice } from "./endpoint_device.ts";
+import { EndpointMemory } from "./endpoint_memory.ts";
+import { Iotlb } from "./iotlb.ts";
+
+/** What a service is made of. */
+export interface EndpointServiceOptions {
+  /** Translates for the endpoint. */
+  readonly iommu: IommuDevice;
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** What is served. */
+  readonly device: EndpointDevice;
+  /** Where front ends come to; closed with the service. */
+  readonly listener: UnixListener;
+  /** Where log lines go. */
+  readonly log: Log;
+}
+
+/** A device behind the IOMMU, its socket, and the front end that is connected. */
+export class EndpointService implements Companion {
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** What is served. */
+  readonly device: EndpointDevice;
+  readonly #iommu: IommuDevice;
+  readonly #listener: UnixListener;
+  readonly #log: Log;
+  readonly #name: string;
+  readonly #iotlb = new Iotlb();
+  readonly #kickSlots: number[] = [];
+  #listenerSlot = 0;
+  #connectionSlot = -1;
+  #backEnd: BackEnd | undefined;
+  #memory: EndpointMemory | undefined;
+  #pastFaults = 0;
+
+  /** Waits for front ends once it is in a loop. */
+  constructor(options: EndpointServiceOptions) {
+    this.endpoint = options.endpoint;
+    this.device = options.device;
+    this.#iommu = options.iommu;
+    this.#listener = options.listener;
+    this.#log = options.log;
+    this.#name = `${options.device.type} ${endpointText(options.endpoint)}`;
+  }
+
+  /** Whether a front end is connected. */
+  get connected(): boolean {
+    return this.#backEnd !== undefined;
+  }
+
+  /** Translations that were found in the IOTLB. */
+  get iotlbHits(): number {
+    return this.#iotlb.hits;
+  }
+
+  /** Translations that had to be walked for. */
+  get iotlbMisses(): number {
+    return this.#iotlb.misses;
+  }
+
+  /** Accesses that were refused. */
+  get faults(): number {
+    return this.#pastFaults + (this.#memory?.faults ?? 0);
+  }
+
+  /** See {@linkcode Companion.mustPoll}. */
+  get mustPoll(): boolean {
+    const backEnd = this.#backEnd;
+    if (backEnd === undefined) return false;
+    for (let i = 0; i < this.device.queueCount; i++) if (backEnd.wantsPolling(i)) return true;
+    return false;
+  }
+
+  /** See {@linkcode Companion.addTo}. */
+  addTo(poll: PollSet): void {
+    const backEnd = this.#backEnd;
+    this.#listenerSlot = poll.add(this.#listener.descriptor.number);
+    this.#connectionSlot = backEnd === undefined
+      ? -1
+      : poll.add(backEnd.descriptor, backEnd.events);
+    for (let i = 0; i < this.device.queueCount; i++) {
+      this.#kickSlots[i] = backEnd === undefined ? -1 : poll.add(backEnd.kickDescriptor(i));
+    }
+  }
+
+  /** See {@linkcode Companion.look}. */
+  look(poll: PollSet): void {
+    const isKnocking = poll.ready(this.#listenerSlot) !== 0;
+    const backEnd = this.#backEnd;
+    if (backEnd !== undefined && this.#connectionSlot >= 0) {
+      for (let i = 0; i < this.#kickSlots.length; i++) {
+        if (poll.ready(this.#kickSlots[i]) !== 0) backEnd.drainKick(i);
+      }
+      if (poll.ready(this.#connectionSlot) !== 0) this.#listen(backEnd);
+    }
+    if (isKnocking) this.#answerDoor();
+  }
+
+  /** See {@linkcode Companion.serve}. */
+  serve(): boolean {
+    const backEnd = this.#backEnd;
+    if (backEnd === undefined) return false;
+    const { device } = this;
+    let isAny = false;
+    for (let i = 0; i < device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (device.serve(i, queue)) {
+        isAny = true;
+        backEnd.signal(i);
+      }
+      if (queue.error !== 0) {
+        backEnd.ringFailed(i);
+        this.#memory?.releaseKept();
+      }
+    }
+    return isAny;
+  }
+
+  /** See {@linkcode Companion.setNotifications}. */
+  setNotifications(on: boolean): boolean {
+    const backEnd = this.#backEnd;
+    if (backEnd === undefined) return false;
+    let work = false;
+    for (let i = 0; i < this.device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (!on) queue.disableNotifications();
+      else if (queue.enableNotifications() || this.device.isBusy(i)) work = true;
+    }
+    return work;
+  }
+
+  /** Ends the session, the socket and the device. */
+  close(): void {
+    this.#backEnd?.close();
+    this.#endSession();
+    this.#listener.close();
+    this.device.close();
+  }
+
+  #answerDoor(): void {
+    const stream = this.#listener.accept();
+    if (stream === undefined) return;
+    if (this.#backEnd === undefined) {
+      this.#beginSession(stream);
+      return;
+    }
+    stream.close();
+    this.#log.warnLimited("second", `Refused a second front end of ${this.#name}`);
+  }
+
+  #beginSession(stream: UnixStream): void {
+    this.#iotlb.invalidateAll();
+    this.#backEnd = new BackEnd(stream, this.device, {
+      log: this.#log,
+      addressSpace: (memory) =>
+        this.#memory = new EndpointMemory(this.#iommu, this.endpoint, memory, this.#iotlb),
+    });
+    this.#log.info(`A front end of ${this.#name} connected`);
+  }
+
+  /** Serves messages; queues may come, go or move with them. */
+  #listen(backEnd: BackEnd): void {
+    const generation = backEnd.generation;
+    if (!backEnd.onReadable()) {
+      this.#endSession();
+      this.#log.info(`The front end of ${this.#name} is gone`);
+    } else if (backEnd.generation !== generation) {
+      // Queues that stopped let go of their rings this way; those that run keep theirs anew.
+      this.#memory?.releaseKept();
+      this.setNotifications(false);
+    }
+  }
+
+  #endSession(): void {
+    this.#pastFaults = this.faults;
+    this.#memory?.close();
+    this.#memory = undefined;
+    this.#backEnd = undefined;
+  }
+}
