@@ -7,11 +7,13 @@
  * only then switches them on, looks once more, and sleeps.
  *
  * Other work is never starved meanwhile: the connection is looked at twice a millisecond, and the event loop
- * (signals, the API socket) gets a turn every 50 µs.
+ * (signals, the API socket) gets a turn every 50 µs. Devices behind the IOMMU are companions: the same sleep
+ * covers them, and between two looks at the clock each may do a small piece of work.
  *
  * @module
  */
 import { setImmediate } from "node:timers";
+import type { Companion } from "./companion.ts";
 import type { PollSet } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
@@ -37,6 +39,7 @@ export class DeviceLoop {
   readonly #poll: PollSet;
   readonly #log: Log;
   readonly #window: WatchWindow;
+  readonly #companions: readonly Companion[];
   /** When the last request was served. */
   #lastServed = 0;
   #stopped = false;
@@ -46,12 +49,20 @@ export class DeviceLoop {
    *
    * @param poll Where the descriptors to sleep on go; nobody else may use it meanwhile.
    * @param watchMicroseconds How long to watch the rings after a request at most; 0 to sleep at once.
+   * @param companions What else is served.
    */
-  constructor(device: IommuDevice, poll: PollSet, log: Log, watchMicroseconds: number) {
+  constructor(
+    device: IommuDevice,
+    poll: PollSet,
+    log: Log,
+    watchMicroseconds: number,
+    companions: readonly Companion[] = [],
+  ) {
     this.#device = device;
     this.#poll = poll;
     this.#log = log;
     this.#window = new WatchWindow(watchMicroseconds / 1000);
+    this.#companions = companions;
   }
 
   /** Ends {@linkcode serve} promptly. */
@@ -77,6 +88,7 @@ export class DeviceLoop {
         const kick = backEnd.kickDescriptor(i);
         kickSlots.push(kick < 0 ? -1 : poll.add(kick));
       }
+      this.#addCompanions();
       await poll.wait(this.#mustPoll(backEnd) ? 1 : -1);
       for (let i = 0; i < kickSlots.length; i++) {
         if (kickSlots[i] >= 0 && poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
@@ -85,7 +97,28 @@ export class DeviceLoop {
       // The connection comes first: if it has just ended, whoever knocks is the next and not a second.
       if (poll.ready(connectionSlot) !== 0 && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
+      this.#lookAtCompanions();
       await this.#watch(backEnd);
+    }
+  }
+
+  /** Serves the companions alone until a listener has something or {@linkcode stop} is called. */
+  async serveCompanions(listener: number): Promise<void> {
+    const poll = this.#poll;
+    let isBusy = false;
+    while (!this.#stopped) {
+      poll.clear();
+      const slot = poll.add(listener);
+      this.#addCompanions();
+      if (isBusy) {
+        await eventLoopTurn();
+        poll.poll(0);
+      } else {
+        await poll.wait(this.#companionMustPoll() ? 1 : -1);
+      }
+      this.#lookAtCompanions();
+      if (poll.ready(slot) !== 0) return;
+      isBusy = this.#workOfCompanions() > 0 || this.#setCompanionNotifications(true);
     }
   }
 
@@ -102,6 +135,7 @@ export class DeviceLoop {
     while (backEnd.isOpen && !this.#stopped) {
       let served = 0;
       for (let turn = 0; turn < TURNS_PER_CLOCK; turn++) served += this.#serveQueues(backEnd);
+      served += this.#workOfCompanions();
       const now = performance.now();
       if (served > 0) this.#lastServed = now;
       if (
@@ -155,6 +189,7 @@ export class DeviceLoop {
         work = true;
       }
     }
+    if (this.#setCompanionNotifications(on)) work = true;
     if (work) this.#setNotifications(backEnd, false);
     return work;
   }
@@ -164,7 +199,9 @@ export class DeviceLoop {
     const poll = this.#poll;
     poll.clear();
     const slot = poll.add(backEnd.descriptor, backEnd.events);
+    this.#addCompanions();
     poll.poll(0);
+    this.#lookAtCompanions();
     if (poll.ready(slot) === 0) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
@@ -176,8 +213,35 @@ export class DeviceLoop {
     return open;
   }
 
+  #addCompanions(): void {
+    for (const companion of this.#companions) companion.addTo(this.#poll);
+  }
+
+  #lookAtCompanions(): void {
+    for (const companion of this.#companions) companion.look(this.#poll);
+  }
+
+  /** Has each companion do a piece of work. Returns how many had any. */
+  #workOfCompanions(): number {
+    let busy = 0;
+    for (let i = 0; i < this.#companions.length; i++) if (this.#companions[i].serve()) busy++;
+    return busy;
+  }
+
+  /** As {@linkcode Companion.setNotifications}, of all. */
+  #setCompanionNotifications(on: boolean): boolean {
+    let work = false;
+    for (const companion of this.#companions) if (companion.setNotifications(on)) work = true;
+    return work;
+  }
+
+  #companionMustPoll(): boolean {
+    return this.#companions.some((companion) => companion.mustPoll);
+  }
+
   /** Whether a running queue has no kick descriptor: its ring must be looked at from time to time. */
   #mustPoll(backEnd: BackEnd): boolean {
+    if (this.#companionMustPoll()) return true;
     for (let i = 0; i < this.#device.queueCount; i++) {
       if (backEnd.queue(i) !== undefined && backEnd.kickDescriptor(i) < 0) return true;
     }

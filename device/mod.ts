@@ -9,6 +9,7 @@
  */
 export * from "./address.ts";
 export * from "./api/mod.ts";
+export * from "./companion.ts";
 export * from "./config_space.ts";
 export * from "./device_tree.ts";
 export * from "./device_tree_iommu.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Companion } from "./companion.ts";
 import { PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
@@ -15,6 +16,7 @@ export class DeviceServer {
   readonly #log: Log;
   readonly #poll: PollSet = new PollSet();
   readonly #loop: DeviceLoop;
+  readonly #companions: readonly Companion[];
   #stopped = false;
   #connected = false;
 
@@ -22,18 +24,30 @@ export class DeviceServer {
    * A server of a device.
    *
    * @param watchMicroseconds How long to watch the rings after a request before sleeping.
+   * @param companions What is served beside the device, with or without a front end of the device's own.
    */
-  constructor(device: IommuDevice, log: Log, watchMicroseconds: number) {
+  constructor(
+    device: IommuDevice,
+    log: Log,
+    watchMicroseconds: number,
+    companions: readonly Companion[] = [],
+  ) {
     this.#device = device;
     this.#log = log;
-    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds);
+    this.#companions = companions;
+    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, companions);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
-    device.onFault = () => this.#poll.wake();
+    device.onFault = () => this.wake();
   }
 
   /** Whether a front end is connected. */
   get connected(): boolean {
     return this.#connected;
+  }
+
+  /** Ends a sleep: there is something to serve that no descriptor tells of. */
+  wake(): void {
+    this.#poll.wake();
   }
 
   /** Ends {@linkcode run} promptly. */
@@ -44,7 +58,7 @@ export class DeviceServer {
 
   /**
    * Serves until stopped: every front end that connects to a listener, or the one behind a stream until it
-   * goes. The socket is closed afterwards.
+   * goes. The socket and the companions are closed afterwards.
    */
   async run(socket: UnixListener | UnixStream): Promise<void> {
     try {
@@ -52,15 +66,14 @@ export class DeviceServer {
       else await this.#acceptAll(socket);
     } finally {
       socket.close();
+      for (const companion of this.#companions) companion.close();
       this.#poll.close();
     }
   }
 
   async #acceptAll(listener: UnixListener): Promise<void> {
     while (!this.#stopped) {
-      this.#poll.clear();
-      this.#poll.add(listener.descriptor.number);
-      await this.#poll.wait();
+      await this.#loop.serveCompanions(listener.descriptor.number);
       if (this.#stopped) return;
       const stream = listener.accept();
       if (stream !== undefined) await this.#serve(stream, listener);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 
 /** A request that cannot be answered: the HTTP status and one line that says why. */
@@ -23,6 +24,8 @@ export class ApiError extends Error {
 export interface ApiContext {
   /** The device. */
   readonly device: IommuDevice;
+  /** Devices behind it that this process serves, too. */
+  readonly services?: readonly EndpointService[];
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Domain } from "../domain.ts";
+import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../wire.ts";
 import type { ApiContext } from "./context.ts";
@@ -20,7 +21,7 @@ export interface State {
   readonly bypass: boolean;
   /** The domains there are. */
   readonly domains: readonly DomainState[];
-  /** Endpoints that were attached or have faulted. */
+  /** Endpoints that were attached, have faulted, or have a device that this process serves. */
   readonly endpoints: readonly EndpointState[];
   /** Answers by request type and status since the start. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -66,6 +67,28 @@ export interface EndpointState {
   readonly format: string;
   /** Accesses that were refused. */
   readonly faults: number;
+  /** What the device did that this process serves there. */
+  readonly device?: EndpointDeviceState;
+}
+
+/** A device behind the IOMMU in {@linkcode EndpointState}; counts are since the start. */
+export interface EndpointDeviceState {
+  /** `rng` or `blk`. */
+  readonly type: string;
+  /** Whether a front end of its own is connected. */
+  readonly connected: boolean;
+  /** Requests answered. */
+  readonly requests: number;
+  /** Bytes read from guest memory. */
+  readonly readBytes: number;
+  /** Bytes written to guest memory. */
+  readonly writtenBytes: number;
+  /** Translations that were found in the IOTLB. */
+  readonly iotlbHits: number;
+  /** Translations that had to be walked for. */
+  readonly iotlbMisses: number;
+  /** Accesses that were refused. */
+  readonly faults: number;
 }
 
 /** `GET /v1/state`. */
@@ -79,14 +102,41 @@ export function stateOf(context: ApiContext): State {
       .map(([_, name]) => name),
     bypass: device.bypass,
     domains: device.iommu.domains.map(domainState),
-    endpoints: device.endpoints.list().map((endpoint) => ({
-      id: endpoint.id,
-      domain: endpoint.domain?.id ?? null,
-      format: endpoint.format,
-      faults: endpoint.faults,
-    })),
+    endpoints: endpointStates(context),
     requests: requestCounts(device.iommu.counts),
     faults: { reported: device.faults.reported, dropped: device.faults.dropped },
+  };
+}
+
+/** The endpoints worth showing, by ascending id. */
+function endpointStates({ device, services = [] }: ApiContext): readonly EndpointState[] {
+  const ids = new Set(device.endpoints.list().map(({ id }) => id));
+  for (const { endpoint } of services) ids.add(endpoint);
+  return [...ids].sort((a, b) => a - b).map((id) => {
+    const endpoint = device.endpoints.seen(id);
+    const service = services.find((each) => each.endpoint === id);
+    return {
+      id,
+      domain: endpoint?.domain?.id ?? null,
+      format: endpoint?.format ?? device.endpoints.formatOf(id) ?? "",
+      faults: endpoint?.faults ?? 0,
+      ...(service === undefined ? {} : { device: deviceState(service) }),
+    };
+  });
+}
+
+/** What a device behind the IOMMU did. */
+function deviceState(service: EndpointService): EndpointDeviceState {
+  const { type, counters } = service.device;
+  return {
+    type,
+    connected: service.connected,
+    requests: counters.requests,
+    readBytes: counters.readBytes,
+    writtenBytes: counters.writtenBytes,
+    iotlbHits: service.iotlbHits,
+    iotlbMisses: service.iotlbMisses,
+    faults: service.faults,
   };
 }
 

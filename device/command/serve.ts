@@ -14,6 +14,7 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
+import type { EndpointService } from "../endpoint/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { DeviceServer } from "../server.ts";
@@ -28,6 +29,12 @@ import {
   UsageError,
 } from "./command.ts";
 import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
+import {
+  ENDPOINT_DEVICE_HELP,
+  endpointQemuArguments,
+  openEndpointDevices,
+  parseEndpointDevices,
+} from "./endpoint_options.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
 
 /** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
@@ -51,6 +58,8 @@ Where:
 
 The device:
 ${DEVICE_OPTIONS_HELP}
+Devices behind it:
+${ENDPOINT_DEVICE_HELP}
 Other:
   --poll-us N              microseconds for which the rings are watched after a
                            request before sleeping; 0 sleeps at once, which
@@ -66,6 +75,7 @@ Example:
   async run(args) {
     const { values, positionals } = parseOptions(args, {
       ...DEVICE_OPTIONS,
+      "endpoint-device": { type: "string", multiple: true },
       "socket-path": { type: "string" },
       "fd": { type: "string" },
       "api-socket": { type: "string" },
@@ -87,6 +97,7 @@ Example:
     ) ?? DEFAULT_POLL_US;
     checkSocketChoice(values);
     const options = parseDeviceOptions(values);
+    const devices = parseEndpointDevices(values);
     using tables = shareTableMemory(options.maxTableMemory);
     const device = openDevice({ ...options, tableMemory: tables.buffer });
     const socket = openSocket(values);
@@ -94,7 +105,18 @@ Example:
       log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
       for (const line of qemuArguments(socket.path!)) log.info(`  ${line}`);
     }
-    await serveUntilStopped(device, socket, log, pollUs, textOption(values, "api-socket"));
+    const services = openEndpointDevices(devices, device, log);
+    for (const each of devices) {
+      for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
+    }
+    await serveUntilStopped(
+      device,
+      services,
+      socket,
+      log,
+      pollUs,
+      textOption(values, "api-socket"),
+    );
     device.close();
     return 0;
   },
@@ -103,14 +125,17 @@ Example:
 /** Serves until SIGINT, SIGTERM, or the end of an inherited connection. */
 async function serveUntilStopped(
   device: IommuDevice,
+  services: readonly EndpointService[],
   socket: UnixListener | UnixStream,
   log: Log,
   pollUs: number,
   apiPath: string | undefined,
 ): Promise<void> {
-  const server = new DeviceServer(device, log, pollUs);
+  const server = new DeviceServer(device, log, pollUs, services);
+  for (const service of services) service.device.onProgress = () => server.wake();
   const context: ApiContext = {
     device,
+    services,
     version: VERSION,
     get connected() {
       return server.connected;
