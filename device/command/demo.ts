@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "../../pagetable/mod.ts";
+import { dumpEndpoint, dumpText, NO_PASID, READ, WRITE } from "../../pagetable/mod.ts";
 import { addressText } from "../address.ts";
 import {
   attachRequest,
@@ -133,8 +133,10 @@ async function show(device: IommuDevice, guest: Guest): Promise<void> {
     } -> 0x${fields.physStart.toString(16)} ${flagsText(fields.flags)}`;
     await send(guest, text, mapRequest({ domain: DOMAIN, ...fields }), note);
   }
+  console.log("\nThe tables, as hardware finds them from 00:03.0 on, equal runs folded:");
+  console.log(tree(device));
   console.log(
-    "\nWhat a device at 00:03.0 reaches, through the tables as VT-d hardware walks them:",
+    "What a device at 00:03.0 reaches, through the tables as VT-d hardware walks them:",
   );
   for (const [iova, access] of ACCESSES) translate(device, iova, access);
   console.log("");
@@ -270,6 +272,18 @@ function translate(device: IommuDevice, iova: bigint, access: number): void {
         walk.faultCode.toString(16)
       }`,
   );
+}
+
+/** The tables behind the demo's endpoint as text. */
+function tree(device: IommuDevice): string {
+  const endpoint = device.endpoints.seen(ENDPOINT);
+  if (endpoint === undefined) return "";
+  const found = dumpEndpoint(
+    { walk: (_id, at, access, result) => device.hardware.walk(endpoint, at, access, result) },
+    ENDPOINT,
+    NO_PASID,
+  );
+  return found === null ? "" : dumpText([found]).replaceAll(/^/gm, "  ");
 }
 
 /** Page of a byte address. */

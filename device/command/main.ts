@@ -5,16 +5,19 @@
  */
 import { OsError } from "../host/mod.ts";
 import { VERSION } from "../version.ts";
+import { build } from "./build.ts";
 import { type Command, CommandError, UsageError } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoGuest } from "./demo_guest.ts";
 import { dtb } from "./dtb.ts";
+import { dump } from "./dump.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { viot } from "./viot.ts";
+import { walk } from "./walk.ts";
 
 /** Every command, in the order of the overview. */
-const COMMANDS: readonly Command[] = [demo, serve, inspect, viot, dtb];
+const COMMANDS: readonly Command[] = [demo, serve, inspect, viot, dtb, build, walk, dump];
 /** Commands that other commands start. */
 const INNER_COMMANDS: readonly Command[] = [demoGuest];
 

@@ -72,7 +72,10 @@ export class AmdWalker implements EndpointWalker {
     if (mode === 7) return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);
     const permission = (high >>> 29) & (READ | WRITE);
     if (mode === 0) {
-      if ((permission & access) !== access) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
+      // An entry that permits nothing blocks, also where no access in particular is asked about.
+      if (permission === 0 || (permission & access) !== access) {
+        return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
+      }
       result.pass(page);
       result.permission = permission;
       return true;

@@ -1,0 +1,66 @@
+/**
+ * `build`: makes page tables and device tables from a description.
+ *
+ * @module
+ */
+import { build as buildTables, imageOf, type TableMemory } from "../../pagetable/mod.ts";
+import { addressText, PAGE_SIZE } from "../address.ts";
+import { type Command, parseOptions, refusePositionals, textOption } from "./command.ts";
+import { baseOption, checked, IMAGE_OPTIONS, printJson, readJson } from "./table_input.ts";
+
+/** Builds tables. */
+export const build: Command = {
+  name: "build",
+  summary: "make page tables and device tables from a description in JSON",
+  help: `Usage: viommu build < description.json > tables.json
+       viommu build --image FILE [--base ADDR] < description.json
+
+A filter: a description in JSON on standard input, the tables as chunks of
+memory in JSON on standard output, which "viommu walk" and "viommu dump" take.
+
+The description: format (vtd-ss, vtd-fs, vtd-nested, smmuv3-s1, smmuv3-s2,
+smmuv3-nested, amdv1) and its parameters (mode, levels, granule, iaBits, oaBits,
+streamTable), base, domains with mappings, endpoints. Numbers may be texts such
+as "0x1000".
+
+Options:
+  --image FILE   write the tables as a raw image that begins at the base, and
+                 the completed description without them to standard output
+  --base ADDR    address of the first table page, instead of the description's
+
+Example:
+  echo '{ "format": "vtd-ss", "base": "0x1000000",
+          "domains": [{ "id": 1, "mappings": [{ "iova": "0x1000",
+            "phys": "0x4000000", "length": "0x1000", "prot": "rw" }] }],
+          "endpoints": [{ "sid": "0x20", "domain": 1 }] }' | viommu build
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, IMAGE_OPTIONS);
+    refusePositionals(positionals);
+    const base = baseOption(values);
+    const input = await readJson();
+    const description = base === undefined || typeof input !== "object" || input === null
+      ? input
+      : { ...input, base: addressText(base.page, base.offset) };
+    const { output, memory, nestedMemory } = checked(() => buildTables(description));
+    const file = textOption(values, "image");
+    if (file === undefined) {
+      printJson(output);
+      return 0;
+    }
+    await writeImage(file, nestedMemory === null ? [memory] : [memory, nestedMemory]);
+    const { mem: _, ...rest } = output;
+    printJson(rest);
+    return 0;
+  },
+};
+
+/** Writes memories at their distances from the first; what lies between takes no space on the disk. */
+async function writeImage(path: string, memories: readonly TableMemory[]): Promise<void> {
+  using file = await Deno.open(path, { write: true, create: true, truncate: true });
+  for (const memory of memories) {
+    await file.seek((memory.baseFrame - memories[0].baseFrame) * PAGE_SIZE, Deno.SeekMode.Start);
+    const image = imageOf(memory);
+    for (let done = 0; done < image.length;) done += await file.write(image.subarray(done));
+  }
+}

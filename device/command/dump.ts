@@ -1,0 +1,92 @@
+/**
+ * `dump`: prints tables as a tree, equal runs folded.
+ *
+ * @module
+ */
+import {
+  ChunkReader,
+  dumpEndpoint,
+  dumpTables,
+  dumpText,
+  NO_PASID,
+  walkerOf,
+  type WalkInput,
+} from "../../pagetable/mod.ts";
+import { parseEndpoint, parseNumber } from "../address.ts";
+import {
+  type Command,
+  CommandError,
+  parsedOption,
+  parseOptions,
+  refusePositionals,
+} from "./command.ts";
+import { checked, IMAGE_OPTIONS, imageReader, printJson, readJson } from "./table_input.ts";
+
+/** The last endpoint that is looked for: PCI ids have 16 bits. */
+const LAST_ENDPOINT = 0xffff;
+
+/** Prints tables. */
+export const dump: Command = {
+  name: "dump",
+  summary: "print tables as a tree",
+  help: `Usage: viommu dump [options] < tables.json
+
+Prints what hardware finds behind each endpoint: the device-table entries, then
+the page tables as a tree, with runs of equal leaves folded into one line. Takes
+what "viommu build" writes on standard input.
+
+Options:
+  --endpoint ID   one endpoint: a number or a PCI address (default: all)
+  --pasid N       with --endpoint: its tables for this PASID
+  --image FILE    read the tables from a raw image instead of "mem"
+  --base ADDR     the address that the image begins at
+  --json          JSON instead of text
+
+Example:
+  viommu build < description.json | viommu dump
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, {
+      ...IMAGE_OPTIONS,
+      "endpoint": { type: "string" },
+      "pasid": { type: "string" },
+      "json": { type: "boolean" },
+    });
+    refusePositionals(positionals);
+    const form = "an endpoint such as 24, 0x18 or 00:03.0";
+    const endpoint = parsedOption(values, "endpoint", parseEndpoint, form);
+    const pasid = parsedOption(
+      values,
+      "pasid",
+      (text) => parseNumber(text, 2 ** 20 - 1),
+      "a number below 2^20",
+    ) ?? NO_PASID;
+    const image = await imageReader(values);
+    const input = await readJson();
+    const found = checked(() => {
+      if (typeof input !== "object" || input === null) {
+        throw new TypeError("Cannot dump: the input must be a JSON object");
+      }
+      const tables = input as WalkInput;
+      const walker = walkerOf(tables, image ?? new ChunkReader(tables.mem ?? []));
+      if (endpoint === undefined) return dumpTables(walker, LAST_ENDPOINT, pasidsOf(tables));
+      const one = dumpEndpoint(walker, endpoint, pasid);
+      return one === null ? [] : [one];
+    });
+    if (values["json"] === true) printJson(found);
+    else if (found.length === 0) throw new CommandError("Cannot dump: no endpoint has an entry");
+    else console.log(dumpText(found).trimEnd());
+    return 0;
+  },
+};
+
+/** The PASIDs that a description names, by endpoint. */
+function pasidsOf(tables: WalkInput): ReadonlyMap<number, readonly number[]> {
+  const pasids = new Map<number, number[]>();
+  for (const { sid, pasid } of tables.endpoints ?? []) {
+    if (pasid === undefined) continue;
+    const id = Number(sid);
+    pasids.set(id, [...pasids.get(id) ?? [], Number(pasid)]);
+  }
+  return pasids;
+}
