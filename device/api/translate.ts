@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { WalkResult } from "../../pagetable/mod.ts";
+import { MEMORY_TYPE_NAMES, type WalkResult } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { protectionText } from "./mappings.ts";
@@ -18,6 +18,8 @@ export type TranslateAnswer =
     readonly access: string;
     /** Bytes of the leaf. */
     readonly pageSize: number;
+    /** What the leaf says the memory is: `normal` or `device`; `normal` where a format cannot say. */
+    readonly memory: string;
     /** Format of the tables, or `bypass`. */
     readonly format: string;
     /** Every entry read, device tables first. */
@@ -66,6 +68,7 @@ export function translate(context: ApiContext, query: URLSearchParams): Translat
     phys: addressText(walk.frame, iova.offset),
     access: protectionText(walk.permission),
     pageSize: walk.bypass ? PAGE_SIZE : walk.leafPages * PAGE_SIZE,
+    memory: MEMORY_TYPE_NAMES[walk.memoryType],
     format: walk.bypass ? "bypass" : format,
     path: pathOf(walk),
   };

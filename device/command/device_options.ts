@@ -25,8 +25,11 @@ const DEFAULT_FORMAT = "vtd-ss";
 const DEFAULT_ENDPOINTS: EndpointRange = { first: 0, last: 0xffff, format: DEFAULT_FORMAT };
 /** Where x86 devices write their interrupts to. */
 const DEFAULT_MSI_REGION = { firstPage: 0xfee00, lastPage: 0xfeeff };
-/** First address that the tables are said to live at: 16 TiB, above the RAM of any guest we know of. */
-const TABLE_BASE_FRAME = 2 ** 32;
+/**
+ * First address that the tables are said to live at: 8 TiB, above the RAM of any guest we know of, and within the
+ * 44 bits of the narrowest format.
+ */
+const TABLE_BASE_FRAME = 2 ** 31;
 
 /** How the options are spelt. */
 export const DEVICE_OPTIONS = {

@@ -24,7 +24,7 @@ export const DEFAULT_OPTIONS: DeviceOptions = {
   maxDomains: 65536,
   maxMappings: 2 ** 24,
   maxTableMemory: 64 << 20,
-  tableBaseFrame: 2 ** 32,
+  tableBaseFrame: 2 ** 31,
 };
 
 /** A device, and a driver that has set it up. */

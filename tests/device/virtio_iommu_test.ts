@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import {
   attachRequest,
@@ -7,6 +7,7 @@ import {
   statusName,
   unmapRequest,
 } from "../../device/driver_requests.ts";
+import { formatNames, WRITE } from "../../pagetable/mod.ts";
 import { translate } from "../../device/api/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
 
@@ -222,3 +223,25 @@ function requestOf(step: Step): Uint8Array {
     flags: step.flags,
   });
 }
+
+Deno.test("endpoints of every format are translated with the options of serve", () => {
+  for (const format of formatNames()) {
+    const endpoints = [{ first: 0, last: 0xffff, format }];
+    const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, endpoints });
+    guest.request(attachRequest(1, 8), 4);
+    const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x5000n };
+    assertEquals(guest.request(mapRequest({ ...fields, flags: 3 }), 4).bytes[0], 0, format);
+    const walk = guest.device.walk(8, 1, WRITE);
+    assertEquals([walk.ok, walk.frame], [true, 5], `${format}: ${walk.faultName}`);
+    guest.close();
+  }
+});
+
+Deno.test("tables that a format cannot point at are refused", () => {
+  const endpoints = [{ first: 0, last: 8, format: "smmuv3-s1" }];
+  assertThrows(
+    () => new InProcessGuest({ ...DEFAULT_OPTIONS, endpoints, tableBaseFrame: 2 ** 32 }),
+    RangeError,
+    "smmuv3-s1 has 44 bits of physical addresses",
+  );
+});

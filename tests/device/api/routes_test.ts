@@ -80,6 +80,24 @@ Deno.test("translate() walks from the device tables to the leaf", () => {
   guest.close();
 });
 
+Deno.test("translate() shows what is mapped with the MMIO flag as device memory", () => {
+  const endpoints = [{ first: 0, last: 0xffff, format: "smmuv3-s1" }];
+  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, endpoints });
+  const context = { device: guest.device, version: "0", connected: false };
+  guest.request(attachRequest(2, 8), 4);
+  for (const flags of [3, 7]) {
+    const virtStart = BigInt(flags) * 0x1000n;
+    const virtEnd = virtStart + 0xfffn;
+    guest.request(mapRequest({ domain: 2, virtStart, virtEnd, physStart: 0x9000n, flags }), 4);
+  }
+  for (const [iova, memory] of [["0x3000", "normal"], ["0x7000", "device"]]) {
+    const answer = translate(context, new URLSearchParams(`endpoint=8&iova=${iova}&access=w`));
+    assert("phys" in answer, JSON.stringify(answer));
+    assertEquals(answer.memory, memory);
+  }
+  guest.close();
+});
+
 Deno.test("translate() answers a refused access with the hardware's fault", () => {
   const { guest, context } = busyGuest();
   function ask(query: string): unknown {
@@ -103,6 +121,7 @@ Deno.test("translate() of an endpoint in bypass leads to the same address", () =
     phys: "0x1234",
     access: "rw",
     pageSize: 4096,
+    memory: "normal",
     format: "bypass",
     path: [],
   });
