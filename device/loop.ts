@@ -82,20 +82,21 @@ export class DeviceLoop {
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
       const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
-      const listenerSlot = listener < 0 ? -1 : poll.add(listener);
+      const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
+      const listenerSlot = poll.add(listener);
       const kickSlots: number[] = [];
       for (let i = 0; i < this.#device.queueCount; i++) {
-        const kick = backEnd.kickDescriptor(i);
-        kickSlots.push(kick < 0 ? -1 : poll.add(kick));
+        kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
       this.#addCompanions();
-      await poll.wait(this.#mustPoll(backEnd) ? 1 : -1);
+      await poll.doze(this.#mustPoll(backEnd) ? 1 : -1);
       for (let i = 0; i < kickSlots.length; i++) {
-        if (kickSlots[i] >= 0 && poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
+        if (poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
       }
-      const listenerReady = listenerSlot >= 0 && poll.ready(listenerSlot) !== 0;
+      const listenerReady = poll.ready(listenerSlot) !== 0;
+      const connectionReady = poll.ready(connectionSlot) !== 0 || poll.ready(transferSlot) !== 0;
       // The connection comes first: if it has just ended, whoever knocks is the next and not a second.
-      if (poll.ready(connectionSlot) !== 0 && !backEnd.onReadable()) break;
+      if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
       this.#lookAtCompanions();
       await this.#watch(backEnd);
@@ -199,10 +200,11 @@ export class DeviceLoop {
     const poll = this.#poll;
     poll.clear();
     const slot = poll.add(backEnd.descriptor, backEnd.events);
+    const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
     this.#addCompanions();
     poll.poll(0);
     this.#lookAtCompanions();
-    if (poll.ready(slot) === 0) return true;
+    if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
     // Queues may have come or gone: begin again with descriptors and notifications as they are now.
@@ -239,11 +241,11 @@ export class DeviceLoop {
     return this.#companions.some((companion) => companion.mustPoll);
   }
 
-  /** Whether a running queue has no kick descriptor: its ring must be looked at from time to time. */
+  /** Whether nobody will signal requests of some ring, so that it must be looked at from time to time. */
   #mustPoll(backEnd: BackEnd): boolean {
     if (this.#companionMustPoll()) return true;
     for (let i = 0; i < this.#device.queueCount; i++) {
-      if (backEnd.queue(i) !== undefined && backEnd.kickDescriptor(i) < 0) return true;
+      if (backEnd.wantsPolling(i)) return true;
     }
     return false;
   }
