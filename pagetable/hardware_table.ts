@@ -2,7 +2,7 @@
  * The builder: one page table of any format, edited by map and unmap.
  *
  * Everything a format differs in is data ({@linkcode TableFormat}); the stores and their order are in
- * `table_tree.ts` and `leaf_fill.ts`. Pages and frames are numbers of 4 KiB, ranges inclusive.
+ * `table_tree.ts`, `leaf_writer.ts` and `unmapper.ts`. Pages and frames are numbers of 4 KiB, ranges inclusive.
  *
  * @module
  */
@@ -14,6 +14,7 @@ import { MarkPass, reportNothing, type ReportRange } from "./marks.ts";
 import type { PageTable, Protection } from "./page_table.ts";
 import type { TableMemory } from "./table_memory.ts";
 import { TableTree } from "./table_tree.ts";
+import { Unmapper } from "./unmapper.ts";
 
 /** One page table in table memory. Made by `createPageTable`. */
 export class HardwareTable implements PageTable {
@@ -39,23 +40,19 @@ export class HardwareTable implements PageTable {
   readonly #memory: TableMemory;
   readonly #tree: TableTree;
   readonly #leaves: LeafWriter;
+  readonly #unmapper: Unmapper;
   readonly #words: Int32Array<ArrayBuffer>;
   readonly #live: Int32Array<ArrayBuffer>;
   readonly #scale: Float64Array<ArrayBuffer>;
   readonly #mask: Int32Array<ArrayBuffer>;
-  readonly #reach: Float64Array<ArrayBuffer>;
   readonly #tableValues: Int32Array<ArrayBuffer>;
   readonly #present: number;
   readonly #tableMask: number;
   readonly #top: number;
   readonly #granule: number;
   readonly #onePage: boolean;
-  readonly #grouped: boolean;
   readonly #interruptFirst: number;
   readonly #interruptLast: number;
-  /** Tables and items of the path that the last one-page unmap walked, by level. */
-  readonly #pathTable: Int32Array<ArrayBuffer>;
-  readonly #pathItem: Int32Array<ArrayBuffer>;
 
   private constructor(format: TableFormat, memory: TableMemory, root: number) {
     this.format = format.name;
@@ -70,22 +67,19 @@ export class HardwareTable implements PageTable {
     this.#memory = memory;
     this.#tree = new TableTree(format, memory, this.gather, root);
     this.#leaves = new LeafWriter(format, memory.words);
+    this.#unmapper = new Unmapper(format, memory, this.#tree, this.gather);
     this.#words = memory.words;
     this.#live = memory.liveEntries;
     this.#scale = this.#tree.scale;
     this.#mask = this.#tree.mask;
-    this.#reach = this.#tree.reach;
     this.#tableValues = this.#tree.tableValues;
     this.#present = format.present;
     this.#tableMask = format.tableMask;
     this.#top = this.#tree.top;
     this.#granule = 2 ** format.leaves[0].order;
     this.#onePage = format.leaves[0].level === 0 && format.leaves[0].items === 1;
-    this.#grouped = format.groupItems !== null;
     this.#interruptFirst = format.interruptPages?.first ?? Infinity;
     this.#interruptLast = format.interruptPages?.last ?? -1;
-    this.#pathTable = new Int32Array(format.levels);
-    this.#pathItem = new Int32Array(format.levels);
   }
 
   /** Makes an empty table, or answers ENOMEM without table memory for its root. */
@@ -116,7 +110,7 @@ export class HardwareTable implements PageTable {
     ) {
       return ERANGE;
     }
-    if (this.#occupied(this.#tree.root, this.#top, firstPage, lastPage)) return EADDRINUSE;
+    if (this.#tree.occupied(firstPage, lastPage)) return EADDRINUSE;
     const mapped = this.#mapAround(firstPage, lastPage, frame, protection);
     if (mapped < pages) {
       if (mapped > 0) this.unmap(firstPage, firstPage + mapped - 1);
@@ -131,15 +125,7 @@ export class HardwareTable implements PageTable {
     const first = firstPage > this.firstPage ? firstPage : this.firstPage;
     const last = lastPage < this.lastPage ? lastPage : this.lastPage;
     if (first > last) return 0;
-    let removed: number;
-    if (first === last) {
-      removed = this.#unmapOne(first);
-    } else {
-      removed = this.#clear(this.#tree.root, this.#top, 0, first, last);
-      // A leaf that reached out of the range has noted itself.
-      if (removed !== 0) this.gather.addRange(first, last);
-    }
-    return removed;
+    return this.#unmapper.unmap(first, last);
   }
 
   /** The frame behind a page, or -1; see {@linkcode PageTable.frameAt}. */
@@ -291,150 +277,5 @@ export class HardwareTable implements PageTable {
       page += count * leaves.pages[size];
     }
     return page - firstPage;
-  }
-
-  /** Whether anything is mapped in `[first, last]`, which lies within `table`. */
-  #occupied(table: number, level: number, first: number, last: number): boolean {
-    if (this.#live[table] === 0) return false;
-    const words = this.#words;
-    const scale = this.#scale[level];
-    const from = (first * scale) & this.#mask[level];
-    const to = (last * scale) & this.#mask[level];
-    const reach = this.#reach[level];
-    const start = first - (first % reach);
-    for (let index = from; index <= to; index++) {
-      const item = (table << 10) + (index << 1);
-      const low = words[item];
-      if ((low & this.#present) === 0) continue;
-      if ((low & this.#tableMask) !== this.#tableValues[level]) return true;
-      const itemFirst = start + (index - from) * reach;
-      const itemLast = itemFirst + reach - 1;
-      if (first <= itemFirst && last >= itemLast) return true;
-      const child = this.#tree.child(low, words[item + 1]);
-      const clippedFirst = first > itemFirst ? first : itemFirst;
-      const clippedLast = last < itemLast ? last : itemLast;
-      if (this.#occupied(child, level - 1, clippedFirst, clippedLast)) return true;
-    }
-    return false;
-  }
-
-  #unmapOne(page: number): number {
-    const words = this.#words;
-    const cached = this.#tree.cachedLeafTable(page);
-    if (cached !== -1) {
-      const item = (cached << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
-      if ((words[item] & this.#present) === 0) return 0;
-      const items = this.#grouped ? this.#itemsAt(0, item) : 1;
-      // Where the table keeps other items, nothing above it changes.
-      if (this.#live[cached] > items) return this.#clearLeaf(cached, 0, page, item, items);
-    }
-    let table = this.#tree.root;
-    let level = this.#top;
-    for (;;) {
-      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
-      const low = words[item];
-      if ((low & this.#present) === 0) return 0;
-      this.#pathTable[level] = table;
-      this.#pathItem[level] = item;
-      if ((low & this.#tableMask) !== this.#tableValues[level]) break;
-      table = this.#tree.child(low, words[item + 1]);
-      level--;
-    }
-    const items = this.#grouped ? this.#itemsAt(level, this.#pathItem[level]) : 1;
-    const removed = this.#clearLeaf(table, level, page, this.#pathItem[level], items);
-    while (level < this.#top && this.#live[this.#pathTable[level]] === 0) {
-      const emptied = this.#pathTable[level];
-      this.#tree.unlink(this.#pathTable[level + 1], this.#pathItem[level + 1]);
-      this.#tree.freeEmpty(emptied, level, page);
-      level++;
-    }
-    return removed;
-  }
-
-  /** Clears the leaf of `items` items of which `page`'s `item` is one, notes it, and tells how many pages it had. */
-  #clearLeaf(
-    table: number,
-    level: number,
-    page: number,
-    item: number,
-    items: number,
-  ): number {
-    const words = this.#words;
-    const reach = this.#reach[level];
-    if (items === 1) {
-      words[item] = 0;
-      words[item + 1] = 0;
-    } else {
-      const index = (item - (table << 10)) >> 1;
-      const start = (table << 10) + ((index & -items) << 1);
-      for (let at = start; at < start + (items << 1); at += 2) {
-        words[at] = 0;
-        words[at + 1] = 0;
-      }
-    }
-    this.#live[table] -= items;
-    const pages = items * reach;
-    const first = pages === 1 ? page : page - (page & (pages - 1));
-    this.gather.addRange(first, first + pages - 1);
-    return pages;
-  }
-
-  #itemsAt(level: number, item: number): number {
-    const groupItems = this.description.groupItems;
-    return groupItems === null ? 1 : groupItems(level, this.#words[item], this.#words[item + 1]);
-  }
-
-  /** Removes `[first, last]`, which lies within `table`, whose own first page is `start`. */
-  #clear(table: number, level: number, start: number, first: number, last: number): number {
-    const words = this.#words;
-    const reach = this.#reach[level];
-    const scale = this.#scale[level];
-    const to = (last * scale) & this.#mask[level];
-    let index = (first * scale) & this.#mask[level];
-    if (level === 0 && !this.#grouped) return this.#clearItems(table, index, to) * reach;
-    let removed = 0;
-    for (; index <= to; index++) {
-      const item = (table << 10) + (index << 1);
-      const low = words[item];
-      if ((low & this.#present) === 0) continue;
-      const itemFirst = start + index * reach;
-      const itemLast = itemFirst + reach - 1;
-      if ((low & this.#tableMask) !== this.#tableValues[level]) {
-        const items = this.#grouped ? this.#itemsAt(level, item) : 1;
-        removed += this.#clearLeaf(table, level, itemFirst, item, items);
-        index = (index & -items) + items - 1;
-        continue;
-      }
-      const child = this.#tree.child(low, words[item + 1]);
-      if (first <= itemFirst && last >= itemLast) {
-        this.#tree.unlink(table, item);
-        removed += this.#tree.drop(child, level - 1, itemFirst);
-        continue;
-      }
-      const clippedFirst = first > itemFirst ? first : itemFirst;
-      const clippedLast = last < itemLast ? last : itemLast;
-      removed += this.#clear(child, level - 1, itemFirst, clippedFirst, clippedLast);
-      if (this.#live[child] === 0) {
-        this.#tree.unlink(table, item);
-        this.#tree.freeEmpty(child, level - 1, itemFirst);
-      }
-    }
-    return removed;
-  }
-
-  /** Clears items `[from, to]` of a leaf table and tells how many were in use. */
-  #clearItems(table: number, from: number, to: number): number {
-    const words = this.#words;
-    const present = this.#present;
-    const end = (table << 10) + (to << 1);
-    let cleared = 0;
-    for (let item = (table << 10) + (from << 1); item <= end; item += 2) {
-      if ((words[item] & present) === 0) continue;
-      words[item] = 0;
-      words[item + 1] = 0;
-      cleared++;
-    }
-    this.#live[table] -= cleared;
-    return cleared;
   }
 }

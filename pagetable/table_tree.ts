@@ -239,6 +239,11 @@ export class TableTree {
     return pages;
   }
 
+  /** Whether anything is mapped in `[first, last]`. */
+  occupied(first: number, last: number): boolean {
+    return this.#occupied(this.root, this.top, 0, first, last);
+  }
+
   /** Frees every table, the root too. */
   destroy(): void {
     const words = this.#words;
@@ -255,6 +260,36 @@ export class TableTree {
     this.#gather.everything = true;
     this.#gather.addBlock(this.root, this.#format.rootOrder, false);
     this.tablePages -= 1 << this.#format.rootOrder;
+  }
+
+  /** Whether anything is mapped in `[first, last]`, which lies within `table`, whose own first page is `start`. */
+  #occupied(
+    table: number,
+    level: number,
+    start: number,
+    first: number,
+    last: number,
+  ): boolean {
+    if (this.#live[table] === 0) return false;
+    const words = this.#words;
+    const scale = this.scale[level];
+    const from = (first * scale) & this.mask[level];
+    const to = (last * scale) & this.mask[level];
+    const reach = this.reach[level];
+    for (let index = from; index <= to; index++) {
+      const item = (table << 10) + (index << 1);
+      const low = words[item];
+      if ((low & this.#format.present) === 0) continue;
+      if ((low & this.#tableMask) !== this.tableValues[level]) return true;
+      const itemFirst = start + index * reach;
+      const itemLast = itemFirst + reach - 1;
+      if (first <= itemFirst && last >= itemLast) return true;
+      const child = this.child(low, words[item + 1]);
+      const clippedFirst = first > itemFirst ? first : itemFirst;
+      const clippedLast = last < itemLast ? last : itemLast;
+      if (this.#occupied(child, level - 1, itemFirst, clippedFirst, clippedLast)) return true;
+    }
+    return false;
   }
 
   #make(cleared: boolean): number {

@@ -12,21 +12,14 @@
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
 import type { HardwareTable } from "../hardware_table.ts";
-import {
-  DEVICE_DIRECTORY,
-  DEVICE_ENTRY,
-  InvalidationGather,
-  NO_PASID,
-  PASID_DIRECTORY,
-  PASID_ENTRY,
-} from "../invalidation.ts";
+import { DEVICE_ENTRY, InvalidationGather, NO_PASID, PASID_ENTRY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 import { DomainIds } from "./domain_ids.ts";
-import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
 import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
+import { ContextTables } from "./smmuv3_contexts.ts";
 import {
   abortSte,
   bypassSte,
@@ -36,6 +29,7 @@ import {
   stageSte,
   STE_ENTRY,
 } from "./smmuv3_entries.ts";
+import { StreamTable } from "./smmuv3_stream_table.ts";
 import type { TranslationUnit } from "./unit.ts";
 
 /** What an SMMU can be told about its hardware and its tables. */
@@ -53,12 +47,6 @@ export interface SmmuUnitOptions {
 }
 
 const NONE = -1;
-const SPLIT = 8;
-/** Order of a second-level stream table: 2^SPLIT STEs of 64 bytes. */
-const LEAF_ORDER = 2;
-const LEAF_CONTEXT_BITS = 6;
-const L1_VALID = 1;
-
 /** What a stream with context descriptors owns. */
 interface Stream {
   /** First page of its CD table, or -1. */
@@ -81,41 +69,40 @@ export class SmmuUnit implements TranslationUnit {
   readonly gather: InvalidationGather;
 
   readonly #memory: TableMemory;
-  readonly #contextMemory: TableMemory;
   readonly #contextGather: InvalidationGather;
   readonly #options: SmmuUnitOptions;
-  readonly #streamBits: number;
-  readonly #twoLevel: boolean;
   readonly #substreamBits: number;
   readonly #asids = new DomainIds(1, 0xffff);
   readonly #vmids = new DomainIds(1, 0xffff);
   readonly #streams = new Map<number, Stream>();
   readonly #ste64: LiveWords;
   readonly #cd64: LiveWords;
-  #table = NONE;
+  readonly #table: StreamTable;
+  readonly #contexts: ContextTables;
   #walker: SmmuWalker | null = null;
-  #tablePages = 0;
 
   /** Makes a unit whose tables will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: SmmuUnitOptions = {}) {
     this.#memory = memory;
-    this.#contextMemory = options.contextMemory ?? memory;
+    const contextMemory = options.contextMemory ?? memory;
+    const streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, 18);
     this.#options = options;
-    this.#streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, 18);
-    this.#twoLevel = (options.streamTable ?? "2-level") === "2-level" && this.#streamBits > SPLIT;
     this.#substreamBits = checkOption("SubstreamID bits", options.substreamBits ?? 0, 0, 15);
-    this.lastEndpoint = 2 ** this.#streamBits - 1;
+    this.lastEndpoint = 2 ** streamBits - 1;
     this.gather = new InvalidationGather(memory);
-    this.#contextGather = this.#contextMemory === memory
+    this.#contextGather = contextMemory === memory
       ? this.gather
-      : new InvalidationGather(this.#contextMemory);
+      : new InvalidationGather(contextMemory);
+    const twoLevel = (options.streamTable ?? "2-level") === "2-level";
+    this.#table = new StreamTable(memory, this.gather, streamBits, twoLevel);
+    this.#contexts = new ContextTables(contextMemory, this.#contextGather, this.#substreamBits);
     this.#ste64 = wideWords(memory);
-    this.#cd64 = wideWords(this.#contextMemory);
+    this.#cd64 = wideWords(contextMemory);
   }
 
   /** Pages of table memory that the device tables take. */
   get tablePages(): number {
-    return this.#tablePages;
+    return this.#table.tablePages + this.#contexts.tablePages;
   }
 
   /** See {@linkcode TranslationUnit.attach}; `domainId` is the ASID of stage 1, the VMID of stage 2. */
@@ -175,7 +162,7 @@ export class SmmuUnit implements TranslationUnit {
 
   /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
-    const item = this.#isStream(endpoint) ? this.#find(endpoint) : NONE;
+    const item = this.#isStream(endpoint) ? this.#table.find(endpoint) : NONE;
     if (item === NONE) return;
     const stream = this.#streams.get(endpoint);
     if (pasid === NO_PASID) {
@@ -221,31 +208,14 @@ export class SmmuUnit implements TranslationUnit {
 
   /** `strtab_base` and `strtab_cfg`: SMMU_STRTAB_BASE with RA, and SMMU_STRTAB_BASE_CFG. */
   registers(): Readonly<Record<string, bigint>> {
-    const config = this.#twoLevel ? 1 << 16 | SPLIT << 6 | this.#streamBits : this.#streamBits;
-    const frame = this.#table === NONE ? 0 : this.#memory.baseFrame + this.#table;
-    const base = BigInt(frame) * 4096n | (this.#table === NONE ? 0n : 1n << 62n);
-    return { strtab_base: base, strtab_cfg: BigInt(config) };
+    return { strtab_base: this.#table.base, strtab_cfg: this.#table.config };
   }
 
   /** See {@linkcode TranslationUnit.destroy}. */
   destroy(): void {
     for (const endpoint of [...this.#streams.keys()]) this.detach(endpoint);
-    if (this.#table !== NONE) {
-      const words = this.#memory.words;
-      if (this.#twoLevel) {
-        const start = this.#table << 10;
-        for (let item = start; item < start + (2 << (this.#streamBits - SPLIT)); item += 2) {
-          if ((words[item] & 0x1f) === 0) continue;
-          const leaf = pageOf(this.#memory, words[item] & ~0x1f, words[item + 1]);
-          this.gather.addBlock(leaf, LEAF_ORDER, false);
-        }
-      }
-      this.gather.addBlock(this.#table, this.#tableOrder(), false);
-      this.gather.everyDevice = true;
-      this.#table = NONE;
-      this.#walker = null;
-      this.#tablePages = 0;
-    }
+    this.#table.destroy();
+    this.#walker = null;
     this.gather.flush();
     this.#contextGather.flush();
   }
@@ -290,9 +260,8 @@ export class SmmuUnit implements TranslationUnit {
   ): Errno {
     const item = this.#reach(endpoint);
     if (item < 0) return ENOMEM;
-    const contexts = this.#contextMemory.allocate(this.#contextOrder());
+    const contexts = this.#contexts.make();
     if (contexts === NONE) return ENOMEM;
-    this.#tablePages += 1 << this.#contextOrder();
     const stream: Stream = {
       contexts,
       second: below?.second ?? null,
@@ -305,12 +274,11 @@ export class SmmuUnit implements TranslationUnit {
       return errno;
     }
     const before = this.#streams.get(endpoint);
-    const place = {
-      frame: this.#contextMemory.baseFrame + contexts,
-      format: this.#substreamBits > LEAF_CONTEXT_BITS ? 1 : 0,
-      bits: this.#substreamBits,
-    };
-    this.#writeSte(endpoint, item, stageSte(place, stream.second, stream.vmid));
+    this.#writeSte(
+      endpoint,
+      item,
+      stageSte(this.#contexts.place(contexts), stream.second, stream.vmid),
+    );
     this.#forget(endpoint, before);
     this.#streams.set(endpoint, stream);
     return OK;
@@ -329,7 +297,8 @@ export class SmmuUnit implements TranslationUnit {
     }
     const asid = this.#asids.take(table, domainId);
     if (asid < 0) return asid === -2 ? ENOMEM : EINVAL;
-    if (!this.#reachContext(endpoint, stream, substream)) {
+    const item = this.#contexts.reach(stream.contexts, substream, endpoint, this.gather);
+    if (item === NONE) {
       this.#asids.release(asid);
       return ENOMEM;
     }
@@ -351,7 +320,7 @@ export class SmmuUnit implements TranslationUnit {
     substream: number,
     cd: BigUint64Array,
   ): void {
-    const item = this.#contextItem(stream, substream);
+    const item = this.#contexts.find(stream.contexts, substream);
     if (item === NONE) return;
     const asid = Number(this.#cd64[item] >> 48n);
     this.#update(this.#cd64, item, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid);
@@ -387,91 +356,18 @@ export class SmmuUnit implements TranslationUnit {
   }
 
   #freeContexts(stream: Stream): void {
-    const words = this.#contextMemory.words;
-    if (this.#substreamBits > LEAF_CONTEXT_BITS) {
-      const start = stream.contexts << 10;
-      for (let item = start; item < start + (1024 << this.#contextOrder()); item += 2) {
-        if ((words[item] & L1_VALID) === 0) continue;
-        const leaf = pageOf(this.#contextMemory, words[item], words[item + 1]);
-        this.#contextGather.addBlock(leaf, 0, false);
-        this.#tablePages--;
-      }
-    }
-    this.#contextGather.addBlock(stream.contexts, this.#contextOrder(), false);
-    this.#tablePages -= 1 << this.#contextOrder();
+    this.#contexts.free(stream.contexts);
     if (this.#contextGather !== this.gather) this.#contextGather.flush();
   }
 
-  /** Order of a CD table, or of the first level of one. */
-  #contextOrder(): number {
-    return Math.max(0, this.#substreamBits - LEAF_CONTEXT_BITS - 9);
-  }
-
-  #tableOrder(): number {
-    return Math.max(0, this.#twoLevel ? this.#streamBits - SPLIT - 9 : this.#streamBits - 6);
-  }
-
-  /** Index of a CD in 64-bit words, or -1 if its table is missing. */
-  #contextItem(stream: Stream, substream: number): number {
-    if (this.#substreamBits <= LEAF_CONTEXT_BITS) return (stream.contexts << 9) + substream * 8;
-    const words = this.#contextMemory.words;
-    const item = (stream.contexts << 10) + (substream >> LEAF_CONTEXT_BITS) * 2;
-    if ((words[item] & L1_VALID) === 0) return NONE;
-    const leaf = pageOf(this.#contextMemory, words[item], words[item + 1]);
-    return (leaf << 9) + (substream & (2 ** LEAF_CONTEXT_BITS - 1)) * 8;
-  }
-
-  #reachContext(endpoint: number, stream: Stream, substream: number): boolean {
-    if (this.#contextItem(stream, substream) !== NONE) return true;
-    const leaf = this.#contextMemory.allocate(0);
-    if (leaf === NONE) return false;
-    this.#tablePages++;
-    const frame = this.#contextMemory.baseFrame + leaf;
-    const item = (stream.contexts << 10) + (substream >> LEAF_CONTEXT_BITS) * 2;
-    store64(
-      this.#contextMemory.words,
-      item,
-      addressLow(frame) | L1_VALID,
-      addressHigh(frame),
-    );
-    // An invalid first-level descriptor may be cached.
-    this.gather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
-    return true;
-  }
-
-  /** Index of an STE in 64-bit words, or -1 if its table is missing. */
-  #find(endpoint: number): number {
-    if (this.#table === NONE) return NONE;
-    if (!this.#twoLevel) return (this.#table << 9) + endpoint * 8;
-    const words = this.#memory.words;
-    const item = (this.#table << 10) + (endpoint >> SPLIT) * 2;
-    if ((words[item] & 0x1f) === 0) return NONE;
-    const leaf = pageOf(this.#memory, words[item] & ~0x1f, words[item + 1]);
-    return (leaf << 9) + (endpoint & (2 ** SPLIT - 1)) * 8;
-  }
-
-  /** As {@linkcode #find}, making the tables that are missing; -1 without memory. */
+  /** Index of an STE in 64-bit words, its table and the walker made where they are missing; -1 without memory. */
   #reach(endpoint: number): number {
-    const memory = this.#memory;
-    if (this.#table === NONE) {
-      const table = memory.allocate(this.#tableOrder());
-      if (table === NONE) return NONE;
-      this.#table = table;
-      this.#tablePages += 1 << this.#tableOrder();
-      const { strtab_base: strtabBase, strtab_cfg: strtabConfig } = this.registers();
-      const capabilities = this.#options.capabilities ?? {};
-      this.#walker = new SmmuWalker(memory, { strtabBase, strtabConfig }, capabilities);
+    const item = this.#table.reach(endpoint);
+    if (this.#walker === null && this.#table.made) {
+      const registers = { strtabBase: this.#table.base, strtabConfig: this.#table.config };
+      this.#walker = new SmmuWalker(this.#memory, registers, this.#options.capabilities ?? {});
     }
-    const found = this.#find(endpoint);
-    if (found !== NONE) return found;
-    const leaf = memory.allocate(LEAF_ORDER);
-    if (leaf === NONE) return NONE;
-    this.#tablePages += 1 << LEAF_ORDER;
-    const frame = memory.baseFrame + leaf;
-    const item = (this.#table << 10) + (endpoint >> SPLIT) * 2;
-    store64(memory.words, item, addressLow(frame) | (SPLIT + 1), addressHigh(frame));
-    this.gather.addDevice(DEVICE_DIRECTORY, endpoint, NO_PASID, NONE);
-    return this.#find(endpoint);
+    return item;
   }
 }
 
