@@ -22,6 +22,8 @@ export interface Question {
   readonly access: "r" | "w";
   /** Byte address that must not change where the access is refused. */
   readonly untouched?: number;
+  /** What is special about it, for messages. */
+  readonly about?: string;
 }
 
 /** What the two of them have to share. */
@@ -57,7 +59,8 @@ export class Agreement {
     const page = Math.floor(iova / 4096);
     const result = this.#result;
     const ok = unit.walk(edu.bdf, page, access === "r" ? READ : WRITE, result);
-    const place = `${access} at 0x${iova.toString(16)} by 0x${edu.bdf.toString(16)}`;
+    const about = question.about === undefined ? "" : `, ${question.about}`;
+    const place = `${access} at 0x${iova.toString(16)} by 0x${edu.bdf.toString(16)}${about}`;
     if (ok) {
       const phys = result.frame * 4096 + iova % 4096;
       await this.#expectMoved(question, phys, `${place}, we say 0x${phys.toString(16)}`);

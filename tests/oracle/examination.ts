@@ -23,6 +23,7 @@ import {
 import type { Qemu } from "../guest/lab/mod.ts";
 import { Random, seed } from "../guest/random.ts";
 import { Agreement } from "./agreement.ts";
+import { askCorrupted, type Corruption } from "./corruption.ts";
 import { Edu, eduArguments } from "./edu.ts";
 import { type Judge, TableLoader } from "./judge.ts";
 import type { ConfigSpace } from "./pci.ts";
@@ -61,6 +62,8 @@ export interface Examination {
   readonly codeOf?: (result: WalkResult, access: "r" | "w") => number;
   /** Pages beyond the tables to ask about; default the first ones above `inputBits`. */
   readonly beyond?: readonly number[];
+  /** Asks about tables with wrong bits too; which wrong bits to leave out. */
+  readonly wrongBits?: (corruption: Corruption) => boolean;
   /** Whether an endpoint that was never attached is to be asked about. */
   readonly stranger?: boolean;
 }
@@ -73,6 +76,9 @@ const FULL = Deno.env.get("VIOMMU_TEST") === "full";
 
 /** Mappings in each of the two domains. */
 const MAPPINGS = FULL ? 500 : 120;
+
+/** Wrong bits to try, one at a time. */
+const CORRUPTIONS = FULL ? 2000 : 150;
 
 /** Examinations by name: the variants that every run makes, and those that only a full run adds. */
 export function variants<T>(
@@ -163,6 +169,20 @@ export async function examine(qemu: Qemu, examination: Examination): Promise<voi
     if (examination.stranger !== false) {
       await agreement.ask({ edu: edus[3], iova, access, untouched: iova });
     }
+  }
+  if (examination.wrongBits !== undefined) {
+    await askCorrupted(random, CORRUPTIONS, {
+      machine,
+      agreement,
+      unit,
+      memory,
+      judge,
+      edu: edus[0],
+      mappings: mappings[0],
+      scratch: board.scratch,
+      ram: board.ram,
+      except: examination.wrongBits,
+    });
   }
   await askAfterUnmap();
 

@@ -1,14 +1,26 @@
 /**
  * QEMU's SMMUv3 translates DMA through tables of ours, and faults, as our walker says.
  */
-import { READ, WRITE } from "../../pagetable/mod.ts";
+import { READ, STAGE_ONE, WRITE } from "../../pagetable/mod.ts";
 import { labTests, type Qemu } from "../guest/lab/mod.ts";
+import type { Corruption } from "./corruption.ts";
 import { examine, variants } from "./examination.ts";
 import { prepareJudge } from "./judge.ts";
 import { smmuBoard } from "./smmu_judge.ts";
 
 /** QEMU's SMMU has 44 bits of physical addresses, no SubstreamIDs and does not set access flags or dirty state. */
 const CAPABILITIES = { addressBits: 44, substreamBits: 0, updates: false };
+
+/** Wrong bits that QEMU's SMMU is known not to see, with tables of a granule. */
+function blindTo(granule: number): (corruption: Corruption) => boolean {
+  return ({ bit, stage, level }) =>
+    // Whether stage 1 permits unprivileged accesses: AP[1] in leaves, APTable[0] in tables.
+    (stage === STAGE_ONE && (bit === 6 || bit === 61)) ||
+    // A block where the granule has none: QEMU takes it for one.
+    (bit === 1 && level < (granule === 4096 ? 1 : 2)) ||
+    // Address bits 51:48 in bits 15:12 of a 64 KiB granule: QEMU has no such addresses.
+    (granule === 65536 && bit >= 12 && bit <= 15);
+}
 
 interface Case {
   readonly stage: "1" | "2";
@@ -28,6 +40,7 @@ function agreeOn(one: Case): (qemu: Qemu) => Promise<void> {
       table: { granule, inputBits, outputBits: 44 },
       unit: { capabilities: CAPABILITIES, streamTable: streamTable ?? "2-level" },
       ...(beyond === undefined ? {} : { beyond }),
+      wrongBits: blindTo(granule),
       protections: stage === "1" ? [READ, READ | WRITE] : [READ, WRITE, READ | WRITE],
     });
 }
@@ -44,6 +57,7 @@ function agreeOnNested(granule: number, secondGranule: number): (qemu: Qemu) => 
         table: { granule: secondGranule, inputBits: 39, outputBits: 44 },
       },
       unit: { capabilities: CAPABILITIES },
+      wrongBits: blindTo(granule),
       protections: [READ, READ | WRITE],
     });
 }
