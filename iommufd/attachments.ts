@@ -17,11 +17,14 @@ export class Attachments implements TableHolder {
   readonly tables: PageTable[] = [];
   /** See {@linkcode TableHolder.isPageByPage}. */
   isPageByPage = false;
+  /** See {@linkcode TableHolder.onUnmapped}. */
+  readonly onUnmapped: (() => void) | null;
   readonly #areas: AreaSet;
 
   /** Starts without page tables. */
-  constructor(areas: AreaSet) {
+  constructor(areas: AreaSet, onUnmapped: (() => void) | null) {
     this.#areas = areas;
+    this.onUnmapped = onUnmapped;
   }
 
   /** The largest smallest leaf of the page tables, in pages. */
@@ -74,6 +77,7 @@ export class Attachments implements TableHolder {
     const isStable = this.#areas.unstable === 0;
     if (isStable) {
       for (let at = 0; at < tables.length; at++) tables[at].unmap(from, to);
+      this.onUnmapped?.();
     }
     for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
@@ -113,6 +117,8 @@ export class Attachments implements TableHolder {
   /** Unmaps all areas from a page table without letting go of anything: the seed's `iopt_unmap_domain`. */
   #unmapWhole(table: PageTable): void {
     const { leaves, tree } = this.#areas;
-    if (tree.count > 0) table.unmap(leaves.first(tree.atOrAfter(0)), tree.lastPage);
+    if (tree.count === 0) return;
+    table.unmap(leaves.first(tree.atOrAfter(0)), tree.lastPage);
+    this.onUnmapped?.();
   }
 }

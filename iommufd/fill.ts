@@ -29,14 +29,14 @@ export function fillPageTables(list: PinnedPages, holder: TableHolder, area: Are
     for (let at = 0; at < tables.length; at++) {
       errno = batchToTable(reader.batch, reader.first, tables[at], holder, area);
       if (errno === OK) continue;
-      undoBatch(list, tables, at, area);
+      undoBatch(list, holder, at, area);
       break;
     }
     if (errno === OK) errno = reader.advance();
   }
   const reached = reader.first;
   reader.finish();
-  if (errno !== OK && reached > area.index) undoFill(list, tables, area, reached - 1);
+  if (errno !== OK && reached > area.index) undoFill(list, holder, area, reached - 1);
   return errno;
 }
 
@@ -64,28 +64,27 @@ export function fillPageTable(
  * Unmaps an area from all page tables and unpins what nobody else holds. The caller has taken the area out of the area
  * tree. Cannot fail.
  */
-export function unfillPageTables(
-  list: PinnedPages,
-  tables: readonly PageTable[],
-  area: AreaSlice,
-): void {
+export function unfillPageTables(list: PinnedPages, holder: TableHolder, area: AreaSlice): void {
+  const { tables } = holder;
   for (let at = 1; at < tables.length; at++) tables[at].unmap(area.first, area.last);
-  unfillPageTable(list, tables[0], area, area.index + (area.last - area.first));
+  unfillStorage(list, holder, area, area.index + (area.last - area.first));
 }
 
 /** Unmaps the area up to `lastIndex` from the page table that keeps its frames, and unpins what nobody else holds. */
-function unfillPageTable(
+function unfillStorage(
   list: PinnedPages,
-  table: PageTable,
+  holder: TableHolder,
   area: AreaSlice,
   lastIndex: number,
 ): void {
+  const table = holder.tables[0];
   const offset = area.first - area.index;
   if (
     list.areaTree.obviouslyCovers(area.index, lastIndex) ||
     list.accessTree.obviouslyCovers(area.index, lastIndex)
   ) {
     table.unmap(area.first, lastIndex + offset);
+    holder.onUnmapped?.();
     return;
   }
   const batch = list.dropBatch;
@@ -95,6 +94,7 @@ function unfillPageTable(
     const first = index;
     index = gatherMapped(list, table, offset, index, lastIndex, batch);
     table.unmap(first + offset, index - 1 + offset);
+    holder.onUnmapped?.();
     unpinUnheld(list, batch, first);
   }
 }
@@ -176,24 +176,27 @@ function batchToTable(
 /** After table `failed` refused the reader's batch: takes it out of the tables before, then unpins it. */
 function undoBatch(
   list: PinnedPages,
-  tables: readonly PageTable[],
+  holder: TableHolder,
   failed: number,
   area: AreaSlice,
 ): void {
   const { reader } = list;
   const first = area.first + (reader.first - area.index);
-  for (let at = 0; at < failed; at++) tables[at].unmap(first, first + reader.batch.pages - 1);
+  const last = first + reader.batch.pages - 1;
+  for (let at = 0; at < failed; at++) holder.tables[at].unmap(first, last);
+  holder.onUnmapped?.();
   unpinUnheld(list, reader.batch, reader.first);
 }
 
 /** Takes back whole batches up to `lastIndex` that all tables hold. */
 function undoFill(
   list: PinnedPages,
-  tables: readonly PageTable[],
+  holder: TableHolder,
   area: AreaSlice,
   lastIndex: number,
 ): void {
+  const { tables } = holder;
   const last = area.first + (lastIndex - area.index);
   for (let at = 1; at < tables.length; at++) tables[at].unmap(area.first, last);
-  unfillPageTable(list, tables[0], area, lastIndex);
+  unfillStorage(list, holder, area, lastIndex);
 }

@@ -47,13 +47,7 @@ export class InnerNodes {
 
   /** Makes sure that {@linkcode take} succeeds `count` times. Returns false if there is no memory. */
   makeRoom(count: number): boolean {
-    if (this.#freeCount + this.#capacity - this.#used >= count) return true;
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#used + count);
-    return fits(
-      this.#growth,
-      (capacity - this.#capacity) * INNER_BYTES,
-      () => this.#grow(capacity),
-    );
+    return this.#freeCount + this.#capacity - this.#used >= count || this.#growBy(count);
   }
 
   /** An empty node. Needs {@linkcode makeRoom}. */
@@ -121,6 +115,16 @@ export class InnerNodes {
     this.high.copyWithin(to, from, from + count);
     this.gap.copyWithin(to, from, from + count);
     this.child.copyWithin(to, from, from + count);
+  }
+
+  // Apart from makeRoom: a function that has a closure in it makes garbage even when it returns before that.
+  #growBy(count: number): boolean {
+    const capacity = Math.max(this.#growth.next(this.#capacity), this.#used + count);
+    return fits(
+      this.#growth,
+      (capacity - this.#capacity) * INNER_BYTES,
+      () => this.#grow(capacity),
+    );
   }
 
   #grow(capacity: number): void {

@@ -54,9 +54,7 @@ export class IntervalTree {
 
   /** Makes sure that one insert needs no memory. Returns false if there is none. */
   makeRoom(): boolean {
-    if (this.#free !== NIL || this.#used < this.#capacity) return true;
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#capacity + 1);
-    return fits(this.#growth, (capacity - this.#capacity) * NODE_BYTES, () => this.#grow(capacity));
+    return this.#free !== NIL || this.#used < this.#capacity || this.#growOne();
   }
 
   /** Inserts an interval. Needs {@linkcode makeRoom}. Returns its node. */
@@ -241,6 +239,11 @@ export class IntervalTree {
     if (left !== NIL && this.#top[left] > top) top = this.#top[left];
     if (right !== NIL && this.#top[right] > top) top = this.#top[right];
     this.#top[node] = top;
+  }
+
+  #growOne(): boolean {
+    const capacity = Math.max(this.#growth.next(this.#capacity), this.#capacity + 1);
+    return fits(this.#growth, (capacity - this.#capacity) * NODE_BYTES, () => this.#grow(capacity));
   }
 
   #grow(capacity: number): void {

@@ -59,6 +59,8 @@ export interface AddressSpaceOptions {
   readonly firstPage?: number;
   /** Last page that can be mapped, inclusive; {@linkcode TOP_PAGE} unless said. */
   readonly lastPage?: number;
+  /** Called when pages have been unmapped and before any is unpinned: the place to drop cached translations. */
+  readonly onUnmapped?: () => void;
   /** Bounds the memory of its structures. */
   readonly growth?: Growth;
 }
@@ -100,7 +102,7 @@ export class IoAddressSpace {
     this.#leaves = this.#areas.leaves;
     this.#reserved = new ReservedRanges(space);
     this.#allocator = new IovaAllocator(this.#areas, this.#reserved);
-    this.#attachments = new Attachments(this.areaSet);
+    this.#attachments = new Attachments(this.areaSet, options.onUnmapped ?? null);
   }
 
   /** The page tables attached. */

@@ -20,7 +20,7 @@ const FANOUT_SHIFT = 6;
 const FANOUT = 1 << FANOUT_SHIFT;
 /** What a counter can hold; how often a page is leased beyond that is in a map. */
 const FULL = 0xffff;
-/** Levels whose slots can be told by shifting 31-bit page numbers. */
+/** Trees of so many levels and pages below so much are walked by shifting; regions beyond 8 TiB divide. */
 const SHIFT_LEVELS = 5;
 const SHIFT_PAGES = 2 ** 31;
 /** Levels above the leaves that 2^52 pages need. */
@@ -165,8 +165,14 @@ export class LeaseCounts {
   /** The counter of a page, its nodes made on the way if there are none; leaves the slots gone through in the path. */
   #walk(page: number, isMaking: boolean): number {
     let node = this.#root;
-    for (let level = this.#levels; level > 0; level--) {
-      const slot = (node << FANOUT_SHIFT) + this.#placeOf(page, level);
+    const isSmall = page < SHIFT_PAGES && this.#levels <= SHIFT_LEVELS;
+    const small = isSmall ? page | 0 : 0;
+    let shift = LEAF_SHIFT + (this.#levels - 1) * FANOUT_SHIFT;
+    for (let level = this.#levels; level > 0; level--, shift -= FANOUT_SHIFT) {
+      const place = isSmall
+        ? (small >> shift) & (FANOUT - 1)
+        : Math.floor(page / this.#span[level]) % FANOUT;
+      const slot = (node << FANOUT_SHIFT) + place;
       this.#pathSlot[level] = slot;
       let child = this.#child[slot];
       if (child === 0) {
@@ -181,13 +187,6 @@ export class LeaseCounts {
       throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
     }
     return counter;
-  }
-
-  /** Which slot of a node of a level a page is below. Regions beyond 8 TiB take the division. */
-  #placeOf(page: number, level: number): number {
-    if (page >= SHIFT_PAGES) return Math.floor(page / this.#span[level]) % FANOUT;
-    if (level > SHIFT_LEVELS) return 0;
-    return (page >> (LEAF_SHIFT + (level - 1) * FANOUT_SHIFT)) & (FANOUT - 1);
   }
 
   /** Leased pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */

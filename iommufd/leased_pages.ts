@@ -68,6 +68,7 @@ export class LeasedPages implements PageList {
       const errno = this.fillPageTable(holder, tables[at], area, this.lease);
       if (errno === OK) continue;
       while (--at >= 0) tables[at].unmap(area.first, area.last);
+      holder.onUnmapped?.();
       this.letGo(area, this.lease);
       return errno;
     }
@@ -78,6 +79,7 @@ export class LeasedPages implements PageList {
   unfillPageTables(holder: TableHolder, area: AreaSlice, lease: number): void {
     const tables = holder.tables;
     for (let at = 0; at < tables.length; at++) tables[at].unmap(area.first, area.last);
+    holder.onUnmapped?.();
     this.letGo(area, lease);
   }
 

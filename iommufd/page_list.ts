@@ -22,6 +22,11 @@ export interface TableHolder {
   readonly tables: readonly PageTable[];
   /** Whether tables are given one page at a time, so that no large leaf comes about. */
   readonly isPageByPage: boolean;
+  /**
+   * Called when pages have been unmapped and before any is unpinned, so that cached translations can be dropped: a
+   * device must not reach a page that is no longer held.
+   */
+  readonly onUnmapped: (() => void) | null;
 }
 
 /** One area, as the address space hands it over; reused from call to call. */

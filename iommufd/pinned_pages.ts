@@ -128,7 +128,7 @@ export class PinnedPages implements PageList, FrameKeeper {
     this.areaTree.remove(node);
     if (--this.#holderAreas[slot] === 0) this.#holders[slot] = null;
     this.#isBusy = true;
-    unfillPageTables(this, holder.tables, area);
+    unfillPageTables(this, holder, area);
     this.#isBusy = false;
     this.#settle();
   }

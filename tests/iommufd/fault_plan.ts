@@ -43,8 +43,9 @@ export class FaultPlan implements Growth {
 
 /** One thing that happened. */
 export interface Event {
-  /** What: a table's `map` or `unmap`, a source's `pin` or `unpin`, a budget's `charge` or `uncharge`. */
-  readonly kind: "map" | "unmap" | "pin" | "unpin" | "charge" | "uncharge";
+  /** What: a table's `map` or `unmap`, a source's `pin` or `unpin`, a budget's `charge`; `flush` when
+   * a space says that pages are unmapped. */
+  readonly kind: "map" | "unmap" | "flush" | "pin" | "unpin" | "charge";
   /** Which table, source or budget. */
   readonly who: string;
   /** First page or frame. */

@@ -82,12 +82,16 @@ Deno.test("a million MAP and UNMAP pairs in a settled space leave nothing on the
     space.unmap(page, page);
     space.map(page, page, list, scattered(at, 2 ** 20), READ);
   };
-  for (let at = 0; at < 200_000; at++) pair(at);
-  const { heapUsed, external } = Deno.memoryUsage();
-  const before = heapUsed + external;
-  for (let at = 0; at < 1_000_000; at++) pair(at);
-  const after = Deno.memoryUsage();
-  const grown = after.heapUsed + after.external - before;
-  assert(grown < 2 ** 20, `${grown} bytes in a million pairs`);
+  for (let at = 0; at < 400_000; at++) pair(at);
+  // Ten rounds: a single number would also show what the compiler and the collector happen to do meanwhile.
+  const growth: number[] = [];
+  for (let round = 0; round < 10; round++) {
+    const before = Deno.memoryUsage();
+    for (let at = 0; at < 100_000; at++) pair(at);
+    const after = Deno.memoryUsage();
+    growth.push(after.heapUsed + after.external - before.heapUsed - before.external);
+  }
+  const median = growth.sort((one, other) => one - other)[5];
+  assert(median < 100_000, `${growth} bytes in rounds of a hundred thousand pairs`);
   assertEquals(space.mappingCount, live);
 });

@@ -95,6 +95,8 @@ export class World {
   #checkedEvents = 0;
   readonly #mapped = new Map<number, number>();
   readonly #pinned = new Map<number, number>();
+  /** Frames unmapped since the last chance to drop cached translations. */
+  readonly #cached = new Set<number>();
   #tableNumber = 0;
   /** A page table tries to change its space in the middle of an operation, and must be refused. */
   reentries = 0;
@@ -128,7 +130,8 @@ export class World {
     }
     this.backing.push(backingOf(first, -1), backingOf(second, 20), guestBacking());
     for (let at = 0; at < 2; at++) {
-      this.spaces.push(new IoAddressSpace({ growth: plan }));
+      const onUnmapped = (): void => log.add({ kind: "flush", who: `${at}`, first: 0, count: 0 });
+      this.spaces.push(new IoAddressSpace({ growth: plan, onUnmapped }));
       const onUnmap = (access: Access, firstPage: number, lastPage: number): void => {
         if (!options.isDeaf[at]) access.unpinAll(firstPage, lastPage);
       };
@@ -549,12 +552,16 @@ export class World {
       const event = events[this.#checkedEvents];
       if (event.kind === "map") {
         for (let at = 0; at < event.count; at++) bump(this.#mapped, event.frame! + at, 1);
-      } else if (event.kind === "unmap") bump(this.#mapped, event.frame!, -1);
+      } else if (event.kind === "unmap") {
+        bump(this.#mapped, event.frame!, -1);
+        this.#cached.add(event.frame!);
+      } else if (event.kind === "flush") this.#cached.clear();
       else if (event.kind === "pin") bump(this.#pinned, event.first, 1);
       else if (event.kind === "unpin") {
         bump(this.#pinned, event.first, -1);
         if (!this.#pinned.has(event.first)) {
           assert(!this.#mapped.has(event.first), `I7: frame ${event.first} unpinned while mapped`);
+          assert(!this.#cached.has(event.first), `I7: frame ${event.first} unpinned while cached`);
         }
       }
     }
