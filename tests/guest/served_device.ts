@@ -54,6 +54,7 @@ export type Translation =
     readonly phys: string;
     readonly access: string;
     readonly pageSize: number;
+    readonly memory: string;
     readonly fault?: undefined;
   }
   | { readonly fault: { readonly reason: string; readonly code: string } };
@@ -164,24 +165,32 @@ export class ServedDevice implements AsyncDisposable {
   }
 }
 
+/** Runs a command of the program to its end; throws unless it succeeds. */
+export async function viommu(command: string, ...args: readonly string[]): Promise<void> {
+  await using process = new LineProcess({
+    title: command,
+    command: [...VIOMMU, command, ...args],
+  });
+  const { code } = await process.status(START_LIMIT);
+  if (code !== 0) throw process.failure(`Ended with status ${code}`);
+}
+
+/** QEMU arguments that make a machine's slot 2 the device. */
+export function deviceArguments(device: ServedDevice): readonly string[] {
+  return [
+    "-chardev",
+    `socket,id=viommu,path=${device.socketPath}`,
+    "-device",
+    "vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128,config_size=40,addr=2",
+  ];
+}
+
 /** QEMU arguments that attach a q35 machine's slot 2 to the device; writes the ACPI table that says so. */
 export async function attachArguments(
   device: ServedDevice,
   folder: string,
 ): Promise<readonly string[]> {
   const table = `${folder}/viot.aml`;
-  await using viot = new LineProcess({
-    title: "viot",
-    command: [...VIOMMU, "viot", "--iommu", "00:02.0", "-o", table],
-  });
-  const { code } = await viot.status(START_LIMIT);
-  if (code !== 0) throw viot.failure(`Ended with status ${code}`);
-  return [
-    "-chardev",
-    `socket,id=viommu,path=${device.socketPath}`,
-    "-device",
-    "vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128,config_size=40,addr=2",
-    "-acpitable",
-    `file=${table}`,
-  ];
+  await viommu("viot", "--iommu", "00:02.0", "-o", table);
+  return [...deviceArguments(device), "-acpitable", `file=${table}`];
 }

@@ -1,0 +1,212 @@
+/**
+ * Compares what a guest says that it mapped with what the device says that an endpoint reaches.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import type { Guest } from "./lab/mod.ts";
+import { BLOCK, PAGE, planMappings, type PlannedMapping } from "./mapping_plan.ts";
+import type { Random } from "./random.ts";
+import type { ServedDevice, State, Translation } from "./served_device.ts";
+
+/** What a table format makes of the guest's wishes. */
+export interface FormatHabits {
+  /** What a mapping with a permission allows. */
+  granted(permission: string): string;
+  /** The hardware's code for an access to a page that is not mapped, or not so (`permission`). */
+  faultCode(access: "r" | "w", permission: string | undefined): string;
+}
+
+/** VT-d second stage, legacy mode (VT-d §7.1.3): no write permission 5, no read permission 6. */
+export const VTD_SECOND_STAGE: FormatHabits = {
+  granted: (permission) => permission,
+  faultCode: (access) => access === "w" ? "0x5" : "0x6",
+};
+
+/** SMMUv3 stage 1 (SMMU §7.3): F_TRANSLATION 0x10, F_PERMISSION 0x13; it has no write-only pages. */
+export const SMMU_FIRST_STAGE: FormatHabits = {
+  granted: (permission) => permission === "w" ? "rw" : permission,
+  faultCode: (_, permission) => permission === undefined ? "0x10" : "0x13",
+};
+
+/** Where the guest says that a page lies, and what may be done with it; bytes. */
+interface ExpectedPage {
+  readonly phys: number;
+  readonly permission: string;
+}
+
+/** Pages by I/O address. */
+type ExpectedPages = Map<number, ExpectedPage>;
+
+/** Maps the plan, and takes the guest at its word. */
+async function mapAll(
+  guest: Guest,
+  plan: readonly PlannedMapping[],
+): Promise<ReadonlyMap<PlannedMapping, ExpectedPages>> {
+  const all = new Map<PlannedMapping, ExpectedPages>();
+  for (const mapping of plan) {
+    const { iova, bytes, permission, backing } = mapping;
+    const pages: ExpectedPages = new Map();
+    for (const run of await guest.map(iova, bytes, permission, backing)) {
+      for (let index = 0; index < run.pages; index++) {
+        pages.set(run.iova + index * PAGE, { phys: run.phys + index * PAGE, permission });
+      }
+    }
+    assertEquals(pages.size, bytes / PAGE, "the guest names every page");
+    all.set(mapping, pages);
+  }
+  return all;
+}
+
+/** All pages of several mappings. */
+function union(parts: Iterable<ExpectedPages>): ExpectedPages {
+  return new Map([...parts].flatMap((part) => [...part]));
+}
+
+/** Compares every page of `places` and both its neighbours with what the device says, reads and writes. */
+async function compare(
+  device: ServedDevice,
+  endpoint: number,
+  habits: FormatHabits,
+  random: Random,
+  expected: ExpectedPages,
+  places: Iterable<number>,
+): Promise<void> {
+  const pages = new Set<number>();
+  for (const page of places) {
+    pages.add(page).add(page + PAGE);
+    if (page > 0) pages.add(page - PAGE);
+  }
+  for (const page of pages) {
+    const want = expected.get(page);
+    const offset = random.below(PAGE);
+    for (const access of ["r", "w"] as const) {
+      const answer = await device.translate(endpoint, page + offset, access);
+      assertTranslation(
+        answer,
+        habits,
+        want,
+        offset,
+        access,
+        `${access} at 0x${page.toString(16)}`,
+      );
+    }
+  }
+}
+
+function assertTranslation(
+  answer: Translation,
+  habits: FormatHabits,
+  want: ExpectedPage | undefined,
+  offset: number,
+  access: "r" | "w",
+  place: string,
+): void {
+  const text = `${place}: guest has ${JSON.stringify(want)}, device answers ${
+    JSON.stringify(answer)
+  }`;
+  const granted = want === undefined ? "" : habits.granted(want.permission);
+  if (want === undefined || !granted.includes(access)) {
+    assert(answer.fault !== undefined, text);
+    assertEquals(answer.fault.code, habits.faultCode(access, want?.permission), text);
+  } else {
+    assert(answer.fault === undefined, text);
+    assertEquals(Number(answer.phys), want.phys + offset, text);
+    assertEquals(answer.access, granted, text);
+  }
+}
+
+/** The list of mappings names the same pages as the guest does, each once, in order. */
+async function compareList(
+  device: ServedDevice,
+  domain: number,
+  pages: ExpectedPages,
+): Promise<void> {
+  const listed: ExpectedPages = new Map();
+  let previous = -1;
+  for (const { iova, last, phys, flags } of await device.mappings(domain)) {
+    assert(Number(iova) > previous, `mappings are in order and apart: ${iova}`);
+    previous = Number(last);
+    for (let at = Number(iova); at < previous; at += PAGE) {
+      listed.set(at, { phys: Number(phys) + at - Number(iova), permission: flags });
+    }
+  }
+  assertEquals([...listed].sort(byAddress), [...pages].sort(byAddress));
+}
+
+function byAddress(a: readonly [number, unknown], b: readonly [number, unknown]): number {
+  return a[0] - b[0];
+}
+
+/** The domain of an endpoint. */
+export function domainOf(state: State, endpoint: number): State["domains"][number] {
+  const domain = state.domains.find(({ endpoints }) => endpoints.includes(endpoint));
+  assert(domain !== undefined, `endpoint ${endpoint} is attached: ${JSON.stringify(state)}`);
+  return domain;
+}
+
+/** Table pages of an endpoint's domain. */
+function tablePages(state: State, endpoint: number): number {
+  return domainOf(state, endpoint).tables.reduce((sum, table) => sum + table.tablePages, 0);
+}
+
+/** A 2 MiB block of guest memory that the guest mapped aligned is one leaf, not 512 entries. */
+async function assertBlocks(
+  device: ServedDevice,
+  endpoint: number,
+  pages: ReadonlyMap<PlannedMapping, ExpectedPages>,
+): Promise<void> {
+  for (const { iova, bytes, permission, backing } of pages.keys()) {
+    if (backing !== "huge") continue;
+    const access = permission === "w" ? "w" : "r";
+    for (let at = iova; at < iova + bytes; at += BLOCK) {
+      const answer = await device.translate(endpoint, at, access);
+      assert(answer.fault === undefined && answer.pageSize >= BLOCK, JSON.stringify(answer));
+    }
+  }
+}
+
+/**
+ * Maps and unmaps random buffers of a booted guest through VFIO, and compares every page and its neighbours
+ * each time; in the end nothing may be left.
+ */
+export async function mapAndCompare(
+  guest: Guest,
+  device: ServedDevice,
+  endpoint: number,
+  habits: FormatHabits,
+  random: Random,
+): Promise<void> {
+  await guest.run("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
+  await guest.run("echo 8 > /proc/sys/vm/nr_hugepages");
+
+  const ranges = await guest.openVfio(`0000:00:0${endpoint / 8}.0`);
+  const empty = await device.state();
+  assertEquals(domainOf(empty, endpoint).mappings, 0, "VFIO starts with an empty domain");
+
+  const plan = planMappings(random, ranges, { small: 90, huge: 3 });
+  const mapped = await mapAll(guest, plan);
+  const everywhere = [...union(mapped.values()).keys()];
+  await compare(device, endpoint, habits, random, union(mapped.values()), everywhere);
+  await compareList(device, domainOf(empty, endpoint).id, union(mapped.values()));
+  await assertBlocks(device, endpoint, mapped);
+  assertEquals(domainOf(await device.state(), endpoint).pages, everywhere.length);
+
+  const kept = new Map([...mapped].filter(() => random.below(2) === 0));
+  for (const mapping of plan.filter((one) => !kept.has(one))) {
+    assertEquals(await guest.unmap(mapping.iova, mapping.bytes), mapping.bytes);
+  }
+  const rest = union(kept.values());
+  await compare(device, endpoint, habits, random, rest, everywhere);
+  await compareList(device, domainOf(empty, endpoint).id, rest);
+
+  for (const { first, last } of ranges) await guest.unmap(first, last - first + 1);
+  await compare(device, endpoint, habits, random, new Map(), everywhere);
+  const after = await device.state();
+  assertEquals(domainOf(after, endpoint).mappings, 0);
+  assertEquals(domainOf(after, endpoint).pages, 0);
+  assertEquals(tablePages(after, endpoint), tablePages(empty, endpoint), "no table page leaks");
+  for (const [request, statuses] of Object.entries(after.requests)) {
+    assertEquals(Object.keys(statuses).filter((one) => one !== "OK"), [], `${request} failed`);
+  }
+}
