@@ -134,7 +134,8 @@ export class VirtioIommu {
 
   /**
    * Takes every endpoint out of its domain, as a device reset does (5.13.6, "after reset, all endpoints are
-   * unattached"). Domains and mappings go with them.
+   * unattached"). Domains and mappings go with them. Agreed features stay until others are agreed: front ends
+   * announce those of the next driver before they restart the queues, or not at all if they are the same.
    */
   reset(): void {
     for (const endpoint of this.#endpoints.list()) {
@@ -142,7 +143,6 @@ export class VirtioIommu {
       endpoint.faults = 0;
       this.#endpoints.release(endpoint);
     }
-    this.#features = 0;
   }
 
   #execute(type: number): Status {

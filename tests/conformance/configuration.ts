@@ -92,4 +92,16 @@ export const CONFIGURATION: readonly Statement[] = [
       assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "NOENT");
     },
   },
+  {
+    id: "L2b",
+    text: "after a reset of either kind the device serves the features that are agreed",
+    async run(dut) {
+      for (const kind of ["device", "system"] as const) {
+        await dut.reset(kind);
+        assertEquals(await attach(dut, 1, 8), "OK");
+        assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x8000000n, 7), "OK");
+        assertEquals(await attach(dut, 2, 16, 1), "OK");
+      }
+    },
+  },
 ];

@@ -1,108 +1,61 @@
-/** Puts our device to the conformance suite. */
-import { READ, WRITE } from "../../pagetable/mod.ts";
-import { parsePageRange } from "../../device/address.ts";
-import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/reserved_region.ts";
-import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
-import type { DeviceOptions } from "../../device/iommu_device.ts";
-import { DEFAULT_OPTIONS, InProcessGuest } from "../device/in_process_guest.ts";
-import {
-  type AccessResult,
-  type Answer,
-  type Configuration,
-  type DeviceUnderTest,
-  POISON,
-} from "./subject.ts";
+/**
+ * Puts our device to the conformance suite: in this process, and served on a socket with every layout of rings
+ * that a VMM can negotiate (`VIOMMU_TEST=full`; one of them otherwise).
+ */
+import { FrontEndDevice, type RingLayout } from "./front_end_device.ts";
+import { InProcessDevice } from "./in_process_device.ts";
+import type { OpenDevice } from "./subject.ts";
 import { STATEMENTS } from "./statements.ts";
 
-/** Our device, driven over a ring in this process. */
-class InProcessDevice implements DeviceUnderTest {
-  readonly #guest: InProcessGuest;
-  readonly #negotiated: number;
+/** What Linux negotiates with QEMU. */
+const USUAL: RingLayout = { packed: false, eventIndex: true, indirect: true, inOrder: false };
 
-  constructor(configuration: Configuration, withoutNegotiating: number) {
-    this.#negotiated = ~withoutNegotiating;
-    this.#guest = new InProcessGuest(optionsOf(configuration), this.#negotiated);
-  }
-
-  get features(): number {
-    return this.#guest.device.featuresLow;
-  }
-
-  request(readable: Uint8Array, writableLength: number): Promise<Answer> {
-    return Promise.resolve(this.#guest.request(readable, writableLength, POISON));
-  }
-
-  readConfig(): Promise<Uint8Array> {
-    const bytes = new Uint8Array(this.#guest.device.configSize);
-    this.#guest.device.readConfig(bytes, 0);
-    return Promise.resolve(bytes);
-  }
-
-  writeConfig(offset: number, value: number): Promise<void> {
-    this.#guest.device.writeConfig(Uint8Array.of(value), offset);
-    return Promise.resolve();
-  }
-
-  reset(kind: "device" | "system"): Promise<void> {
-    this.#guest.reset(kind, this.#negotiated);
-    return Promise.resolve();
-  }
-
-  access(endpoint: number, iova: bigint, access: "r" | "w"): Promise<AccessResult> {
-    const page = Number(iova >> 12n);
-    const walk = this.#guest.device.walk(endpoint, page, access === "r" ? READ : WRITE);
-    if (!walk.ok) return Promise.resolve("fault");
-    return Promise.resolve({ phys: BigInt(walk.frame) * 4096n + (iova & 0xfffn) });
-  }
-
-  fault(
-    endpoint: number,
-    iova: bigint,
-    access: "r" | "w",
-    bufferSize: number,
-  ): Promise<Answer | undefined> {
-    this.#guest.offerEventBuffer(bufferSize, POISON);
-    const memory = new EndpointMemory(this.#guest.device, endpoint, this.#guest.device.memory);
-    memory.resolve(Number(iova), 1, access === "w");
-    memory.close();
-    return Promise.resolve(this.#guest.takeEvent(bufferSize));
-  }
-
-  close(): Promise<void> {
-    this.#guest.close();
-    return Promise.resolve();
+/** Every combination. */
+function* layouts(): Generator<RingLayout> {
+  for (let bits = 0; bits < 16; bits++) {
+    yield {
+      packed: (bits & 8) !== 0,
+      eventIndex: (bits & 4) !== 0,
+      indirect: (bits & 2) !== 0,
+      inOrder: (bits & 1) !== 0,
+    };
   }
 }
 
-/** The options of our device for a configuration of the suite. */
-function optionsOf(configuration: Configuration): DeviceOptions {
-  const { bypass, reserved, withoutFeature, lastEndpoint, maxDomains, maxMappings } = configuration;
-  return {
-    ...DEFAULT_OPTIONS,
-    ...(bypass === undefined ? {} : { bypass }),
-    ...(maxDomains === undefined ? {} : { maxDomains }),
-    ...(maxMappings === undefined ? {} : { maxMappings }),
-    ...(withoutFeature === undefined ? {} : { withoutFeatures: 1 << withoutFeature }),
-    ...(lastEndpoint === undefined
-      ? {}
-      : { endpoints: [{ first: 0, last: lastEndpoint, format: "vtd-ss" }] }),
-    ...(reserved === undefined ? {} : {
-      reserved: reserved.map(({ range, endpoint, msi }) => ({
-        ...parsePageRange(range)!,
-        subtype: msi === true ? RESV_MEM_MSI : RESV_MEM_RESERVED,
-        ...(endpoint === undefined ? {} : { firstEndpoint: endpoint, lastEndpoint: endpoint }),
-      })),
-    }),
-  };
+function layoutName(layout: RingLayout): string {
+  const { packed, eventIndex, indirect, inOrder } = layout;
+  const parts = [packed ? "packed ring" : "split ring"];
+  if (eventIndex) parts.push("event index");
+  if (indirect) parts.push("indirect");
+  if (inOrder) parts.push("in order");
+  return parts.join(", ");
 }
 
-for (const statement of STATEMENTS) {
-  Deno.test(`${statement.id}: ${statement.text}`, async () => {
-    const dut = new InProcessDevice(
-      statement.configuration ?? {},
-      statement.withoutNegotiating ?? 0,
-    );
-    await statement.run(dut);
-    await dut.close();
-  });
+/** Puts a device to every statement. */
+function putToSuite(name: string, open: OpenDevice): void {
+  for (const statement of STATEMENTS) {
+    Deno.test(`${statement.id}: ${statement.text} (${name})`, async () => {
+      const dut = await open(statement.configuration ?? {}, statement.withoutNegotiating);
+      try {
+        await statement.run(dut);
+      } finally {
+        await dut.close();
+      }
+    });
+  }
+}
+
+putToSuite(
+  "in process",
+  (configuration, withoutNegotiating = 0) =>
+    Promise.resolve(new InProcessDevice(configuration, withoutNegotiating)),
+);
+
+const full = Deno.env.get("VIOMMU_TEST") === "full";
+for (const layout of full ? layouts() : [USUAL]) {
+  putToSuite(
+    `on a socket, ${layoutName(layout)}`,
+    (configuration, withoutNegotiating = 0) =>
+      FrontEndDevice.open(configuration, withoutNegotiating, layout),
+  );
 }

@@ -1,0 +1,32 @@
+/**
+ * A configuration of the suite as options of our device.
+ *
+ * @module
+ */
+import { parsePageRange } from "../../device/address.ts";
+import type { DeviceOptions } from "../../device/iommu_device.ts";
+import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/reserved_region.ts";
+import { DEFAULT_OPTIONS } from "../device/in_process_guest.ts";
+import type { Configuration } from "./subject.ts";
+
+/** The options of our device for a configuration of the suite. */
+export function optionsOf(configuration: Configuration): DeviceOptions {
+  const { bypass, reserved, withoutFeature, lastEndpoint, maxDomains, maxMappings } = configuration;
+  return {
+    ...DEFAULT_OPTIONS,
+    ...(bypass === undefined ? {} : { bypass }),
+    ...(maxDomains === undefined ? {} : { maxDomains }),
+    ...(maxMappings === undefined ? {} : { maxMappings }),
+    ...(withoutFeature === undefined ? {} : { withoutFeatures: 1 << withoutFeature }),
+    ...(lastEndpoint === undefined
+      ? {}
+      : { endpoints: [{ first: 0, last: lastEndpoint, format: "vtd-ss" }] }),
+    ...(reserved === undefined ? {} : {
+      reserved: reserved.map(({ range, endpoint, msi }) => ({
+        ...parsePageRange(range)!,
+        subtype: msi === true ? RESV_MEM_MSI : RESV_MEM_RESERVED,
+        ...(endpoint === undefined ? {} : { firstEndpoint: endpoint, lastEndpoint: endpoint }),
+      })),
+    }),
+  };
+}
