@@ -128,7 +128,7 @@ export class LeaseCounts {
     const counter = this.#walk(page, false);
     if (this.#lower(counter, page)) return 0;
     const leaf = counter >> LEAF_SHIFT;
-    let isEmpty = this.#leafCovered(leaf) === 0;
+    let isEmpty = this.#isLeafEmpty(leaf);
     if (isEmpty) this.#dropLeaf(leaf);
     for (let level = 1; level <= this.#levels; level++) {
       const slot = this.#pathSlot[level];
@@ -187,6 +187,13 @@ export class LeaseCounts {
       throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
     }
     return counter;
+  }
+
+  #isLeafEmpty(leaf: number): boolean {
+    const words = this.#words;
+    const base = leaf << (LEAF_SHIFT - 1);
+    return (words[base] | words[base + 1] | words[base + 2] | words[base + 3] | words[base + 4] |
+      words[base + 5] | words[base + 6] | words[base + 7]) === 0;
   }
 
   /** Leased pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */
