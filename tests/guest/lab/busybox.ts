@@ -13,7 +13,7 @@ export async function busyboxFor(arch: Arch): Promise<string> {
   const folder = await cachedItem(
     `busybox-static-${LAB_RELEASE}-${architecture}-1`,
     async (folder) => {
-      const packages = await openPackages(LAB_RELEASE, architecture, false);
+      const packages = await openPackages(LAB_RELEASE, architecture, true);
       const found = await packages.closure(["busybox-static"]);
       say("fetching busybox-static");
       await packages.unpack(found.filter((one) => one.name === "busybox-static"), folder);

@@ -77,7 +77,8 @@ export async function openPackages(
   arch: DebianArch,
   backports: boolean,
 ): Promise<Packages> {
-  const folder = `${cacheFolder()}/apt-${release}-${arch}`;
+  const suite = backports ? `${release}-backports` : release;
+  const folder = `${cacheFolder()}/apt-${suite}-${arch}`;
   await Deno.mkdir(`${folder}/state/lists/partial`, { recursive: true });
   await Deno.mkdir(`${folder}/cache/archives/partial`, { recursive: true });
   const mirror = await machineMirror();
