@@ -223,11 +223,10 @@ export class TableMemory implements TableWriter {
   #retire(page: number, order: number, clean: boolean): void {
     const state = this.#state;
     const seen = state[page] & ~NEEDS_ZERO;
-    if (seen !== (ALLOCATED | (order << ORDER_SHIFT))) {
-      throw new Error(`Cannot free table page ${page}: not an allocated block of order ${order}`);
-    }
-    state[page] = clean ? 0 : NEEDS_ZERO;
-    for (let at = page + 1; at < page + (1 << order); at++) state[at] = clean ? 0 : NEEDS_ZERO;
+    if (seen !== (ALLOCATED | (order << ORDER_SHIFT))) refuseFree(page, order);
+    const kept = clean ? 0 : NEEDS_ZERO;
+    state[page] = kept;
+    if (order > 0) state.fill(kept, page + 1, page + (1 << order));
   }
 
   /** A block nobody has on its order's list: never used, split off a larger one, or put together again. */
@@ -297,4 +296,8 @@ export class TableMemory implements TableWriter {
     }
     this.#freedSinceCoalesce = false;
   }
+}
+
+function refuseFree(page: number, order: number): never {
+  throw new Error(`Cannot free table page ${page}: not an allocated block of order ${order}`);
 }

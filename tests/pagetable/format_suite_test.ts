@@ -144,6 +144,32 @@ for (const subject of SUBJECTS) {
     assertEquals(leakedPages(bench), 0);
   });
 
+  Deno.test(`${subject.name}: a leaf table that went with a dropped sub-tree is not found again`, () => {
+    const bench = makeBench(subject);
+    const { table } = bench;
+    const granule = granuleOf(table);
+    const orders = table.leafOrders.filter((order) => order <= 18);
+    for (const order of orders) {
+      const pages = 2 ** order;
+      const first = 32 * pages;
+      // One granule, so that its leaf table is remembered; then out with everything, at once or around it.
+      for (const [from, to] of [[0, table.lastPage], [first, first + pages - 1], [first, first]]) {
+        assertEquals(table.map(first, first + granule - 1, 5 * granule, READ), OK);
+        assertEquals(table.frameAt(first), 5 * granule);
+        assertEquals(table.unmap(from, to), granule);
+        table.gather.flush();
+        assertEquals(table.frameAt(first), -1);
+        assertEquals(table.unmap(first, first), 0);
+        // What takes its place, in table pages that held something else, is what is found.
+        assertEquals(table.map(first, first + pages - 1, 64 * pages, READ), OK);
+        assertEquals(table.map(first, first + granule - 1, 5 * granule, READ), EADDRINUSE);
+        assertMapped(bench, first, 64 * pages, READ);
+        assertEquals(table.unmap(first, first + pages - 1), pages);
+      }
+    }
+    assertEquals(leakedPages(bench), 0);
+  });
+
   Deno.test(`${subject.name}: without table memory nothing changes, whatever the amount that is missing`, () => {
     const probe = makeBench(subject);
     const granule = granuleOf(probe.table);
