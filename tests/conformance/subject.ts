@@ -70,3 +70,9 @@ export type OpenDevice = (
   configuration: Configuration,
   withoutNegotiating?: number,
 ) => Promise<DeviceUnderTest>;
+
+/** A device cannot be configured as a statement wants it: the statement says nothing about it then. */
+export class NotConfigurable extends Error {
+  /** Name of the class. */
+  override readonly name = "NotConfigurable";
+}

@@ -245,3 +245,28 @@ Deno.test("tables that a format cannot point at are refused", () => {
     "smmuv3-s1 has 44 bits of physical addresses",
   );
 });
+
+Deno.test("the statuses that the specification leaves open are those that docs/conformance.md names", () => {
+  const guest = new InProcessGuest();
+  function ask(bytes: Uint8Array): string {
+    const { bytes: answer, length } = guest.request(bytes, 4);
+    return statusName(answer, length);
+  }
+  assertEquals(ask(detachRequest(1, 8)), "INVAL");
+  assertEquals(ask(attachRequest(1, 8)), "OK");
+  const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x5000n, flags: 3 };
+  assertEquals(ask(mapRequest({ ...fields, flags: 0 })), "INVAL");
+  assertEquals(ask(mapRequest({ ...fields, virtStart: 0x2000n })), "RANGE");
+  assertEquals(ask(mapRequest({ ...fields, virtEnd: 2n ** 48n + 0xfffn })), "RANGE");
+  assertEquals(
+    ask(mapRequest({ ...fields, virtEnd: 0x2fffn, physStart: 2n ** 64n - 4096n })),
+    "RANGE",
+  );
+  assertEquals(
+    ask(mapRequest({ ...fields, virtStart: 0xfee00000n, virtEnd: 0xfee00fffn })),
+    "INVAL",
+  );
+  assertEquals(ask(detachRequest(7, 8)), "OK");
+  assertEquals(ask(detachRequest(1, 8)), "INVAL");
+  guest.close();
+});
