@@ -39,7 +39,10 @@ export class Domain implements InvalidationSink {
   /** Whether its endpoints go through untranslated. */
   readonly bypass: boolean;
   /** What is mapped; empty and unused in a bypass domain. */
-  readonly space: IoAddressSpace = new IoAddressSpace();
+  readonly space: IoAddressSpace = new IoAddressSpace({
+    // Nothing may keep a translation to pages that are about to be let go.
+    onUnmapped: () => this.flush(),
+  });
   /** The endpoints attached to it. */
   readonly endpoints: Set<Endpoint> = new Set();
   readonly #context: DomainContext;

@@ -311,8 +311,6 @@ export class VirtioIommu {
     const error = domain.space.unmap(firstPage, lastPage);
     if (error !== OK) return error === ENOENT ? S_RANGE : statusOf(error);
     this.#mappings -= domain.space.removedMappings;
-    // What was unmapped must be out of every cache before the guest hears that it is.
-    domain.flush();
     return S_OK;
   }
 
