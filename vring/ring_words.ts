@@ -144,7 +144,9 @@ function placesOf(
 ): DataView[] | undefined {
   // Beyond 2^53 adding to an address may not change it: the loop below would find nothing to check.
   if (!Number.isSafeInteger(address + length)) return undefined;
-  if (space.resolve(address, length, write) === length) {
+  const together = space.resolve(address, length, write);
+  if (together === 0) return undefined;
+  if (together === length) {
     const place = placeOf(space, length);
     if (place.byteOffset % unit !== 0) return undefined;
     space.keep?.(address, length, write);

@@ -88,6 +88,10 @@ export class BlockDevice implements EndpointDevice {
   }
 
   isBusy(index: number): boolean {
+    return this.#requests[index].isUnderWay;
+  }
+
+  isReady(index: number): boolean {
     const request = this.#requests[index];
     return request.isUnderWay && !request.waits;
   }

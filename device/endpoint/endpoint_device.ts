@@ -35,8 +35,11 @@ export interface EndpointDevice extends VirtioDevice {
    */
   serve(index: number, queue: Queue): boolean;
 
-  /** Whether a request taken from a queue waits for its next piece. */
+  /** Whether a request was taken from a queue and is not answered yet. */
   isBusy(index: number): boolean;
+
+  /** Whether such a request could go on now. */
+  isReady(index: number): boolean;
 
   /** Gives back what it holds. */
   close(): void;

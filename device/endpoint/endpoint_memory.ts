@@ -28,11 +28,16 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
   #changes = 0;
   /** Whether something is kept that could not be pinned: then any unmapping may concern it. */
   #keepsUnpinned = false;
-  readonly #pins: RingPins = new RingPins(() => this.#changes++);
+  readonly #pins: RingPins = new RingPins(() => this.#lose());
   /** The translations used last. */
   readonly iotlb: Iotlb;
   /** Accesses that were refused. */
   faults = 0;
+  /**
+   * Called when what is kept is about to change its meaning: it can be reached a last time. Whoever keeps a
+   * ring and finds it changed later finds out by an access of its own.
+   */
+  onLosing: () => void = () => {};
 
   /**
    * Observes the endpoint until {@linkcode close}.
@@ -131,20 +136,27 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
 
   /** The guest unmapped a range. */
   invalidate(firstPage: number, lastPage: number): void {
-    if (this.#keepsUnpinned) this.#changes++;
+    if (this.#keepsUnpinned) this.#lose();
     this.iotlb.invalidate(firstPage, lastPage);
   }
 
   /** The endpoint changed its domain or its bypass. */
   invalidateAll(): void {
+    this.#lose();
     this.releaseKept();
     this.iotlb.invalidateAll();
   }
 
   /** Stops observing the endpoint. */
   close(): void {
-    this.invalidateAll();
+    this.releaseKept();
+    this.iotlb.invalidateAll();
     this.#device.observers.remove(this.#endpoint, this);
+  }
+
+  #lose(): void {
+    this.onLosing();
+    this.#changes++;
   }
 
   #translate(page: number, access: number): number {

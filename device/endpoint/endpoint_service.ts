@@ -5,6 +5,10 @@
  * Whatever the device touches of guest memory, rings included, it reaches through the translation of its
  * endpoint; see `endpoint_memory.ts`.
  *
+ * A device has no reason to look at a ring that nobody has notified it of. Ours looks all the time, to be quick.
+ * So when a ring's translation changes (a firmware leaves rings behind, and the system attaches the endpoint),
+ * it asks for a notification and does not look before that comes: only then is a ring that has gone a fault.
+ *
  * @module
  */
 import type { Companion } from "../companion.ts";
@@ -12,6 +16,7 @@ import { endpointText } from "../address.ts";
 import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
+import type { Queue } from "../../vring/mod.ts";
 import { BackEnd } from "../vhost_user/mod.ts";
 import type { EndpointDevice } from "./endpoint_device.ts";
 import { EndpointMemory } from "./endpoint_memory.ts";
@@ -43,6 +48,8 @@ export class EndpointService implements Companion {
   readonly #name: string;
   readonly #iotlb = new Iotlb();
   readonly #kickSlots: number[] = [];
+  /** Queues that wait for a notification before they are looked at. */
+  readonly #asleep: (Queue | undefined)[] = [];
   #listenerSlot = 0;
   #connectionSlot = -1;
   #backEnd: BackEnd | undefined;
@@ -105,7 +112,9 @@ export class EndpointService implements Companion {
     const backEnd = this.#backEnd;
     if (backEnd !== undefined && this.#connectionSlot >= 0) {
       for (let i = 0; i < this.#kickSlots.length; i++) {
-        if (poll.ready(this.#kickSlots[i]) !== 0) backEnd.drainKick(i);
+        if (poll.ready(this.#kickSlots[i]) === 0) continue;
+        backEnd.drainKick(i);
+        this.#asleep[i] = undefined;
       }
       if (poll.ready(this.#connectionSlot) !== 0) this.#listen(backEnd);
     }
@@ -120,7 +129,7 @@ export class EndpointService implements Companion {
     let isAny = false;
     for (let i = 0; i < device.queueCount; i++) {
       const queue = backEnd.queue(i);
-      if (queue === undefined) continue;
+      if (queue === undefined || queue === this.#asleep[i]) continue;
       if (device.serve(i, queue)) {
         isAny = true;
         backEnd.signal(i);
@@ -140,9 +149,9 @@ export class EndpointService implements Companion {
     let work = false;
     for (let i = 0; i < this.device.queueCount; i++) {
       const queue = backEnd.queue(i);
-      if (queue === undefined) continue;
+      if (queue === undefined || queue === this.#asleep[i]) continue;
       if (!on) queue.disableNotifications();
-      else if (queue.enableNotifications() || this.device.isBusy(i)) work = true;
+      else if (queue.enableNotifications() || this.device.isReady(i)) work = true;
     }
     return work;
   }
@@ -173,7 +182,20 @@ export class EndpointService implements Companion {
       addressSpace: (memory) =>
         this.#memory = new EndpointMemory(this.#iommu, this.endpoint, memory, this.#iotlb),
     });
+    this.#memory!.onLosing = () => this.#sleep();
     this.#log.info(`A front end of ${this.#name} connected`);
+  }
+
+  /** Rings are about to be translated differently: asks for notifications while they can be reached. */
+  #sleep(): void {
+    const backEnd = this.#backEnd;
+    if (backEnd === undefined) return;
+    for (let i = 0; i < this.device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined || queue === this.#asleep[i]) continue;
+      const mustLook = this.device.isBusy(i) || backEnd.kickDescriptor(i) < 0;
+      if (!mustLook && !queue.enableNotifications()) this.#asleep[i] = queue;
+    }
   }
 
   /** Serves messages; queues may come, go or move with them. */

@@ -69,6 +69,10 @@ export class EntropyDevice implements EndpointDevice {
     return false;
   }
 
+  isReady(_index: number): boolean {
+    return false;
+  }
+
   close(): void {}
 
   readConfig(_target: Uint8Array, _offset: number): void {}
