@@ -38,7 +38,7 @@ import {
 import { qemuArguments } from "./qemu_arguments.ts";
 
 /** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
-const DEFAULT_POLL_US = 1000;
+const DEFAULT_POLL_US = 2000;
 
 /** Serves the device. */
 export const serve: Command = {
