@@ -220,7 +220,7 @@ Deno.test("5.2.6: a request of unknown type is UNSUPP", async () => {
 
 Deno.test("an image that has become shorter answers IOERR", async () => {
   using driver = new BlockDriver({ size: 64 * SECTOR });
-  Deno.truncateSync(driver.path, 32 * SECTOR);
+  await Deno.truncate(driver.path, 32 * SECTOR);
   assertEquals((await driver.request(IN, 40, { data: SECTOR })).status, IOERR);
   assertEquals((await driver.request(IN, 30, { data: 4 * SECTOR })).status, IOERR);
   assertEquals((await driver.request(IN, 30, { data: 2 * SECTOR })).status, OK);

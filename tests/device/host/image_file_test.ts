@@ -69,12 +69,12 @@ Deno.test("an ImageFile is one writer's or several readers', and says so in one 
 });
 
 Deno.test("ImageFile punches holes and tells of a sync on another thread", async () => {
-  const path = Deno.makeTempFileSync();
-  Deno.writeFileSync(path, new Uint8Array(65536).fill(9));
+  const path = await Deno.makeTempFile();
+  await Deno.writeFile(path, new Uint8Array(65536).fill(9));
   {
     using image = ImageFile.open(path, true);
     assertEquals(image.punch(4096, 8192), 0);
-    const file = Deno.readFileSync(path);
+    const file = await Deno.readFile(path);
     assertEquals([file.length, file[4095], file[4096], file[12287], file[12288]], [
       65536,
       9,
@@ -84,5 +84,5 @@ Deno.test("ImageFile punches holes and tells of a sync on another thread", async
     ]);
     assertEquals(await image.syncOnThread(), true);
   }
-  Deno.removeSync(path);
+  await Deno.remove(path);
 });
