@@ -29,6 +29,7 @@ export * from "./units/unit.ts";
 export * from "./units/vtd_legacy.ts";
 export * from "./units/vtd_options.ts";
 export * from "./units/vtd_scalable.ts";
+export * from "./units/walking_unit.ts";
 export * from "./walk/amd.ts";
 export * from "./walk/endpoint_walker.ts";
 export * from "./walk/fault.ts";

@@ -14,10 +14,10 @@ import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { AmdWalker } from "../walk/amd.ts";
 import { BLOCKED } from "../walk/fault.ts";
-import type { WalkResult } from "../walk/walk_result.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { addressHigh, addressLow } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
+import { WalkingUnit } from "./walking_unit.ts";
 
 /** What an AMD unit can be told about its hardware. */
 export interface AmdUnitOptions {
@@ -36,7 +36,7 @@ const READ_WRITE = 3 << 29;
 const NONE = -1;
 
 /** The device table of one AMD IOMMU. */
-export class AmdUnit implements TranslationUnit {
+export class AmdUnit extends WalkingUnit implements TranslationUnit {
   /** Which hardware. */
   readonly family = "amd";
   /** Largest device id, inclusive. */
@@ -49,10 +49,10 @@ export class AmdUnit implements TranslationUnit {
   readonly #bypassId: number;
   readonly #ids = new DomainIds(1, 0xfffe);
   #table = NONE;
-  #walker: AmdWalker | null = null;
 
   /** Makes a unit whose table will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: AmdUnitOptions = {}) {
+    super(memory, BLOCKED, 2);
     const bits = checkOption("device id bits", options.deviceBits ?? 16, 7, 16);
     this.#memory = memory;
     this.#order = bits - 7;
@@ -108,35 +108,6 @@ export class AmdUnit implements TranslationUnit {
     this.#replace(endpoint, (this.#table << 10) + endpoint * 8, 0, 0, 0, 0);
   }
 
-  /** See {@linkcode TranslationUnit.walk}. */
-  walk(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
-    result.clear();
-    return result.fail(BLOCKED, 2);
-  }
-
-  /** See {@linkcode TranslationUnit.access}. */
-  access(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    const walker = this.#walker;
-    if (walker === null) return this.walk(endpoint, page, access, result, pasid);
-    walker.recorder = this.#memory;
-    const ok = walker.walk(endpoint, page, access, result, pasid);
-    walker.recorder = null;
-    return ok;
-  }
-
   /** `devtab`: the device table base register; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     if (this.#table === NONE) return { devtab: 0n };
@@ -150,7 +121,7 @@ export class AmdUnit implements TranslationUnit {
       this.gather.addBlock(this.#table, this.#order, false);
       this.gather.everyDevice = true;
       this.#table = NONE;
-      this.#walker = null;
+      this.walker = null;
     }
     this.gather.flush();
   }
@@ -171,7 +142,7 @@ export class AmdUnit implements TranslationUnit {
         memory.words[item] = VALID | TRANSLATION_VALID;
       }
       this.#table = table;
-      this.#walker = new AmdWalker(memory, this.registers().devtab);
+      this.walker = new AmdWalker(memory, this.registers().devtab);
     }
     return (this.#table << 10) + endpoint * 8;
   }

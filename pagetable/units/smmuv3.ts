@@ -16,7 +16,6 @@ import { DEVICE_ENTRY, InvalidationGather, NO_PASID, PASID_ENTRY } from "../inva
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
-import type { WalkResult } from "../walk/walk_result.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
 import { ContextTables } from "./smmuv3_contexts.ts";
@@ -31,6 +30,7 @@ import {
 } from "./smmuv3_entries.ts";
 import { StreamTable } from "./smmuv3_stream_table.ts";
 import type { TranslationUnit } from "./unit.ts";
+import { WalkingUnit } from "./walking_unit.ts";
 
 /** What an SMMU can be told about its hardware and its tables. */
 export interface SmmuUnitOptions {
@@ -60,7 +60,7 @@ interface Stream {
 }
 
 /** Device tables of one SMMUv3. */
-export class SmmuUnit implements TranslationUnit {
+export class SmmuUnit extends WalkingUnit implements TranslationUnit {
   /** Which hardware. */
   readonly family = "smmuv3";
   /** Largest StreamID, inclusive. */
@@ -79,10 +79,10 @@ export class SmmuUnit implements TranslationUnit {
   readonly #cd64: LiveWords;
   readonly #table: StreamTable;
   readonly #contexts: ContextTables;
-  #walker: SmmuWalker | null = null;
 
   /** Makes a unit whose tables will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: SmmuUnitOptions = {}) {
+    super(memory, ROOT_NOT_PRESENT, 0x02);
     this.#memory = memory;
     const contextMemory = options.contextMemory ?? memory;
     const streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, 18);
@@ -177,35 +177,6 @@ export class SmmuUnit implements TranslationUnit {
     this.#asids.release(asid);
   }
 
-  /** See {@linkcode TranslationUnit.walk}. */
-  walk(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
-    result.clear();
-    return result.fail(ROOT_NOT_PRESENT, 0x02);
-  }
-
-  /** See {@linkcode TranslationUnit.access}. */
-  access(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    const walker = this.#walker;
-    if (walker === null) return this.walk(endpoint, page, access, result, pasid);
-    walker.recorder = this.#memory;
-    const ok = walker.walk(endpoint, page, access, result, pasid);
-    walker.recorder = null;
-    return ok;
-  }
-
   /** `strtab_base` and `strtab_cfg`: SMMU_STRTAB_BASE with RA, and SMMU_STRTAB_BASE_CFG. */
   registers(): Readonly<Record<string, bigint>> {
     return { strtab_base: this.#table.base, strtab_cfg: this.#table.config };
@@ -215,7 +186,7 @@ export class SmmuUnit implements TranslationUnit {
   destroy(): void {
     for (const endpoint of [...this.#streams.keys()]) this.detach(endpoint);
     this.#table.destroy();
-    this.#walker = null;
+    this.walker = null;
     this.gather.flush();
     this.#contextGather.flush();
   }
@@ -363,9 +334,9 @@ export class SmmuUnit implements TranslationUnit {
   /** Index of an STE in 64-bit words, its table and the walker made where they are missing; -1 without memory. */
   #reach(endpoint: number): number {
     const item = this.#table.reach(endpoint);
-    if (this.#walker === null && this.#table.made) {
+    if (this.walker === null && this.#table.made) {
       const registers = { strtabBase: this.#table.base, strtabConfig: this.#table.config };
-      this.#walker = new SmmuWalker(this.#memory, registers, this.#options.capabilities ?? {});
+      this.walker = new SmmuWalker(this.#memory, registers, this.#options.capabilities ?? {});
     }
     return item;
   }

@@ -22,10 +22,10 @@ import {
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
-import type { WalkResult } from "../walk/walk_result.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { addressHigh, addressLow, clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
+import { WalkingUnit } from "./walking_unit.ts";
 import type { VtdUnitOptions } from "./vtd_options.ts";
 
 const PRESENT = 1;
@@ -40,7 +40,7 @@ const SCALABLE = 1n << 10n;
 const NONE = -1;
 
 /** Scalable-mode device tables of one VT-d unit. */
-export class VtdScalableUnit implements TranslationUnit {
+export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
   /** Which hardware. */
   readonly family = "vtd";
   /** Largest source id. */
@@ -57,11 +57,11 @@ export class VtdScalableUnit implements TranslationUnit {
   /** PASIDs with an entry, by endpoint; PASID 0 stands for requests without. */
   readonly #pasids = new Map<number, Set<number>>();
   #root = NONE;
-  #walker: VtdScalableWalker | null = null;
   #tablePages = 0;
 
   /** Makes a unit whose tables will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: VtdUnitOptions = {}) {
+    super(memory, ROOT_NOT_PRESENT, 0x39);
     this.#memory = memory;
     this.#options = options;
     this.#bypassId = options.bypassDomainId ?? 0xffff;
@@ -128,35 +128,6 @@ export class VtdScalableUnit implements TranslationUnit {
     if (pasids.size === 0) this.#freeDirectory(endpoint, context);
   }
 
-  /** See {@linkcode TranslationUnit.walk}. */
-  walk(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    if (this.#walker !== null) return this.#walker.walk(endpoint, page, access, result, pasid);
-    result.clear();
-    return result.fail(ROOT_NOT_PRESENT, 0x39);
-  }
-
-  /** See {@linkcode TranslationUnit.access}. */
-  access(
-    endpoint: number,
-    page: number,
-    access: number,
-    result: WalkResult,
-    pasid: number = NO_PASID,
-  ): boolean {
-    const walker = this.#walker;
-    if (walker === null) return this.walk(endpoint, page, access, result, pasid);
-    walker.recorder = this.#memory;
-    const ok = walker.walk(endpoint, page, access, result, pasid);
-    walker.recorder = null;
-    return ok;
-  }
-
   /** `rtaddr`: RTADDR_REG with translation table mode 01; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     if (this.#root === NONE) return { rtaddr: 0n };
@@ -178,7 +149,7 @@ export class VtdScalableUnit implements TranslationUnit {
       this.gather.addBlock(this.#root, 0, false);
       this.gather.everyDevice = true;
       this.#root = NONE;
-      this.#walker = null;
+      this.walker = null;
       this.#tablePages = 0;
     }
     this.gather.flush();
@@ -280,7 +251,7 @@ export class VtdScalableUnit implements TranslationUnit {
       const root = this.#take(0);
       if (root === NONE) return -ENOMEM;
       this.#root = root;
-      this.#walker = new VtdScalableWalker(memory, memory.baseFrame + root, this.#options);
+      this.walker = new VtdScalableWalker(memory, memory.baseFrame + root, this.#options);
     }
     let context = this.#context(endpoint);
     if (context === NONE) {
