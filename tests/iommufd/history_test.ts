@@ -1,14 +1,16 @@
 /**
  * Random histories against the model, with one failure injected somewhere, everything compared after every step.
  *
- * 12 000 histories in a normal run; VIOMMU_HISTORIES=n for another number, VIOMMU_SEED=n for another seed than the time.
+ * 12 000 histories in a normal run, 120 000 in the long mode (VIOMMU_TEST=full); VIOMMU_HISTORIES=n for another number,
+ * VIOMMU_SEED=n for another seed than the time.
  */
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { READ, WRITE } from "../../iommufd/mod.ts";
 import { World } from "./world.ts";
 
-const histories = Number(Deno.env.get("VIOMMU_HISTORIES") ?? "12000");
+const standard = Deno.env.get("VIOMMU_TEST") === "full" ? "120000" : "12000";
+const histories = Number(Deno.env.get("VIOMMU_HISTORIES") ?? standard);
 const seed = Number(Deno.env.get("VIOMMU_SEED") ?? Date.now() % 2 ** 31);
 
 type Step = readonly [number, number, number, number, number, number, number];
