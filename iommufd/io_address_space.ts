@@ -238,6 +238,13 @@ export class IoAddressSpace {
     const begin = areas.atOrAfter(firstPage);
     if (begin < 0 || leaves.first(begin) > lastPage) return OK;
     if (leaves.first(begin) < firstPage) return ENOENT;
+    // Only the areas at both edges can be cut: look there first, so that a refusal never costs a walk over all.
+    if (leaves.last(begin) < lastPage) {
+      const edge = areas.atOrAfter(lastPage);
+      if (edge >= 0 && leaves.first(edge) <= lastPage && leaves.last(edge) > lastPage) {
+        return ENOENT;
+      }
+    } else if (leaves.last(begin) > lastPage) return ENOENT;
     const from = leaves.first(begin);
     let to = from;
     let states = 0;
@@ -245,7 +252,6 @@ export class IoAddressSpace {
       to = leaves.last(slot);
       states |= leaves.state(slot);
     }
-    if (to > lastPage) return ENOENT;
     if ((states & ACCESSED) !== 0) {
       const errno = this.#askToLetGo(from, to);
       if (errno !== OK) return errno;
