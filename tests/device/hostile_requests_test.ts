@@ -23,7 +23,7 @@ import { HostileGuest, type Outcome, type Piece } from "./hostile_guest.ts";
 import { type ModelLimits, RequestModel } from "./request_model.ts";
 
 const INPUTS = Deno.env.get("VIOMMU_TEST") === "full" ? 1_000_000 : 10_000;
-const HISTORY = 100;
+const HISTORY = 200;
 
 const LAST_ENDPOINT = 0xff;
 const LIMITS: ModelLimits = {
@@ -79,7 +79,7 @@ const EDGES: readonly bigint[] = [
 ];
 const DOMAINS = [0, 1, 1, 2, 2, 3, 4, 0x7fffffff, 0x80000000, 0xffffffff];
 const ENDPOINTS = [8, 8, 16, 16, 24, 0, LAST_ENDPOINT, LAST_ENDPOINT + 1, 0x10008, 0xffffffff];
-const TYPES = [1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5];
+const TYPES = [1, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 5];
 const FLAGS = [1, 2, 3, 3, 3, 3, 7, 5, 0, 4, 8, 0x80000000, 0xffffffff];
 /** Guest addresses at which there is never memory. */
 const NOWHERE = [0x10000, 0xfffff000, 2 ** 40, 2 ** 52, 2 ** 53 - 4096, 2 ** 63];
@@ -104,7 +104,9 @@ class History {
   }
 
   run(inputs: number): void {
-    for (let i = 0; i < inputs; i++) {
+    this.#request(attachRequest(1, 8));
+    this.#request(attachRequest(2, 16));
+    for (let i = 2; i < inputs; i++) {
       this.#input();
       if (i % 25 === 24) this.#compare();
     }
@@ -119,7 +121,7 @@ class History {
     const { device } = this.#guest;
     switch (random.below(40)) {
       case 0:
-        if (random.below(4) > 0) return;
+        if (random.below(6) > 0) return;
         device.reset(random.pick(["device", "system"] as const));
         return this.#model.reset();
       case 1:
@@ -140,7 +142,7 @@ class History {
         assertEquals(device.loadState(device.saveState()), undefined);
         return;
       case 7:
-        if (random.below(4) > 0) return;
+        if (random.below(6) > 0) return;
         return this.#breakRing();
       default:
         return this.#request(this.#bytes());
@@ -191,7 +193,9 @@ class History {
     const view = new DataView(bytes.buffer);
     bytes[0] = type;
     if (random.below(8) === 0) bytes.fill(random.below(256), 1, 4);
-    const domain = wild ? random.pick(DOMAINS) : random.pick([1, 2, 3]);
+    const existing = [...this.#model.domains.keys()];
+    const known = type !== 1 && existing.length > 0 && random.below(4) > 0;
+    const domain = known ? random.pick(existing) : random.pick(wild ? DOMAINS : [1, 2, 3]);
     const endpoint = wild ? random.pick(ENDPOINTS) : random.pick([8, 16, 24]);
     view.setUint32(4, type === 5 ? endpoint : domain, true);
     if (type === 1 || type === 2) {
@@ -203,7 +207,9 @@ class History {
       view.setBigUint64(8, first, true);
       view.setBigUint64(16, last, true);
       if (type === 3) {
-        const phys = wild ? random.pick(EDGES) : BigInt(random.below(0x400)) * 0x1000n;
+        const phys = wild && random.below(2) === 0
+          ? random.pick(EDGES)
+          : BigInt(random.below(0x400)) * 0x1000n;
         view.setBigUint64(24, phys, true);
         view.setUint32(32, wild ? random.pick(FLAGS) : 1 + random.below(3), true);
       } else if (wild && random.below(8) === 0) bytes[24 + random.below(4)] = 1;
@@ -215,8 +221,14 @@ class History {
   }
 
   #tameRange(): [bigint, bigint] {
-    const first = this.#random.below(32);
-    const pages = 1 + this.#random.below(this.#random.pick([1, 4, 32]));
+    const vast = this.#random.below(16) === 0;
+    const first = vast
+      ? (1 + this.#random.below(8)) * 2 ** 28
+      : this.#random.below(this.#random.pick([32, 256, 4096]));
+    if (vast) {
+      return [BigInt(first) * 0x1000n, BigInt(first + 2 ** this.#random.below(29)) * 0x1000n - 1n];
+    }
+    const pages = 1 + this.#random.below(this.#random.pick([1, 4, 32, 512]));
     return [BigInt(first) * 0x1000n, BigInt(first + pages) * 0x1000n - 1n];
   }
 
