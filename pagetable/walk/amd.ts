@@ -66,7 +66,8 @@ export class AmdWalker implements EndpointWalker {
     if ((low & 1) === 0) return result.pass(page);
     if ((low & 0x7c) !== 0) return result.fail(faults.DEVICE_RESERVED, ILLEGAL_DEVICE_TABLE_ENTRY);
     if (pasid !== NO_PASID) return result.fail(faults.PASID_DISABLED, INVALID_DEVICE_REQUEST);
-    if ((low & 2) === 0) return result.pass(page);
+    // V without TV (§2.2.2): the entry says nothing about translation, so a request that needs it ends here.
+    if ((low & 2) === 0) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
     result.domainId = domainId;
     const mode = (low >>> 9) & 7;
     if (mode === 7) return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);

@@ -92,6 +92,6 @@ Deno.test("each condition of the walk gives its event, and permissions are ANDed
   };
   assertEquals(device(0x7n), "device-reserved 0x1");
   assertEquals(device(0xe03n), "device-invalid 0x1");
-  assertEquals(device(0x1n), "ok");
+  assertEquals(device(0x1n), "blocked 0x2");
   assertEquals(device(0x0n), "ok");
 });
