@@ -3,12 +3,16 @@
  *
  * @module
  */
+import { delay } from "@std/async";
 import type { Companion } from "./companion.ts";
-import { PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
+import { OsError, PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import { DeviceLoop } from "./loop.ts";
 import { BackEnd } from "./vhost_user/mod.ts";
+
+/** Milliseconds between two attempts to connect. */
+const RECONNECT_MS = 200;
 
 /** A device on a socket. */
 export class DeviceServer {
@@ -71,6 +75,31 @@ export class DeviceServer {
     }
   }
 
+  /**
+   * Serves until stopped as a client: connects to a front end that listens, again whenever it has gone.
+   *
+   * @param path The front end's socket; waits until somebody listens there.
+   */
+  async runClient(path: string): Promise<void> {
+    let isTold = false;
+    try {
+      while (!this.#stopped) {
+        const stream = connectOrNothing(path);
+        if (stream !== undefined) {
+          isTold = false;
+          await this.#serve(stream, undefined);
+          continue;
+        }
+        if (!isTold) this.#log.info(`Waiting for a front end to listen on ${path}`);
+        isTold = true;
+        await delay(RECONNECT_MS);
+      }
+    } finally {
+      for (const companion of this.#companions) companion.close();
+      this.#poll.close();
+    }
+  }
+
   async #acceptAll(listener: UnixListener): Promise<void> {
     while (!this.#stopped) {
       await this.#loop.serveCompanions(listener.descriptor.number);
@@ -96,3 +125,16 @@ export class DeviceServer {
     this.#log.info(this.#stopped ? "Stopped" : "The front end is gone");
   }
 }
+
+/** Connects, if somebody listens. */
+function connectOrNothing(path: string): UnixStream | undefined {
+  try {
+    return UnixStream.connect(path);
+  } catch (error) {
+    if (error instanceof OsError && NOBODY_LISTENS.includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
+/** What connecting fails with while the front end is not there yet. */
+const NOBODY_LISTENS = ["ENOENT", "ECONNREFUSED"];

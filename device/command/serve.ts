@@ -6,6 +6,7 @@
 import { type ApiContext, type ApiServer, serveApi } from "../api/mod.ts";
 import { parseNumber } from "../address.ts";
 import {
+  activatedListener,
   createMemoryFile,
   inheritedSocket,
   mapMemoryFile,
@@ -45,6 +46,7 @@ export const serve: Command = {
   name: "serve",
   summary: "offer the device to a VMM on a vhost-user socket",
   help: `Usage: viommu serve --socket-path PATH [options]
+       viommu serve --connect PATH [options]
        viommu serve --fd N [options]
 
 Offers a virtio-iommu (virtio device 23) to one VMM after another. What to give
@@ -53,7 +55,11 @@ sockets.
 
 Where:
   --socket-path PATH       listen on a unix socket
-  --fd N                   serve the connected socket that was inherited as N
+  --connect PATH           connect to a VMM that listens there, again whenever
+                           it has gone
+  --fd N                   serve the connected or listening socket that was
+                           inherited as N
+                           (none of these: the socket that LISTEN_FDS passes)
   --api-socket PATH        HTTP and JSON about the live state, for "inspect"
 
 The device:
@@ -77,6 +83,7 @@ Example:
       ...DEVICE_OPTIONS,
       "endpoint-device": { type: "string", multiple: true },
       "socket-path": { type: "string" },
+      "connect": { type: "string" },
       "fd": { type: "string" },
       "api-socket": { type: "string" },
       "poll-us": { type: "string" },
@@ -101,9 +108,9 @@ Example:
     using tables = shareTableMemory(options.maxTableMemory);
     const device = openDevice({ ...options, tableMemory: tables.buffer });
     const socket = openSocket(values);
-    if (socket instanceof UnixListener) {
+    if (socket instanceof UnixListener && socket.path !== undefined) {
       log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
-      for (const line of qemuArguments(socket.path!)) log.info(`  ${line}`);
+      for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
     }
     const services = openEndpointDevices(devices, device, log);
     for (const each of devices) {
@@ -126,7 +133,7 @@ Example:
 async function serveUntilStopped(
   device: IommuDevice,
   services: readonly EndpointService[],
-  socket: UnixListener | UnixStream,
+  socket: UnixListener | UnixStream | string,
   log: Log,
   pollUs: number,
   apiPath: string | undefined,
@@ -149,23 +156,21 @@ async function serveUntilStopped(
     api = apiPath === undefined ? undefined : openApi(apiPath, context);
     Deno.addSignalListener("SIGINT", stop);
     Deno.addSignalListener("SIGTERM", stop);
-    await server.run(socket);
+    await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
   } finally {
-    socket.close();
+    if (typeof socket !== "string") socket.close();
     Deno.removeSignalListener("SIGINT", stop);
     Deno.removeSignalListener("SIGTERM", stop);
     await api?.close();
   }
 }
 
-/** One of `--socket-path` and `--fd` must be given. */
+/** At most one way to a front end can be given; without any, socket activation must have passed one. */
 function checkSocketChoice(values: OptionValues): void {
-  const count = Number(values["socket-path"] !== undefined) + Number(values["fd"] !== undefined);
-  if (count !== 1) {
+  const given = ["socket-path", "connect", "fd"].filter((name) => values[name] !== undefined);
+  if (given.length > 1) {
     throw new UsageError(
-      `Cannot serve ${count === 0 ? "without" : "with both"} --socket-path PATH ${
-        count === 0 ? "or" : "and"
-      } --fd N: give one of them`,
+      `Cannot serve with both --${given[0]} and --${given[1]}: give one of them`,
     );
   }
 }
@@ -189,10 +194,13 @@ function openDevice(options: DeviceOptions): IommuDevice {
   }
 }
 
-/** The socket that the options name. */
-function openSocket(values: OptionValues): UnixListener | UnixStream {
+/** The socket that the options name, or the path to connect to. */
+function openSocket(values: OptionValues): UnixListener | UnixStream | string {
   const path = textOption(values, "socket-path");
   if (path !== undefined) return UnixListener.listen(path);
+  const peer = textOption(values, "connect");
+  if (peer !== undefined) return peer;
+  if (values["fd"] === undefined) return openActivated();
   const fd = parsedOption(
     values,
     "fd",
@@ -207,6 +215,32 @@ function openSocket(values: OptionValues): UnixListener | UnixStream {
     }
     throw error;
   }
+}
+
+/** The listening socket of socket activation. */
+function openActivated(): UnixListener {
+  let listener: UnixListener | undefined;
+  try {
+    listener = activatedListener({
+      count: variable("LISTEN_FDS"),
+      process: variable("LISTEN_PID"),
+    });
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
+  if (listener === undefined) {
+    throw new UsageError(
+      "Cannot serve without --socket-path PATH, --connect PATH or --fd N: give one of them",
+    );
+  }
+  return listener;
+}
+
+/** A variable of the environment, where looking is allowed. */
+function variable(name: string): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable: name });
+  return state === "granted" ? Deno.env.get(name) : undefined;
 }
 
 /** The API socket, or one line that says why not. A socket nobody answers on is replaced. */

@@ -77,7 +77,7 @@ Deno.test("serve --print-capabilities says what the back end is, and nothing els
 Deno.test("serve refuses wrong arguments in one line that says what would be right", async () => {
   const serve = ["serve", "--socket-path", "/nowhere/x.sock"];
   const cases: [string[], string][] = [
-    [["serve"], "without --socket-path PATH or --fd N"],
+    [["serve"], "without --socket-path PATH, --connect PATH or --fd N"],
     [[...serve, "--fd", "3"], "give one of them"],
     [[...serve, "--sockt-path", "x"], "--sockt-path"],
     [[...serve, "extra"], '"extra"'],

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
 import { attachRequest, mapRequest, statusName } from "../../../device/driver_requests.ts";
+import { UnixListener, UnixStream } from "../../../device/host/mod.ts";
 import { FrontEnd, type FrontEndQueue } from "../../../device/vhost_user/mod.ts";
 
 const MAIN = new URL("../../../main.ts", import.meta.url).href;
@@ -11,6 +12,7 @@ const DENO = [
   "run",
   "--quiet",
   "--allow-ffi",
+  "--allow-env=LISTEN_FDS,LISTEN_PID",
   "--allow-net",
   "--allow-read",
   "--allow-write",
@@ -93,11 +95,20 @@ async function exists(path: string): Promise<boolean> {
   return await Deno.lstat(path).then(() => true, () => false);
 }
 
+/** A front end with its request ring and its memory. */
+interface Session {
+  readonly frontEnd: FrontEnd;
+  readonly queue: FrontEndQueue;
+  readonly bytes: Uint8Array;
+}
+
 /** Connects, shares memory and starts the request ring. */
-async function connect(
-  socket: string,
-): Promise<{ frontEnd: FrontEnd; queue: FrontEndQueue; bytes: Uint8Array }> {
-  const frontEnd = FrontEnd.connect(socket);
+async function connect(socket: string): Promise<Session> {
+  return await connectOver(FrontEnd.connect(socket));
+}
+
+/** Shares memory and starts the request ring. */
+async function connectOver(frontEnd: FrontEnd): Promise<Session> {
   await frontEnd.negotiate();
   const { mapping } = await frontEnd.addMemory(0, 1 << 20);
   const queue = await frontEnd.startQueue(0, { size: 16, address: 0x1000 });
@@ -106,7 +117,7 @@ async function connect(
 
 /** Sends a request with a status for an answer. */
 async function send(
-  { queue, bytes }: { queue: FrontEndQueue; bytes: Uint8Array },
+  { queue, bytes }: Session,
   readable: Uint8Array,
 ): Promise<string> {
   bytes.set(readable, 0x8000);
@@ -234,6 +245,85 @@ Deno.test("serve touches neither a socket that is in use nor a file that is no s
     assertEquals(await send(session, attachRequest(3, 24)), "OK");
     session.frontEnd.close();
   });
+});
+
+/** Starts `serve` as a child that inherits a descriptor, by way of a shell that numbers it. */
+function startInheriting(descriptor: number, script: string): Deno.ChildProcess {
+  const libc = Deno.dlopen("libc.so.6", {
+    fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  });
+  const setDescriptorFlags = 2;
+  libc.symbols.fcntl(descriptor, setDescriptorFlags, 0);
+  libc.close();
+  return new Deno.Command("bash", {
+    args: ["-c", script.replace("SERVE", `'${Deno.execPath()}' ${DENO.join(" ")} serve`)],
+    env: { NO_COLOR: "1" },
+    stderr: "null",
+  }).spawn();
+}
+
+Deno.test("serve --fd serves the connected socket that it inherits, and ends with it", async () => {
+  const [ours, theirs] = UnixStream.pair();
+  const number = theirs.descriptor.number;
+  const process = startInheriting(number, `exec SERVE --fd ${number}`);
+  theirs.close();
+  const session = await connectOver(new FrontEnd(ours));
+  assertEquals(await send(session, attachRequest(3, 24)), "OK");
+  session.frontEnd.close();
+  assertEquals((await deadline(process.status, 5000)).code, 0);
+});
+
+Deno.test("serve without a socket takes the listener of socket activation", async () => {
+  const folder = await Deno.makeTempDir();
+  const socket = `${folder}/activated.sock`;
+  const listener = UnixListener.listen(socket);
+  const process = startInheriting(
+    listener.descriptor.number,
+    `exec 3<&${listener.descriptor.number}; export LISTEN_FDS=1 LISTEN_PID=$$; exec SERVE`,
+  );
+  try {
+    const session = await connect(socket);
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    session.frontEnd.close();
+    process.kill("SIGTERM");
+    assertEquals((await deadline(process.status, 5000)).code, 0);
+  } finally {
+    await kill(process);
+    listener.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("serve --connect waits for a VMM that listens, and comes back when it has gone", async () => {
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/vmm.sock`;
+  const process = new Deno.Command(Deno.execPath(), {
+    args: [...DENO, "serve", "--connect", path],
+    env: { NO_COLOR: "1" },
+    stderr: "null",
+  }).spawn();
+  try {
+    await delay(500);
+    const listener = UnixListener.listen(path);
+    for (let i = 0; i < 2; i++) {
+      const patience = performance.now() + 10_000;
+      let stream = listener.accept();
+      while (stream === undefined && performance.now() < patience) {
+        await delay(20);
+        stream = listener.accept();
+      }
+      assert(stream !== undefined, "nobody connected");
+      const session = await connectOver(new FrontEnd(stream));
+      assertEquals(await send(session, attachRequest(3, 24)), "OK");
+      session.frontEnd.close();
+    }
+    listener.close();
+    process.kill("SIGTERM");
+    assertEquals((await deadline(process.status, 5000)).code, 0);
+  } finally {
+    await kill(process);
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("inspect shows state, mappings and translations of a running device", async () => {
