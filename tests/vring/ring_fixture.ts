@@ -106,5 +106,5 @@ export function inflightRegion(options: RingOptions): Uint8Array {
 export function runs(normal: number): number {
   const allowed = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" });
   const long = allowed.state === "granted" && Deno.env.get("VIOMMU_TEST") === "full";
-  return long ? 100 * normal : normal;
+  return long ? 20 * normal : normal;
 }
