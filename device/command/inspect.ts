@@ -15,6 +15,7 @@ import {
   UsageError,
 } from "./command.ts";
 import { mappingsText, stateText, translationText } from "./inspect_text.ts";
+import { watch, type WatchOptions } from "./watch.ts";
 
 /** Shows what a running device holds. */
 export const inspect: Command = {
@@ -30,6 +31,8 @@ What to show:
   translate --endpoint ID --iova ADDR [--access r|w]
                                      one address through the endpoint's tables,
                                      entry by entry, as hardware walks them
+  watch [--interval MS] [--count N]  rates of requests and DMA, until Ctrl-C;
+                                     drawn anew on a terminal, else as lines
 
 Options:
   --api-socket PATH   where the device listens
@@ -38,6 +41,8 @@ Options:
   --iova ADDR         a byte address, hexadecimal (0x...) or decimal
   --access r|w        the access to try (default r)
   --json              the JSON of the API instead of text
+  --interval MS       milliseconds between two looks (default 1000)
+  --count N           end after so many looks
 
 Examples:
   viommu inspect --api-socket api.sock state
@@ -52,15 +57,23 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       "endpoint": { type: "string" },
       "iova": { type: "string" },
       "access": { type: "string" },
+      "interval": { type: "string" },
+      "count": { type: "string" },
       "json": { type: "boolean" },
     });
     const path = textOption(values, "api-socket");
     if (path === undefined) {
       throw new UsageError("Cannot inspect without --api-socket PATH, as given to serve");
     }
-    const question = questionOf(positionals, values);
+    const isWatch = positionals.length === 1 && positionals[0] === "watch";
+    const look = watchOptions(values);
+    const question = isWatch ? undefined : questionOf(positionals, values);
     const client = new ApiClient(path);
     try {
+      if (question === undefined) {
+        await watch(client, look);
+        return 0;
+      }
       const answer = await client.get(question.route);
       console.log(
         values["json"] === true ? JSON.stringify(answer, null, 2) : question.text(answer),
@@ -71,6 +84,36 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
     }
   },
 };
+
+/** How to watch. */
+function watchOptions(values: OptionValues): WatchOptions {
+  const interval = parsedOption(
+    values,
+    "interval",
+    (text) => parseNumber(text, 3_600_000),
+    "milliseconds such as 1000",
+  ) ?? 1000;
+  const count = parsedOption(
+    values,
+    "count",
+    (text) => parseNumber(text, 2 ** 53 - 1),
+    "a number such as 10",
+  );
+  const encoder = new TextEncoder();
+  return {
+    interval,
+    ...(count === undefined ? {} : { count }),
+    isTerminal: Deno.stdout.isTerminal(),
+    write(text) {
+      writeAll(encoder.encode(text));
+    },
+  };
+}
+
+/** Writes to standard output, however often that takes. */
+function writeAll(bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
+}
 
 /** A route of the API and how its answer reads. */
 interface Question {
@@ -107,7 +150,9 @@ function questionOf(positionals: readonly string[], values: OptionValues): Quest
     }
     default:
       throw new UsageError(
-        `Cannot show ${positionals[0] ?? "nothing"}: it must be state, mappings or translate`,
+        `Cannot show ${
+          positionals[0] ?? "nothing"
+        }: it must be state, mappings, translate or watch`,
       );
   }
 }

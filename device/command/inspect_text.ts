@@ -4,7 +4,13 @@
  * @module
  */
 import { endpointText, sizeText } from "../address.ts";
-import type { DomainState, MappingState, State, TranslateAnswer } from "../api/mod.ts";
+import type {
+  DomainState,
+  EndpointState,
+  MappingState,
+  State,
+  TranslateAnswer,
+} from "../api/mod.ts";
 
 /** How many endpoints of a domain are named before the rest is counted. */
 const NAMED_ENDPOINTS = 8;
@@ -25,6 +31,7 @@ export function stateText(state: State): string {
     ...requestLines(state),
     "",
     ...(state.domains.length === 0 ? ["no domains"] : state.domains.flatMap(domainLines)),
+    ...state.endpoints.flatMap(deviceLines),
   ];
   return lines.join("\n");
 }
@@ -52,6 +59,17 @@ function domainLines(domain: DomainState): readonly string[] {
       `  ${table.format}, ${table.levels} levels, root ${table.root}, ` +
       counted(table.tablePages, "table page")
     ),
+  ];
+}
+
+/** What the device of an endpoint did, if this process serves one. */
+function deviceLines({ id, device }: EndpointState): readonly string[] {
+  if (device === undefined) return [];
+  return [
+    `${device.type} ${endpointText(id)}: ${counted(device.requests, "request")}, ` +
+    `${device.readBytes} bytes read, ${device.writtenBytes} written, ` +
+    `IOTLB ${device.iotlbHits} hits and ${device.iotlbMisses} misses, ` +
+    `${counted(device.faults, "fault")}${device.connected ? "" : "; no VMM is connected to it"}`,
   ];
 }
 
