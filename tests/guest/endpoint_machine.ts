@@ -1,0 +1,126 @@
+/**
+ * A guest with a virtio-rng and a virtio-blk that we serve behind the IOMMU.
+ *
+ * @module
+ */
+import { cpioArchive, EXECUTABLE, gzip } from "./lab/cpio.ts";
+import { compileStatic } from "./lab/compiler.ts";
+import { EDU_SLOT, Guest, type Lab, machineArguments } from "./lab/mod.ts";
+import { attachArguments, ServedDevice } from "./served_device.ts";
+
+/** Endpoint ids of the two devices. */
+export const RNG = 0x18;
+export const BLK = 0x28;
+/** The endpoint that nobody drives. */
+export const OTHER = EDU_SLOT * 8;
+/** What determines the bytes of the rng. */
+export const SEED = 20_261_122;
+/** Bytes of the disk. */
+export const DISK = 80 << 20;
+/** The name of the disk. */
+export const SERIAL = "viommu-test";
+
+/** How the machine differs from the usual one. */
+export interface EndpointMachineOptions {
+  /** Format of the endpoints' tables. */
+  readonly format: string;
+  /** Format of the endpoint in slot 4, if another. */
+  readonly otherFormat?: string;
+  /** Whether the guest invalidates with every unmapping. */
+  readonly strict?: boolean;
+}
+
+/** The part of an endpoint's state that the tests look at. */
+export interface EndpointState {
+  readonly id: number;
+  readonly domain: number | null;
+  readonly format: string;
+  readonly faults: number;
+  readonly device?: {
+    readonly type: string;
+    readonly connected: boolean;
+    readonly requests: number;
+    readonly readBytes: number;
+    readonly writtenBytes: number;
+    readonly iotlbHits: number;
+    readonly iotlbMisses: number;
+    readonly faults: number;
+  };
+}
+
+/** The state of one endpoint. */
+export async function endpointState(device: ServedDevice, id: number): Promise<EndpointState> {
+  const endpoints = (await device.state()).endpoints as readonly EndpointState[];
+  const found = endpoints.find((endpoint) => endpoint.id === id);
+  if (found === undefined) throw device.failure(`Endpoint ${id} is not in the state`);
+  return found;
+}
+
+/** Writes the guest's file system: besides the usual, drivers of the devices and the program `vfio_rng`. */
+export async function writeEndpointInitramfs(lab: Lab, path: string): Promise<void> {
+  await lab.writeInitramfs(path, { "virtio-rng": "", "virtio_blk": "" });
+  const program = `${path}.program`;
+  const source = new URL("program/vfio_rng.c", import.meta.url).pathname;
+  await compileStatic("x86_64", source, program);
+  const content = await Deno.readFile(program);
+  // The kernel takes one archive behind the other.
+  const more = await gzip(cpioArchive([{ path: "bin/vfio_rng", mode: EXECUTABLE, content }]));
+  await Deno.writeFile(path, more, { append: true });
+  await Deno.remove(program);
+}
+
+/** Starts the device with an empty disk in the folder. */
+export async function serveEndpoints(
+  folder: string,
+  options: EndpointMachineOptions,
+): Promise<ServedDevice> {
+  await Deno.writeFile(`${folder}/disk.img`, new Uint8Array(0));
+  await Deno.truncate(`${folder}/disk.img`, DISK);
+  const { format, otherFormat = format } = options;
+  return await ServedDevice.start(folder, [
+    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
+    ...["--input-range", "0x0-0x1fffffff"],
+    ...["--endpoint", `0-0xffff,format=${format}`],
+    ...["--endpoint", `${OTHER},format=${otherFormat}`],
+    ...["--endpoint-device", `rng:00:03.0,socket=${folder}/rng.sock,seed=${SEED}`],
+    "--endpoint-device",
+    `blk:00:05.0,socket=${folder}/blk.sock,file=${folder}/disk.img,serial=${SERIAL},queues=2`,
+  ]);
+}
+
+/** Boots a guest with both devices in the slots of their endpoints. */
+export async function bootEndpoints(
+  lab: Lab,
+  folder: string,
+  device: ServedDevice,
+  options: EndpointMachineOptions,
+): Promise<Guest> {
+  const initramfs = `${folder}/initramfs.gz`;
+  await writeEndpointInitramfs(lab, initramfs);
+  const strict = options.strict === true ? 1 : 0;
+  return await Guest.boot(
+    lab.qemu,
+    machineArguments("x86_64", {
+      kernel: lab.kernel,
+      initramfs,
+      machine: "kernel-irqchip=off",
+      append: `intel_iommu=off iommu.strict=${strict}`,
+      devices: [
+        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
+        ...["-device", "intel-iommu"],
+        ...await attachArguments(device, folder),
+        ...deviceArguments(folder, "rng", "virtio-id=4,num_vqs=1,vq_size=64,config_size=0", 3),
+        ...deviceArguments(folder, "blk", "virtio-id=2,num_vqs=2,vq_size=128,config_size=60", 5),
+        ...["-device", `edu,addr=${EDU_SLOT}`],
+      ],
+    }),
+  );
+}
+
+function deviceArguments(folder: string, name: string, fields: string, slot: number): string[] {
+  const device = `vhost-user-test-device-pci,chardev=${name},${fields}`;
+  return [
+    ...["-chardev", `socket,id=${name},path=${folder}/${name}.sock`],
+    ...["-device", `${device},iommu_platform=on,addr=${slot}`],
+  ];
+}
