@@ -1,143 +1,20 @@
 /** `serve` as a process: its sockets, its signals, one front end after another, and `inspect` beside it. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
-import { attachRequest, mapRequest, statusName } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
 import { UnixListener, UnixStream } from "../../../device/host/mod.ts";
-import { FrontEnd, type FrontEndQueue } from "../../../device/vhost_user/mod.ts";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
-
-/** The arguments of Deno in front of the program's own. */
-const DENO = [
-  "run",
-  "--quiet",
-  "--allow-ffi",
-  "--allow-env=LISTEN_FDS,LISTEN_PID",
-  "--allow-net",
-  "--allow-read",
-  "--allow-write",
-  MAIN,
-];
-
-/** A running `serve` in a folder of its own. */
-interface Served {
-  readonly folder: string;
-  readonly socket: string;
-  readonly api: string;
-  readonly process: Deno.ChildProcess;
-}
-
-/** Whether an API socket answers; it is opened after the device's own. */
-async function answers(api: string): Promise<boolean> {
-  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
-  try {
-    const response = await fetch("http://viommu/v1/state", { client });
-    await response.body?.cancel();
-    return response.ok;
-  } catch {
-    return false;
-  }
-}
-
-/** Starts `serve` and waits until it answers. */
-async function start(
-  folder: string,
-  args: readonly string[],
-): Promise<Served & { log: Promise<string> }> {
-  const socket = `${folder}/viommu.sock`;
-  const api = `${folder}/api.sock`;
-  const process = new Deno.Command(Deno.execPath(), {
-    args: [...DENO, "serve", "--socket-path", socket, "--api-socket", api, ...args],
-    env: { NO_COLOR: "1" },
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const log = new Response(process.stderr).text();
-  const patience = performance.now() + 20_000;
-  while (!await answers(api)) {
-    if (performance.now() > patience) throw new Error(`Cannot start serve: ${await log}`);
-    await delay(20);
-  }
-  return { folder, socket, api, process, log };
-}
-
-/** Runs `serve` while the test runs, has it end by SIGTERM, and returns what it logged. */
-async function withServe(
-  args: readonly string[],
-  test: (served: Served) => Promise<void>,
-): Promise<string> {
-  const folder = await Deno.makeTempDir();
-  const served = await start(folder, args);
-  try {
-    await test(served);
-    served.process.kill("SIGTERM");
-    assertEquals((await deadline(served.process.status, 5000)).code, 0);
-    assertEquals([await exists(served.socket), await exists(served.api)], [false, false]);
-  } finally {
-    await kill(served.process);
-    await Deno.remove(folder, { recursive: true });
-  }
-  return await served.log;
-}
-
-/** Ends a process that may have ended. */
-async function kill(process: Deno.ChildProcess): Promise<void> {
-  try {
-    process.kill("SIGKILL");
-  } catch {
-    // It has ended, as it should.
-  }
-  await process.status;
-}
-
-/** Whether a path is there. */
-async function exists(path: string): Promise<boolean> {
-  return await Deno.lstat(path).then(() => true, () => false);
-}
-
-/** A front end with its request ring and its memory. */
-interface Session {
-  readonly frontEnd: FrontEnd;
-  readonly queue: FrontEndQueue;
-  readonly bytes: Uint8Array;
-}
-
-/** Connects, shares memory and starts the request ring. */
-async function connect(socket: string): Promise<Session> {
-  return await connectOver(FrontEnd.connect(socket));
-}
-
-/** Shares memory and starts the request ring. */
-async function connectOver(frontEnd: FrontEnd): Promise<Session> {
-  await frontEnd.negotiate();
-  const { mapping } = await frontEnd.addMemory(0, 1 << 20);
-  const queue = await frontEnd.startQueue(0, { size: 16, address: 0x1000 });
-  return { frontEnd, queue, bytes: new Uint8Array(mapping.buffer) };
-}
-
-/** Sends a request with a status for an answer. */
-async function send(
-  { queue, bytes }: Session,
-  readable: Uint8Array,
-): Promise<string> {
-  bytes.set(readable, 0x8000);
-  queue.driver.begin();
-  queue.driver.addReadable(0x8000, readable.length);
-  queue.driver.addWritable(0x9000, 4);
-  queue.driver.commit();
-  queue.kick();
-  assert(await queue.reap());
-  return statusName(bytes.slice(0x9000, 0x9004), queue.driver.usedLength);
-}
-
-/** Runs `inspect`. */
-async function inspect(api: string, ...args: string[]): Promise<string> {
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [...DENO, "inspect", "--api-socket", api, ...args],
-    env: { NO_COLOR: "1" },
-  }).output();
-  return new TextDecoder().decode(stdout);
-}
+import { FrontEnd } from "../../../device/vhost_user/mod.ts";
+import {
+  connect,
+  connectOver,
+  DENO,
+  exists,
+  inspect,
+  kill,
+  send,
+  start,
+  withServe,
+} from "../served_process.ts";
 
 /** One page of domain 3. */
 const MAP = mapRequest({
