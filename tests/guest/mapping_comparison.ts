@@ -29,6 +29,12 @@ export const SMMU_FIRST_STAGE: FormatHabits = {
   faultCode: (_, permission) => permission === undefined ? "0x10" : "0x13",
 };
 
+/** SMMUv3 stage 2 (SMMU §7.3): the same events, and write-only pages. */
+export const SMMU_SECOND_STAGE: FormatHabits = {
+  granted: (permission) => permission,
+  faultCode: SMMU_FIRST_STAGE.faultCode,
+};
+
 /** Where the guest says that a page lies, and what may be done with it; bytes. */
 interface ExpectedPage {
   readonly phys: number;
