@@ -105,6 +105,9 @@ export class IommuDevice implements VirtioDevice {
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #chain = new Chain();
   readonly #walk = new WalkResult();
+  /** Requests that are served and whose answers are not published yet; see {@linkcode service}. */
+  #held = 0;
+  #heldQueue: Queue | undefined;
   #loaded: SavedState | undefined;
 
   /**
@@ -156,6 +159,14 @@ export class IommuDevice implements VirtioDevice {
     });
   }
 
+  /**
+   * Whether answers wait for observers in other processes. {@linkcode service} is to be called again when those
+   * may have answered, and not only when the guest has further requests.
+   */
+  get holds(): boolean {
+    return this.#held > 0;
+  }
+
   /** Whether endpoints that are attached to nothing go through untranslated. */
   get bypass(): boolean {
     return this.#config.bypass;
@@ -166,7 +177,10 @@ export class IommuDevice implements VirtioDevice {
   }
 
   writeConfig(bytes: Uint8Array, offset: number): void {
-    if (this.#config.write(bytes, offset)) this.observers.invalidateEverything();
+    if (!this.#config.write(bytes, offset)) return;
+    this.observers.invalidateEverything();
+    this.observers.mappedEverything();
+    this.observers.settle();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -182,6 +196,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   memoryRemoved(region: MemoryRegion): void {
+    this.observers.settle();
     this.memory.remove(region.guestAddress, region.size, region.userAddress);
     const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
@@ -195,14 +210,19 @@ export class IommuDevice implements VirtioDevice {
     this.faults.clear();
     if (kind === "system") this.#config.systemReset();
     this.observers.invalidateEverything();
+    this.observers.mappedEverything();
+    this.observers.settle();
   }
 
   queueStarted(_index: number, _queue: Queue): void {
     this.#applyLoaded();
   }
 
-  queueStopped(_index: number): void {
-    // Requests are answered as they are taken, so a queue never stops in the middle of one.
+  /** Requests that were taken are answered first, so a queue never stops in the middle of one. */
+  queueStopped(index: number): void {
+    if (index !== REQUEST_QUEUE || this.#held === 0) return;
+    this.observers.settle();
+    this.#publishHeld();
   }
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
@@ -236,26 +256,46 @@ export class IommuDevice implements VirtioDevice {
     this.#loaded = undefined;
     this.reset("device");
     this.#config.bypass = state.bypass;
-    return rebuild(state, this.iommu);
+    const error = rebuild(state, this.iommu);
+    this.observers.settle();
+    return error;
   }
 
   /**
    * Serves what is in a queue.
    *
+   * Where an observer in another process has to let go of a translation first, the answers of all requests
+   * taken are *held*: they share one wait, during which nothing more is taken, and a later call publishes them.
+   *
    * @param budget How many requests at most, so that other work gets its turn.
-   * @returns How many were served. Their answers are published.
+   * @returns How many were answered. Their answers are published.
    */
   service(index: number, queue: Queue, budget: number): number {
     if (index === EVENT_QUEUE) return this.faults.deliver(queue) ? 1 : 0;
     if (index !== REQUEST_QUEUE) return 0;
+    if (this.#held > 0) return this.observers.waiting > 0 ? 0 : this.#publishHeld();
     let served = 0;
     const chain = this.#chain;
     while (served < budget && queue.next(chain)) {
       queue.complete(chain, this.iommu.serve(chain));
       served++;
     }
+    if (this.observers.waiting > 0 && served > 0) {
+      this.#held = served;
+      this.#heldQueue = queue;
+      return 0;
+    }
     if (served > 0) queue.publish();
     return served;
+  }
+
+  /** Shows the guest the answers that were held. Returns how many. */
+  #publishHeld(): number {
+    const held = this.#held;
+    this.#held = 0;
+    this.#heldQueue?.publish();
+    this.#heldQueue = undefined;
+    return held;
   }
 
   /**

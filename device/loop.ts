@@ -28,6 +28,13 @@ const TURNS_PER_CLOCK = 64;
 /** Milliseconds between two looks at the connection while watching the rings. */
 const CONNECTION_MS = 0.5;
 /**
+ * Milliseconds for which answers that wait for another process are waited for in a spin: a wake-up of that
+ * process, and none of ours besides. Then this one sleeps, so that on a busy machine the other gets a processor.
+ */
+const SPIN_MS = 0.2;
+/** Milliseconds of such a sleep: what no descriptor tells of is looked at as often. */
+const HELD_SLEEP_MS = 1;
+/**
  * Milliseconds between two turns of the event loop while watching the rings. A turn is short (2 µs), but one
  * HTTP request takes some 60 of them: with turns every 4 ms it took 240 ms, so they come often instead.
  */
@@ -129,16 +136,23 @@ export class DeviceLoop {
     let lastConnection = woken;
     let sliceStart = woken;
     this.#setNotifications(backEnd, false);
-    if (this.#serveQueues(backEnd) > 0) {
+    if (this.#serveQueues(backEnd) > 0 || this.#device.holds) {
       this.#window.woken(woken - this.#lastServed);
       this.#lastServed = woken;
     }
     while (backEnd.isOpen && !this.#stopped) {
       let served = 0;
-      for (let turn = 0; turn < TURNS_PER_CLOCK; turn++) served += this.#serveQueues(backEnd);
+      for (let turn = 0; turn < TURNS_PER_CLOCK && !this.#device.holds; turn++) {
+        served += this.#serveQueues(backEnd);
+      }
       served += this.#workOfCompanions();
       const now = performance.now();
       if (served > 0) this.#lastServed = now;
+      if (this.#device.holds) {
+        if (!this.#awaitObservers(backEnd)) return;
+        lastConnection = now;
+        this.#lastServed = performance.now();
+      }
       if (
         now - this.#lastServed >= this.#window.milliseconds &&
         !this.#setNotifications(backEnd, true)
@@ -161,7 +175,9 @@ export class DeviceLoop {
     for (let i = 0; i < device.queueCount; i++) {
       const queue = backEnd.queue(i);
       if (queue === undefined) continue;
-      if (i === REQUEST_QUEUE ? !queue.hasWork() : device.faults.waiting === 0) continue;
+      if (i === REQUEST_QUEUE ? !queue.hasWork() && !device.holds : device.faults.waiting === 0) {
+        continue;
+      }
       const count = device.service(i, queue, BUDGET);
       if (count > 0) {
         backEnd.signal(i);
@@ -195,14 +211,36 @@ export class DeviceLoop {
     return work;
   }
 
-  /** Handles what the front end sent. Returns whether the connection is still open. */
-  #lookAtConnection(backEnd: BackEnd): boolean {
+  /**
+   * Serves everything but the queues until the device no longer has to hold its answers, and the event loop is
+   * due. Returns whether the connection is still open.
+   */
+  #awaitObservers(backEnd: BackEnd): boolean {
+    const device = this.#device;
+    const began = performance.now();
+    let elapsed = 0;
+    while (device.observers.waiting > 0 && elapsed < HELD_SLEEP_MS) {
+      const sleeps = elapsed >= SPIN_MS;
+      if (!this.#lookAtConnection(backEnd, sleeps ? HELD_SLEEP_MS : 0)) return false;
+      elapsed = performance.now() - began;
+    }
+    this.#serveQueues(backEnd);
+    return backEnd.isOpen;
+  }
+
+  /**
+   * Handles what the front end and those of the companions sent.
+   *
+   * @param timeout Milliseconds to wait for something, with this thread standing still.
+   * @returns Whether the connection is still open.
+   */
+  #lookAtConnection(backEnd: BackEnd, timeout = 0): boolean {
     const poll = this.#poll;
     poll.clear();
     const slot = poll.add(backEnd.descriptor, backEnd.events);
     const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
     this.#addCompanions();
-    poll.poll(0);
+    poll.poll(timeout);
     this.#lookAtCompanions();
     if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0) return true;
     const generation = backEnd.generation;

@@ -1,12 +1,15 @@
 /**
  * Who must know when the translations of an endpoint change.
  *
- * Whatever keeps a translation (an IOTLB, a back end that was given one) observes its endpoint and is told
- * before the guest is: an UNMAP, DETACH or reset is answered only after every observer has let go.
+ * Whatever keeps a translation observes its endpoint and is told before the guest is: an UNMAP, DETACH or
+ * reset is answered only after every observer has let go. An observer in this process (an IOTLB) has let go
+ * when the call returns. A *remote* one has to ask another process and hears from it later: until then it is
+ * counted in {@linkcode TranslationObservers.waiting}, and whoever answers the guest looks there first.
  * Ranges are inclusive pages.
  *
  * @module
  */
+import { LAST_PAGE } from "./address.ts";
 
 /** Keeps translations of one endpoint. Each call returns with nothing of the range in use. */
 export interface TranslationObserver {
@@ -16,18 +19,45 @@ export interface TranslationObserver {
   invalidateAll(): void;
 }
 
+/**
+ * Keeps translations of one endpoint in another process. Its calls return at once; for each acknowledgement
+ * that is outstanding then, {@linkcode TranslationObservers.waiting} is 1 higher, for a bounded time.
+ */
+export interface RemoteObserver extends TranslationObserver {
+  /** Pages `[firstPage, lastPage]`, where nothing was before, may be translated now. */
+  mapped(firstPage: number, lastPage: number): void;
+  /** Works on its acknowledgements, with this thread standing still for so many milliseconds at most. */
+  wait(milliseconds: number): void;
+}
+
+/** An observer and what it observes. */
+interface Remote {
+  readonly endpoint: number;
+  readonly observer: RemoteObserver;
+}
+
 const NONE: readonly TranslationObserver[] = [];
+/** Milliseconds for which one remote observer is waited for while others may have something, too. */
+const WAIT_MS = 1;
 
 /** The observers of all endpoints. */
 export class TranslationObservers {
+  /** Acknowledgements that remote observers wait for; they add and subtract. */
+  waiting = 0;
   readonly #observers = new Map<number, readonly TranslationObserver[]>();
+  #remotes: readonly Remote[] = [];
 
   /** Whether nobody observes anything. */
   get isEmpty(): boolean {
     return this.#observers.size === 0;
   }
 
-  /** The observers of an endpoint. */
+  /** Whether anybody wants to hear of mappings. */
+  get hasRemotes(): boolean {
+    return this.#remotes.length > 0;
+  }
+
+  /** The observers of an endpoint, remote ones included. */
   of(endpoint: number): readonly TranslationObserver[] {
     return this.#observers.get(endpoint) ?? NONE;
   }
@@ -37,11 +67,20 @@ export class TranslationObservers {
     this.#observers.set(endpoint, [...this.of(endpoint), observer]);
   }
 
-  /** Stops telling an observer. */
+  /** The same for a remote one, which hears of mappings, too. */
+  addRemote(endpoint: number, observer: RemoteObserver): void {
+    this.add(endpoint, observer);
+    this.#remotes = [...this.#remotes, { endpoint, observer }];
+  }
+
+  /** Stops telling an observer. It must not wait for anything any more. */
   remove(endpoint: number, observer: TranslationObserver): void {
     const rest = this.of(endpoint).filter((other) => other !== observer);
     if (rest.length === 0) this.#observers.delete(endpoint);
     else this.#observers.set(endpoint, rest);
+    this.#remotes = this.#remotes.filter((remote) =>
+      remote.endpoint !== endpoint || remote.observer !== observer
+    );
   }
 
   /** Tells the observers of one endpoint that everything may have changed. */
@@ -53,6 +92,29 @@ export class TranslationObservers {
   invalidateEverything(): void {
     for (const observers of this.#observers.values()) {
       for (const observer of observers) observer.invalidateAll();
+    }
+  }
+
+  /** Tells the remote observers of one endpoint that pages may be translated now. */
+  mapped(endpoint: number, firstPage: number, lastPage: number): void {
+    for (const remote of this.#remotes) {
+      if (remote.endpoint === endpoint) remote.observer.mapped(firstPage, lastPage);
+    }
+  }
+
+  /** Tells every remote observer that any page may be translated now. */
+  mappedEverything(): void {
+    for (const { observer } of this.#remotes) observer.mapped(0, LAST_PAGE);
+  }
+
+  /**
+   * Returns when no acknowledgement is outstanding, with this thread standing still meanwhile: for occasions
+   * on which the peer gets its answer at once. All remote observers work meanwhile, for one process may be
+   * behind several.
+   */
+  settle(): void {
+    while (this.waiting > 0) {
+      for (const { observer } of this.#remotes) observer.wait(WAIT_MS);
     }
   }
 }

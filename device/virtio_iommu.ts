@@ -201,6 +201,7 @@ export class VirtioIommu {
     this.#domains.set(domain.id, domain);
     endpoint.domain = domain;
     if (previous !== undefined) this.#leave(previous, endpoint);
+    this.#options.observers.mapped(endpointId, 0, LAST_PAGE);
     return S_OK;
   }
 
@@ -278,7 +279,15 @@ export class VirtioIommu {
     domain.flush();
     if (error !== OK) return statusOf(error);
     this.#mappings++;
+    if (options.observers.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
     return S_OK;
+  }
+
+  /** What is in another process and translates for an endpoint of the domain gets the mapping before it asks. */
+  #tellMapped(domain: Domain, firstPage: number, lastPage: number): void {
+    for (const endpoint of domain.endpoints) {
+      this.#options.observers.mapped(endpoint.id, firstPage, lastPage);
+    }
   }
 
   // 5.13.6.6.2 Device requirements: UNMAP request
@@ -363,6 +372,8 @@ export class VirtioIommu {
     endpoint.domain = undefined;
     this.#options.observers.invalidateAll(endpoint.id);
     this.#leave(domain, endpoint);
+    // Bypass may let it through now.
+    this.#options.observers.mapped(endpoint.id, 0, LAST_PAGE);
   }
 
   // L1: a domain ends with its last endpoint, and its id may be used again at once.

@@ -11,7 +11,7 @@
  * @module
  */
 import type { Log } from "../log.ts";
-import type { AddressSpace, DirtyLog, GuestMemory } from "../../vring/mod.ts";
+import type { AddressSpace, DirtyLog, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { ResetKind, VirtioDevice } from "../virtio_device.ts";
 import { TransportFeature } from "./protocol.ts";
 import { isFreshBase, Ring, type RingAddresses, type RingFeatures, samePlace } from "./ring.ts";
@@ -100,8 +100,13 @@ export class RingSet {
     const moved = ring.addresses === undefined || !samePlace(ring.addresses, addresses);
     ring.addresses = addresses;
     if (ring.queue === undefined) return this.start(ring);
-    const refusal = moved ? this.#run(ring) : undefined;
-    if (refusal !== undefined) this.halt(ring);
+    let refusal: string | undefined;
+    if (moved) {
+      this.#stopQueue(ring, ring.queue);
+      refusal = this.#run(ring);
+      if (refusal === undefined) this.#device.queueStarted(ring.index, ring.queue);
+      else this.halt(ring);
+    }
     ring.logWrites(this.#dirtyLog);
     return this.#answerFor(ring, refusal);
   }
@@ -110,7 +115,7 @@ export class RingSet {
   halt(ring: Ring): void {
     if (ring.queue === undefined) return;
     this.#configRead = false;
-    this.#device.queueStopped(ring.index);
+    this.#stopQueue(ring, ring.queue);
     ring.halt();
     this.generation++;
   }
@@ -149,6 +154,12 @@ export class RingSet {
       ring.close();
     }
     this.generation++;
+  }
+
+  /** Has the device stop: what it answers at the last moment is signalled like any other answer. */
+  #stopQueue(ring: Ring, queue: Queue): void {
+    this.#device.queueStopped(ring.index);
+    if (queue.needsSignal()) ring.call?.signal();
   }
 
   #run(ring: Ring): string | undefined {

@@ -1,0 +1,277 @@
+/**
+ * Answers wait for observers in other processes: held, shared by a batch, published once, never lost.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
+import type { Companion } from "../../device/companion.ts";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../device/driver_requests.ts";
+import { Event, type PollSet, UnixListener } from "../../device/host/mod.ts";
+import { IommuDevice } from "../../device/iommu_device.ts";
+import { Log } from "../../device/log.ts";
+import { DeviceServer } from "../../device/server.ts";
+import type { RemoteObserver, TranslationObservers } from "../../device/translation_observers.ts";
+import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
+import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
+import { temporaryPath } from "./host/host_state.ts";
+
+const ENDPOINT = 24;
+const RING = 0x1000;
+const REQUEST = 0x10000;
+const ANSWER = 0x20000;
+const LAST_PAGE = 2 ** 52 - 1;
+
+/** An observer that acknowledges when the test says so, or by itself while it is waited for. */
+class ScriptedObserver implements RemoteObserver, Companion {
+  /** What it was told, in order. */
+  readonly calls: string[] = [];
+  /** Acknowledgements it owes. */
+  owed = 0;
+  /** How often it was waited for with the thread standing still. */
+  waits = 0;
+  readonly mustPoll = false;
+  readonly #observers: TranslationObservers;
+  readonly #event = Event.create();
+  #slot = -1;
+
+  constructor(observers: TranslationObservers) {
+    this.#observers = observers;
+    observers.addRemote(ENDPOINT, this);
+  }
+
+  invalidate(firstPage: number, lastPage: number): void {
+    this.#owe(`invalidate ${firstPage} ${lastPage}`);
+  }
+
+  invalidateAll(): void {
+    this.#owe("invalidate all");
+  }
+
+  mapped(firstPage: number, lastPage: number): void {
+    this.calls.push(lastPage === LAST_PAGE ? "mapped all" : `mapped ${firstPage} ${lastPage}`);
+  }
+
+  wait(_milliseconds: number): void {
+    this.waits++;
+    this.#acknowledgeAll();
+  }
+
+  /** Acknowledges everything, as a message on a socket does: the loop finds out by itself. */
+  acknowledge(): void {
+    this.#event.signal();
+  }
+
+  addTo(poll: PollSet): void {
+    this.#slot = poll.add(this.#event.descriptor.number);
+  }
+
+  look(poll: PollSet): void {
+    if (poll.ready(this.#slot) === 0) return;
+    this.#event.drain();
+    this.#acknowledgeAll();
+  }
+
+  serve(): boolean {
+    return false;
+  }
+
+  setNotifications(_on: boolean): boolean {
+    return false;
+  }
+
+  close(): void {
+    this.#observers.remove(ENDPOINT, this);
+    this.#event.close();
+  }
+
+  #owe(call: string): void {
+    this.calls.push(call);
+    this.owed++;
+    this.#observers.waiting++;
+  }
+
+  #acknowledgeAll(): void {
+    this.#observers.waiting -= this.owed;
+    this.owed = 0;
+  }
+}
+
+/** A served device, its driver in the same process, and an observer of one endpoint. */
+class World implements AsyncDisposable {
+  readonly device = new IommuDevice({ ...DEFAULT_OPTIONS, bypass: false });
+  readonly observer = new ScriptedObserver(this.device.observers);
+  readonly frontEnd: FrontEnd;
+  readonly #server: DeviceServer;
+  readonly #done: Promise<void>;
+  #requests = 0;
+
+  private constructor(watchMicroseconds: number) {
+    const path = temporaryPath();
+    const log = new Log("error");
+    this.#server = new DeviceServer(this.device, log, watchMicroseconds, [this.observer]);
+    this.#done = this.#server.run(UnixListener.listen(path));
+    this.frontEnd = FrontEnd.connect(path);
+  }
+
+  /** With a running request queue. */
+  static async start(watchMicroseconds = 2000): Promise<[World, FrontEndQueue]> {
+    const world = new World(watchMicroseconds);
+    await world.frontEnd.negotiate();
+    await world.frontEnd.addMemory(0, 1 << 20);
+    const queue = await world.frontEnd.startQueue(0, { size: 64, address: RING });
+    return [world, queue];
+  }
+
+  /** Puts requests into the ring, all shown to the device at once. */
+  send(queue: FrontEndQueue, ...requests: readonly Uint8Array[]): void {
+    const { memory } = this.frontEnd;
+    for (const request of requests) {
+      const at = this.#requests++ % 64;
+      memory.resolve(REQUEST + at * 64, 64, true);
+      memory.bytes.set(request, memory.offset);
+      queue.driver.begin();
+      queue.driver.addReadable(REQUEST + at * 64, request.length);
+      queue.driver.addWritable(ANSWER + at * 64, 4);
+      queue.driver.commit();
+    }
+    queue.kick();
+  }
+
+  /** How many answers come before it has been quiet for so long. */
+  async answers(queue: FrontEndQueue, most: number, patience = 5000): Promise<number> {
+    let count = 0;
+    while (count < most && await queue.reap(patience)) count++;
+    return count;
+  }
+
+  /** Attaches the endpoint and maps one page at each of some numbers. */
+  async map(queue: FrontEndQueue, ...pages: readonly number[]): Promise<void> {
+    this.send(queue, attachRequest(1, ENDPOINT), ...pages.map(mapPage));
+    await delay(5);
+    this.observer.acknowledge();
+    assertEquals(await this.answers(queue, 1 + pages.length), 1 + pages.length);
+    this.observer.calls.length = 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.frontEnd.close();
+    this.#server.stop();
+    await this.#done;
+    this.device.close();
+  }
+}
+
+function mapPage(page: number): Uint8Array {
+  const virtStart = BigInt(page) * 4096n;
+  const virtEnd = virtStart + 4095n;
+  return mapRequest({ domain: 1, virtStart, virtEnd, physStart: 0x80000n, flags: 3 });
+}
+
+function unmapPage(page: number): Uint8Array {
+  return unmapRequest(1, BigInt(page) * 4096n, BigInt(page) * 4096n + 4095n);
+}
+
+for (const watch of [0, 2000]) {
+  Deno.test(`an UNMAP is answered when the observer has acknowledged (watching for ${watch} us)`, async () => {
+    const [world, queue] = await World.start(watch);
+    await using _ = world;
+    await world.map(queue, 5);
+    world.send(queue, unmapPage(5));
+    assertEquals(await world.answers(queue, 1, 30), 0);
+    assertEquals(world.observer.calls, ["invalidate 5 5"]);
+    assertEquals([world.device.holds, world.device.observers.waiting], [true, 1]);
+    world.observer.acknowledge();
+    assertEquals(await world.answers(queue, 1), 1);
+    assertEquals(queue.driver.usedLength, 4);
+    assertEquals([world.device.holds, world.observer.waits], [false, 0]);
+  });
+}
+
+Deno.test("the UNMAPs of one batch share one wait, and requests behind them wait, too", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5, 6, 9);
+  world.send(queue, unmapPage(5), unmapPage(6), unmapPage(9));
+  assertEquals(await world.answers(queue, 3, 20), 0);
+  assertEquals(world.observer.calls, ["invalidate 5 5", "invalidate 6 6", "invalidate 9 9"]);
+  world.send(queue, mapPage(7));
+  assertEquals(await world.answers(queue, 4, 20), 0);
+  assertEquals(world.observer.calls.length, 3, "nothing more is taken meanwhile");
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 4), 4);
+  assertEquals(world.observer.calls[3], "mapped 7 7");
+});
+
+Deno.test("MAP, ATTACH and DETACH are told; a refused MAP and an UNMAP of nothing are not", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  world.send(queue, attachRequest(1, ENDPOINT), mapPage(5), mapPage(5), unmapPage(8));
+  await delay(5);
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 4), 4);
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all", "mapped 5 5"]);
+  world.observer.calls.length = 0;
+  world.send(queue, detachRequest(1, ENDPOINT));
+  await delay(5);
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 1), 1);
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+});
+
+Deno.test("a queue that is stopped while answers are held: they are published first", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5, 6);
+  world.send(queue, unmapPage(5), unmapPage(6));
+  await delay(10);
+  assert(world.device.holds);
+  const base = await world.frontEnd.stopQueue(queue);
+  assertEquals([world.device.holds, world.observer.waits], [false, 1]);
+  assertEquals(await world.answers(queue, 3, 20), 2, "each once");
+  await world.frontEnd.resumeQueue(queue, base);
+  world.send(queue, mapPage(5));
+  assertEquals(await world.answers(queue, 2, 50), 1, "and the queue goes on behind them");
+});
+
+Deno.test("a queue that is moved while answers are held answers where it was", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await delay(10);
+  assert(world.device.holds);
+  const { descriptors, driverArea, deviceArea } = queue.driver;
+  const place = {
+    index: 0,
+    driver: { descriptors: descriptors + 0x40000, driverArea, deviceArea },
+  };
+  await world.frontEnd.setQueueAddress(place as FrontEndQueue);
+  assertEquals([world.device.holds, world.observer.waits], [false, 1]);
+  assertEquals(await world.answers(queue, 2, 20), 1);
+});
+
+Deno.test("reset, bypass and memory that goes wait at once; a front end that goes leaves nothing held", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  await world.frontEnd.writeConfig(36, Uint8Array.of(1));
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+  assertEquals([world.observer.waits, world.device.observers.waiting], [1, 0]);
+  world.send(queue, unmapPage(5));
+  await delay(10);
+  assert(world.device.holds);
+  await world.frontEnd.resetDevice();
+  assertEquals([world.device.holds, world.device.observers.waiting], [false, 0]);
+  assertEquals(await world.answers(queue, 2, 20), 1);
+  assertEquals(world.observer.calls.slice(2), [
+    "invalidate 5 5",
+    "invalidate all",
+    "mapped all",
+    "invalidate all",
+    "mapped all",
+  ]);
+});
