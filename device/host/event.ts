@@ -1,10 +1,9 @@
 /**
  * Event descriptors (`eventfd(2)`): what rings the bell between a front end and its back end.
  *
- * Neither end may be made to wait by the other. Reading asks the kernel not to wait in the call itself
- * (`RWF_NOWAIT`, Linux 5.8), whatever the other end has set on the shared file. Writing cannot be asked so; it
- * waits only while the counter is full, and adopted descriptors are made nonblocking. What remains is a peer
- * that keeps the counter full and takes that flag back: it can make its own device wait for it.
+ * Neither end may be made to wait by the other, whatever that has set on the shared file and however full the
+ * counter is. Reading asks the kernel not to wait in the call itself (`RWF_NOWAIT`, Linux 5.8). Writing cannot
+ * be asked so: an event of a peer's is signalled in another way ({@link ./remote_signal.ts}).
  *
  * @module
  */
@@ -13,12 +12,17 @@ import { Descriptor } from "./descriptor.ts";
 import { descriptorName } from "./file_status.ts";
 import { addressOf, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
+import { signalRemote } from "./remote_signal.ts";
+
+/** Times that single signals are taken back at once. */
+const MOST_SINGLES = 64;
 
 /** How `/proc` calls an event descriptor. */
 const EVENT_NAME = "anon_inode:[eventfd]";
 
 const one = new BigUint64Array([1n]);
-const drained = new BigUint64Array(new ArrayBuffer(8));
+/** What was read from the counter: its lower half, its upper half. */
+const drained = new Uint32Array(new ArrayBuffer(8));
 let drainedVector: BigUint64Array<ArrayBuffer> | undefined;
 
 /** An event descriptor. */
@@ -26,33 +30,56 @@ export class Event {
   /** The descriptor; this object closes it. Poll it for reading. */
   readonly descriptor: Descriptor;
 
-  private constructor(descriptor: Descriptor) {
+  /** Whether the file was made by a peer, who may have done anything to it. */
+  readonly #remote: boolean;
+  #endless = false;
+
+  private constructor(descriptor: Descriptor, remote: boolean) {
     this.descriptor = descriptor;
+    this.#remote = remote;
   }
 
   /** A new one that has not been signalled. */
   static create(): Event {
     const number = libc().eventfd(0, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (number < 0) throw new OsError("Cannot create an event", "eventfd");
-    return new Event(new Descriptor(number));
+    return new Event(new Descriptor(number), false);
   }
 
   /** Takes over a peer's descriptor; `undefined` if it is no event descriptor, and then it stays the caller's. */
   static adopt(descriptor: Descriptor): Event | undefined {
     if (descriptorName(descriptor.number) !== EVENT_NAME) return undefined;
     descriptor.setNonblocking();
-    return new Event(descriptor);
+    return new Event(descriptor, true);
   }
 
   /** Signals it. If the counter is full, a signal is pending anyway. */
   signal(): void {
-    libc().write(this.descriptor.number, one, 8n);
+    if (this.#remote) signalRemote(this.descriptor.number);
+    else libc().write(this.descriptor.number, one, 8n);
   }
 
-  /** Takes all signals back; whether there were any. */
+  /**
+   * Takes all signals back; whether there were any.
+   *
+   * An event in semaphore mode gives them back one by one, and its maker can fill it with more than anybody
+   * could take: see {@linkcode Event.isEndless}.
+   */
   drain(): boolean {
-    drainedVector ??= new BigUint64Array([addressOf(drained.buffer), 8n]);
-    return libc().preadv2(this.descriptor.number, drainedVector, 1, -1n, RWF_NOWAIT) === 8;
+    if (!this.#read()) return false;
+    for (let i = 1; drained[0] === 1 && drained[1] === 0; i++) {
+      if (i === MOST_SINGLES) {
+        this.#endless = true;
+        break;
+      }
+      if (!this.#read()) break;
+    }
+    return true;
+  }
+
+  /** Whether {@linkcode Event.drain} has met signals without end: whoever waits for this event never sleeps. */
+  get isEndless(): boolean {
+    return this.#endless;
   }
 
   /** Closes the descriptor; does nothing the second time. */
@@ -63,5 +90,10 @@ export class Event {
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #read(): boolean {
+    drainedVector ??= new BigUint64Array([addressOf(drained.buffer), 8n]);
+    return libc().preadv2(this.descriptor.number, drainedVector, 1, -1n, RWF_NOWAIT) === 8;
   }
 }

@@ -31,6 +31,13 @@ const symbols = {
   getpagesize: { parameters: [], result: "i32" }, // int getpagesize(void)
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" }, // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+  ioGetEvents: {
+    name: "syscall",
+    parameters: ["u64", "u64", "i64", "i64", "buffer", "pointer"],
+    result: "i32",
+  }, // int io_getevents(aio_context_t ctx, long least, long most, struct io_event *events, struct timespec *timeout), by its number
+  ioSetup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" }, // int io_setup(unsigned int events, aio_context_t *ctx), by its number
+  ioSubmit: { name: "syscall", parameters: ["u64", "u64", "i64", "buffer"], result: "i32" }, // int io_submit(aio_context_t ctx, long count, struct iocb **requests), by its number
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // off_t lseek(int fd, off_t offset, int whence)
   memfdCreate: { name: "memfd_create", parameters: ["buffer", "u32"], result: "i32" }, // int memfd_create(const char *name, unsigned int flags)

@@ -111,19 +111,25 @@ export class BackEnd {
   /** What the driver signals for a running queue; -1 if it does not run, or nothing is signalled. */
   kickDescriptor(index: number): number {
     const ring = this.#session.rings.rings[index];
-    return ring?.queue === undefined || ring.kick === undefined ? -1 : ring.kick.descriptor.number;
+    if (ring?.queue === undefined || ring.kick === undefined || ring.kick.isEndless) return -1;
+    return ring.kick.descriptor.number;
   }
 
   /** Whether a running queue has to be looked at from time to time, because nobody will signal new requests. */
   wantsPolling(index: number): boolean {
     const ring = this.#session.rings.rings[index];
-    return ring?.queue !== undefined && ring.kick === undefined &&
-      !this.#session.agreed(ProtocolFeature.INBAND_NOTIFICATIONS);
+    if (ring?.queue === undefined) return false;
+    if (ring.kick !== undefined) return ring.kick.isEndless;
+    return !this.#session.agreed(ProtocolFeature.INBAND_NOTIFICATIONS);
   }
 
-  /** Takes back the signals on a kick descriptor that was ready. */
+  /** Takes back the signals on a kick descriptor that was ready. One that always is, is not used any more. */
   drainKick(index: number): void {
-    this.#session.rings.rings[index]?.kick?.drain();
+    const kick = this.#session.rings.rings[index]?.kick;
+    if (kick === undefined) return;
+    kick.drain();
+    if (!kick.isEndless) return;
+    this.#log.warnLimited("kick", `The kick of queue ${index} has no end: the queue is polled`);
   }
 
   /** Signals the driver if, after what was published, it wants to be. Call once after publishing. */

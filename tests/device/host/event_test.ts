@@ -37,3 +37,45 @@ Deno.test("Event adopts event descriptors only and leaves others to the caller",
   other.close();
   assertEquals(openDescriptors(), before);
 });
+
+/** Flags of eventfd(2), and a counter that has no room for one more. */
+const SEMAPHORE = 1;
+const FULL = 0xffff_ffff_ffff_fffen;
+const setFlags = 4;
+
+/** An event as a hostile peer hands it over: full, and blocking again after it was adopted. */
+function fullEvent(flags: number): Event {
+  const event = Event.adopt(new Descriptor(libc().eventfd(0, flags)))!;
+  libc().write(event.descriptor.number, new BigUint64Array([FULL]), 8n);
+  libc().fcntl(event.descriptor.number, setFlags, 0);
+  return event;
+}
+
+Deno.test("Event signals without waiting although the other end has filled it and made it blocking", () => {
+  const before = openDescriptors();
+  const event = fullEvent(0);
+  for (let i = 0; i < 1000; i++) event.signal();
+  assertEquals(event.drain(), true);
+  assertEquals(event.drain(), false);
+  for (let i = 0; i < 1000; i++) {
+    event.signal();
+    assertEquals(event.drain(), true, `signal ${i}`);
+  }
+  event.close();
+  assertEquals(openDescriptors(), before);
+});
+
+Deno.test("Event notices that a semaphore of a peer's never runs dry, and only then", () => {
+  const event = fullEvent(SEMAPHORE);
+  assertEquals(event.isEndless, false);
+  assertEquals(event.drain(), true);
+  assertEquals(event.isEndless, true);
+  event.close();
+  using few = Event.adopt(new Descriptor(libc().eventfd(40, SEMAPHORE)))!;
+  assertEquals([few.drain(), few.isEndless, few.drain()], [true, false, false]);
+  using own = Event.create();
+  for (let i = 0; i < 1000; i++) {
+    own.signal();
+    assertEquals([own.drain(), own.isEndless], [true, false]);
+  }
+});
