@@ -119,9 +119,14 @@ export class FrontEnd {
     return (this.protocolFeatures & feature) !== 0;
   }
 
-  /** Makes guest memory of `size` bytes at `guestAddress`, without handing it over. */
-  createMemory(guestAddress: number, size: number): FrontEndRegion {
-    const file = createMemoryFile("guest-memory", size);
+  /**
+   * Makes guest memory of `size` bytes at `guestAddress`, without handing it over.
+   *
+   * @param existing The file of memory that there is already, as for a second back end that serves the same
+   * guest; it stays the caller's.
+   */
+  createMemory(guestAddress: number, size: number, existing?: Descriptor): FrontEndRegion {
+    const file = existing?.duplicate() ?? createMemoryFile("guest-memory", size);
     const mapping = mapMemoryFile(file, 0, size);
     const userAddress = guestAddress + this.#userOffset;
     const region = { guestAddress, size, userAddress, buffer: mapping.buffer, offset: 0 };
@@ -137,8 +142,12 @@ export class FrontEnd {
   }
 
   /** Makes guest memory and hands it over: as a slot of its own where that is agreed, else as a new table. */
-  async addMemory(guestAddress: number, size: number): Promise<FrontEndRegion> {
-    const made = this.createMemory(guestAddress, size);
+  async addMemory(
+    guestAddress: number,
+    size: number,
+    existing?: Descriptor,
+  ): Promise<FrontEndRegion> {
+    const made = this.createMemory(guestAddress, size, existing);
     if (this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) {
       const payload = new Uint8Array(8 + REGION_BYTES);
       putRegion(payload, 8, made.region);
