@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 
@@ -26,6 +27,8 @@ export interface ApiContext {
   readonly device: IommuDevice;
   /** Devices behind it that this process serves, too. */
   readonly services?: readonly EndpointService[];
+  /** Back ends of other programs behind it that this process translates for. */
+  readonly proxies?: readonly EndpointProxy[];
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Domain } from "../domain.ts";
+import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../wire.ts";
@@ -21,7 +22,7 @@ export interface State {
   readonly bypass: boolean;
   /** The domains there are. */
   readonly domains: readonly DomainState[];
-  /** Endpoints that were attached, have faulted, or have a device that this process serves. */
+  /** Endpoints that were attached, have faulted, or have a device that this process serves or translates for. */
   readonly endpoints: readonly EndpointState[];
   /** Answers by request type and status since the start. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -69,6 +70,40 @@ export interface EndpointState {
   readonly faults: number;
   /** What the device did that this process serves there. */
   readonly device?: EndpointDeviceState;
+  /** What was done for a back end of another program. */
+  readonly proxy?: EndpointProxyState;
+}
+
+/** A proxied back end in {@linkcode EndpointState}; counts are since the start. */
+export interface EndpointProxyState {
+  /** Whether a VMM and the back end are connected. */
+  readonly connected: boolean;
+  /** Times that both were. */
+  readonly sessions: number;
+  /** Translations that the back end asked for. */
+  readonly misses: number;
+  /** Translations given to it. */
+  readonly updates: number;
+  /** Those of them that led to the same guest-physical addresses. */
+  readonly identityUpdates: number;
+  /** Translations that it refused. */
+  readonly refused: number;
+  /** Times it was told to forget translations. */
+  readonly invalidations: number;
+  /** Times it acknowledged that. */
+  readonly acknowledged: number;
+  /** Times that answers to the guest began to wait for it. */
+  readonly waits: number;
+  /** Misses that nothing was mapped for. */
+  readonly faults: number;
+  /** Those of them that were answered when something was. */
+  readonly lateUpdates: number;
+  /** Times it was disconnected because it did not acknowledge in time. */
+  readonly timeouts: number;
+  /** Microseconds from an invalidation to its acknowledgement, the median of the last 256. */
+  readonly medianMicroseconds: number;
+  /** The longest of all. */
+  readonly longestMicroseconds: number;
 }
 
 /** A device behind the IOMMU in {@linkcode EndpointState}; counts are since the start. */
@@ -109,18 +144,22 @@ export function stateOf(context: ApiContext): State {
 }
 
 /** The endpoints worth showing, by ascending id. */
-function endpointStates({ device, services = [] }: ApiContext): readonly EndpointState[] {
+function endpointStates(
+  { device, services = [], proxies = [] }: ApiContext,
+): readonly EndpointState[] {
   const ids = new Set(device.endpoints.list().map(({ id }) => id));
-  for (const { endpoint } of services) ids.add(endpoint);
+  for (const { endpoint } of [...services, ...proxies]) ids.add(endpoint);
   return [...ids].sort((a, b) => a - b).map((id) => {
     const endpoint = device.endpoints.seen(id);
     const service = services.find((each) => each.endpoint === id);
+    const proxy = proxies.find((each) => each.endpoint === id);
     return {
       id,
       domain: endpoint?.domain?.id ?? null,
       format: endpoint?.format ?? device.endpoints.formatOf(id) ?? "",
       faults: endpoint?.faults ?? 0,
       ...(service === undefined ? {} : { device: deviceState(service) }),
+      ...(proxy === undefined ? {} : { proxy: proxyState(proxy) }),
     };
   });
 }
@@ -137,6 +176,26 @@ function deviceState(service: EndpointService): EndpointDeviceState {
     iotlbHits: service.iotlbHits,
     iotlbMisses: service.iotlbMisses,
     faults: service.faults,
+  };
+}
+
+/** What was done for a back end of another program. */
+function proxyState({ connected, counters }: EndpointProxy): EndpointProxyState {
+  return {
+    connected,
+    sessions: counters.sessions,
+    misses: counters.misses,
+    updates: counters.updates,
+    identityUpdates: counters.identityUpdates,
+    refused: counters.refused,
+    invalidations: counters.invalidations,
+    acknowledged: counters.acknowledged,
+    waits: counters.waits,
+    faults: counters.faults,
+    lateUpdates: counters.lateUpdates,
+    timeouts: counters.timeouts,
+    medianMicroseconds: Math.round(counters.medianMicroseconds),
+    longestMicroseconds: Math.round(counters.longestMicroseconds),
   };
 }
 

@@ -16,8 +16,8 @@ import type {
 const NAMED_ENDPOINTS = 8;
 
 /** Plural of a counted noun. */
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+function counted(count: number, noun: string, plural = `${noun}s`): string {
+  return `${count} ${count === 1 ? noun : plural}`;
 }
 
 /** The state of a device. */
@@ -32,6 +32,7 @@ export function stateText(state: State): string {
     "",
     ...(state.domains.length === 0 ? ["no domains"] : state.domains.flatMap(domainLines)),
     ...state.endpoints.flatMap(deviceLines),
+    ...state.endpoints.flatMap(proxyLines),
   ];
   return lines.join("\n");
 }
@@ -70,6 +71,25 @@ function deviceLines({ id, device }: EndpointState): readonly string[] {
     `${device.readBytes} bytes read, ${device.writtenBytes} written, ` +
     `IOTLB ${device.iotlbHits} hits and ${device.iotlbMisses} misses, ` +
     `${counted(device.faults, "fault")}${device.connected ? "" : "; no VMM is connected to it"}`,
+  ];
+}
+
+/** What was done for the back end of an endpoint, if this process translates for one. */
+function proxyLines({ id, proxy }: EndpointState): readonly string[] {
+  if (proxy === undefined) return [];
+  const identity = proxy.identityUpdates === 0 ? "" : ` (${proxy.identityUpdates} the identity)`;
+  const more = [
+    ...(proxy.refused === 0 ? [] : [`${proxy.refused} refused`]),
+    ...(proxy.timeouts === 0 ? [] : [counted(proxy.timeouts, "timeout")]),
+    ...(proxy.connected ? [] : ["not connected"]),
+  ];
+  return [
+    `proxy ${endpointText(id)}: ${counted(proxy.misses, "miss", "misses")}, ` +
+    `${counted(proxy.updates, "update")}${identity}, ` +
+    `${counted(proxy.invalidations, "invalidation")}, ${proxy.acknowledged} acknowledged ` +
+    `in ${proxy.medianMicroseconds} us (median; longest ${proxy.longestMicroseconds}), ` +
+    `${counted(proxy.waits, "wait")}, ${counted(proxy.faults, "fault")}` +
+    more.map((text) => `; ${text}`).join(""),
   ];
 }
 

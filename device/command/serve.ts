@@ -15,7 +15,7 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
-import type { EndpointService } from "../endpoint/mod.ts";
+import type { EndpointProxy, EndpointService } from "../endpoint/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { DeviceServer } from "../server.ts";
@@ -36,6 +36,12 @@ import {
   openEndpointDevices,
   parseEndpointDevices,
 } from "./endpoint_options.ts";
+import {
+  ENDPOINT_PROXY_HELP,
+  type EndpointProxyChoice,
+  openEndpointProxies,
+  parseEndpointProxies,
+} from "./proxy_options.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
 
 /** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
@@ -65,7 +71,7 @@ Where:
 The device:
 ${DEVICE_OPTIONS_HELP}
 Devices behind it:
-${ENDPOINT_DEVICE_HELP}
+${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}
 Other:
   --poll-us N              microseconds for which the rings are watched after a
                            request before sleeping; 0 sleeps at once, which
@@ -82,6 +88,7 @@ Example:
     const { values, positionals } = parseOptions(args, {
       ...DEVICE_OPTIONS,
       "endpoint-device": { type: "string", multiple: true },
+      "endpoint-proxy": { type: "string", multiple: true },
       "socket-path": { type: "string" },
       "connect": { type: "string" },
       "fd": { type: "string" },
@@ -105,6 +112,7 @@ Example:
     checkSocketChoice(values);
     const options = parseDeviceOptions(values);
     const devices = parseEndpointDevices(values);
+    const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
     using tables = shareTableMemory(options.maxTableMemory);
     const device = openDevice({ ...options, tableMemory: tables.buffer });
     const socket = openSocket(values);
@@ -116,9 +124,11 @@ Example:
     for (const each of devices) {
       for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
     }
+    const proxies = openProxies(choices, device, services, log);
     await serveUntilStopped(
       device,
       services,
+      proxies,
       socket,
       log,
       pollUs,
@@ -133,16 +143,19 @@ Example:
 async function serveUntilStopped(
   device: IommuDevice,
   services: readonly EndpointService[],
+  proxies: readonly EndpointProxy[],
   socket: UnixListener | UnixStream | string,
   log: Log,
   pollUs: number,
   apiPath: string | undefined,
 ): Promise<void> {
-  const server = new DeviceServer(device, log, pollUs, services);
+  const server = new DeviceServer(device, log, pollUs, [...services, ...proxies]);
   for (const service of services) service.device.onProgress = () => server.wake();
+  for (const proxy of proxies) proxy.onDue = () => server.wake();
   const context: ApiContext = {
     device,
     services,
+    proxies,
     version: VERSION,
     get connected() {
       return server.connected;
@@ -162,6 +175,21 @@ async function serveUntilStopped(
     Deno.removeSignalListener("SIGINT", stop);
     Deno.removeSignalListener("SIGTERM", stop);
     await api?.close();
+  }
+}
+
+/** The proxies; where one cannot be had, the services that are open already are closed. */
+function openProxies(
+  choices: readonly EndpointProxyChoice[],
+  device: IommuDevice,
+  services: readonly EndpointService[],
+  log: Log,
+): readonly EndpointProxy[] {
+  try {
+    return openEndpointProxies(choices, device, log);
+  } catch (error) {
+    for (const service of services) service.close();
+    throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Devices behind the IOMMU: guest memory as an endpoint sees it, what keeps translations, and the devices that
- * live there (virtio-rng, virtio-blk), each served on a socket of its own.
+ * live there (virtio-rng, virtio-blk), each served on a socket of its own; back ends of other programs, in `proxy/`.
  *
  * Of a device's parts only `endpoint_memory.ts` and `endpoint_service.ts` know that there is an IOMMU. May
  * import `device`, `iommufd`, `pagetable` and `vring`.
@@ -15,4 +15,5 @@ export * from "./endpoint_memory.ts";
 export * from "./endpoint_service.ts";
 export * from "./entropy.ts";
 export * from "./iotlb.ts";
+export * from "./proxy/mod.ts";
 export * from "./random_source.ts";

@@ -6,6 +6,7 @@
  */
 export { type Arch, type DebianArch, debianArch, hostArch } from "./arch.ts";
 export { cacheFolder, say } from "./cache.ts";
+export { type Dpdk, findDpdk } from "./dpdk.ts";
 export {
   type AddressRange,
   type Backing,

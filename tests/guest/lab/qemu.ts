@@ -24,7 +24,7 @@ const QEMU_PACKAGE: Readonly<Record<Arch, string>> = {
 };
 
 /** Names of the host's own loader and library folder, per processor. */
-const LOADER = {
+export const LOADER = {
   amd64: { loader: "usr/lib64/ld-linux-x86-64.so.2", libraries: "usr/lib/x86_64-linux-gnu" },
   arm64: { loader: "usr/lib/ld-linux-aarch64.so.1", libraries: "usr/lib/aarch64-linux-gnu" },
 } as const;

@@ -1,0 +1,294 @@
+/**
+ * The translations that a back end keeps: gives them, takes them back, and knows what is not acknowledged yet.
+ *
+ * What is mapped is *pushed* when it is mapped, so that a back end never has to ask in the middle of a packet; what it
+ * asks for all the same is a *miss*. An entry never reaches beyond one mapping of the guest, so whatever the guest can
+ * unmap covers whole entries. A back end does not replace an entry by another for the same page: an INVALIDATE
+ * goes before any new UPDATE, which the order of a socket keeps.
+ *
+ * Pages are numbers of 4 KiB; ranges are inclusive.
+ *
+ * @module
+ */
+import { READ } from "../../../pagetable/mod.ts";
+import { LAST_PAGE } from "../../address.ts";
+import type { IommuDevice } from "../../iommu_device.ts";
+import { type Connection, FLAG_NEED_REPLY, Request } from "../../vhost_user/mod.ts";
+import {
+  type BackEndIotlbMessage,
+  invalidateMessage,
+  IotlbType,
+  updateMessage,
+} from "./iotlb_message.ts";
+import type { ProxyCounters } from "./proxy_counters.ts";
+import { type Miss, RememberedMisses } from "./remembered_misses.ts";
+import { TranslatedRun, type WriteOnly } from "./translated_run.ts";
+import { UserRegions } from "./user_regions.ts";
+
+/** Leaves looked at for one MAP: of a larger mapping the beginning is pushed, and the rest when it is missed. */
+const MAP_LEAVES = 512;
+/** Leaves looked at when everything is pushed. DPDK keeps 2048 entries. */
+const ALL_LEAVES = 2048;
+/** Leaves looked at for one miss. */
+const MISS_LEAVES = 256;
+/** Mappings looked at behind an INVALIDATE. */
+const SURVIVORS = 64;
+
+/** What the translations of one session are made of. */
+export interface BackEndIotlbOptions {
+  /** Translates. */
+  readonly iommu: IommuDevice;
+  /** The endpoint that the back end is. */
+  readonly endpoint: number;
+  /** What becomes of mappings that may only be written. */
+  readonly writeOnly: WriteOnly;
+  /** Counts what happens. */
+  readonly counters: ProxyCounters;
+  /** Milliseconds within which an acknowledgement has to come. */
+  readonly patience: number;
+  /** Leads to the back end. */
+  readonly connection: Connection;
+}
+
+/** An acknowledgement that is outstanding. */
+interface Awaited {
+  readonly isInvalidation: boolean;
+  readonly since: number;
+}
+
+/** The translations of one back end. */
+export class BackEndIotlb {
+  /** Guest memory as the back end has it; {@linkcode memoryChanged} is to be called when it has changed. */
+  readonly regions: UserRegions = new UserRegions();
+  readonly #options: BackEndIotlbOptions;
+  readonly #run: TranslatedRun;
+  readonly #remembered = new RememberedMisses();
+  readonly #awaited: Awaited[] = [];
+  /** Misses that the push under way may make answerable. */
+  #late: readonly Miss[] = [];
+  /** An UPDATE that waits for what comes behind it: the last of a series asks for the acknowledgement. */
+  #unsent: Uint8Array | undefined;
+  #isOn = false;
+  #isActive = false;
+  #wasActive = false;
+
+  /** Of a back end that has no memory yet and is given nothing. */
+  constructor(options: BackEndIotlbOptions) {
+    const { iommu, endpoint, writeOnly } = options;
+    this.#options = options;
+    this.#run = new TranslatedRun(iommu, endpoint, this.regions, writeOnly);
+  }
+
+  /** Acknowledgements that are outstanding. */
+  get awaited(): number {
+    return this.#awaited.length;
+  }
+
+  /** Whether the back end translates, and has memory to translate to. */
+  get isActive(): boolean {
+    return this.#isActive;
+  }
+
+  /** Has the back end's addresses translated from now on, or not. */
+  set isOn(on: boolean) {
+    this.#isOn = on;
+    this.#activate();
+  }
+
+  /** The back end has other memory now, and may have dropped its translations with the old one. */
+  memoryChanged(): void {
+    const wasActive = this.#isActive;
+    this.#activate();
+    if (wasActive && this.#isActive) this.mapped(0, LAST_PAGE);
+  }
+
+  /** Takes pages back, and gives again what a back end may have dropped with them. */
+  invalidate(firstPage: number, lastPage: number): void {
+    if (!this.#isActive) return;
+    this.#sendInvalidate(firstPage, lastPage);
+    this.#giveSurvivors(firstPage, lastPage);
+  }
+
+  /** Takes everything back. */
+  invalidateAll(): void {
+    if (this.#isActive) this.#sendInvalidate(0, LAST_PAGE);
+  }
+
+  /** Gives what can be translated in a range; the last of it is acknowledged. */
+  mapped(firstPage: number, lastPage: number): void {
+    if (!this.#isActive) return;
+    const run = this.#run;
+    run.budget = lastPage - firstPage >= ALL_LEAVES ? ALL_LEAVES : MAP_LEAVES;
+    this.#late = this.#remembered.take(firstPage, lastPage);
+    const { iommu, endpoint } = this.#options;
+    const domain = iommu.endpoints.seen(endpoint)?.domain;
+    if (domain === undefined || domain.bypass) {
+      for (const region of this.regions.all) {
+        this.#push(Math.max(firstPage, region.firstPage), Math.min(lastPage, region.lastPage));
+      }
+    } else {
+      const cursor = domain.space.mappings(firstPage);
+      while (run.budget > 0 && cursor.next() && cursor.first <= lastPage) {
+        this.#push(cursor.first, cursor.last);
+      }
+    }
+    this.#answerLate();
+    this.#sendUnsent(true);
+  }
+
+  /** The back end needs a translation, or tells of an access that was none. */
+  asked({ type, page, offset, permission }: BackEndIotlbMessage): void {
+    if (type !== IotlbType.MISS) return;
+    const { counters, iommu, endpoint } = this.#options;
+    const wanted = permission === 0 ? READ : permission;
+    counters.misses++;
+    if (this.#answer(page, wanted)) {
+      this.#sendUnsent(false);
+      return;
+    }
+    counters.faults++;
+    this.#remembered.add(page, wanted);
+    iommu.refused(endpoint, page, offset, wanted);
+  }
+
+  /**
+   * The back end acknowledged the oldest that it had to.
+   *
+   * @param status 0 if it did what it was told.
+   * @returns Nothing, or why it cannot go on.
+   */
+  acknowledged(status: number): string | undefined {
+    const awaited = this.#awaited.shift();
+    if (awaited === undefined) return "it acknowledged an IOTLB message that it was not sent";
+    const { counters, iommu } = this.#options;
+    iommu.observers.waiting--;
+    if (!awaited.isInvalidation) {
+      if (status !== 0) counters.refused++;
+      return undefined;
+    }
+    if (status !== 0) return "it refused to forget a translation";
+    counters.invalidated(performance.now() - awaited.since);
+    return undefined;
+  }
+
+  /** Whether an acknowledgement has not come in time. */
+  isOverdue(now: number): boolean {
+    return this.#awaited.length > 0 && now - this.#awaited[0].since > this.#options.patience;
+  }
+
+  /** Waits for nothing any more: the connection is closed. */
+  close(): void {
+    this.#options.iommu.observers.waiting -= this.#awaited.length;
+    this.#awaited.length = 0;
+    this.#isActive = false;
+  }
+
+  #activate(): void {
+    const active = this.#isOn && this.regions.all.length > 0;
+    if (active === this.#isActive) return;
+    this.#isActive = active;
+    if (!active) return;
+    // What it was given the last time is not kept up to date meanwhile.
+    if (this.#wasActive) this.#sendInvalidate(0, LAST_PAGE);
+    this.#wasActive = true;
+    this.mapped(0, LAST_PAGE);
+  }
+
+  /** Gives every run in a range. */
+  #push(firstPage: number, lastPage: number): void {
+    const run = this.#run;
+    for (let page = firstPage; page <= lastPage && run.budget > 0; page = run.lastPage + 1) {
+      if (run.find(page, lastPage)) this.#update();
+    }
+  }
+
+  /** Answers one miss, if that is possible. */
+  #answer(page: number, wanted: number): boolean {
+    if (!this.#isActive) return false;
+    const run = this.#run;
+    run.budget = MISS_LEAVES;
+    if (!run.find(page, this.#mappingEnd(page)) || (run.permission & wanted) !== wanted) {
+      return false;
+    }
+    this.#update();
+    return true;
+  }
+
+  /** Answers the misses that a push left, for example because it did not get so far. */
+  #answerLate(): void {
+    for (const miss of this.#late) {
+      if (this.#answer(miss.page, miss.permission)) this.#options.counters.lateUpdates++;
+      else this.#remembered.add(miss.page, miss.permission);
+    }
+    this.#late = [];
+  }
+
+  /** Last page of the mapping that covers a page; without translation there is no such bound. */
+  #mappingEnd(page: number): number {
+    const { iommu, endpoint } = this.#options;
+    const domain = iommu.endpoints.seen(endpoint)?.domain;
+    if (domain === undefined || domain.bypass) return LAST_PAGE;
+    const cursor = domain.space.mappings(page);
+    return cursor.next() && cursor.first <= page ? cursor.last : page;
+  }
+
+  /**
+   * Gives again what was not meant and may be gone with an INVALIDATE: mappings inside a range that was widened on its
+   * way here, and the one that begins right behind it, which DPDK drops, too (its comparison is off by one).
+   */
+  #giveSurvivors(firstPage: number, lastPage: number): void {
+    const { iommu, endpoint } = this.#options;
+    const domain = iommu.endpoints.seen(endpoint)?.domain;
+    if (domain === undefined || domain.bypass) return;
+    const run = this.#run;
+    run.budget = MAP_LEAVES;
+    const cursor = domain.space.mappings(firstPage);
+    for (let i = 0; i < SURVIVORS && cursor.next() && cursor.first <= lastPage + 1; i++) {
+      // A mapping is gone as a whole or not at all: one that is just being removed fails at its first page.
+      for (let page = cursor.first; page <= cursor.last && run.find(page, cursor.last);) {
+        this.#update();
+        page = run.lastPage + 1;
+      }
+    }
+    this.#sendUnsent(false);
+  }
+
+  /** Has the run found last given to the back end; it goes out with the next one, or at the end of the series. */
+  #update(): void {
+    const run = this.#run;
+    const { counters } = this.#options;
+    this.#sendUnsent(false);
+    this.#unsent = updateMessage(run.firstPage, run.lastPage, run.userAddress, run.permission);
+    counters.updates++;
+    if (run.isIdentity) counters.identityUpdates++;
+    if (this.#late.length === 0) return;
+    const left = this.#late.filter(({ page, permission }) =>
+      page < run.firstPage || page > run.lastPage || (run.permission & permission) !== permission
+    );
+    counters.lateUpdates += this.#late.length - left.length;
+    this.#late = left;
+  }
+
+  #sendUnsent(isAwaited: boolean): void {
+    const message = this.#unsent;
+    if (message === undefined) return;
+    this.#unsent = undefined;
+    this.#send(message, isAwaited, false);
+  }
+
+  #sendInvalidate(firstPage: number, lastPage: number): void {
+    this.#options.counters.invalidations++;
+    this.#send(invalidateMessage(firstPage, lastPage), true, true);
+  }
+
+  #send(message: Uint8Array, isAwaited: boolean, isInvalidation: boolean): void {
+    const { connection, counters, iommu } = this.#options;
+    if (isAwaited) {
+      if (this.#awaited.length === 0) counters.waits++;
+      this.#awaited.push({ isInvalidation, since: performance.now() });
+      iommu.observers.waiting++;
+    }
+    // That the back end is gone is noticed at the next read.
+    connection.send(Request.IOTLB_MSG, isAwaited ? FLAG_NEED_REPLY : 0, message);
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * A vhost-user back end that somebody else wrote, behind the IOMMU: we stand between the VMM's connection and the back
+ * end's, and give the back end the translations that the guest made for the endpoint.
+ *
+ * A session needs both sides. A VMM that comes first is not read until the back end is there; a back end that comes
+ * first waits likewise. When one side goes, the other is disconnected, and both may come again: a VMM that reconnects
+ * (QEMU's `reconnect-ms`) survives the restart of a back end this way.
+ *
+ * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest goes on. That takes
+ * its connection away, not its mapping of guest memory: no more can be done from here.
+ *
+ * @module
+ */
+import { endpointText } from "../../address.ts";
+import type { Companion } from "../../companion.ts";
+import { OsError, PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import type { IommuDevice } from "../../iommu_device.ts";
+import type { Log } from "../../log.ts";
+import type { RemoteObserver } from "../../translation_observers.ts";
+import { ProxyCounters } from "./proxy_counters.ts";
+import { ProxySession } from "./proxy_session.ts";
+import type { WriteOnly } from "./translated_run.ts";
+
+/** Milliseconds between two attempts to connect to a back end. */
+const RETRY_MS = 200;
+/** What connecting fails with while the back end is not there yet, or has no room. */
+const NOBODY_LISTENS = ["ENOENT", "ECONNREFUSED", "EAGAIN"];
+
+/** What a proxied endpoint is made of. */
+export interface EndpointProxyOptions {
+  /** Translates for the endpoint. */
+  readonly iommu: IommuDevice;
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** Where the VMM comes to; closed with the proxy. */
+  readonly listener: UnixListener;
+  /** The back end: a path that it listens on, or where it comes to; a listener is closed with the proxy. */
+  readonly backEnd: string | UnixListener;
+  /** What becomes of mappings that may only be written. */
+  readonly writeOnly: WriteOnly;
+  /** Milliseconds within which the back end has to acknowledge an invalidation. */
+  readonly patience: number;
+  /** Where log lines go. */
+  readonly log: Log;
+}
+
+/** A proxied endpoint. */
+export class EndpointProxy implements Companion, RemoteObserver {
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** What it has done. */
+  readonly counters: ProxyCounters = new ProxyCounters();
+  /** Called when it is time to look, and no descriptor says so: whoever serves it comes back. */
+  onDue: () => void = () => {};
+  readonly #options: EndpointProxyOptions;
+  readonly #name: string;
+  readonly #poll = new PollSet(4);
+  #frontEnd: UnixStream | undefined;
+  #backEnd: UnixStream | undefined;
+  #session: ProxySession | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #retryAt = 0;
+  #slots = [-1, -1, -1, -1];
+
+  /** Observes the endpoint until {@linkcode close}; waits for both sides once it is in a loop. */
+  constructor(options: EndpointProxyOptions) {
+    this.endpoint = options.endpoint;
+    this.#options = options;
+    this.#name = `proxy ${endpointText(options.endpoint)}`;
+    options.iommu.observers.addRemote(options.endpoint, this);
+  }
+
+  /** Whether both sides are connected. */
+  get connected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** See {@linkcode Companion.mustPoll}: what it waits for may never come. */
+  get mustPoll(): boolean {
+    return (this.#session?.iotlb.awaited ?? 0) > 0;
+  }
+
+  /** See {@linkcode Companion.addTo}. */
+  addTo(poll: PollSet): void {
+    const { listener, backEnd } = this.#options;
+    this.#slots = [
+      poll.add(listener.descriptor.number),
+      poll.add(typeof backEnd === "string" ? -1 : backEnd.descriptor.number),
+      // Nothing is awaited from a side that is alone, but that it goes.
+      poll.add(this.#frontEnd?.descriptor.number ?? -1, 0),
+      poll.add(this.#backEnd?.descriptor.number ?? -1, 0),
+    ];
+    this.#session?.addTo(poll);
+  }
+
+  /** See {@linkcode Companion.look}. */
+  look(poll: PollSet): void {
+    const [frontEndKnocks, backEndKnocks, frontEndGone, backEndGone] = this.#slots.map((slot) =>
+      poll.ready(slot)
+    );
+    // A session that has just ended makes room for who knocks.
+    if (this.#session !== undefined) {
+      this.#session.look(poll);
+      this.#checkSession();
+    }
+    if (frontEndGone !== 0) {
+      this.#frontEnd?.close();
+      this.#frontEnd = undefined;
+    }
+    if (backEndGone !== 0) {
+      this.#backEnd?.close();
+      this.#backEnd = undefined;
+    }
+    if (frontEndKnocks !== 0) this.#acceptFrontEnd();
+    if (backEndKnocks !== 0) this.#acceptBackEnd();
+    this.#begin();
+  }
+
+  /** See {@linkcode Companion.serve}. */
+  serve(): boolean {
+    return false;
+  }
+
+  /** See {@linkcode Companion.setNotifications}. */
+  setNotifications(_on: boolean): boolean {
+    return false;
+  }
+
+  /** See {@linkcode RemoteObserver}. */
+  invalidate(firstPage: number, lastPage: number): void {
+    this.#session?.iotlb.invalidate(firstPage, lastPage);
+  }
+
+  /** See {@linkcode RemoteObserver}. */
+  invalidateAll(): void {
+    this.#session?.iotlb.invalidateAll();
+  }
+
+  /** See {@linkcode RemoteObserver}. */
+  mapped(firstPage: number, lastPage: number): void {
+    this.#session?.iotlb.mapped(firstPage, lastPage);
+  }
+
+  /** See {@linkcode RemoteObserver}. */
+  wait(milliseconds: number): void {
+    if (this.#session === undefined) return;
+    this.#session.wait(this.#poll, milliseconds);
+    this.#checkSession();
+  }
+
+  /** Ends the session and the sockets, and observes nothing any more. */
+  close(): void {
+    this.#session?.close();
+    this.#session = undefined;
+    this.#options.iommu.observers.remove(this.endpoint, this);
+    clearTimeout(this.#retry);
+    this.#frontEnd?.close();
+    this.#backEnd?.close();
+    this.#options.listener.close();
+    if (typeof this.#options.backEnd !== "string") this.#options.backEnd.close();
+    this.#poll.close();
+  }
+
+  #acceptFrontEnd(): void {
+    const stream = this.#options.listener.accept();
+    if (stream === undefined) return;
+    if (this.#session === undefined && this.#frontEnd === undefined) {
+      this.#frontEnd = stream;
+      this.#retryAt = 0;
+      return;
+    }
+    stream.close();
+    this.#options.log.warnLimited("second", `Refused a second front end of ${this.#name}`);
+  }
+
+  #acceptBackEnd(): void {
+    const { backEnd, log } = this.#options;
+    const stream = typeof backEnd === "string" ? undefined : backEnd.accept();
+    if (stream === undefined) return;
+    if (this.#session === undefined && this.#backEnd === undefined) {
+      this.#backEnd = stream;
+      return;
+    }
+    stream.close();
+    log.warnLimited("second", `Refused a second back end of ${this.#name}`);
+  }
+
+  /** Begins a session if both sides are there. */
+  #begin(): void {
+    if (this.#session !== undefined || this.#frontEnd === undefined) return;
+    if (this.#backEnd === undefined) this.#connect();
+    if (this.#backEnd === undefined) return;
+    const { iommu, endpoint, writeOnly, patience, log } = this.#options;
+    this.#session = new ProxySession({
+      iommu,
+      endpoint,
+      writeOnly,
+      patience,
+      log,
+      counters: this.counters,
+      name: this.#name,
+      frontEnd: this.#frontEnd,
+      backEnd: this.#backEnd,
+    });
+    this.#frontEnd = undefined;
+    this.#backEnd = undefined;
+    this.counters.sessions++;
+    log.info(`A front end and the back end of ${this.#name} are connected`);
+  }
+
+  /** Connects to the back end, if it listens; if not, tries again later. */
+  #connect(): void {
+    const { backEnd, log } = this.#options;
+    const now = performance.now();
+    if (typeof backEnd !== "string" || now < this.#retryAt) return;
+    try {
+      this.#backEnd = UnixStream.tryConnect(backEnd);
+    } catch (error) {
+      if (!(error instanceof OsError && NOBODY_LISTENS.includes(error.code))) throw error;
+    }
+    if (this.#backEnd !== undefined) return;
+    if (this.#retryAt === 0) {
+      log.info(`A front end of ${this.#name} waits for the back end to listen on ${backEnd}`);
+    }
+    this.#retryAt = now + RETRY_MS;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.onDue(), RETRY_MS + 1);
+  }
+
+  #checkSession(): void {
+    const why = this.#session?.ended;
+    if (why === undefined) return;
+    this.#session = undefined;
+    this.#options.log.warnLimited("proxy", `The session of ${this.#name} is over: ${why}`);
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Prepares DPDK's test program, a vhost-user back end that nobody here wrote.
+ *
+ * @module
+ */
+import { debianArch, hostArch } from "./arch.ts";
+import { cachedItem, exists, say } from "./cache.ts";
+import { LAB_RELEASE, machineRelease, megabytes, openPackages, type Package } from "./packages.ts";
+import { works } from "./process.ts";
+import { LOADER } from "./qemu.ts";
+
+/** A DPDK that can be started. */
+export interface Dpdk {
+  /** `dpdk-testpmd`, and the arguments that have to come first: its drivers. */
+  readonly command: readonly string[];
+  /** Debian's version of it. */
+  readonly version: string;
+}
+
+/** The drivers that are loaded: a vhost-user port, and the ring that packets' memory comes from. */
+const DRIVERS = ["net_vhost", "mempool_ring"];
+
+/** DPDK in the cache folder, prepared there when it is not there yet. */
+export async function findDpdk(): Promise<Dpdk> {
+  const host = debianArch(hostArch());
+  const folder = await cachedItem(`dpdk-${LAB_RELEASE}-${host}-1`, async (folder) => {
+    await machineRelease();
+    const packages = await openPackages(LAB_RELEASE, host, false);
+    // The program is in a package for developers, which depends on every header there is.
+    const all = await packages.closure(["dpdk-dev", "librte-net-vhost25", "librte-mempool-ring25"]);
+    const needed = all.filter(isForRunning);
+    say(`fetching dpdk and its libraries, ${needed.length} packages, ${megabytes(needed)} MB`);
+    await packages.unpack(needed, folder);
+  });
+  const root = `${folder}/root`;
+  const { loader, libraries } = LOADER[host];
+  const drivers: string[] = [];
+  for (const name of DRIVERS) drivers.push("-d", await driverPath(`${root}/${libraries}`, name));
+  const program = [
+    `${root}/${loader}`,
+    "--library-path",
+    `${root}/${libraries}`,
+    `${root}/usr/bin/dpdk-testpmd`,
+  ];
+  if (!await works([...program, "--help"])) {
+    throw new Error(`Cannot use the DPDK in ${folder}: it does not start`);
+  }
+  const list = await Deno.readTextFile(`${folder}/packages.txt`);
+  const version = /^dpdk-dev (\S+)$/m.exec(list)?.[1] ?? "unknown";
+  return { command: [...program, ...drivers], version };
+}
+
+/** The program itself and libraries; no headers, no interpreters. */
+function isForRunning({ name }: Package): boolean {
+  return ["dpdk-dev", "ibverbs-providers"].includes(name) ||
+    (name.startsWith("lib") && !name.endsWith("-dev"));
+}
+
+/** A driver's library, which is in a folder named for the version of its interface. */
+async function driverPath(libraries: string, name: string): Promise<string> {
+  const folders = [libraries];
+  const parent = `${libraries}/dpdk`;
+  if (await exists(parent)) {
+    for await (const each of Deno.readDir(parent)) folders.push(`${parent}/${each.name}`);
+  }
+  for (const folder of folders) {
+    for await (const file of Deno.readDir(folder)) {
+      if (file.name.startsWith(`librte_${name}.so.`)) return `${folder}/${file.name}`;
+    }
+  }
+  throw new Error(`Cannot find DPDK's driver ${name} below ${libraries}`);
+}

@@ -1,0 +1,138 @@
+/**
+ * A guest with a network card whose other end is DPDK's `testpmd`, unmodified, behind our IOMMU.
+ *
+ * @module
+ */
+import { type Dpdk, Guest, type Lab, LineProcess, machineArguments } from "./lab/mod.ts";
+import { attachArguments, type ServedDevice } from "./served_device.ts";
+
+/** Endpoint id of the network card. */
+export const NET = 0x18;
+/** The same as PCI address in the guest. */
+export const NET_ADDRESS = "0000:00:03.0";
+/** What the guest's card is called before it is given anything. */
+const GUEST_ADDRESS = "10.0.0.2/24";
+/** Who answers: `testpmd` does so for any address. */
+export const PEER_ADDRESS = "10.0.0.1";
+
+/** Whose sockets the two ends of the proxy are. */
+export interface ProxySockets {
+  /** Where QEMU connects to. */
+  readonly listen: string;
+  /** Between the proxy and DPDK. */
+  readonly backEnd: string;
+}
+
+/** The sockets of a test. */
+export function proxySockets(folder: string): ProxySockets {
+  return { listen: `${folder}/net.sock`, backEnd: `${folder}/dpdk.sock` };
+}
+
+/** Arguments of `serve` for a proxied card. */
+export function proxyArguments(folder: string, more = ""): readonly string[] {
+  const { listen, backEnd } = proxySockets(folder);
+  return [
+    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
+    ...["--input-range", "0x0-0x1fffffff"],
+    ...["--endpoint-proxy", `00:03.0,listen=${listen},backend=${backEnd}${more}`],
+  ];
+}
+
+/** How `testpmd` is started. */
+export interface TestpmdOptions {
+  /** Whether it connects to the proxy, instead of the proxy to it. */
+  readonly connects?: boolean;
+  /** Whether the port asks for translations. */
+  readonly translates?: boolean;
+}
+
+/** Starts `testpmd`, which answers pings; all of it on the last processor, and less eager than the guest. */
+export function startTestpmd(
+  dpdk: Dpdk,
+  folder: string,
+  options: TestpmdOptions = {},
+): LineProcess {
+  const last = navigator.hardwareConcurrency - 1;
+  const { connects = false, translates = true } = options;
+  const port = `net_vhost0,iface=${proxySockets(folder).backEnd}` +
+    `${translates ? ",iommu-support=1" : ""}${connects ? ",client=1" : ""}`;
+  return new LineProcess({
+    title: "testpmd",
+    command: [
+      ...["nice", "-n", "5", ...dpdk.command],
+      ...["--lcores", `0@${last},1@${last}`, "--no-huge", "-m", "128", "--no-pci"],
+      ...[
+        "--no-telemetry",
+        "--no-shconf",
+        "--file-prefix",
+        `viommu${Deno.pid}`,
+        "--vdev",
+        port,
+        "--",
+      ],
+      ...["--forward-mode=icmpecho", "--total-num-mbufs=4096", "--nb-cores=1"],
+      ...["--port-topology=loop", "--auto-start", "--stats-period", "5", "--no-mlockall"],
+    ],
+  });
+}
+
+/** How the machine differs from the usual one. */
+export interface NetMachineOptions {
+  /** Whether the guest invalidates with every unmapping; it does unless told otherwise. */
+  readonly strict?: boolean;
+  /** Whether the card is behind the IOMMU; it is unless told otherwise. */
+  readonly translated?: boolean;
+  /** Whether the guest may restart. */
+  readonly restarts?: boolean;
+}
+
+/** Boots a guest with the card in the slot of its endpoint. */
+export async function bootNet(
+  lab: Lab,
+  folder: string,
+  device: ServedDevice,
+  options: NetMachineOptions = {},
+): Promise<Guest> {
+  const initramfs = `${folder}/initramfs.gz`;
+  await lab.writeInitramfs(initramfs, { "virtio_net": "", "pktgen": "" });
+  const { strict = true, translated = true, restarts = false } = options;
+  // QEMU handles the control queue by itself, with its own translation; so the card has none.
+  const without = [
+    ...["ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_rx_extra", "ctrl_mac_addr"],
+    ...["ctrl_guest_offloads", "guest_announce", "mq"],
+  ];
+  return await Guest.boot(
+    lab.qemu,
+    machineArguments("x86_64", {
+      kernel: lab.kernel,
+      initramfs,
+      restarts,
+      machine: "kernel-irqchip=off",
+      append: `intel_iommu=off iommu.strict=${strict ? 1 : 0}`,
+      devices: [
+        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
+        ...["-device", "intel-iommu"],
+        ...await attachArguments(device, folder),
+        ...["-chardev", `socket,id=net,path=${proxySockets(folder).listen}`],
+        ...["-netdev", "vhost-user,id=net,chardev=net,vhostforce=on"],
+        "-device",
+        `virtio-net-pci,netdev=net,addr=3,romfile=,iommu_platform=${translated ? "on" : "off"},` +
+        `disable-legacy=on,${without.map((name) => `${name}=off`).join(",")}`,
+      ],
+    }),
+  );
+}
+
+/** Gives the card its address. */
+export async function configureNet(guest: Guest): Promise<void> {
+  await guest.run(`ip link set eth0 up && ip addr add ${GUEST_ADDRESS} dev eth0`);
+}
+
+/** How many of so many pings of 1400 bytes are answered. */
+export async function ping(guest: Guest, count: number): Promise<number> {
+  const lines = await guest.run(
+    `ping -c ${count} -i 0.01 -W 5 -s 1392 -q ${PEER_ADDRESS} || true`,
+  );
+  const found = /(\d+) packets received/.exec(lines.join("\n"));
+  return found === null ? -1 : Number(found[1]);
+}
