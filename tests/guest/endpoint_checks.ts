@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { SeededRandom } from "../../device/endpoint/mod.ts";
 import { BLK, endpointState, RNG, SEED, SERIAL } from "./endpoint_machine.ts";
 import { Ext2Image } from "./ext2_image.ts";
+import type { Arch } from "./lab/arch.ts";
 import { busyboxFor } from "./lab/busybox.ts";
 import type { Guest } from "./lab/mod.ts";
 import type { ServedDevice } from "./served_device.ts";
@@ -67,6 +68,7 @@ export async function checkFileSystem(
   guest: Guest,
   device: ServedDevice,
   image: string,
+  arch: Arch = "x86_64",
 ): Promise<void> {
   assertEquals(await guest.run("cat /sys/block/vda/serial"), [SERIAL]);
   await guest.run("mke2fs /dev/vda > /dev/null && mkdir -p /mnt && mount -t ext2 /dev/vda /mnt");
@@ -85,7 +87,7 @@ export async function checkFileSystem(
   const numbers = Array.from({ length: 200_000 }, (_, i) => `${i + 1}\n`).join("");
   const expected = new Map([
     ["/numbers", new TextEncoder().encode(numbers)],
-    ["/busybox", await Deno.readFile(await busyboxFor("x86_64"))],
+    ["/busybox", await Deno.readFile(await busyboxFor(arch))],
   ]);
   for (let i = 0; i < 200; i++) {
     if (i !== 7) expected.set(`/many/${i}`, new TextEncoder().encode(`file ${i}\n`));

@@ -5,12 +5,13 @@
  */
 import { cpioArchive, EXECUTABLE, gzip } from "./lab/cpio.ts";
 import { compileStatic } from "./lab/compiler.ts";
+import type { Arch } from "./lab/arch.ts";
 import { EDU_SLOT, Guest, type Lab, machineArguments } from "./lab/mod.ts";
 import { attachArguments, ServedDevice } from "./served_device.ts";
 
 /** Endpoint ids of the two devices. */
 export const RNG = 0x18;
-export const BLK = 0x28;
+export const BLK = 0x30;
 /** The endpoint that nobody drives. */
 export const OTHER = EDU_SLOT * 8;
 /** What determines the bytes of the rng. */
@@ -28,7 +29,18 @@ export interface EndpointMachineOptions {
   readonly otherFormat?: string;
   /** Whether the guest invalidates with every unmapping. */
   readonly strict?: boolean;
+  /** Processor, x86-64 when missing. */
+  readonly arch?: Arch;
 }
+
+/**
+ * Options of `serve` that say what addresses are for. QEMU looks ring addresses up in RAM, I/O virtual though they
+ * are: they must lie in it. The devices write their interrupts untranslated, so that is reserved.
+ */
+const PLACE_OPTIONS: Readonly<Record<Arch, readonly string[]>> = {
+  x86_64: ["--input-range", "0x0-0x1fffffff"],
+  aarch64: ["--input-range", "0x40000000-0x5fffffff", "--msi-region", "0x8090000-0x8090fff"],
+};
 
 /** The part of an endpoint's state that the tests look at. */
 export interface EndpointState {
@@ -56,9 +68,12 @@ export async function endpointState(device: ServedDevice, id: number): Promise<E
   return found;
 }
 
+/** Modules of the devices' drivers. */
+export const DRIVERS: Readonly<Record<string, string>> = { "virtio-rng": "", "virtio_blk": "" };
+
 /** Writes the guest's file system: besides the usual, drivers of the devices and the program `vfio_rng`. */
 export async function writeEndpointInitramfs(lab: Lab, path: string): Promise<void> {
-  await lab.writeInitramfs(path, { "virtio-rng": "", "virtio_blk": "" });
+  await lab.writeInitramfs(path, DRIVERS);
   const program = `${path}.program`;
   const source = new URL("program/vfio_rng.c", import.meta.url).pathname;
   await compileStatic("x86_64", source, program);
@@ -77,14 +92,13 @@ export async function serveEndpoints(
   await Deno.writeFile(`${folder}/disk.img`, new Uint8Array(0));
   await Deno.truncate(`${folder}/disk.img`, DISK);
   const { format, otherFormat = format } = options;
+  const disk = `file=${folder}/disk.img,serial=${SERIAL}`;
   return await ServedDevice.start(folder, [
-    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
-    ...["--input-range", "0x0-0x1fffffff"],
+    ...PLACE_OPTIONS[options.arch ?? "x86_64"],
     ...["--endpoint", `0-0xffff,format=${format}`],
     ...["--endpoint", `${OTHER},format=${otherFormat}`],
     ...["--endpoint-device", `rng:00:03.0,socket=${folder}/rng.sock,seed=${SEED}`],
-    "--endpoint-device",
-    `blk:00:05.0,socket=${folder}/blk.sock,file=${folder}/disk.img,serial=${SERIAL},queues=2`,
+    ...["--endpoint-device", `blk:00:06.0,socket=${folder}/blk.sock,queues=2,${disk}`],
   ]);
 }
 
@@ -109,15 +123,23 @@ export async function bootEndpoints(
         // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
         ...["-device", "intel-iommu"],
         ...await attachArguments(device, folder),
-        ...deviceArguments(folder, "rng", "virtio-id=4,num_vqs=1,vq_size=64,config_size=0", 3),
-        ...deviceArguments(folder, "blk", "virtio-id=2,num_vqs=2,vq_size=128,config_size=60", 5),
+        ...endpointArguments(folder, 2),
         ...["-device", `edu,addr=${EDU_SLOT}`],
       ],
     }),
   );
 }
 
-function deviceArguments(folder: string, name: string, fields: string, slot: number): string[] {
+/** QEMU arguments of both devices; `queues` of the disk. */
+export function endpointArguments(folder: string, queues: number): readonly string[] {
+  const disk = `virtio-id=2,num_vqs=${queues},vq_size=128,config_size=60`;
+  return [
+    ...slotArguments(folder, "rng", "virtio-id=4,num_vqs=1,vq_size=64,config_size=0", RNG >> 3),
+    ...slotArguments(folder, "blk", disk, BLK >> 3),
+  ];
+}
+
+function slotArguments(folder: string, name: string, fields: string, slot: number): string[] {
   const device = `vhost-user-test-device-pci,chardev=${name},${fields}`;
   return [
     ...["-chardev", `socket,id=${name},path=${folder}/${name}.sock`],
