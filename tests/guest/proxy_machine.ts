@@ -136,3 +136,21 @@ export async function ping(guest: Guest, count: number): Promise<number> {
   const found = /(\d+) packets received/.exec(lines.join("\n"));
   return found === null ? -1 : Number(found[1]);
 }
+
+/** Packets of 60 bytes a second that the kernel sends through the card, of so many. */
+export async function transmitRate(guest: Guest, packets: number): Promise<number> {
+  const settings = [
+    `count ${packets}`,
+    "pkt_size 60",
+    "delay 0",
+    `dst ${PEER_ADDRESS}`,
+    "dst_mac 02:00:00:00:00:01",
+  ];
+  await guest.run("echo add_device eth0 > /proc/net/pktgen/kpktgend_0");
+  for (const each of settings) await guest.run(`echo '${each}' > /proc/net/pktgen/eth0`);
+  await guest.run("echo start > /proc/net/pktgen/pgctrl");
+  const lines = await guest.run("cat /proc/net/pktgen/eth0");
+  const found = /(\d+)pps/.exec(lines.join("\n"));
+  if (found === null) throw new Error(`Cannot find the rate: ${lines.join("; ")}`);
+  return Number(found[1]);
+}

@@ -9,16 +9,10 @@ import { LineProcess } from "./lab/mod.ts";
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 
 /** The program with its permissions, without a command. */
-const VIOMMU: readonly string[] = [
-  Deno.execPath(),
-  "run",
-  "--frozen",
-  "--allow-ffi",
-  "--allow-net",
-  "--allow-read",
-  "--allow-write",
-  MAIN,
-];
+function programCommand(program: string): readonly string[] {
+  const permissions = ["--allow-ffi", "--allow-net", "--allow-read", "--allow-write"];
+  return [Deno.execPath(), "run", "--frozen", ...permissions, program];
+}
 
 /** Milliseconds for the program to start, or to end. */
 const START_LIMIT = 60_000;
@@ -73,12 +67,20 @@ export class ServedDevice implements AsyncDisposable {
     });
   }
 
-  /** Starts `serve` with its sockets in `folder` and waits until it answers. */
-  static async start(folder: string, options: readonly string[] = []): Promise<ServedDevice> {
+  /**
+   * Starts `serve` with its sockets in `folder` and waits until it answers.
+   *
+   * @param program What to run in place of `main.ts`.
+   */
+  static async start(
+    folder: string,
+    options: readonly string[] = [],
+    program: string = MAIN,
+  ): Promise<ServedDevice> {
     const sockets = ["--socket-path", `${folder}/vhost.sock`, "--api-socket", `${folder}/api.sock`];
     const process = new LineProcess({
       title: "serve",
-      command: [...VIOMMU, "serve", ...sockets, ...options],
+      command: [...programCommand(program), "serve", ...sockets, ...options],
     });
     const served = new ServedDevice(process, folder);
     try {
@@ -169,7 +171,7 @@ export class ServedDevice implements AsyncDisposable {
 export async function viommu(command: string, ...args: readonly string[]): Promise<void> {
   await using process = new LineProcess({
     title: command,
-    command: [...VIOMMU, command, ...args],
+    command: [...programCommand(MAIN), command, ...args],
   });
   const { code } = await process.status(START_LIMIT);
   if (code !== 0) throw process.failure(`Ended with status ${code}`);

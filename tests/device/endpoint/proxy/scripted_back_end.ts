@@ -1,0 +1,208 @@
+/**
+ * A back end that does what its test says: on a real socket, with an IOTLB as DPDK's, which is filled by UPDATE, emptied by
+ * INVALIDATE, and keeps nothing else.
+ *
+ * @module
+ */
+import {
+  type Descriptor,
+  PollSet,
+  type UnixListener,
+  UnixStream,
+} from "../../../../device/host/mod.ts";
+import {
+  Connection,
+  FLAG_NEED_REPLY,
+  FLAG_REPLY,
+  Request,
+} from "../../../../device/vhost_user/mod.ts";
+
+/** A message that came, and what came with it. */
+export interface Received {
+  readonly request: number;
+  readonly flags: number;
+  readonly payload: DataView;
+  readonly descriptors: number;
+}
+
+/** An entry of the IOTLB, in bytes. */
+export interface Entry {
+  readonly iova: number;
+  readonly size: number;
+  readonly user: number;
+  readonly permission: number;
+}
+
+/** How it answers IOTLB messages: at once, when the test says so, with a refusal, or never. */
+export type Manner = "at once" | "when told" | "refusing" | "silent";
+
+const UPDATE = 2;
+const INVALIDATE = 3;
+const MISS = 1;
+/** Bits 30 and 0 to be seen in a reply, VERSION_1 and ACCESS_PLATFORM. */
+const FEATURES_LOW = 0x4000_0001;
+const FEATURES_HIGH = 3;
+
+/** One end of the proxy. */
+export class ScriptedBackEnd implements Disposable {
+  /** All messages so far but those about I/O addresses. */
+  readonly messages: Received[] = [];
+  /** What it was told about I/O addresses: `update IOVA+SIZE`, `invalidate IOVA+SIZE`, in hexadecimal. */
+  readonly told: string[] = [];
+  /** The IOTLB. */
+  readonly entries: Entry[] = [];
+  /** How IOTLB messages are answered. */
+  manner: Manner = "at once";
+  /** Acknowledgements that are owed. */
+  owed = 0;
+  /** Requests that are not answered by itself. */
+  readonly unanswered: Set<number> = new Set();
+  /** Protocol features it offers: MQ, REPLY_ACK, BACKEND_REQ. */
+  offers = 0b101001;
+  /** Messages to the front end, once there is a channel. */
+  channel: Connection | undefined;
+  readonly connection: Connection;
+  readonly #poll = new PollSet(2);
+  readonly #done: Promise<void>;
+
+  constructor(stream: UnixStream) {
+    this.connection = new Connection(stream);
+    this.#done = this.#run();
+  }
+
+  /** Waits at a path for the proxy to connect. */
+  static async accept(listener: UnixListener): Promise<ScriptedBackEnd> {
+    using poll = new PollSet(1);
+    poll.add(listener.descriptor.number);
+    while (true) {
+      await poll.wait(5000);
+      const stream = listener.accept();
+      if (stream !== undefined) return new ScriptedBackEnd(stream);
+    }
+  }
+
+  /** Whether the connection is open on this side. */
+  get isOpen(): boolean {
+    return this.connection.stream.descriptor.isOpen;
+  }
+
+  /** Ends when the other side has closed the connection. */
+  get closed(): Promise<void> {
+    return this.#done;
+  }
+
+  /** Forgets what it was told so far, and gives it. */
+  takeTold(): string[] {
+    return this.told.splice(0);
+  }
+
+  /** Acknowledges what is owed, or so many of it. */
+  acknowledge(count: number = this.owed, status = 0): void {
+    for (let i = 0; i < count; i++) {
+      const payload = new Uint8Array(8);
+      payload[0] = status;
+      this.connection.send(Request.IOTLB_MSG, FLAG_REPLY, payload);
+    }
+    this.owed -= Math.min(count, this.owed);
+  }
+
+  /** Asks for a translation. */
+  miss(iova: number, permission: number, flags = 0): void {
+    const payload = new Uint8Array(32);
+    const data = new DataView(payload.buffer);
+    data.setBigUint64(0, BigInt(iova), true);
+    data.setUint8(24, permission);
+    data.setUint8(25, MISS);
+    this.channel!.send(1, flags, payload);
+  }
+
+  /** The user address of a byte as the IOTLB has it, with that permission; undefined if it has none. */
+  translate(iova: number, permission: number): number | undefined {
+    const entry = this.entries.find((each) =>
+      iova >= each.iova && iova < each.iova + each.size && (each.permission & permission) !== 0
+    );
+    return entry === undefined ? undefined : entry.user + iova - entry.iova;
+  }
+
+  /** Replies to a message. */
+  reply(request: number, payload: Uint8Array, descriptors: readonly Descriptor[] = []): void {
+    this.connection.send(request, FLAG_REPLY, payload, descriptors);
+  }
+
+  /** Ends it from this side. */
+  [Symbol.dispose](): void {
+    this.channel?.close();
+    this.connection.close();
+    this.#poll.wake();
+  }
+
+  async #run(): Promise<void> {
+    const poll = this.#poll;
+    while (this.isOpen) {
+      poll.clear();
+      poll.add(this.connection.stream.descriptor.number);
+      poll.add(this.channel?.stream.descriptor.number ?? -1);
+      await poll.wait();
+      while (this.isOpen) {
+        const result = this.connection.read();
+        if (result === "nothing") break;
+        if (result !== "message") {
+          this.connection.close();
+          break;
+        }
+        this.#serve();
+      }
+    }
+    this.channel?.close();
+    poll.close();
+  }
+
+  #serve(): void {
+    const { request, flags, size, payload, descriptors } = this.connection;
+    const copy = new DataView(payload.slice(0, size).buffer);
+    if (request === Request.IOTLB_MSG) return this.#serveIotlb(copy, flags);
+    this.messages.push({ request, flags, payload: copy, descriptors: descriptors.length });
+    if (request === Request.SET_BACKEND_REQ_FD) {
+      this.channel?.close();
+      this.channel = new Connection(new UnixStream(descriptors.shift()!));
+    }
+    if (this.unanswered.has(request)) return;
+    if (request === Request.GET_FEATURES) this.reply(request, words(FEATURES_LOW, FEATURES_HIGH));
+    else if (request === Request.GET_PROTOCOL_FEATURES) this.reply(request, words(this.offers, 0));
+    else if (request === Request.GET_QUEUE_NUM) this.reply(request, words(2, 0));
+    else if ((flags & FLAG_NEED_REPLY) !== 0) this.reply(request, words(0, 0));
+  }
+
+  #serveIotlb(data: DataView, flags: number): void {
+    const iova = Number(data.getBigUint64(0, true));
+    const size = Number(data.getBigUint64(8, true));
+    const type = data.getUint8(25);
+    const place = `${iova.toString(16)}+${size >= 2 ** 63 ? "all" : size.toString(16)}`;
+    if (type === UPDATE) {
+      const user = Number(data.getBigUint64(16, true));
+      const permission = data.getUint8(24);
+      this.told.push(`update ${place} ${user.toString(16)} ${permission}`);
+      // What is there is taken to be the same.
+      if (!this.entries.some((entry) => entry.iova === iova)) {
+        this.entries.push({ iova, size, user, permission });
+      }
+    } else if (type === INVALIDATE) {
+      this.told.push(`invalidate ${place}`);
+      const rest = this.entries.filter((entry) =>
+        entry.iova >= iova + size || entry.iova + entry.size <= iova
+      );
+      this.entries.splice(0, this.entries.length, ...rest);
+    }
+    if ((flags & FLAG_NEED_REPLY) === 0) return;
+    this.owed++;
+    if (this.manner === "at once") this.acknowledge();
+    if (this.manner === "refusing") this.acknowledge(this.owed, 1);
+  }
+}
+
+function words(low: number, high: number): Uint8Array {
+  const payload = new Uint8Array(8);
+  new DataView(payload.buffer).setUint32(0, low, true);
+  new DataView(payload.buffer).setUint32(4, high, true);
+  return payload;
+}

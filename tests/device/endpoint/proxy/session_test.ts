@@ -1,0 +1,312 @@
+/** What passes between a front end and a proxied back end, who answers what, and how sessions begin and end. */
+import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
+import {
+  createMemoryFile,
+  Event,
+  PollSet,
+  UnixListener,
+  UnixStream,
+} from "../../../../device/host/mod.ts";
+import {
+  Connection,
+  FLAG_NEED_REPLY,
+  FLAG_REPLY,
+  type FrontEnd,
+  ProtocolFeature,
+  Request,
+} from "../../../../device/vhost_user/mod.ts";
+import { openDescriptors } from "../../host/host_state.ts";
+import { attach, invalidate, map, ProxyWorld, unmap, update } from "./proxy_world.ts";
+import { ScriptedBackEnd } from "./scripted_back_end.ts";
+
+/** A back end's own messages. */
+const CONFIG_CHANGE = 2;
+const HOST_NOTIFIER = 3;
+
+/** The next message on a connection. */
+async function next(connection: Connection): Promise<string> {
+  using poll = new PollSet(1);
+  const end = performance.now() + 3000;
+  while (performance.now() < end) {
+    const result = connection.read();
+    if (result === "message") return result;
+    if (result !== "nothing") return "closed";
+    poll.clear();
+    poll.add(connection.stream.descriptor.number);
+    await poll.wait(100);
+  }
+  return "nothing";
+}
+
+/** Whether the front end's connection was closed from the other side, soon. */
+async function isClosed(frontEnd: FrontEnd): Promise<boolean> {
+  return await next(frontEnd.connection) === "closed";
+}
+
+Deno.test("messages pass in order with payload, flags and descriptors, known or not; replies come back with theirs", async () => {
+  await using world = await ProxyWorld.start();
+  const [frontEnd, backEnd] = await world.join();
+  await frontEnd.negotiate();
+  backEnd.messages.length = 0;
+  using event = Event.create();
+  const file = createMemoryFile("passed", 4096);
+  const large = Uint8Array.from({ length: 3000 }, (_, i) => i);
+  const { connection } = frontEnd;
+  connection.send(Request.SET_VRING_NUM, 0, Uint8Array.of(1, 0, 0, 0, 128, 0, 0, 0));
+  connection.send(Request.SET_VRING_CALL, 0, new Uint8Array(8), [event.descriptor]);
+  connection.send(77, 0, large, [file, event.descriptor]);
+  connection.send(Request.SET_VRING_ENABLE, FLAG_NEED_REPLY, new Uint8Array(8));
+  assertEquals(await next(connection), "message");
+  assertEquals([connection.request, connection.flags & FLAG_REPLY], [
+    Request.SET_VRING_ENABLE,
+    FLAG_REPLY,
+  ]);
+  assertEquals(
+    backEnd.messages.map(({ request, descriptors, flags }) => [request, descriptors, flags & 8]),
+    [
+      [Request.SET_VRING_NUM, 0, 0],
+      [Request.SET_VRING_CALL, 1, 0],
+      [77, 2, 0],
+      [Request.SET_VRING_ENABLE, 0, FLAG_NEED_REPLY],
+    ],
+  );
+  assertEquals(new Uint8Array(backEnd.messages[2].payload.buffer), large);
+  backEnd.reply(Request.GET_INFLIGHT_FD, Uint8Array.of(1, 2, 3), [file]);
+  assertEquals(await next(connection), "message");
+  assertEquals([connection.request, connection.size, connection.descriptors.length], [
+    Request.GET_INFLIGHT_FD,
+    3,
+    1,
+  ]);
+  file.close();
+});
+
+Deno.test("IOTLB messages of the front end end here; their replies keep their places among the others", async () => {
+  await using world = await ProxyWorld.start();
+  const [frontEnd, backEnd] = await world.session();
+  backEnd.takeTold();
+  const { connection } = frontEnd;
+  const iotlb = new Uint8Array(32);
+  connection.send(Request.IOTLB_MSG, 0, iotlb);
+  connection.send(Request.IOTLB_MSG, FLAG_NEED_REPLY, iotlb);
+  assertEquals(await next(connection), "message");
+  assertEquals([connection.request, connection.flags & FLAG_REPLY, connection.size], [
+    Request.IOTLB_MSG,
+    FLAG_REPLY,
+    8,
+  ]);
+  backEnd.unanswered.add(Request.GET_QUEUE_NUM);
+  connection.send(Request.GET_QUEUE_NUM, 0, new Uint8Array(0));
+  connection.send(Request.IOTLB_MSG, FLAG_NEED_REPLY, iotlb);
+  connection.send(Request.GET_FEATURES, 0, new Uint8Array(0));
+  connection.send(Request.IOTLB_MSG, FLAG_NEED_REPLY, iotlb);
+  await world.quiet();
+  assertEquals(connection.read(), "message", "the reply of the back end to GET_FEATURES");
+  const order = [connection.request];
+  // The back end skipped GET_QUEUE_NUM, so what was due behind it came before.
+  while (order.length < 3 && await next(connection) === "message") order.push(connection.request);
+  assertEquals(order, [Request.IOTLB_MSG, Request.GET_FEATURES, Request.IOTLB_MSG]);
+  connection.send(Request.GET_QUEUE_NUM, 0, new Uint8Array(0));
+  connection.send(Request.IOTLB_MSG, FLAG_NEED_REPLY, iotlb);
+  await world.quiet();
+  assertEquals(connection.read(), "nothing");
+  backEnd.reply(Request.GET_QUEUE_NUM, new Uint8Array(8));
+  assertEquals(await next(connection), "message");
+  assertEquals(connection.request, Request.GET_QUEUE_NUM);
+  assertEquals(await next(connection), "message");
+  assertEquals(connection.request, Request.IOTLB_MSG);
+  assertEquals(backEnd.takeTold(), []);
+});
+
+Deno.test("what a back end says of its own passes to the front end, and the replies back; only misses end here", async () => {
+  await using world = await ProxyWorld.start();
+  const [, backEnd, stream] = await world.session();
+  const upstream = new Connection(stream);
+  using event = Event.create();
+  backEnd.channel!.send(CONFIG_CHANGE, 0, new Uint8Array(0));
+  backEnd.miss(0x5000, 1, FLAG_NEED_REPLY);
+  backEnd.channel!.send(HOST_NOTIFIER, FLAG_NEED_REPLY, new Uint8Array(24), [event.descriptor]);
+  assertEquals(await next(upstream), "message");
+  assertEquals(upstream.request, CONFIG_CHANGE);
+  assertEquals(await next(upstream), "message");
+  assertEquals([upstream.request, upstream.descriptors.length], [HOST_NOTIFIER, 1]);
+  assertEquals(upstream.flags & FLAG_NEED_REPLY, FLAG_NEED_REPLY);
+  upstream.send(HOST_NOTIFIER, FLAG_REPLY, Uint8Array.of(7, 0, 0, 0, 0, 0, 0, 0));
+  assertEquals(await next(backEnd.channel!), "message");
+  assertEquals(backEnd.channel!.request, 1, "a miss that asks for a reply gets one");
+  assertEquals(await next(backEnd.channel!), "message");
+  assertEquals([backEnd.channel!.request, backEnd.channel!.payload[0]], [HOST_NOTIFIER, 7]);
+  upstream.close();
+});
+
+Deno.test("without acknowledgements there is no session with translation", async () => {
+  await using world = await ProxyWorld.start();
+  const [frontEnd, backEnd] = await world.join();
+  backEnd.offers = 1;
+  await frontEnd.negotiate();
+  assertEquals(frontEnd.agreed(ProtocolFeature.REPLY_ACK), false);
+  await frontEnd.addMemory(0, 4096).catch(() => {});
+  assert(await isClosed(frontEnd));
+  assert(world.warnings.some((line) => line.includes("REPLY_ACK and BACKEND_REQ")));
+});
+
+Deno.test("a back end that lies loses its connection, and the guest is answered", async () => {
+  const lies: Readonly<Record<string, (backEnd: ScriptedBackEnd) => void>> = {
+    "acknowledged an IOTLB message": (backEnd) => {
+      backEnd.manner = "silent";
+      backEnd.acknowledge(3);
+    },
+    "refused to forget": (backEnd) => {
+      backEnd.manner = "refusing";
+    },
+    "is no acknowledgement": (backEnd) => {
+      backEnd.connection.send(Request.IOTLB_MSG, FLAG_REPLY, new Uint8Array(4));
+    },
+    "not marked as a reply": (backEnd) => {
+      backEnd.connection.send(Request.GET_STATUS, 0, new Uint8Array(8));
+    },
+    "an IOTLB message of 8 bytes": (backEnd) => {
+      backEnd.channel!.send(1, 0, new Uint8Array(8));
+    },
+    "at most 4096": (backEnd) => {
+      backEnd.connection.send(Request.GET_CONFIG, FLAG_REPLY, new Uint8Array(5000));
+    },
+  };
+  for (const [line, lie] of Object.entries(lies)) {
+    await using world = await ProxyWorld.start();
+    const [frontEnd, backEnd] = await world.session();
+    await world.request(attach(), map(10, 1));
+    lie(backEnd);
+    await world.quiet();
+    assertEquals(await world.request(unmap(10)), [0], line);
+    assert(await isClosed(frontEnd), line);
+    await backEnd.closed;
+    assert(world.warnings.some((each) => each.includes(line)), world.warnings.join("\n"));
+    assertEquals(world.device.observers.waiting, 0);
+  }
+});
+
+Deno.test("a translation that the back end refuses is counted, and the session goes on", async () => {
+  await using world = await ProxyWorld.start();
+  const [, backEnd] = await world.session();
+  await world.request(attach());
+  backEnd.manner = "refusing";
+  await world.request(map(10, 1));
+  backEnd.manner = "at once";
+  await world.request(unmap(10));
+  assertEquals([world.counters.refused, world.proxies[0].connected], [1, true]);
+});
+
+Deno.test("a back end that stalls is disconnected in a bounded time, and the guest goes on", async () => {
+  await using world = await ProxyWorld.start({ patience: 150 });
+  const [frontEnd, backEnd] = await world.session();
+  await world.request(attach(), map(10, 1));
+  backEnd.manner = "silent";
+  const began = performance.now();
+  assertEquals(await world.request(unmap(10)), [0]);
+  const took = performance.now() - began;
+  assert(took >= 150 && took < 1500, `${took} ms`);
+  assert(await isClosed(frontEnd));
+  assertEquals(world.counters.timeouts, 1);
+  assert(world.warnings.some((line) => line.includes("did not acknowledge within 150 ms")));
+  assertEquals(await world.request(map(10, 1), unmap(10)), [0, 0]);
+});
+
+Deno.test("a stalled back end holds up a reset no longer, though nothing else is served meanwhile", async () => {
+  await using world = await ProxyWorld.start({ patience: 150 });
+  const [, backEnd] = await world.session();
+  await world.request(attach(), map(10, 1));
+  backEnd.manner = "silent";
+  const began = performance.now();
+  await world.driver.resetDevice();
+  const took = performance.now() - began;
+  assert(took >= 150 && took < 1500, `${took} ms`);
+  assertEquals([world.counters.timeouts, world.device.observers.waiting], [1, 0]);
+});
+
+Deno.test("a back end that vanishes while an answer waits for it, and a front end that does", async () => {
+  for (const who of ["back end", "front end"]) {
+    await using world = await ProxyWorld.start();
+    const [frontEnd, backEnd] = await world.session();
+    await world.request(attach(), map(10, 1));
+    backEnd.manner = "silent";
+    world.send(unmap(10));
+    assertEquals(await world.answers(1, 30), 0);
+    if (who === "back end") backEnd[Symbol.dispose]();
+    else frontEnd.close();
+    assertEquals(await world.answers(1), 1, who);
+    await backEnd.closed;
+    assertEquals(world.proxies[0].connected, false);
+    assert(world.warnings.some((line) => line.includes(`the ${who} is gone`)));
+  }
+});
+
+Deno.test("a back end that restarts: the front end is disconnected, comes again, and gets everything", async () => {
+  for (const backEndConnects of [false, true]) {
+    await using world = await ProxyWorld.start({ backEndConnects });
+    const [frontEnd, backEnd] = await world.session();
+    await world.request(attach(), map(10, 1));
+    backEnd[Symbol.dispose]();
+    assert(await isClosed(frontEnd));
+    frontEnd.close();
+    await world.request(map(20, 2));
+    const [, again] = await world.session();
+    assertEquals(again.takeTold(), [update(10, 1), update(20, 2)]);
+    await world.request(unmap(10));
+    assertEquals(again.takeTold(), [invalidate(10)]);
+    assertEquals(world.counters.sessions, 2);
+  }
+});
+
+Deno.test("a front end that comes first waits for a back end to listen, and is served then", async () => {
+  await using world = await ProxyWorld.start();
+  world.listeners[0]!.close();
+  const frontEnd = world.connect();
+  const negotiated = frontEnd.negotiate();
+  await delay(300);
+  assertEquals(world.proxies[0].connected, false);
+  world.listeners[0] = UnixListener.listen(world.backEndPaths[0]);
+  using backEnd = await ScriptedBackEnd.accept(world.listeners[0]);
+  await negotiated;
+  assert(backEnd.messages.length > 0);
+  frontEnd.close();
+  await backEnd.closed;
+});
+
+Deno.test("who waits alone may go again, and a second one is refused", async () => {
+  await using world = await ProxyWorld.start({ backEndConnects: true });
+  const alone = UnixStream.connect(world.backEndPaths[0]);
+  await world.quiet();
+  alone.close();
+  await world.quiet();
+  const first = world.connect();
+  await world.quiet();
+  first.close();
+  await world.quiet();
+  const [frontEnd, backEnd] = await world.join();
+  await frontEnd.negotiate();
+  const second = world.connect();
+  assert(await isClosed(second));
+  using other = new ScriptedBackEnd(UnixStream.connect(world.backEndPaths[0]));
+  await other.closed;
+  assertEquals(backEnd.isOpen, true);
+  assertEquals(world.warnings.filter((line) => line.includes("Refused a second")).length, 2);
+  assertEquals((await frontEnd.ask(Request.GET_QUEUE_NUM)).getUint32(0, true), 2);
+});
+
+Deno.test("nothing is left open after many sessions of all kinds", async () => {
+  const before = openDescriptors();
+  {
+    await using world = await ProxyWorld.start();
+    for (let i = 0; i < 5; i++) {
+      const [frontEnd, backEnd] = await world.session();
+      if (i % 2 === 0) frontEnd.close();
+      else backEnd[Symbol.dispose]();
+      await backEnd.closed;
+      frontEnd.close();
+      await world.quiet();
+    }
+  }
+  assertEquals(openDescriptors().length, before.length);
+});
