@@ -207,6 +207,22 @@ export class ProxyWorld implements AsyncDisposable {
     return statuses;
   }
 
+  /**
+   * Sends requests in one batch and gives their statuses.
+   *
+   * @param meanwhile Is waited for before the answers are.
+   */
+  async batch(requests: readonly Uint8Array[], meanwhile: () => Promise<void>): Promise<number[]> {
+    const first = this.#sent;
+    this.send(...requests);
+    await meanwhile();
+    assertEquals(await this.answers(requests.length), requests.length, "all are answered");
+    return requests.map((_, i) => {
+      this.driver.memory.resolve(ANSWERS + ((first + i) % SLOTS) * 4, 4, false);
+      return this.driver.memory.bytes[this.driver.memory.offset];
+    });
+  }
+
   /** The next fault report, as flags and address. */
   async takeFault(): Promise<readonly [number, number] | undefined> {
     const queue = this.#events!;

@@ -188,8 +188,9 @@ export class ScriptedBackEnd implements Disposable {
       }
     } else if (type === INVALIDATE) {
       this.told.push(`invalidate ${place}`);
+      // As DPDK does it: what begins right behind the range goes, too.
       const rest = this.entries.filter((entry) =>
-        entry.iova >= iova + size || entry.iova + entry.size <= iova
+        entry.iova > iova + size || entry.iova + entry.size <= iova
       );
       this.entries.splice(0, this.entries.length, ...rest);
     }
