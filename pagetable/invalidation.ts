@@ -122,6 +122,18 @@ export class InvalidationGather {
     this.#blocks[order]++;
   }
 
+  /** As {@linkcode addBlock} for the first `count` of `pages`, which are not clean. */
+  addBlocks(pages: Int32Array, count: number, order: number): void {
+    if (count === 0) return;
+    const chain = this.#firstBlock[order];
+    if (chain === NONE) {
+      this.#lastBlock[order] = pages[0];
+      this.#orders |= 1 << order;
+    }
+    this.#firstBlock[order] = this.#memory.quarantineAll(pages, count, order, chain);
+    this.#blocks[order] += count;
+  }
+
   /** Has everything gathered invalidated, then gives the freed table pages back. */
   flush(): void {
     if (this.sink !== null && this.pending) this.sink.invalidate(this);

@@ -196,6 +196,28 @@ export class TableMemory implements TableWriter {
     return page;
   }
 
+  /**
+   * As {@linkcode quarantine} for the first `count` of `pages`, one after the other, none of which is clean.
+   *
+   * @returns the new first block, which is the last of them.
+   */
+  quarantineAll(pages: Int32Array, count: number, order: number, chain: number): number {
+    const next = this.#next;
+    const state = this.#state;
+    const allocated = ALLOCATED | (order << ORDER_SHIFT);
+    let first = chain;
+    for (let i = 0; i < count; i++) {
+      const page = pages[i];
+      if ((state[page] & ~NEEDS_ZERO) !== allocated) refuseFree(page, order);
+      state[page] = NEEDS_ZERO;
+      if (order > 0) state.fill(NEEDS_ZERO, page + 1, page + (1 << order));
+      next[page] = first;
+      first = page;
+    }
+    this.#quarantined += count << order;
+    return first;
+  }
+
   /** Makes a chain that {@linkcode quarantine} built free: `blocks` of them, from `first` to `last`. */
   releaseChain(first: number, last: number, order: number, blocks: number): void {
     this.#next[last] = this.#heads[order];

@@ -50,6 +50,8 @@ export class TableTree {
   readonly #live: Int32Array<ArrayBuffer>;
   readonly #children: Int32Array<ArrayBuffer>;
   readonly #chain: Int32Array<ArrayBuffer>;
+  /** Room for all leaf tables below one table. */
+  readonly #dropped: Int32Array<ArrayBuffer>;
   readonly #base: number;
   readonly #addressLow: number;
   readonly #tableMask: number;
@@ -76,6 +78,7 @@ export class TableTree {
     this.#live[root] = 0;
     this.#children[root] = 0;
     this.#chain = new Int32Array(format.levels);
+    this.#dropped = new Int32Array(format.levels > 1 ? this.mask[1] + 1 : 0);
     this.#base = memory.baseFrame | 0;
     this.#addressLow = format.addressLow;
     this.#tableMask = format.tableMask;
@@ -232,17 +235,17 @@ export class TableTree {
 
   /**
    * Frees the leaf tables below a table of level 1: with 512 of them in a GiB the loop that decides how
-   * long an unmap of much takes, so what it needs is in locals.
+   * long an unmap of much takes. So what it needs is in locals, and the tables are handed on together:
+   * 3 ns a table where one call for each took 10.
    */
   #dropLeafTables(table: number): number {
     const words = this.#words;
     const live = this.#live;
-    const gather = this.#gather;
+    const dropped = this.#dropped;
     const present = this.#format.present;
     const addressLow = this.#addressLow;
     const tableMask = this.#tableMask;
     const tableValue = this.tableValues[1];
-    const order = this.#tableOrder;
     const base = this.#base;
     const end = (table << 10) + (this.mask[1] << 1);
     let leaves = 0;
@@ -257,10 +260,10 @@ export class TableTree {
       }
       const child = (((words[item + 1] << 20) | ((low & addressLow) >>> 12)) - base) | 0;
       leaves += live[child];
-      tables++;
-      gather.addBlock(child, order, false);
+      dropped[tables++] = child;
     }
-    this.tablePages -= tables << order;
+    this.#gather.addBlocks(dropped, tables, this.#tableOrder);
+    this.tablePages -= tables << this.#tableOrder;
     return leaves * this.reach[0] + large * this.reach[1];
   }
 
