@@ -51,6 +51,8 @@ export class PollSet {
   /** Whether the last poll found the wake-up. */
   #woken = false;
   #runtimeEpolls: readonly number[] | undefined;
+  /** Whether {@linkcode PollSet.look} found that the event loop has a socket or a signal to serve. */
+  runtimeReady = false;
 
   /**
    * An empty set.
@@ -105,6 +107,11 @@ export class PollSet {
       return 0;
     }
     return this.#collect(found);
+  }
+
+  /** Looks as {@linkcode PollSet.poll} does, and at the event loop's own descriptors: see `runtimeReady`. */
+  look(): number {
+    return this.#pollWithRuntime(0);
   }
 
   /**
@@ -193,8 +200,11 @@ export class PollSet {
     const count = this.#count;
     for (const epoll of this.#epolls()) this.add(epoll);
     let found = this.poll(timeout);
+    this.runtimeReady = false;
     for (let slot = count; slot < this.#count; slot++) {
-      if (this.ready(slot) !== 0) found--;
+      if (this.ready(slot) === 0) continue;
+      this.runtimeReady = true;
+      found--;
     }
     this.#truncate(count);
     return found;
