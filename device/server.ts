@@ -9,7 +9,7 @@ import { OsError, PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import { DeviceLoop } from "./loop.ts";
-import { BackEnd } from "./vhost_user/mod.ts";
+import { ALL_RING_FEATURES, BackEnd, type RingFeatures } from "./vhost_user/mod.ts";
 
 /** Milliseconds between two attempts to connect. */
 const RECONNECT_MS = 200;
@@ -21,6 +21,7 @@ export class DeviceServer {
   readonly #poll: PollSet = new PollSet();
   readonly #loop: DeviceLoop;
   readonly #companions: readonly Companion[];
+  readonly #ringFeatures: RingFeatures;
   #stopped = false;
   #connected = false;
 
@@ -29,16 +30,19 @@ export class DeviceServer {
    *
    * @param watchMicroseconds How long to watch the rings after a request before sleeping.
    * @param companions What is served beside the device, with or without a front end of the device's own.
+   * @param ringFeatures Which features of rings front ends are offered.
    */
   constructor(
     device: IommuDevice,
     log: Log,
     watchMicroseconds: number,
     companions: readonly Companion[] = [],
+    ringFeatures: RingFeatures = ALL_RING_FEATURES,
   ) {
     this.#device = device;
     this.#log = log;
     this.#companions = companions;
+    this.#ringFeatures = ringFeatures;
     this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, companions);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
     device.onFault = () => this.wake();
@@ -110,7 +114,10 @@ export class DeviceServer {
   }
 
   async #serve(stream: UnixStream, listener: UnixListener | undefined): Promise<void> {
-    const backEnd = new BackEnd(stream, this.#device, { log: this.#log });
+    const backEnd = new BackEnd(stream, this.#device, {
+      log: this.#log,
+      ringFeatures: this.#ringFeatures,
+    });
     this.#connected = true;
     this.#log.info("A front end connected");
     try {

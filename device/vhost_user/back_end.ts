@@ -27,6 +27,7 @@ import {
   Request,
   requestName,
 } from "./protocol.ts";
+import { ALL_RING_FEATURES, type RingFeatures } from "./ring_features.ts";
 import { RingMessages } from "./ring_messages.ts";
 import { type Refusal, Session } from "./session.ts";
 
@@ -39,6 +40,8 @@ export interface BackEndOptions {
    * By default they are guest-physical.
    */
   readonly addressSpace?: (memory: GuestMemory) => AddressSpace;
+  /** Which features of rings are on offer; all by default. */
+  readonly ringFeatures?: RingFeatures;
 }
 
 /** Messages served at once: a front end that never stops must not keep the process from anything else. */
@@ -65,7 +68,11 @@ export class BackEnd {
     this.#session = new Session(this.#connection, device, this.#log, options.addressSpace);
     this.#ringMessages = new RingMessages(this.#session);
     this.#migration = new MigrationMessages(this.#session);
-    this.#messages = new Messages(this.#session, this.#migration);
+    this.#messages = new Messages(
+      this.#session,
+      this.#migration,
+      options.ringFeatures ?? ALL_RING_FEATURES,
+    );
   }
 
   /** Guest memory as this front end handed it over. */

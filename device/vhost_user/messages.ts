@@ -19,13 +19,11 @@ import {
   REGION_BYTES,
   TransportFeature,
 } from "./protocol.ts";
+import type { RingFeatures } from "./ring_features.ts";
 import type { Refusal, Session } from "./session.ts";
 
-const { LOG_ALL, INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES } = TransportFeature;
-const { VERSION_1, RING_PACKED, IN_ORDER, NOTIFICATION_DATA, ACCESS_PLATFORM } = TransportFeature;
+const { LOG_ALL, PROTOCOL_FEATURES, VERSION_1, ACCESS_PLATFORM } = TransportFeature;
 
-const OFFERED_LOW = LOG_ALL | INDIRECT_DESC | EVENT_IDX | PROTOCOL_FEATURES;
-const OFFERED_HIGH = VERSION_1 | RING_PACKED | IN_ORDER | NOTIFICATION_DATA;
 const OFFERED_PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
   ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ | ProtocolFeature.CONFIG |
   ProtocolFeature.INFLIGHT_SHMFD | ProtocolFeature.RESET_DEVICE |
@@ -49,13 +47,14 @@ export class Messages {
   readonly #offeredProtocol: number;
   #status = 0;
 
-  /** For a session. */
-  constructor(session: Session, migration: MigrationMessages) {
+  /** For a session that offers these features of rings. */
+  constructor(session: Session, migration: MigrationMessages, rings: RingFeatures) {
     this.#session = session;
     this.#migration = migration;
     const { device, translates } = session;
-    this.#offeredLow = device.featuresLow | OFFERED_LOW;
-    this.#offeredHigh = device.featuresHigh | OFFERED_HIGH | (translates ? ACCESS_PLATFORM : 0);
+    this.#offeredLow = device.featuresLow | rings.low | SESSION_FEATURES;
+    this.#offeredHigh = device.featuresHigh | rings.high | VERSION_1 |
+      (translates ? ACCESS_PLATFORM : 0);
     const migrates = device.saveState !== undefined && device.loadState !== undefined;
     this.#offeredProtocol = OFFERED_PROTOCOL | (migrates ? ProtocolFeature.DEVICE_STATE : 0);
   }

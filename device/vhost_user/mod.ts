@@ -12,3 +12,9 @@ export { Connection, ProtocolError, type ReadResult } from "./connection.ts";
 export { FrontEnd, type FrontEndOptions, type FrontEndRegion } from "./front_end.ts";
 export { FrontEndQueue, type FrontEndQueueOptions } from "./front_end_queue.ts";
 export * from "./protocol.ts";
+export {
+  ALL_RING_FEATURES,
+  RING_FEATURE_NAMES,
+  type RingFeatures,
+  ringFeatures,
+} from "./ring_features.ts";

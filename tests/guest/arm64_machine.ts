@@ -19,9 +19,13 @@ const DUMP_LIMIT = 60_000;
 export const PORT_SLOT = 5;
 
 /** Serves a device as an arm64 guest needs it: the guest maps the doorbell of its interrupts itself. */
-export async function arm64Device(folder: string, format: string): Promise<ServedDevice> {
+export async function arm64Device(
+  folder: string,
+  format: string,
+  further: readonly string[] = [],
+): Promise<ServedDevice> {
   const options = ["--endpoint", `0-0xffff,format=${format}`, "--msi-region", "none"];
-  return await ServedDevice.start(folder, options);
+  return await ServedDevice.start(folder, [...options, ...further]);
 }
 
 /** QEMU arguments of a machine with the device, an `edu` and a root port; writes its files into `folder`. */

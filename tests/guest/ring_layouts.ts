@@ -1,5 +1,5 @@
 /**
- * The ring layouts that QEMU can negotiate, and a guest that uses a ring of any of them.
+ * The ring layouts that a guest can be offered, and a guest that uses a ring of any of them.
  *
  * @module
  */
@@ -9,22 +9,35 @@ import type { ServedDevice } from "./served_device.ts";
 
 const PAGE = 4096;
 
-/** Options of QEMU's device, by what they make of the rings. */
+/** What `serve --rings` makes of the rings. */
 export const LAYOUTS: Readonly<Record<string, string>> = {
-  "packed rings": "packed=on",
-  "split rings without event index": "event_idx=off",
-  "split rings without indirect tables": "indirect_desc=off",
-  "split rings used in order": "in_order=on",
-  "packed rings used in order": "packed=on,in_order=on",
-  "packed rings without event index": "packed=on,event_idx=off",
-  "packed rings without indirect tables": "packed=on,indirect_desc=off",
+  "packed rings": "packed,indirect,event-index",
+  "split rings with indirect tables": "indirect,event-index",
+  "split rings with nothing else": "none",
+  "split rings used in order": "in-order,indirect,event-index",
+  "packed rings used in order": "packed,in-order,indirect,event-index,notification-data",
+  "packed rings without event index": "packed,indirect",
+  "packed rings without indirect tables": "packed,event-index",
 };
 
-/** QEMU arguments with the IOMMU's rings in a layout. */
-export function withLayout(args: readonly string[], options: string): readonly string[] {
-  return args.map((argument) =>
-    argument.startsWith("vhost-user-test-device-pci") ? `${argument},${options}` : argument
-  );
+/** Where each ring feature is among a device's feature bits (virtio 1.4, 6). */
+const FEATURE_BITS: Readonly<Record<string, number>> = {
+  "indirect": 28,
+  "event-index": 29,
+  "packed": 34,
+  "in-order": 35,
+};
+
+/**
+ * The guest's driver agreed to these ring features and to no other. QEMU's own options of the device
+ * (`packed=`, `event_idx=` …) have no say in that: it passes on what the back end offers.
+ */
+export async function assertLayout(guest: Guest, rings: string): Promise<void> {
+  const path = "/sys/bus/virtio/drivers/virtio_iommu/virtio*/features";
+  const bits = (await guest.run(`cat ${path}`)).join("");
+  const agreed = Object.keys(FEATURE_BITS).filter((name) => bits[FEATURE_BITS[name]] === "1");
+  const offered = Object.keys(FEATURE_BITS).filter((name) => rings.split(",").includes(name));
+  assertEquals(agreed, offered, `features ${bits}`);
 }
 
 /** Maps and unmaps pages of a booted guest, more often than its ring has entries; no request may fail. */

@@ -18,7 +18,7 @@ import {
   prepareLab,
 } from "./lab/mod.ts";
 import { domainOf } from "./mapping_comparison.ts";
-import { assertNoneFailed, withLayout } from "./ring_layouts.ts";
+import { assertLayout, assertNoneFailed } from "./ring_layouts.ts";
 import { attachArguments, ServedDevice, type State } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
@@ -81,16 +81,15 @@ async function answered(device: ServedDevice): Promise<number> {
   return (requests.MAP?.OK ?? 0) + (requests.UNMAP?.OK ?? 0);
 }
 
-/** Arguments of a machine with rings of a layout and a monitor in `folder`. */
+/** Arguments of a machine with a monitor in `folder`. */
 async function machineWithMonitor(
   lab: Lab,
   device: ServedDevice,
   folder: string,
-  layout: string,
 ): Promise<readonly string[]> {
   const initramfs = `${folder}/initramfs.gz`;
   await lab.writeInitramfs(initramfs);
-  const attach = withLayout(await attachArguments(device, folder), layout);
+  const attach = await attachArguments(device, folder);
   const monitor = Monitor.arguments(`${folder}/monitor.sock`);
   return machineArguments("x86_64", {
     kernel: lab.kernel,
@@ -100,12 +99,13 @@ async function machineWithMonitor(
   });
 }
 
-async function stopGuest(lab: Lab, layout: string): Promise<void> {
+async function stopGuest(lab: Lab, rings: string): Promise<void> {
   await using folder = await temporaryFolder();
-  await using device = await ServedDevice.start(folder.path);
-  const machine = await machineWithMonitor(lab, device, folder.path, layout);
+  await using device = await ServedDevice.start(folder.path, ["--rings", rings]);
+  const machine = await machineWithMonitor(lab, device, folder.path);
   await using guest = await Guest.boot(lab.qemu, machine);
   using monitor = await Monitor.connect(`${folder.path}/monitor.sock`);
+  await assertLayout(guest, rings);
   await guest.openVfio(`0000:00:0${EDU_SLOT}.0`);
   const before = await guest.map(FIRST, SIZE, "rw", "scattered");
   const { domains } = await device.state();
@@ -136,12 +136,13 @@ function domainsOf({ domains }: State): unknown {
   return domains.map(({ id, bypass, endpoints, pages }) => ({ id, bypass, endpoints, pages }));
 }
 
-async function resetGuest(lab: Lab, layout: string): Promise<void> {
+async function resetGuest(lab: Lab, rings: string): Promise<void> {
   await using folder = await temporaryFolder();
-  await using device = await ServedDevice.start(folder.path);
-  const machine = await machineWithMonitor(lab, device, folder.path, layout);
+  await using device = await ServedDevice.start(folder.path, ["--rings", rings]);
+  const machine = await machineWithMonitor(lab, device, folder.path);
   await using guest = await Guest.boot(lab.qemu, machine);
   using monitor = await Monitor.connect(`${folder.path}/monitor.sock`);
+  await assertLayout(guest, rings);
   const fresh = domainsOf(await device.state());
   await guest.openVfio(`0000:00:0${EDU_SLOT}.0`);
   await assertReached(device, await guest.map(FIRST, SIZE, "rw", "scattered"));
@@ -157,18 +158,21 @@ async function resetGuest(lab: Lab, layout: string): Promise<void> {
   assertEquals(await device.stop(), 0);
 }
 
+const SPLIT = "event-index";
+const PACKED = "packed,in-order,indirect,event-index";
+
 /** The tests of the long mode. */
 const LONG: Readonly<Record<string, (lab: Lab) => Promise<void>>> = {
   "A guest with packed rings that is stopped and goes on keeps its mappings": (lab) =>
-    stopGuest(lab, "packed=on"),
+    stopGuest(lab, PACKED),
   "A guest that is reset in the middle of its work leaves no mapping behind": (lab) =>
-    resetGuest(lab, "packed=off"),
+    resetGuest(lab, SPLIT),
   "A guest with packed rings that is reset leaves no mapping behind": (lab) =>
-    resetGuest(lab, "packed=on"),
+    resetGuest(lab, PACKED),
 };
 
 await labTests(() => prepareLab("x86_64"), {
   "A guest that is stopped and goes on keeps its mappings, and maps and unmaps on": (lab) =>
-    stopGuest(lab, "packed=off"),
+    stopGuest(lab, SPLIT),
   ...(Deno.env.get("VIOMMU_TEST") === "full" ? LONG : {}),
 });
