@@ -3,8 +3,8 @@
  *
  * Messages are read and handed to their methods in `messages.ts`. A message that cannot be done is
  * *refused*. A front end that asked for a reply is told and the session goes on; any other could only go
- * wrong from there, so the connection is closed. What breaks the framing always closes it. Either way one
- * log line names message and field.
+ * wrong from there, so the connection is closed, unless all that is wrong is where the guest has put a ring.
+ * What breaks the framing always closes it. Either way one log line names message and field.
  *
  * The session never waits for the front end. A reply that finds no room waits, and nothing more is read
  * until it is gone.
@@ -224,6 +224,7 @@ export class BackEnd {
     const wantsReply = (flags & FLAG_NEED_REPLY) !== 0 && !hasOwnReply &&
       this.#session.agreed(ProtocolFeature.REPLY_ACK);
     const refusal = this.#misfit() ?? this.#dispatch(request);
+    const misplaced = this.#session.rings.takeMisplaced();
     closeAll(this.#connection.descriptors);
     this.#served++;
     if (this.#log.enabled("debug")) {
@@ -234,12 +235,12 @@ export class BackEnd {
       return;
     }
     const line = `${requestName(request)} refused: ${refusal}`;
-    if (!wantsReply) {
+    if (!wantsReply && !misplaced) {
       this.#violation(line);
       return;
     }
     this.#log.warnLimited("refused", line);
-    this.#session.reply64(FAILED, 0);
+    if (wantsReply) this.#session.reply64(FAILED, 0);
   }
 
   /** What is wrong with a message's form, whatever it says. */

@@ -34,6 +34,7 @@ export class RingSet {
   #dirtyLog: DirtyLog | null = null;
   /** Whether the config space was read since the rings stopped. */
   #configRead = false;
+  #misplaced = false;
 
   /** The rings of a device, none of them known yet. */
   constructor(device: VirtioDevice, memory: GuestMemory, space: AddressSpace, log: Log) {
@@ -111,6 +112,16 @@ export class RingSet {
     return this.#answerFor(ring, refusal);
   }
 
+  /**
+   * Whether a ring could not run since the last call. The guest has put it there: that is no reason to end the
+   * session, and with it the other rings.
+   */
+  takeMisplaced(): boolean {
+    const misplaced = this.#misplaced;
+    this.#misplaced = false;
+    return misplaced;
+  }
+
   /** Stops a ring's queue, if it runs. */
   halt(ring: Ring): void {
     if (ring.queue === undefined) return;
@@ -169,15 +180,18 @@ export class RingSet {
   }
 
   /**
-   * What the front end is told of a ring that cannot run. Behind an IOMMU the guest alone decides where its
-   * ring is and whether it is mapped: nothing the front end could do better, so there the ring is broken and
-   * the message done.
+   * What the front end is told of a ring that cannot run, besides its error event. Behind an IOMMU the guest
+   * alone decides where its ring is and whether it is mapped: nothing the front end could do better, so there
+   * the ring is broken and the message done. Elsewhere it is refused, and the ring runs as soon as it can:
+   * perhaps its memory is still to come.
    */
   #answerFor(ring: Ring, refusal: string | undefined): string | undefined {
-    if (refusal === undefined || !this.#features.translated) return refusal;
+    if (refusal === undefined) return undefined;
+    ring.error?.signal();
+    this.#misplaced = true;
+    if (!this.#features.translated) return refusal;
     this.#log.warnLimited("ring", `Queue stopped: ${refusal}`);
     ring.broken = true;
-    ring.error?.signal();
     return undefined;
   }
 

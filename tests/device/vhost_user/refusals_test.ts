@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { createPipe, type Descriptor, UnixStream } from "../../../device/host/mod.ts";
+import { createPipe, type Descriptor, Event, UnixStream } from "../../../device/host/mod.ts";
 import { Request, requestName } from "../../../device/vhost_user/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
@@ -346,6 +346,51 @@ Deno.test("a ring that cannot run where it is put is refused and does not run", 
     }
   });
 });
+
+Deno.test("a ring that the guest has put nowhere fails alone, also where no reply is asked for", () => {
+  withDescriptors(({ memory, event }) => {
+    using failed = Event.create();
+    const peer = new RawPeer();
+    peer.agree();
+    peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
+    startRing(peer, 0, 0x1000, event);
+    assert(peer.backEnd.queue(0) !== undefined);
+    peer.send(Request.SET_VRING_ERR, words(1, 0), [failed.descriptor]);
+    assertEquals(startRing(peer, 1, 0x20_0000, event), true);
+    assertEquals([peer.backEnd.queue(1), failed.drain()], [undefined, true]);
+    assertEquals(peer.warnings.length, 1);
+    assert(peer.warnings[0].includes("queue 1 cannot run: its descriptors"), peer.warnings[0]);
+    assert(!peer.warnings[0].includes("closed"), peer.warnings[0]);
+    assert(peer.backEnd.queue(0) !== undefined, "the other ring runs on");
+
+    // Memory that comes later may be the one that was meant.
+    assertEquals(
+      peer.acknowledged(Request.ADD_MEM_REG, longs(0, 0x20_0000, 1 << 20, 0x20_0000, 0), [memory]),
+      0,
+    );
+    assert(peer.backEnd.queue(1) !== undefined);
+
+    // A ring that runs and is moved to nowhere.
+    const nowhere = joined(words(1, 0), longs(HUGE, HUGE, HUGE, 0));
+    assertEquals(peer.send(Request.SET_VRING_ADDR, nowhere), true);
+    assertEquals([peer.backEnd.queue(1), failed.drain()], [undefined, true]);
+    assertEquals(peer.ask(Request.GET_VRING_BASE, words(1, 0))?.getUint32(0, true), 1);
+    assertEquals(startRing(peer, 1, 0x5000, event), true);
+    assert(peer.backEnd.queue(1) !== undefined, "a driver that starts again gets its ring");
+    assert(peer.backEnd.queue(0) !== undefined);
+    peer.close();
+  });
+});
+
+/** Describes a ring of 8 and starts it, asking for no replies. Returns whether the session goes on. */
+function startRing(peer: RawPeer, index: number, at: number, kick: Descriptor): boolean {
+  const places = longs(at, at + 0x2000, at + 0x1000, 0);
+  peer.send(Request.SET_VRING_NUM, words(index, 8));
+  peer.send(Request.SET_VRING_BASE, words(index, 0));
+  peer.send(Request.SET_VRING_ADDR, joined(words(index, 0), places));
+  peer.send(Request.SET_VRING_KICK, words(index, 0), [kick]);
+  return peer.send(Request.SET_VRING_ENABLE, words(index, 1));
+}
 
 Deno.test("sockets and pipes where memory or events belong are refused", () => {
   const before = openDescriptors();
