@@ -32,6 +32,8 @@ export class RingDriver {
   readonly pages: Float64Array<ArrayBuffer> = new Float64Array(BATCH);
   /** Milliseconds that the device has taken so far. */
   deviceMs = 0;
+  /** What is done while the device holds its answers for somebody else. */
+  onHeld: () => void = () => {};
 
   constructor() {
     this.device = new IommuDevice({ ...DEFAULT_OPTIONS, maxTableMemory: 2 ** 32 - 4096 });
@@ -96,6 +98,10 @@ export class RingDriver {
     driver.kick();
     const start = performance.now();
     this.device.service(0, this.#queue, count);
+    while (this.device.holds) {
+      this.onHeld();
+      this.device.service(0, this.#queue, count);
+    }
     this.deviceMs += performance.now() - start;
     for (let slot = 0; slot < count; slot++) {
       if (!driver.reap() || (this.#words[(REQUESTS + slot * STRIDE + 64) / 4] & 0xff) !== 0) {

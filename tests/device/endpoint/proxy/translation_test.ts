@@ -70,7 +70,7 @@ Deno.test("the UNMAPs of a batch share one wait", async () => {
 Deno.test("a miss is answered from the tables, as far as permission and mapping go", async () => {
   await using world = await ProxyWorld.start();
   const [, backEnd] = await world.session();
-  await world.request(attach(), map(10, 1, 3, READ), map(13, 4, 1));
+  await world.request(attach(), map(10, 1, 3, READ), map(13, 4, 1, READ));
   backEnd.takeTold();
   backEnd.miss(11 * 4096 + 5, READ);
   await world.quiet();
