@@ -15,13 +15,13 @@ const DEFAULT_TIMEOUT_MS = 5000;
 
 /** What `--help` says of the option. */
 export const ENDPOINT_PROXY_HELP =
-  `  --endpoint-proxy ENDPOINT,listen=PATH,backend=PATH[,backend-mode=connect|listen]
-                           [,write-only=widen|keep][,timeout-ms=N]
+  `  --endpoint-proxy ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N]
+                   [,backend-mode=connect|listen][,write-only=widen|keep]
                            a vhost-user back end of another program, such as
                            a DPDK port: the VMM connects to "listen", we to
                            "backend" (or the back end to us, with "listen"),
                            and the back end gets the translations of the
-                           endpoint; can be repeated; docs/endpoints.md
+                           endpoint; can be repeated; see docs/endpoints.md
                            (default connect, widen: what the guest maps for
                            writing alone may be read, too; ${DEFAULT_TIMEOUT_MS} ms for an
                            invalidation, then the back end is disconnected)
