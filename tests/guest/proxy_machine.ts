@@ -84,6 +84,8 @@ export interface NetMachineOptions {
   readonly translated?: boolean;
   /** Whether the guest may restart. */
   readonly restarts?: boolean;
+  /** Whether QEMU connects again when the card's connection ends. */
+  readonly reconnects?: boolean;
 }
 
 /** Boots a guest with the card in the slot of its endpoint. */
@@ -95,7 +97,7 @@ export async function bootNet(
 ): Promise<Guest> {
   const initramfs = `${folder}/initramfs.gz`;
   await lab.writeInitramfs(initramfs, { "virtio_net": "", "pktgen": "" });
-  const { strict = true, translated = true, restarts = false } = options;
+  const { strict = true, translated = true, restarts = false, reconnects = false } = options;
   // QEMU handles the control queue by itself, with its own translation; so the card has none.
   const without = [
     ...["ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_rx_extra", "ctrl_mac_addr"],
@@ -113,7 +115,8 @@ export async function bootNet(
         // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
         ...["-device", "intel-iommu"],
         ...await attachArguments(device, folder),
-        ...["-chardev", `socket,id=net,path=${proxySockets(folder).listen}`],
+        "-chardev",
+        `socket,id=net,path=${proxySockets(folder).listen}${reconnects ? ",reconnect-ms=200" : ""}`,
         ...["-netdev", "vhost-user,id=net,chardev=net,vhostforce=on"],
         "-device",
         `virtio-net-pci,netdev=net,addr=3,romfile=,iommu_platform=${translated ? "on" : "off"},` +
