@@ -228,9 +228,12 @@ export class EndpointProxy implements Companion, RemoteObserver {
   }
 
   #checkSession(): void {
-    const why = this.#session?.ended;
-    if (why === undefined) return;
+    const session = this.#session;
+    if (session?.ended === undefined) return;
     this.#session = undefined;
-    this.#options.log.warnLimited("proxy", `The session of ${this.#name} is over: ${why}`);
+    const line = `The session of ${this.#name} is over: ${session.ended}`;
+    const { log } = this.#options;
+    if (session.isOrderly) log.info(line);
+    else log.warnLimited("proxy", line);
   }
 }

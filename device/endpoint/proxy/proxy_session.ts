@@ -36,12 +36,15 @@ import { ReplyOrder } from "./reply_order.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;
+/** The same of a back end's own messages: a miss costs up to some hundred walks. */
+const CHANNEL_BURST = 16;
 /** A message of the back end on its own channel: about I/O addresses. */
 const CHANNEL_IOTLB = 1;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
 /** What may be in flags besides the version, which a connection sets by itself. */
 const FLAGS = ~FLAG_VERSION;
+const FRONT_END_GONE = "the front end is gone";
 const HUNG_UP = POLLHUP | POLLERR;
 
 /** What a session is made of. */
@@ -62,6 +65,8 @@ export class ProxySession {
   readonly iotlb: BackEndIotlb;
   /** Why it is over, once it is. */
   ended: string | undefined;
+  /** Whether that is nobody's fault: a front end may go whenever it likes. */
+  isOrderly = false;
   readonly #options: ProxySessionOptions;
   readonly #frontEnd: Connection;
   readonly #backEnd: Connection;
@@ -123,7 +128,7 @@ export class ProxySession {
     poll.poll(milliseconds);
     this.#lookAtBackEnd(poll.ready(backEnd), poll.ready(channel));
     if (poll.ready(frontEnd) !== 0 && this.ended === undefined && !this.#frontEnd.flush()) {
-      this.#end("the front end is gone");
+      this.#end(FRONT_END_GONE);
     }
     if (poll.ready(upstream) !== 0 && this.#upstream?.flush() === false) this.#closeChannel();
     this.#checkPatience();
@@ -169,15 +174,15 @@ export class ProxySession {
 
   /** Messages of the front end. */
   #passFrontEnd(ready: number): void {
-    if (!this.#frontEnd.flush()) return this.#end("the front end is gone");
+    if (!this.#frontEnd.flush()) return this.#end(FRONT_END_GONE);
     if (!this.#readsFrontEnd) {
-      if ((ready & HUNG_UP) !== 0) this.#end("the front end is gone");
+      if ((ready & HUNG_UP) !== 0) this.#end(FRONT_END_GONE);
       return;
     }
     for (let i = 0; i < BURST && this.ended === undefined && this.#readsFrontEnd; i++) {
       const result = this.#frontEnd.read();
       if (result === "nothing") return;
-      if (result === "closed") return this.#end("the front end is gone");
+      if (result === "closed") return this.#end(FRONT_END_GONE);
       if (result instanceof ProtocolError) return this.#end(`of the front end: ${result.message}`);
       this.#fromFrontEnd();
     }
@@ -328,7 +333,7 @@ export class ProxySession {
     const channel = this.#channel;
     if (channel === undefined) return;
     if (!channel.flush()) return this.#closeChannel();
-    for (let i = 0; i < BURST && this.ended === undefined && this.#readsChannel; i++) {
+    for (let i = 0; i < CHANNEL_BURST && this.ended === undefined && this.#readsChannel; i++) {
       const result = channel.read();
       if (result === "nothing") return;
       if (result instanceof ProtocolError) {
@@ -385,6 +390,7 @@ export class ProxySession {
   #end(why: string): void {
     if (this.ended !== undefined) return;
     this.ended = why;
+    this.isOrderly = why === FRONT_END_GONE;
     this.iotlb.close();
     this.#closeChannel();
     this.#frontEnd.close();

@@ -238,7 +238,9 @@ Deno.test("a back end that vanishes while an answer waits for it, and a front en
     assertEquals(await world.answers(1), 1, who);
     await backEnd.closed;
     assertEquals(world.proxies[0].connected, false);
-    assert(world.warnings.some((line) => line.includes(`the ${who} is gone`)));
+    const lines = who === "back end" ? world.warnings : world.lines;
+    assert(lines.some((line) => line.includes(`the ${who} is gone`)));
+    assertEquals(world.warnings.length, who === "back end" ? 1 : 0);
   }
 });
 
