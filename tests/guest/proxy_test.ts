@@ -10,6 +10,7 @@ import {
   NET,
   NET_ADDRESS,
   type NetMachineOptions,
+  PEER_ADDRESS,
   ping,
   proxyArguments,
   startTestpmd,
@@ -144,6 +145,30 @@ async function restart(prepared: Prepared): Promise<void> {
   });
 }
 
+/** DPDK dies and comes back; QEMU connects again, and the guest notices only that packets were lost. */
+async function restartBackEnd({ lab, dpdk }: Prepared): Promise<void> {
+  for (const connects of [false, true]) {
+    await using folder = await temporaryFolder();
+    const mode = connects ? ",backend-mode=listen" : "";
+    await using device = await ServedDevice.start(folder.path, proxyArguments(folder.path, mode));
+    const first = startTestpmd(dpdk, folder.path, { connects });
+    await using guest = await bootNet(lab, folder.path, device, { reconnects: true });
+    await configureNet(guest);
+    await checkPings(guest, device);
+    await first[Symbol.asyncDispose]();
+    await device.stateWhere("disconnected", (state) => !proxyOf(state).connected);
+    await using _second = startTestpmd(dpdk, folder.path, { connects });
+    await device.stateWhere("connected again", (state) => proxyOf(state).connected);
+    await guest.run(
+      `for i in $(seq 30); do ping -c 1 -W 1 -q ${PEER_ADDRESS} > /dev/null && break; done`,
+    );
+    await checkPings(guest, device);
+    assertEquals(proxyOf(await device.state()).sessions, 2);
+    await guest.powerOff();
+    assertEquals(await device.stop(), 0);
+  }
+}
+
 /** The control: without INVALIDATE the back end goes on with pages that are not its own any more. */
 async function withoutInvalidation(prepared: Prepared): Promise<void> {
   const program = new URL("serve_without_invalidation.ts", import.meta.url).pathname;
@@ -178,6 +203,7 @@ await labTests(async () => ({ lab: await prepareLab("x86_64"), dpdk: await findD
   ...(isFull
     ? {
       "The driver's and the guest's restart, with a DPDK that connects to us": restart,
+      "The back end's restart, whoever connects": restartBackEnd,
       "The control: without INVALIDATE the pings fail": withoutInvalidation,
       "Packet rates with and without the IOMMU": compareRates,
     }

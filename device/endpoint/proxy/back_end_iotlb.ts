@@ -102,10 +102,10 @@ export class BackEndIotlb {
     if (wasActive && this.#isActive) this.mapped(0, LAST_PAGE);
   }
 
-  /** Takes pages back, and gives again what a back end may have dropped with them. */
+  /** Takes pages back. */
   invalidate(firstPage: number, lastPage: number): void {
     if (!this.#isActive) return;
-    this.#sendInvalidate(firstPage, lastPage);
+    this.#sendInvalidate(firstPage, lastPage, this.#isMappingStart(lastPage + 1));
     this.#giveSurvivors(firstPage, lastPage);
   }
 
@@ -232,10 +232,16 @@ export class BackEndIotlb {
     return cursor.next() && cursor.first <= page ? cursor.last : page;
   }
 
-  /**
-   * Gives again what was not meant and may be gone with an INVALIDATE: mappings inside a range that was widened on its
-   * way here, and the one that begins right behind it, which DPDK drops, too (its comparison is off by one).
-   */
+  /** Whether a mapping begins with a page. */
+  #isMappingStart(page: number): boolean {
+    const { iommu, endpoint } = this.#options;
+    const domain = iommu.endpoints.seen(endpoint)?.domain;
+    if (domain === undefined || domain.bypass) return false;
+    const cursor = domain.space.mappings(page);
+    return cursor.next() && cursor.first === page;
+  }
+
+  /** Gives again the mappings inside a range that are not gone: it was widened on its way here. */
   #giveSurvivors(firstPage: number, lastPage: number): void {
     const { iommu, endpoint } = this.#options;
     const domain = iommu.endpoints.seen(endpoint)?.domain;
@@ -243,7 +249,7 @@ export class BackEndIotlb {
     const run = this.#run;
     run.budget = MAP_LEAVES;
     const cursor = domain.space.mappings(firstPage);
-    for (let i = 0; i < SURVIVORS && cursor.next() && cursor.first <= lastPage + 1; i++) {
+    for (let i = 0; i < SURVIVORS && cursor.next() && cursor.first <= lastPage; i++) {
       // A mapping is gone as a whole or not at all: one that is just being removed fails at its first page.
       for (let page = cursor.first; page <= cursor.last && run.find(page, cursor.last);) {
         this.#update();
@@ -276,9 +282,9 @@ export class BackEndIotlb {
     this.#send(message, isAwaited, false);
   }
 
-  #sendInvalidate(firstPage: number, lastPage: number): void {
+  #sendInvalidate(firstPage: number, lastPage: number, leavesLastByte = false): void {
     this.#options.counters.invalidations++;
-    this.#send(invalidateMessage(firstPage, lastPage), true, true);
+    this.#send(invalidateMessage(firstPage, lastPage, leavesLastByte), true, true);
   }
 
   #send(message: Uint8Array, isAwaited: boolean, isInvalidation: boolean): void {

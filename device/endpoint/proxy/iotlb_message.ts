@@ -48,12 +48,22 @@ export function updateMessage(
   return bytes;
 }
 
-/** Pages whose translations are to be forgotten. The size of the whole address space is 2^64 - 1, one too small. */
-export function invalidateMessage(firstPage: number, lastPage: number): Uint8Array {
+/**
+ * Pages whose translations are to be forgotten. The size of the whole address space is 2^64 - 1, one too small.
+ *
+ * @param leavesLastByte Ends the range a byte before its last page does. An entry that overlaps the range goes as a whole
+ * all the same. It is for DPDK, which otherwise takes the entry that begins right behind the range for a part of it.
+ */
+export function invalidateMessage(
+  firstPage: number,
+  lastPage: number,
+  leavesLastByte = false,
+): Uint8Array {
   const [bytes, data] = empty(IotlbType.INVALIDATE);
   writeAddress(data, 0, firstPage, 0);
   const pages = lastPage - firstPage + 1;
   if (pages > LAST_PAGE) bytes.fill(0xff, 8, 16);
+  else if (leavesLastByte) writeAddress(data, 8, pages - 1, PAGE_SIZE - 1);
   else writeAddress(data, 8, pages, 0);
   return bytes;
 }

@@ -26,6 +26,8 @@ Deno.test("IOTLB messages are 32 bytes: address, size, user address, permission,
   );
   const some = invalidateMessage(1, 2 ** 51);
   assertEquals([field(some, 0), field(some, 8), some[25]], [0x1000n, 2n ** 63n, 3]);
+  const less = invalidateMessage(2 ** 40, 2 ** 40, true);
+  assertEquals([field(less, 0), field(less, 8)], [2n ** 52n, 0xfffn]);
   const all = invalidateMessage(0, LAST_PAGE);
   assertEquals([field(all, 0), field(all, 8)], [0n, 2n ** 64n - 1n]);
   const miss = new Uint8Array(32);

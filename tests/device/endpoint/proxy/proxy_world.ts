@@ -237,9 +237,16 @@ export class ProxyWorld implements AsyncDisposable {
     return [view.getUint32(4, true), Number(view.getBigUint64(16, true))];
   }
 
-  /** Waits until all that was sent has arrived. */
+  /** Gives everybody time for what was sent. */
   async quiet(): Promise<void> {
-    await delay(15);
+    await delay(40);
+  }
+
+  /** Waits until what the back end asked for so far has been served, and it has seen the answers. */
+  async served(frontEnd: FrontEnd, backEnd: ScriptedBackEnd): Promise<void> {
+    await backEnd.asked();
+    // What went to the back end before this is there before it.
+    await frontEnd.ask(Request.GET_QUEUE_NUM);
   }
 
   /** Ends everything; throws if the IOMMU leaked something. */

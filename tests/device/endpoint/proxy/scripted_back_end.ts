@@ -39,6 +39,7 @@ export type Manner = "at once" | "when told" | "refusing" | "silent";
 const UPDATE = 2;
 const INVALIDATE = 3;
 const MISS = 1;
+const ACCESS_FAIL = 4;
 /** Bits 30 and 0 to be seen in a reply, VERSION_1 and ACCESS_PLATFORM. */
 const FEATURES_LOW = 0x4000_0001;
 const FEATURES_HIGH = 3;
@@ -108,11 +109,24 @@ export class ScriptedBackEnd implements Disposable {
 
   /** Asks for a translation. */
   miss(iova: number, permission: number, flags = 0): void {
+    this.#say(MISS, iova, permission, flags);
+  }
+
+  /** Waits until what it said on its channel has been read: says something that changes nothing and gets a reply. */
+  async asked(): Promise<void> {
+    const channel = this.channel!;
+    this.#say(ACCESS_FAIL, 0, 0, FLAG_NEED_REPLY);
+    using poll = new PollSet(1);
+    poll.add(channel.stream.descriptor.number);
+    while (channel.read() === "nothing") await poll.wait(1000);
+  }
+
+  #say(type: number, iova: number, permission: number, flags: number): void {
     const payload = new Uint8Array(32);
     const data = new DataView(payload.buffer);
     data.setBigUint64(0, BigInt(iova), true);
     data.setUint8(24, permission);
-    data.setUint8(25, MISS);
+    data.setUint8(25, type);
     this.channel!.send(1, flags, payload);
   }
 
