@@ -122,16 +122,16 @@ export class InvalidationGather {
     this.#blocks[order]++;
   }
 
-  /** As {@linkcode addBlock} for the first `count` of `pages`, which are not clean. */
-  addBlocks(pages: Int32Array, count: number, order: number): void {
-    if (count === 0) return;
+  /** As {@linkcode addBlock} for `blocks` blocks from `first` to `last`, chained by their links and not clean. */
+  addChain(first: number, last: number, order: number, blocks: number): void {
     const chain = this.#firstBlock[order];
     if (chain === NONE) {
-      this.#lastBlock[order] = pages[0];
+      this.#lastBlock[order] = last;
       this.#orders |= 1 << order;
     }
-    this.#firstBlock[order] = this.#memory.quarantineAll(pages, count, order, chain);
-    this.#blocks[order] += count;
+    this.#memory.quarantineChain(last, order, blocks, chain);
+    this.#firstBlock[order] = first;
+    this.#blocks[order] += blocks;
   }
 
   /** Has everything gathered invalidated, then gives the freed table pages back. */

@@ -73,12 +73,13 @@ export class TableMemory implements TableWriter {
   readonly liveEntries: Int32Array<ArrayBuffer>;
   /** For the builder: how many of these lead to further tables. */
   readonly childTables: Int32Array<ArrayBuffer>;
+  /** For the builder: by its first page, the next block in a chain of blocks that are not in use. */
+  readonly links: Int32Array<ArrayBuffer>;
   /** Low half of the entry loaded last. */
   low = 0;
   /** High half of the entry loaded last. */
   high = 0;
 
-  readonly #next: Int32Array<ArrayBuffer>;
   readonly #state: Uint8Array<ArrayBuffer>;
   readonly #heads: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
   readonly #handedIn: boolean;
@@ -116,7 +117,7 @@ export class TableMemory implements TableWriter {
     this.words = new Int32Array(buffer ?? new ArrayBuffer(pages * 4096), 0, pages * PAGE_WORDS);
     this.liveEntries = new Int32Array(pages);
     this.childTables = new Int32Array(pages);
-    this.#next = new Int32Array(pages);
+    this.links = new Int32Array(pages);
     this.#state = new Uint8Array(pages);
     this.#handedIn = buffer !== undefined;
   }
@@ -142,31 +143,30 @@ export class TableMemory implements TableWriter {
    * @returns index of its first page, or -1 without memory.
    */
   allocate(order: number): number {
-    const page = this.allocateUncleared(order);
+    const page = this.#take(order);
     if (page === NONE) return NONE;
-    const state = this.#state;
-    for (let at = page; at < page + (1 << order); at++) {
-      if ((state[at] & NEEDS_ZERO) !== 0) {
-        this.words.fill(0, at * PAGE_WORDS, (at + 1) * PAGE_WORDS);
-      }
-      state[at] |= NEEDS_ZERO;
-    }
+    this.#own(page, order, true);
     return page;
   }
 
   /** As {@linkcode allocate}, with whatever the pages held: for who writes every word before linking them. */
   allocateUncleared(order: number): number {
+    const page = this.#take(order);
+    if (page !== NONE) this.#own(page, order, false);
+    return page;
+  }
+
+  #take(order: number): number {
     const pages = 1 << order;
     if (this.#used + pages > this.limit) return NONE;
     let page = this.#heads[order];
     if (page !== NONE) {
-      this.#heads[order] = this.#next[page];
+      this.#heads[order] = this.links[page];
     } else {
       page = this.#carve(order);
       if (page === NONE) return NONE;
     }
     this.#used += pages;
-    this.#state[page] = (this.#state[page] & NEEDS_ZERO) | ALLOCATED | (order << ORDER_SHIFT);
     return page;
   }
 
@@ -177,7 +177,7 @@ export class TableMemory implements TableWriter {
    */
   free(page: number, order: number, clean = false): void {
     this.#retire(page, order, clean);
-    this.#next[page] = this.#heads[order];
+    this.links[page] = this.#heads[order];
     this.#heads[order] = page;
     this.#used -= 1 << order;
     this.#freedSinceCoalesce = true;
@@ -191,36 +191,26 @@ export class TableMemory implements TableWriter {
    */
   quarantine(page: number, order: number, clean: boolean, chain: number): number {
     this.#retire(page, order, clean);
-    this.#next[page] = chain;
+    this.links[page] = chain;
     this.#quarantined += 1 << order;
     return page;
   }
 
   /**
-   * As {@linkcode quarantine} for the first `count` of `pages`, one after the other, none of which is clean.
+   * As {@linkcode quarantine} for `blocks` blocks that the caller has chained by their {@linkcode links} and that
+   * are not clean. Their states stay as they are until they are allocated again: with 512 leaf tables in a GiB,
+   * not touching them is a fifth of an unmap of it. A second free of one of them is not noticed, though.
    *
-   * @returns the new first block, which is the last of them.
+   * @param last The last of them, which is put before `chain`, the chain so far, or -1.
    */
-  quarantineAll(pages: Int32Array, count: number, order: number, chain: number): number {
-    const next = this.#next;
-    const state = this.#state;
-    const allocated = ALLOCATED | (order << ORDER_SHIFT);
-    let first = chain;
-    for (let i = 0; i < count; i++) {
-      const page = pages[i];
-      if ((state[page] & ~NEEDS_ZERO) !== allocated) refuseFree(page, order);
-      state[page] = NEEDS_ZERO;
-      if (order > 0) state.fill(NEEDS_ZERO, page + 1, page + (1 << order));
-      next[page] = first;
-      first = page;
-    }
-    this.#quarantined += count << order;
-    return first;
+  quarantineChain(last: number, order: number, blocks: number, chain: number): void {
+    this.links[last] = chain;
+    this.#quarantined += blocks << order;
   }
 
   /** Makes a chain that {@linkcode quarantine} built free: `blocks` of them, from `first` to `last`. */
   releaseChain(first: number, last: number, order: number, blocks: number): void {
-    this.#next[last] = this.#heads[order];
+    this.links[last] = this.#heads[order];
     this.#heads[order] = first;
     this.#quarantined -= blocks * (1 << order);
     this.#used -= blocks * (1 << order);
@@ -240,6 +230,18 @@ export class TableMemory implements TableWriter {
   /** Stores the low half of an entry; see {@linkcode TableWriter}. */
   storeLow(frame: number, index: number, low: number): void {
     this.words[(frame - this.baseFrame) * PAGE_WORDS + index * 2] = low;
+  }
+
+  /** Marks a block as allocated, cleared if it has to be. From now on it may hold something. */
+  #own(page: number, order: number, cleared: boolean): void {
+    const state = this.#state;
+    for (let at = page; at < page + (1 << order); at++) {
+      if (cleared && (state[at] & NEEDS_ZERO) !== 0) {
+        this.words.fill(0, at * PAGE_WORDS, (at + 1) * PAGE_WORDS);
+      }
+      state[at] = NEEDS_ZERO;
+    }
+    state[page] = NEEDS_ZERO | ALLOCATED | (order << ORDER_SHIFT);
   }
 
   #retire(page: number, order: number, clean: boolean): void {
@@ -272,7 +274,7 @@ export class TableMemory implements TableWriter {
     for (let from = order; from < ORDERS; from++) {
       const page = this.#heads[from];
       if (page === NONE) continue;
-      this.#heads[from] = this.#next[page];
+      this.#heads[from] = this.links[page];
       this.#give(page + (1 << order), page + (1 << from));
       return page;
     }
@@ -288,7 +290,7 @@ export class TableMemory implements TableWriter {
         order + 1 < ORDERS && page + (2 << order) <= to &&
         (this.baseFrame + page) % (2 << order) === 0
       ) order++;
-      this.#next[page] = this.#heads[order];
+      this.links[page] = this.#heads[order];
       this.#heads[order] = page;
       page += 1 << order;
     }
@@ -298,8 +300,10 @@ export class TableMemory implements TableWriter {
   #coalesce(): void {
     const state = this.#state;
     for (let order = 0; order < ORDERS; order++) {
-      for (let page = this.#heads[order]; page !== NONE; page = this.#next[page]) {
-        for (let at = page; at < page + (1 << order); at++) state[at] |= FREE_BLOCK;
+      for (let page = this.#heads[order]; page !== NONE; page = this.links[page]) {
+        for (let at = page; at < page + (1 << order); at++) {
+          state[at] = (state[at] & NEEDS_ZERO) | FREE_BLOCK;
+        }
       }
       this.#heads[order] = NONE;
     }
