@@ -102,9 +102,9 @@ export function inflightRegion(options: RingOptions): Uint8Array {
   );
 }
 
-/** How often to try a property: so often, or twenty times that in the long mode (VIOMMU_TEST=full). */
+/** How often to try a property: so often, or ten times that in the long mode (VIOMMU_TEST=full). */
 export function runs(normal: number): number {
   const allowed = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" });
   const long = allowed.state === "granted" && Deno.env.get("VIOMMU_TEST") === "full";
-  return long ? 20 * normal : normal;
+  return long ? 10 * normal : normal;
 }
