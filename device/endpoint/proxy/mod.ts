@@ -7,6 +7,7 @@
  *
  * @module
  */
+export * from "./back_end_channel.ts";
 export * from "./back_end_iotlb.ts";
 export * from "./endpoint_proxy.ts";
 export * from "./iotlb_message.ts";

@@ -5,45 +5,31 @@
  * What is understood on the way: which features are agreed, which memory there is, and everything about I/O addresses.
  * IOTLB messages of the front end are answered here and not passed; it knows only its own translation, and ours is the
  * guest's. Of the channel on which a back end sends messages of its own we keep the front end's end, and the back end
- * gets one of ours: its misses are answered here, the rest passes.
+ * gets one of ours (`back_end_channel.ts`).
  *
  * @module
  */
-import {
-  isUnixStream,
-  POLLERR,
-  POLLHUP,
-  POLLIN,
-  POLLOUT,
-  type PollSet,
-  UnixStream,
-} from "../../host/mod.ts";
+import { isUnixStream, POLLERR, POLLHUP, type PollSet, type UnixStream } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import {
   Connection,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
-  FLAG_VERSION,
   ProtocolError,
   ProtocolFeature,
   Request,
   requestName,
   TransportFeature,
 } from "../../vhost_user/mod.ts";
+import { BackEndChannel } from "./back_end_channel.ts";
 import { BackEndIotlb, type BackEndIotlbOptions } from "./back_end_iotlb.ts";
-import { IOTLB_BYTES, readIotlbMessage } from "./iotlb_message.ts";
+import { eventsOf, pass } from "./relay.ts";
 import { ReplyOrder } from "./reply_order.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;
-/** The same of a back end's own messages: a miss costs up to some hundred walks. */
-const CHANNEL_BURST = 16;
-/** A message of the back end on its own channel: about I/O addresses. */
-const CHANNEL_IOTLB = 1;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
-/** What may be in flags besides the version, which a connection sets by itself. */
-const FLAGS = ~FLAG_VERSION;
 const FRONT_END_GONE = "the front end is gone";
 const HUNG_UP = POLLHUP | POLLERR;
 
@@ -70,9 +56,8 @@ export class ProxySession {
   readonly #options: ProxySessionOptions;
   readonly #frontEnd: Connection;
   readonly #backEnd: Connection;
-  /** The back end's own messages, and where they lead to. */
-  #channel: Connection | undefined;
-  #upstream: Connection | undefined;
+  /** The back end's own messages. */
+  #channel: BackEndChannel | undefined;
   readonly #replies = new ReplyOrder();
   #protocolFeatures = 0;
   #slots = [-1, -1, -1, -1];
@@ -89,12 +74,12 @@ export class ProxySession {
   addTo(poll: PollSet): void {
     this.#slots = [
       poll.add(this.#backEnd.stream.descriptor.number, eventsOf(this.#backEnd, this.#readsBackEnd)),
-      this.#addChannel(poll, this.#channel, this.#readsChannel),
+      this.#channel?.addBackEnd(poll) ?? -1,
       poll.add(
         this.#frontEnd.stream.descriptor.number,
         eventsOf(this.#frontEnd, this.#readsFrontEnd),
       ),
-      this.#addChannel(poll, this.#upstream, this.#readsUpstream),
+      this.#channel?.addFrontEnd(poll) ?? -1,
     ];
   }
 
@@ -102,7 +87,7 @@ export class ProxySession {
   look(poll: PollSet): void {
     const [backEnd, channel, frontEnd, upstream] = this.#slots.map((slot) => poll.ready(slot));
     this.#lookAtBackEnd(backEnd, channel);
-    if (upstream !== 0) this.#passUpstream();
+    if (upstream !== 0) this.#channel?.passFrontEnd();
     if (frontEnd !== 0 && this.ended === undefined) this.#passFrontEnd(frontEnd);
     this.#checkPatience();
   }
@@ -118,19 +103,19 @@ export class ProxySession {
       this.#backEnd.stream.descriptor.number,
       eventsOf(this.#backEnd, this.#readsBackEnd),
     );
-    const channel = this.#addChannel(poll, this.#channel, this.#readsChannel);
+    const channel = this.#channel?.addBackEnd(poll) ?? -1;
     // What is on its way to the front end must not keep the back end from being read.
     const frontEnd = poll.add(
       this.#frontEnd.stream.descriptor.number,
       eventsOf(this.#frontEnd, false),
     );
-    const upstream = this.#addChannel(poll, this.#upstream, false);
+    const upstream = this.#channel?.addFrontEnd(poll, false) ?? -1;
     poll.poll(milliseconds);
     this.#lookAtBackEnd(poll.ready(backEnd), poll.ready(channel));
     if (poll.ready(frontEnd) !== 0 && this.ended === undefined && !this.#frontEnd.flush()) {
       this.#end(FRONT_END_GONE);
     }
-    if (poll.ready(upstream) !== 0 && this.#upstream?.flush() === false) this.#closeChannel();
+    if (poll.ready(upstream) !== 0) this.#channel?.flushFrontEnd();
     this.#checkPatience();
   }
 
@@ -147,23 +132,12 @@ export class ProxySession {
     return !this.#backEnd.hasUnsent;
   }
 
-  /** Misses lead to messages to the back end, and the rest to the front end. */
-  get #readsChannel(): boolean {
-    return !this.#backEnd.hasUnsent && this.#upstream?.hasUnsent !== true;
-  }
-
-  get #readsUpstream(): boolean {
-    return this.#channel?.hasUnsent !== true;
-  }
-
-  #addChannel(poll: PollSet, connection: Connection | undefined, reads: boolean): number {
-    if (connection === undefined) return poll.add(-1);
-    return poll.add(connection.stream.descriptor.number, eventsOf(connection, reads));
-  }
-
   #lookAtBackEnd(backEnd: number, channel: number): void {
     if (backEnd !== 0 && this.ended === undefined) this.#passBackEnd(backEnd);
-    if (channel !== 0 && this.ended === undefined) this.#passChannel();
+    if (channel === 0 || this.ended !== undefined) return;
+    this.#channel?.passBackEnd();
+    const problem = this.#channel?.problem;
+    if (problem !== undefined) this.#end(`of the back end, on its channel: ${problem}`);
   }
 
   #checkPatience(): void {
@@ -270,11 +244,13 @@ export class ProxySession {
     if (descriptors.length !== 1 || !isUnixStream(descriptors[0])) {
       return this.#end("of the front end: SET_BACKEND_REQ_FD came without a unix stream socket");
     }
-    this.#closeChannel();
-    const [ours, theirs] = UnixStream.pair();
-    this.#upstream = new Connection(new UnixStream(descriptors.shift()!));
-    this.#channel = new Connection(ours);
-    descriptors.push(theirs.descriptor);
+    this.#channel?.close();
+    const { iotlb } = this;
+    const { log, name } = this.#options;
+    const options = { iotlb, backEnd: this.#backEnd, log, name };
+    const [channel, theirs] = BackEndChannel.open(descriptors.shift()!, options);
+    this.#channel = channel;
+    descriptors.push(theirs);
     this.#toBackEnd();
   }
 
@@ -328,82 +304,13 @@ export class ProxySession {
     );
   }
 
-  /** The back end's own messages. Where that channel fails the session goes on, without it. */
-  #passChannel(): void {
-    const channel = this.#channel;
-    if (channel === undefined) return;
-    if (!channel.flush()) return this.#closeChannel();
-    for (let i = 0; i < CHANNEL_BURST && this.ended === undefined && this.#readsChannel; i++) {
-      const result = channel.read();
-      if (result === "nothing") return;
-      if (result instanceof ProtocolError) {
-        return this.#end(`of the back end, on its channel: ${result.message}`);
-      }
-      if (result === "closed") return this.#closeChannel();
-      this.#fromChannel(channel);
-    }
-  }
-
-  #fromChannel(channel: Connection): void {
-    const { request, flags, data, size } = channel;
-    if (request !== CHANNEL_IOTLB || (flags & FLAG_REPLY) !== 0) {
-      if (this.#upstream !== undefined) pass(channel, this.#upstream);
-      return;
-    }
-    if (size < IOTLB_BYTES) {
-      return this.#end(`of the back end, on its channel: an IOTLB message of ${size} bytes`);
-    }
-    const message = readIotlbMessage(data);
-    if (this.#options.log.enabled("debug")) {
-      this.#options.log.debug(
-        `${this.#options.name}: IOTLB message ${message.type} for page 0x${
-          message.page.toString(16)
-        }`,
-      );
-    }
-    this.iotlb.asked(message);
-    if ((flags & FLAG_NEED_REPLY) !== 0) {
-      channel.send(CHANNEL_IOTLB, FLAG_REPLY, new Uint8Array(STATUS_BYTES));
-    }
-  }
-
-  /** The front end's replies to the back end's own messages. */
-  #passUpstream(): void {
-    const upstream = this.#upstream;
-    if (upstream === undefined) return;
-    if (!upstream.flush()) return this.#closeChannel();
-    for (let i = 0; i < BURST && this.#readsUpstream; i++) {
-      const result = upstream.read();
-      if (result === "nothing") return;
-      if (result !== "message") return this.#closeChannel();
-      if (this.#channel !== undefined) pass(upstream, this.#channel);
-    }
-  }
-
-  #closeChannel(): void {
-    this.#channel?.close();
-    this.#upstream?.close();
-    this.#channel = undefined;
-    this.#upstream = undefined;
-  }
-
   #end(why: string): void {
     if (this.ended !== undefined) return;
     this.ended = why;
     this.isOrderly = why === FRONT_END_GONE;
     this.iotlb.close();
-    this.#closeChannel();
+    this.#channel?.close();
     this.#frontEnd.close();
     this.#backEnd.close();
   }
-}
-
-/** What to poll a connection for. */
-function eventsOf(connection: Connection, reads: boolean): number {
-  return (reads ? POLLIN : 0) | (connection.hasUnsent ? POLLOUT : 0);
-}
-
-/** Passes the message just read, with its descriptors. That the other side is gone is noticed when it is read. */
-function pass(from: Connection, to: Connection): void {
-  to.send(from.request, from.flags & FLAGS, from.payload.subarray(0, from.size), from.descriptors);
 }
