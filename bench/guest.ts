@@ -141,7 +141,7 @@ function costText({ map, unmap }: Cost): string {
 if (import.meta.main) {
   const { values } = parseArgs({
     options: {
-      rounds: { type: "string", default: "7" },
+      rounds: { type: "string", default: "21" },
       count: { type: "string", default: "2000" },
       json: { type: "string" },
     },

@@ -1,19 +1,23 @@
 /**
  * Measures everything and writes `docs/benchmarks.md` with its charts.
  *
- * Usage: deno task bench:report [--rounds N] [--without-guest]
+ * Usage: deno task bench:report [--rounds N] [--passes N] [--only guest|targets|suites]
  *
  * The targets and the guest comparison run in this process, the suites of `deno bench` in another. It takes some
  * ten minutes; each part says when it begins.
  *
  * @module
  */
+import { delay } from "@std/async";
 import { parseArgs } from "node:util";
 import { type Bar, barChart } from "./bar_chart.ts";
 import { type GuestBench, guestBench } from "./guest.ts";
 import { measureTargets, type TargetRow } from "./targets.ts";
 
 const ROOT = new URL("../", import.meta.url);
+const REPORT = new URL("docs/benchmarks.md", ROOT);
+/** Milliseconds between two passes over the targets. */
+const PAUSE_MS = 5000;
 
 /** The part of `deno bench --json` that is used; times in nanoseconds. */
 interface Suites {
@@ -61,27 +65,52 @@ A Linux guest (TCG, one processor) maps and unmaps pages of 4 KiB one by one thr
 |---|---|---|
 ${row("QEMU's virtio-iommu", guest.builtIn, 1, " µs")}
 ${row("viommu", guest.ours, 1, " µs")}
-${row("ratio", guest.ratio, 2, "")}
+${row("ratio (target: at most 0.95)", guest.ratio, 2, "")}
 
-Rounds (QEMU map / unmap, ours map / unmap, µs): ${
-    guest.rounds.map(({ builtIn, ours }) =>
-      [builtIn.map, builtIn.unmap, ours.map, ours.unmap].map((us) => us.toFixed(1)).join(" / ")
-    ).join("; ")
-  }.
+The middle half of the rounds' ratios: map ${spread(guest, "map")}, unmap ${
+    spread(guest, "unmap")
+  }. On a machine that others share a round can be slowed down to half, and it is not always the same device's.
+
+QEMU answers in the guest's own thread, at the cost of an exit; ours answers from a second processor that watches the ring, without one. What is left of a call is the guest's own work, which is the same for both and most of it.
 `;
 }
 
+/** The first and the third quartile of the rounds' ratios. */
+function spread({ rounds }: GuestBench, what: "map" | "unmap"): string {
+  const ratios = rounds.map(({ ours, builtIn }) => ours[what] / builtIn[what]).sort((a, b) =>
+    a - b
+  );
+  const [low, high] = [0.25, 0.75].map((part) => ratios[Math.floor(part * (ratios.length - 1))]);
+  return `${low.toFixed(2)} to ${high.toFixed(2)}`;
+}
+
+/** The best that several passes saw of each target: what else the machine does only ever makes things slower. */
+async function bestOfPasses(passes: number): Promise<readonly TargetRow[]> {
+  const best: TargetRow[] = [];
+  for (let pass = 0; pass < passes; pass++) {
+    if (pass > 0) await delay(PAUSE_MS);
+    const rows = measureTargets(({ what, seen }) => console.error(`${what}: ${seen}`));
+    rows.forEach((row, i) => {
+      if (best[i] === undefined || row.score < best[i].score) best[i] = row;
+    });
+  }
+  return best;
+}
+
 /** The section about the targets. */
-function targetSection(rows: readonly TargetRow[]): string {
+function targetSection(rows: readonly TargetRow[], passes: number): string {
   const lines = rows.map(({ what, target, seen, isMet }) =>
     `| ${what} | ${target} | ${seen} | ${isMet ? "met" : "**missed**"} |`
   );
   return `## Targets
 
+The best of ${passes} passes.
+
 | what | target | seen | |
 |---|---|---|---|
 ${lines.join("\n")}
-`;
+
+${rows.flatMap(({ isMet, inTheWay }) => isMet ? [] : [`Missed: ${inTheWay}\n`]).join("\n")}`;
 }
 
 /** The section about the suites: least and average of each case. */
@@ -129,29 +158,43 @@ function guestBars(guest: GuestBench): readonly Bar[] {
   );
 }
 
+/** The sections of the report there is, by the word that begins their headings. */
+async function sectionsThereAre(): Promise<Map<string, string>> {
+  const text = await Deno.readTextFile(REPORT).catch(() => "");
+  const parts = text.split(/^(?=## )/m).slice(1);
+  return new Map(parts.map((part) => [part.slice(3).split(/\s/)[0], part.trimEnd()]));
+}
+
 const { values } = parseArgs({
   options: {
-    "rounds": { type: "string", default: "9" },
-    "without-guest": { type: "boolean", default: false },
+    "rounds": { type: "string", default: "61" },
+    "passes": { type: "string", default: "3" },
+    "only": { type: "string" },
   },
 });
-const sections = [
-  "# Benchmarks",
-  `Measured by \`deno task bench:report\` on ${await machine()}, a shared virtual machine: ratios within ` +
-  "one run mean something, times less.",
-];
-if (!values["without-guest"]) {
+const sections = await sectionsThereAre();
+const { only } = values;
+if (only === undefined || only === "guest") {
   console.error("the guest comparison");
   const guest = await guestBench(Number(values.rounds), 2000, console.error);
   await Deno.writeTextFile(
     new URL("docs/benchmarks-guest.svg", ROOT),
     barChart("a 4 KiB VFIO map and unmap, as the guest sees it", guestBars(guest)),
   );
-  sections.push(guestSection(guest));
+  sections.set("What", guestSection(guest).trimEnd());
 }
-console.error("the targets");
-sections.push(targetSection(measureTargets(({ what, seen }) => console.error(`${what}: ${seen}`))));
-console.error("the suites");
-sections.push(suiteSection(await runSuites()));
-await Deno.writeTextFile(new URL("docs/benchmarks.md", ROOT), sections.join("\n\n"));
+if (only === undefined || only === "targets") {
+  console.error("the targets");
+  const passes = Number(values.passes);
+  sections.set("Targets", targetSection(await bestOfPasses(passes), passes).trimEnd());
+}
+if (only === undefined || only === "suites") {
+  console.error("the suites");
+  sections.set("Suites", suiteSection(await runSuites()).trimEnd());
+}
+const head = `# Benchmarks
+
+Measured by \`deno task bench:report\` on ${await machine()}, a shared virtual machine: ratios within one run mean something, times less.`;
+const order = ["What", "Targets", "Suites"].flatMap((name) => sections.get(name) ?? []);
+await Deno.writeTextFile(REPORT, [head, ...order].join("\n\n") + "\n");
 console.error("wrote docs/benchmarks.md");
