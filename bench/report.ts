@@ -16,6 +16,7 @@ import { measureTargets, type TargetRow } from "./targets.ts";
 
 const ROOT = new URL("../", import.meta.url);
 const REPORT = new URL("docs/benchmarks.md", ROOT);
+const CHART = new URL("docs/benchmarks-guest.svg", ROOT);
 /** Milliseconds between two passes over the targets. */
 const PAUSE_MS = 5000;
 
@@ -178,7 +179,7 @@ if (only === undefined || only === "guest") {
   console.error("the guest comparison");
   const guest = await guestBench(Number(values.rounds), 2000, console.error);
   await Deno.writeTextFile(
-    new URL("docs/benchmarks-guest.svg", ROOT),
+    CHART,
     barChart("a 4 KiB VFIO map and unmap, as the guest sees it", guestBars(guest)),
   );
   sections.set("What", guestSection(guest).trimEnd());
@@ -197,4 +198,7 @@ const head = `# Benchmarks
 Measured by \`deno task bench:report\` on ${await machine()}, a shared virtual machine: ratios within one run mean something, times less.`;
 const order = ["What", "Targets", "Suites"].flatMap((name) => sections.get(name) ?? []);
 await Deno.writeTextFile(REPORT, [head, ...order].join("\n\n") + "\n");
+await new Deno.Command(Deno.execPath(), {
+  args: ["fmt", "--quiet", REPORT.pathname, CHART.pathname],
+}).output();
 console.error("wrote docs/benchmarks.md");
