@@ -23,6 +23,7 @@ export * from "./hardware.ts";
 export * from "./iommu_device.ts";
 export * from "./log.ts";
 export * from "./loop.ts";
+export * from "./rehearsal.ts";
 export * from "./request.ts";
 export * from "./reserved_region.ts";
 export * from "./saved_state.ts";

@@ -18,6 +18,7 @@ import {
 import type { EndpointProxy, EndpointService } from "../endpoint/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
+import { rehearse } from "../rehearsal.ts";
 import { DeviceServer } from "../server.ts";
 import { VERSION } from "../version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
@@ -132,7 +133,7 @@ Example:
     const devices = parseEndpointDevices(values);
     const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
     using tables = shareTableMemory(options.maxTableMemory);
-    const device = openDevice({ ...options, tableMemory: tables.buffer });
+    const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
     const socket = openSocket(values);
     if (socket instanceof UnixListener && socket.path !== undefined) {
       log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
@@ -232,9 +233,16 @@ function shareTableMemory(size: number): SharedMemory {
   return mapMemoryFile(file, 0, size);
 }
 
-/** The device that the options describe. */
-function openDevice(options: DeviceOptions): IommuDevice {
+/** The device that the options describe, rehearsed and as new. */
+async function openDevice(
+  options: DeviceOptions,
+  rings: RingFeatures,
+  log: Log,
+): Promise<IommuDevice> {
   try {
+    const begin = performance.now();
+    const { requests } = await rehearse(options, rings);
+    log.debug(`Rehearsed ${requests} requests in ${(performance.now() - begin).toFixed()} ms`);
     return new IommuDevice(options);
   } catch (error) {
     if (error instanceof RangeError) throw new UsageError(error.message);
