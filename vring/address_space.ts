@@ -50,6 +50,14 @@ export interface AddressSpace {
   written(address: number, length: number): void;
 
   /**
+   * Has the processor fetch the memory of an address, if it lies where the last one was found; otherwise, and in a
+   * space that does not have this, nothing happens. Nothing is learned from what is there.
+   *
+   * @param address The byte; any number.
+   */
+  fetch?(address: number): void;
+
+  /**
    * Notes that the places of a range are kept until {@linkcode AddressSpace.generation} changes, as a queue
    * keeps those of its ring. A space in which other ranges change all the time need not change its
    * generation for those.

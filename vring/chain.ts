@@ -91,6 +91,20 @@ export class Chain {
   }
 
   /**
+   * Has the processor fetch the buffers that the chain had last, in case they are used again: a driver that waits
+   * for each answer takes the same ones every time, and what it has written comes from another processor's cache
+   * at some 80 ns a line. Fetched together, while the ring is being read, the lines take as long as one.
+   */
+  fetchAgain(): void {
+    const { space, count } = this;
+    if (count === 0 || space === null || space.fetch === undefined) return;
+    const first = this.addresses[0];
+    space.fetch(first);
+    space.fetch(first + this.lengths[0] - 1);
+    space.fetch(this.addresses[count - 1]);
+  }
+
+  /**
    * Adds a segment.
    *
    * @param address Its first byte.

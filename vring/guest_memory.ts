@@ -80,6 +80,7 @@ export class GuestMemory implements AddressSpace {
   #regions: readonly MemoryRegion[] = [];
   #windows: Window[] = [];
   #found: Window = NOWHERE;
+  #fetched = 0;
   readonly #listeners = new Set<(region: MemoryRegion) => void>();
 
   /** The regions, sorted by guest address. */
@@ -178,6 +179,14 @@ export class GuestMemory implements AddressSpace {
     this.offset = into | 0;
     const left = window.size - into;
     return length < left ? length : left;
+  }
+
+  /** See {@linkcode AddressSpace.fetch}. */
+  fetch(address: number): void {
+    const { bytes, first, size } = this.#found;
+    const into = address - first;
+    // Kept, so that the read is not left out.
+    if (into >= 0 && into < size) this.#fetched = bytes[into | 0];
   }
 
   /** See {@linkcode AddressSpace.written}. */

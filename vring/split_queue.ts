@@ -81,6 +81,8 @@ export class SplitQueue implements Queue {
   #inFlight = 0;
   /** Elements published since the driver was last considered for a signal. */
   #unsignalled = 0;
+  /** See `#fetchAgain`. */
+  #fetched = 0;
   /** Whether an earlier device may have published without signalling. */
   #owesSignal = false;
 
@@ -186,6 +188,7 @@ export class SplitQueue implements Queue {
       if (pending + this.#inFlight + this.#staged > this.#size) {
         return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
       }
+      this.#fetchAgain(chain);
     }
     const head = this.#available.load(RING + (this.#nextIndex & this.#mask));
     if (head >= this.#size) return this.#fail(RING_HEAD, head);
@@ -290,6 +293,13 @@ export class SplitQueue implements Queue {
     if (!this.#read(chain, this.#inflight.takePending())) return false;
     if (this.#inOrder) this.#order.take(chain);
     return true;
+  }
+
+  /** Has the processor fetch what the last chain was in, while the place of this one is still being read. */
+  #fetchAgain(chain: Chain): void {
+    // Kept, so that the read is not left out.
+    this.#fetched = this.#descriptors.load((chain.head & this.#mask) * 4);
+    chain.fetchAgain();
   }
 
   /** Copies a chain out of the descriptor table, each descriptor read once. */

@@ -58,6 +58,18 @@ Deno.test("GuestMemory.resolve() stops at a region's end and fails outside", () 
   }
 });
 
+Deno.test("GuestMemory.fetch() changes nothing, wherever the address is", () => {
+  const memory = memoryOf(4096, 4096);
+  memory.resolve(BASE + 8, 100, false);
+  const { bytes, data, offset } = memory;
+  for (const address of [BASE, BASE + 8191, BASE + 8192, 0, -1, 2 ** 60, NaN]) {
+    memory.fetch(address);
+  }
+  assertEquals([memory.bytes === bytes, memory.data === data, memory.offset], [true, true, offset]);
+  for (const { guestAddress, size } of memory.regions) memory.remove(guestAddress, size);
+  memory.fetch(BASE);
+});
+
 Deno.test("GuestMemory.guestAddressOf() translates the front end's addresses", () => {
   const memory = memoryOf(4096, 4096);
   const user = 0x7f00_0000_0000 + BASE;
