@@ -6,6 +6,8 @@
  * at the rings, with the guest's notifications switched off, for as long as a further request is likely, and
  * only then switches them on, looks once more, and sleeps.
  *
+ * Watching must not cost the guest the processor that it spins on: `elbow_room.ts` sees to that.
+ *
  * Other work is never starved meanwhile: the connection and the descriptors of the event loop (signals, the API
  * socket) are looked at twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices
  * behind the IOMMU are companions: the same sleep covers them, and between two looks at the clock each may do a
@@ -15,6 +17,7 @@
  */
 import { setImmediate } from "node:timers";
 import type { Companion } from "./companion.ts";
+import { ElbowRoom } from "./elbow_room.ts";
 import type { PollSet } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
@@ -94,6 +97,7 @@ export class DeviceLoop {
    */
   async serve(backEnd: BackEnd, listener: number, onListener: () => void): Promise<void> {
     const poll = this.#poll;
+    using room = new ElbowRoom(backEnd.findPeerThreads());
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
       const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
@@ -114,7 +118,7 @@ export class DeviceLoop {
       if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
       this.#lookAtCompanions();
-      await this.#watch(backEnd);
+      await this.#watch(backEnd, room);
     }
   }
 
@@ -139,10 +143,11 @@ export class DeviceLoop {
   }
 
   /** Serves the rings, and watches them until they have been quiet for long enough. */
-  async #watch(backEnd: BackEnd): Promise<void> {
+  async #watch(backEnd: BackEnd, room: ElbowRoom): Promise<void> {
     const woken = performance.now();
     let lastConnection = woken;
     let sliceStart = woken;
+    room.begin(woken);
     this.#setNotifications(backEnd, false);
     if (this.#serveQueues(backEnd) > 0 || this.#device.holds) {
       this.#window.woken(woken - this.#lastServed);
@@ -153,6 +158,7 @@ export class DeviceLoop {
       for (let turn = 0; turn < TURNS_PER_CLOCK && !this.#device.holds; turn++) {
         served += this.#serveQueues(backEnd);
       }
+      if (served > 0) this.#window.served(served);
       served += this.#workOfCompanions();
       const now = performance.now();
       if (served > 0) this.#lastServed = now;
@@ -165,6 +171,7 @@ export class DeviceLoop {
         now - this.#lastServed >= this.#window.milliseconds &&
         !this.#setNotifications(backEnd, true)
       ) return;
+      room.look(now, now - this.#lastServed);
       if (now - lastConnection >= CONNECTION_MS) {
         if (!this.#lookAtConnection(backEnd)) return;
         lastConnection = now;
@@ -172,6 +179,7 @@ export class DeviceLoop {
       if (now - sliceStart >= (now < this.#busyUntil ? BUSY_SLICE_MS : SLICE_MS)) {
         await eventLoopTurn();
         sliceStart = performance.now();
+        room.back(sliceStart);
       }
     }
   }

@@ -145,6 +145,8 @@ export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 /** `flock`: do not wait. */
 export const LOCK_NB = 4;
+/** `lseek`: from the beginning. */
+export const SEEK_SET = 0;
 /** `lseek`: from the end. */
 export const SEEK_END = 2;
 /** `pwritev2`: what was written is on the medium when the call returns. */

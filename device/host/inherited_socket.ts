@@ -16,12 +16,12 @@ import {
   SO_PEERCRED,
   SO_TYPE,
   SOCK_STREAM,
-  SOL_SOCKET,
 } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { descriptorStatus } from "./file_status.ts";
 import { libc } from "./libc.ts";
 import { errnoName } from "./os_error.ts";
+import { socketOption } from "./socket_option.ts";
 import { UnixListener } from "./unix_listener.ts";
 import { UnixStream } from "./unix_stream.ts";
 
@@ -43,11 +43,11 @@ export function inheritedSocket(number: number): UnixListener | UnixStream {
   if (!isUnixStreamNumber(number)) {
     throw new RangeError(`${problem}: it is not a unix stream socket`);
   }
-  const listening = option(number, SO_ACCEPTCONN) === 1;
+  const listening = socketOption(number, SO_ACCEPTCONN) === 1;
   if (!listening) {
     if (!hasPeer(number)) throw new RangeError(`${problem}: it is not connected`);
     // The other end of the runtime's own pairs is this process; a VMM is another one.
-    if (option(number, SO_PEERCRED) === Deno.pid) {
+    if (socketOption(number, SO_PEERCRED) === Deno.pid) {
       throw new RangeError(`${problem}: it belongs to the runtime, it was not inherited`);
     }
   }
@@ -87,15 +87,8 @@ export function isUnixStream(descriptor: Descriptor): boolean {
 }
 
 function isUnixStreamNumber(number: number): boolean {
-  return option(number, SO_DOMAIN) === AF_UNIX && option(number, SO_TYPE) === SOCK_STREAM;
-}
-
-/** An integer option of a socket; of a structure, its first integer. */
-function option(number: number, name: number): number {
-  const value = new Int32Array(3);
-  const length = new Uint32Array([value.byteLength]);
-  if (libc().getsockopt(number, SOL_SOCKET, name, value, length) < 0) return -1;
-  return value[0];
+  return socketOption(number, SO_DOMAIN) === AF_UNIX &&
+    socketOption(number, SO_TYPE) === SOCK_STREAM;
 }
 
 function hasPeer(number: number): boolean {

@@ -28,6 +28,7 @@ const symbols = {
   }, // the same, on a thread of the runtime's pool
   flock: { parameters: ["i32", "i32"], result: "i32" }, // int flock(int fd, int operation)
   ftruncate: { parameters: ["i32", "i64"], result: "i32" }, // int ftruncate(int fd, off_t length)
+  getdents64: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t getdents64(int fd, void *entries, size_t size)
   getpagesize: { parameters: [], result: "i32" }, // int getpagesize(void)
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" }, // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
@@ -45,6 +46,7 @@ const symbols = {
   mprotect: { parameters: ["pointer", "usize", "i32"], result: "i32" }, // int mprotect(void *addr, size_t len, int prot)
   munmap: { parameters: ["pointer", "usize"], result: "i32" }, // int munmap(void *addr, size_t len)
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // int open(const char *path, int flags, mode_t mode)
+  openat: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // int openat(int directory, const char *path, int flags)
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // int pipe2(int fds[2], int flags)
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" }, // int poll(struct pollfd *fds, nfds_t count, int timeout)
   pollOnThread: {
@@ -58,6 +60,17 @@ const symbols = {
   read: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t read(int fd, void *buf, size_t count)
   readlink: { parameters: ["buffer", "buffer", "usize"], result: "i32" }, // ssize_t readlink(const char *path, char *buf, size_t size)
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+  schedGetAffinity: {
+    name: "sched_getaffinity",
+    parameters: ["i32", "usize", "buffer"],
+    result: "i32",
+  }, // int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *mask)
+  schedGetCpu: { name: "sched_getcpu", parameters: [], result: "i32" }, // int sched_getcpu(void)
+  schedSetAffinity: {
+    name: "sched_setaffinity",
+    parameters: ["i32", "usize", "buffer"],
+    result: "i32",
+  }, // int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *mask)
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
   sigaction: { parameters: ["i32", "buffer", "pointer"], result: "i32" }, // int sigaction(int signum, const struct sigaction *act, struct sigaction *old)
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)

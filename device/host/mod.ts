@@ -22,7 +22,15 @@ export {
 } from "./inherited_socket.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { errnoName, OsError } from "./os_error.ts";
+export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
+export {
+  allowedProcessors,
+  currentProcessor,
+  moveAwayFrom,
+  ProcessorSet,
+  restrictTo,
+} from "./processors.ts";
 export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { UnixListener } from "./unix_listener.ts";

@@ -11,7 +11,15 @@
  *
  * @module
  */
-import { closeAll, OsError, POLLIN, POLLOUT, truncations, type UnixStream } from "../host/mod.ts";
+import {
+  closeAll,
+  OsError,
+  PeerThreads,
+  POLLIN,
+  POLLOUT,
+  truncations,
+  type UnixStream,
+} from "../host/mod.ts";
 import { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
@@ -88,6 +96,11 @@ export class BackEnd {
   /** The connection's descriptor, -1 once closed: call {@linkcode onReadable} when {@linkcode events} occur on it. */
   get descriptor(): number {
     return this.#connection.stream.descriptor.number;
+  }
+
+  /** The threads of the front end, where they can be seen; the caller's to close. */
+  findPeerThreads(): PeerThreads | undefined {
+    return PeerThreads.of(this.#connection.stream);
   }
 
   /** What to poll the connection for: `POLLIN`, or `POLLOUT` while a reply waits for room. */

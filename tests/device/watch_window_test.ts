@@ -23,8 +23,21 @@ Deno.test("WatchWindow falls back when the guest has stayed away for long", () =
   assertEquals(window.milliseconds, 0.05);
 });
 
+Deno.test("WatchWindow opens for a burst after a long silence, and not for a few requests", () => {
+  const window = new WatchWindow(1);
+  window.woken(1000);
+  window.served(3);
+  assertEquals(window.milliseconds, 0.05);
+  window.served(13);
+  assertEquals(window.milliseconds, 1);
+  window.woken(1000);
+  window.served(15);
+  assertEquals(window.milliseconds, 0.05);
+});
+
 Deno.test("WatchWindow of 0 never watches", () => {
   const window = new WatchWindow(0);
   window.woken(0);
+  window.served(100);
   assertEquals(window.milliseconds, 0);
 });
