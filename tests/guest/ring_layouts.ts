@@ -13,6 +13,7 @@ const PAGE = 4096;
 export const LAYOUTS: Readonly<Record<string, string>> = {
   "packed rings": "packed,indirect,event-index",
   "split rings with indirect tables": "indirect,event-index",
+  "split rings without indirect tables": "event-index",
   "split rings with nothing else": "none",
   "split rings used in order": "in-order,indirect,event-index",
   "packed rings used in order": "packed,in-order,indirect,event-index,notification-data",
