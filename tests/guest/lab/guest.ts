@@ -139,6 +139,16 @@ export class Guest implements AsyncDisposable {
     return { map, unmap };
   }
 
+  /** Has QEMU stand still, so that it takes no processor from others, until {@linkcode thaw}. */
+  freeze(): void {
+    this.#process.signal("SIGSTOP");
+  }
+
+  /** Has QEMU go on. */
+  thaw(): void {
+    this.#process.signal("SIGCONT");
+  }
+
   /** Restarts the guest and waits for its agent. */
   async reboot(): Promise<void> {
     await this.command("reboot");
