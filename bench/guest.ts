@@ -39,6 +39,8 @@ export interface Round {
 
 /** What a run came to. */
 export interface GuestBench {
+  /** Pairs of guests that shared the rounds. */
+  readonly boots: number;
   /** Calls of each kind in a round. */
   readonly count: number;
   readonly rounds: readonly Round[];
@@ -106,7 +108,7 @@ export async function guestBench(
       say(`round ${results.length}: ${roundText(round)}`);
     });
   }
-  return summary(count, results);
+  return { boots, ...summary(count, results) };
 }
 
 /** Boots a guest behind each device and runs so many rounds; each is handed on as soon as it is there. */
@@ -156,7 +158,7 @@ async function benchAlone(guest: Guest, count: number): Promise<Cost> {
 }
 
 /** Medians over the rounds. */
-function summary(count: number, rounds: readonly Round[]): GuestBench {
+function summary(count: number, rounds: readonly Round[]): Omit<GuestBench, "boots"> {
   function of(pick: (round: Round) => Cost): Cost {
     return {
       map: median(rounds.map((round) => pick(round).map)),
