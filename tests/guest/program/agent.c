@@ -379,6 +379,9 @@ static void end_guest(int how)
     printf("@ok\n");
     fflush(stdout);
     sync();
+    /* Unmappings that the kernel has put off (by 10 ms) come before the end: at the end it breaks the queues of
+     * the IOMMU, whose driver then waits for answers that never come. */
+    usleep(100000);
     reboot(how);
 }
 
