@@ -15,10 +15,9 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import type { Companion } from "./companion.ts";
 import { ElbowRoom } from "./elbow_room.ts";
-import type { PollSet } from "./host/mod.ts";
+import { eventLoopTurn, type PollSet } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import type { BackEnd } from "./vhost_user/mod.ts";
@@ -160,12 +159,14 @@ export class DeviceLoop {
       }
       if (served > 0) this.#window.served(served);
       served += this.#workOfCompanions();
-      const now = performance.now();
+      let now = performance.now();
       if (served > 0) this.#lastServed = now;
       if (this.#device.holds) {
         if (!this.#awaitObservers(backEnd)) return;
+        now = performance.now();
         lastConnection = now;
-        this.#lastServed = performance.now();
+        this.#lastServed = now;
+        room.back(now);
       }
       if (
         now - this.#lastServed >= this.#window.milliseconds &&
@@ -305,9 +306,4 @@ export class DeviceLoop {
     }
     return false;
   }
-}
-
-/** Lets the event loop turn once. `setTimeout` would take a millisecond, in which nobody looks at the rings. */
-function eventLoopTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

@@ -16,11 +16,10 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import { PAGE_SIZE } from "./address.ts";
 import { CONFIG_SIZE } from "./config_space.ts";
 import type { EndpointRange } from "./endpoint_table.ts";
-import { PollSet, UnixStream } from "./host/mod.ts";
+import { eventLoopTurn, PollSet, UnixStream } from "./host/mod.ts";
 import { type DeviceOptions, IommuDevice } from "./iommu_device.ts";
 import { Log } from "./log.ts";
 import { DeviceLoop } from "./loop.ts";
@@ -133,7 +132,7 @@ async function served<T>(backEnd: BackEnd, promise: Promise<T>): Promise<T> {
   let settled = false;
   const ended = promise.finally(() => settled = true);
   while (!settled && backEnd.onReadable()) {
-    await new Promise<void>((resolve) => setImmediate(resolve));
+    await eventLoopTurn();
   }
   return await ended;
 }

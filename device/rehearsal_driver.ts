@@ -41,6 +41,8 @@ const FIRST = 0x10000;
 const FRAMES = 16;
 /** Granules of each mapping of a round, in turn: mostly one, as with a guest, and once what fills a table. */
 const SPANS = [1, 1, 1, 3, 1, 512];
+/** Looks in a row without an answer after which there will be none: some seconds. */
+const MOST_LOOKS = 1_000_000;
 
 /** A piece of guest memory for requests. */
 export interface RequestMemory {
@@ -90,6 +92,8 @@ export class RehearsalDriver implements Companion {
   #piece = 0;
   readonly #tails = new Int32Array(MOST_AT_ONCE);
   #inRing = 0;
+  /** Looks since the last answers. */
+  #looks = 0;
 
   /** A driver that has sent nothing yet. */
   constructor(driver: DriverQueue, plan: RehearsalPlan) {
@@ -119,7 +123,13 @@ export class RehearsalDriver implements Companion {
   serve(): boolean {
     const driver = this.#driver;
     while (driver.reap());
-    if (driver.inFlight > 0) return true;
+    if (driver.inFlight > 0) {
+      if (++this.#looks === MOST_LOOKS) {
+        throw new Error("Cannot rehearse: a request is not answered");
+      }
+      return true;
+    }
+    this.#looks = 0;
     this.#count();
     if (this.isDone || this.#sent >= this.#nextBreak) {
       this.#nextBreak += this.#plan.breakAfter;

@@ -52,7 +52,8 @@ const DEFAULT_POLL_US = 2000;
  * What rings may be unless `--rings` says otherwise: what gets a guest that spins through its driver quickest.
  * In a packed ring a request and its answer are in one cache line, in a split ring in four or five that go from
  * processor to processor: a round trip between two processes took 0.69 µs with the one and 0.79 with the other.
- * Used in order, packed rings cost the guest's driver more; indirect tables it has to allocate for each request.
+ * Used in order they give the guest's driver less to do: 14.9 µs for a VFIO map, 15.4 otherwise, 15.6 with a split
+ * ring. Indirect tables it would have to allocate for each request, whose two descriptors fit a ring as they are.
  */
 const DEFAULT_RINGS = "packed,event-index,in-order";
 

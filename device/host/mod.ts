@@ -12,6 +12,7 @@ export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "
 export { truncations } from "./bus_guard.ts";
 export { closeAll, Descriptor } from "./descriptor.ts";
 export { Event } from "./event.ts";
+export { eventLoopTurn } from "./event_loop.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
 export { ImageFile, UNSUPPORTED } from "./image_file.ts";
 export {

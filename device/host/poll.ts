@@ -15,9 +15,9 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
 import { EINTR, POLLIN } from "./constants.ts";
 import { Event } from "./event.ts";
+import { eventLoopTurn } from "./event_loop.ts";
 import { descriptorName } from "./file_status.ts";
 import { errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
@@ -151,7 +151,7 @@ export class PollSet {
       const left = Math.max(0, deadline - performance.now());
       const found = this.#pollWithRuntime(Math.ceil(Math.min(SLICE, left)));
       if (found > 0 || this.#woken || left === 0) return found;
-      await eventLoop();
+      await eventLoopTurn();
       // Somebody may have changed the set meanwhile: what follows looks at it anew.
       if (this.#count !== count) break;
     }
@@ -225,9 +225,4 @@ export class PollSet {
     slots.set(this.#slots);
     this.#slots = slots;
   }
-}
-
-/** Lets the event loop run once. */
-function eventLoop(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

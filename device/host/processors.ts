@@ -4,7 +4,6 @@
  * @module
  */
 import { libc } from "./libc.ts";
-import { OsError } from "./os_error.ts";
 
 /** Processors that a `cpu_set_t` has room for. */
 const MOST_PROCESSORS = 1024;
@@ -53,19 +52,20 @@ export function allowedProcessors(): ProcessorSet {
   return set;
 }
 
-/** Restricts the calling thread to some processors, and moves it to one of them. Throws an OsError if it may use none. */
-export function restrictTo(processors: ProcessorSet): void {
-  const { bits } = processors;
-  if (libc().schedSetAffinity(THIS_THREAD, BigInt(bits.length), bits) < 0) {
-    throw new OsError("Cannot choose processors", "sched_setaffinity");
-  }
+/**
+ * Restricts the calling thread to some processors, and moves it to one of them.
+ *
+ * @returns whether that is so: not if it may use none of them, nor where a sandbox forbids the call.
+ */
+export function restrictTo({ bits }: ProcessorSet): boolean {
+  return libc().schedSetAffinity(THIS_THREAD, BigInt(bits.length), bits) === 0;
 }
 
 /**
  * Moves the calling thread to a processor that it may use and that is not in a set; which ones it may use stays
  * as it is. Takes some 100 µs where it moves.
  *
- * @returns whether there was one.
+ * @returns whether it moved: not if there is no such processor, nor where a sandbox forbids it.
  */
 export function moveAwayFrom(processors: ProcessorSet): boolean {
   const allowed = allowedProcessors();
@@ -73,8 +73,7 @@ export function moveAwayFrom(processors: ProcessorSet): boolean {
   for (let i = 0; i < allowed.bits.length; i++) {
     others.bits[i] = allowed.bits[i] & ~processors.bits[i];
   }
-  if (others.size === 0) return false;
-  restrictTo(others);
+  if (others.size === 0 || !restrictTo(others)) return false;
   restrictTo(allowed);
   return true;
 }

@@ -64,6 +64,7 @@ export async function labTests<T>(
         throw new Error(`Cannot prepare the guest lab: ${outcome.reason}`);
       });
     } else {
+      // Not left out: a run says by name what it did not test, and why.
       say(`skipped "${name}": ${outcome.reason}`);
       Deno.test({ name, ignore: true, fn: () => {} });
     }

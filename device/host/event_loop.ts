@@ -1,0 +1,11 @@
+/**
+ * The runtime's event loop.
+ *
+ * @module
+ */
+import { setImmediate } from "node:timers";
+
+/** Lets the event loop turn once. `setTimeout` would take a millisecond, in which nobody looks at the rings. */
+export function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
