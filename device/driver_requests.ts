@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "./address.ts";
 import {
   READABLE_SIZES,
   STATUS_NAMES,
@@ -17,6 +18,9 @@ import {
   T_UNMAP,
   TAIL_SIZE,
 } from "./wire.ts";
+
+/** Pages that the low word of an address counts. */
+const PAGES_PER_HIGH_WORD = 2 ** 20;
 
 /** Fields of MAP. */
 export interface MapFields {
@@ -80,6 +84,36 @@ export function unmapRequest(
   view.setBigUint64(8, virtStart, true);
   view.setBigUint64(16, virtEnd, true);
   return new Uint8Array(view.buffer);
+}
+
+/**
+ * Writes a MAP or UNMAP of pages `[firstPage, lastPage]` into memory, for who sends many: it takes page numbers and
+ * allocates nothing. Fields behind the range are left as they are.
+ *
+ * @param words Memory in 32-bit words.
+ * @param at The request's first word.
+ */
+export function putRange(
+  words: Int32Array,
+  at: number,
+  type: number,
+  domain: number,
+  firstPage: number,
+  lastPage: number,
+): void {
+  words[at] = type;
+  words[at + 1] = domain;
+  words[at + 2] = firstPage % PAGES_PER_HIGH_WORD * PAGE_SIZE;
+  words[at + 3] = firstPage / PAGES_PER_HIGH_WORD;
+  words[at + 4] = lastPage % PAGES_PER_HIGH_WORD * PAGE_SIZE + PAGE_SIZE - 1;
+  words[at + 5] = lastPage / PAGES_PER_HIGH_WORD;
+}
+
+/** Writes what a MAP has behind the range: as {@linkcode putRange}. */
+export function putTarget(words: Int32Array, at: number, frame: number, flags: number): void {
+  words[at + 6] = frame % PAGES_PER_HIGH_WORD * PAGE_SIZE;
+  words[at + 7] = frame / PAGES_PER_HIGH_WORD;
+  words[at + 8] = flags;
 }
 
 /** PROBE: asks for the properties of an endpoint. */

@@ -8,9 +8,8 @@
  * @module
  */
 import type { DriverQueue } from "../vring/mod.ts";
-import { PAGE_SIZE } from "./address.ts";
 import type { Companion } from "./companion.ts";
-import { writableSize } from "./driver_requests.ts";
+import { putRange, putTarget, writableSize } from "./driver_requests.ts";
 import {
   MAP_F_READ,
   MAP_F_WRITE,
@@ -192,23 +191,20 @@ export class RehearsalDriver implements Companion {
     const index = (this.#sent - step) / this.#perEndpoint;
     const endpoint = this.#plan.endpoints[index];
     words.fill(0, at, at + TAIL / 4);
-    words[at] = type;
-    words[at + 1] = type === T_PROBE ? endpoint : index + 1;
-    if (type === T_ATTACH || type === T_DETACH) words[at + 2] = endpoint;
-    if (type !== T_MAP && type !== T_UNMAP) return;
+    if (type !== T_MAP && type !== T_UNMAP) {
+      words[at] = type;
+      words[at + 1] = type === T_PROBE ? endpoint : index + 1;
+      if (type !== T_PROBE) words[at + 2] = endpoint;
+      return;
+    }
     const round = Math.floor((step - 2) / (2 * LIVE));
     const within = (step - 2) % LIVE;
     // In order, or scattered: an odd multiplier visits each residue of a power of two once.
     const number = round % 2 === 0 ? within : within * 0x9e37 % LIVE;
     const pages = SPANS[round % SPANS.length] * this.#plan.granulePages;
     const firstPage = (FIRST + number) * pages;
-    const lastPage = firstPage + pages - 1;
-    words[at + 2] = firstPage % 2 ** 20 * PAGE_SIZE;
-    words[at + 3] = firstPage / 2 ** 20;
-    words[at + 4] = lastPage % 2 ** 20 * PAGE_SIZE + PAGE_SIZE - 1;
-    words[at + 5] = lastPage / 2 ** 20;
+    putRange(words, at, type, index + 1, firstPage, firstPage + pages - 1);
     if (type === T_UNMAP) return;
-    words[at + 6] = number % FRAMES * this.#plan.granulePages * PAGE_SIZE;
-    words[at + 8] = MAP_F_READ | MAP_F_WRITE;
+    putTarget(words, at, number % FRAMES * this.#plan.granulePages, MAP_F_READ | MAP_F_WRITE);
   }
 }

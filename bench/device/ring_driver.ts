@@ -7,9 +7,9 @@
  * @module
  */
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
-import { attachRequest } from "../../device/driver_requests.ts";
+import { attachRequest, putRange, putTarget } from "../../device/driver_requests.ts";
 import { IommuDevice } from "../../device/iommu_device.ts";
-import { T_MAP, T_UNMAP } from "../../device/wire.ts";
+import { MAP_F_READ, MAP_F_WRITE, T_MAP, T_UNMAP } from "../../device/wire.ts";
 import { DEFAULT_OPTIONS } from "../../tests/device/in_process_guest.ts";
 
 /** Requests in a batch: as many as a ring of 256 entries holds at two descriptors each. */
@@ -21,6 +21,8 @@ const REQUESTS = 0x10000;
 const MEMORY_SIZE = 1 << 20;
 /** The frame that every page is mapped to unless told otherwise. */
 const FRAME = 5;
+/** The frame that large ranges are mapped to, on their own alignment. */
+const ALIGNED_FRAME = 64 * 2 ** 20;
 
 /** A device with one endpoint in domain 1, and its driver. */
 export class RingDriver {
@@ -73,17 +75,13 @@ export class RingDriver {
     for (let slot = 0; slot < count; slot++) {
       const at = (REQUESTS + slot * STRIDE) / 4;
       const first = this.pages[slot];
-      const last = first + span - 1;
-      words[at] = type;
-      words[at + 1] = 1;
-      words[at + 2] = (first % 2 ** 20) * 4096;
-      words[at + 3] = first / 2 ** 20;
-      words[at + 4] = (last % 2 ** 20) * 4096 + 4095;
-      words[at + 5] = last / 2 ** 20;
-      // MAP: phys_start, large ranges on their own alignment. UNMAP: the reserved field.
-      words[at + 6] = type === T_MAP && span === 1 ? FRAME * 4096 : 0;
-      words[at + 7] = type === T_MAP && span > 1 ? 64 : 0;
-      words[at + 8] = 3;
+      putRange(words, at, type, 1, first, first + span - 1);
+      if (type === T_MAP) {
+        putTarget(words, at, span === 1 ? FRAME : ALIGNED_FRAME, MAP_F_READ | MAP_F_WRITE);
+      } else {
+        // The reserved field.
+        words[at + 6] = 0;
+      }
     }
   }
 
