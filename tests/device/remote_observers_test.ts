@@ -1,8 +1,7 @@
 /**
  * Answers wait for observers in other processes: held, shared by a batch, published once, never lost.
  */
-import { assert, assertEquals } from "@std/assert";
-import { delay } from "@std/async";
+import { assertEquals } from "@std/assert";
 import type { Companion } from "../../device/companion.ts";
 import {
   attachRequest,
@@ -16,6 +15,7 @@ import { Log } from "../../device/log.ts";
 import { DeviceServer } from "../../device/server.ts";
 import type { RemoteObserver, TranslationObservers } from "../../device/translation_observers.ts";
 import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
+import { until } from "../until.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { temporaryPath } from "./host/host_state.ts";
 
@@ -148,10 +148,15 @@ class World implements AsyncDisposable {
     return count;
   }
 
+  /** Waits until answers are held back. */
+  async held(): Promise<void> {
+    await until(() => this.device.holds, "the device holds answers back");
+  }
+
   /** Attaches the endpoint and maps one page at each of some numbers. */
   async map(queue: FrontEndQueue, ...pages: readonly number[]): Promise<void> {
     this.send(queue, attachRequest(1, ENDPOINT), ...pages.map(mapPage));
-    await delay(5);
+    await this.held();
     this.observer.acknowledge();
     assertEquals(await this.answers(queue, 1 + pages.length), 1 + pages.length);
     this.observer.calls.length = 0;
@@ -181,6 +186,7 @@ for (const watch of [0, 2000]) {
     await using _ = world;
     await world.map(queue, 5);
     world.send(queue, unmapPage(5));
+    await world.held();
     assertEquals(await world.answers(queue, 1, 30), 0);
     assertEquals(world.observer.calls, ["invalidate 5 5"]);
     assertEquals([world.device.holds, world.device.observers.waiting], [true, 1]);
@@ -196,6 +202,7 @@ Deno.test("the UNMAPs of one batch share one wait, and requests behind them wait
   await using _ = world;
   await world.map(queue, 5, 6, 9);
   world.send(queue, unmapPage(5), unmapPage(6), unmapPage(9));
+  await world.held();
   assertEquals(await world.answers(queue, 3, 20), 0);
   assertEquals(world.observer.calls, ["invalidate 5 5", "invalidate 6 6", "invalidate 9 9"]);
   world.send(queue, mapPage(7));
@@ -210,13 +217,13 @@ Deno.test("MAP, ATTACH and DETACH are told; a refused MAP and an UNMAP of nothin
   const [world, queue] = await World.start();
   await using _ = world;
   world.send(queue, attachRequest(1, ENDPOINT), mapPage(5), mapPage(5), unmapPage(8));
-  await delay(5);
+  await world.held();
   world.observer.acknowledge();
   assertEquals(await world.answers(queue, 4), 4);
   assertEquals(world.observer.calls, ["invalidate all", "mapped all", "mapped 5 5"]);
   world.observer.calls.length = 0;
   world.send(queue, detachRequest(1, ENDPOINT));
-  await delay(5);
+  await world.held();
   world.observer.acknowledge();
   assertEquals(await world.answers(queue, 1), 1);
   assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
@@ -227,14 +234,14 @@ Deno.test("a queue that is stopped while answers are held: they are published fi
   await using _ = world;
   await world.map(queue, 5, 6);
   world.send(queue, unmapPage(5), unmapPage(6));
-  await delay(10);
-  assert(world.device.holds);
+  await world.held();
   const base = await world.frontEnd.stopQueue(queue);
   assertEquals([world.device.holds, world.observer.waits], [false, 1]);
   assertEquals(await world.answers(queue, 3, 20), 2, "each once");
   await world.frontEnd.resumeQueue(queue, base);
   world.send(queue, mapPage(5));
-  assertEquals(await world.answers(queue, 2, 50), 1, "and the queue goes on behind them");
+  assertEquals(await world.answers(queue, 1), 1, "the queue goes on behind them");
+  assertEquals(await world.answers(queue, 1, 20), 0);
 });
 
 Deno.test("a queue that is moved while answers are held answers where it was", async () => {
@@ -242,8 +249,7 @@ Deno.test("a queue that is moved while answers are held answers where it was", a
   await using _ = world;
   await world.map(queue, 5);
   world.send(queue, unmapPage(5));
-  await delay(10);
-  assert(world.device.holds);
+  await world.held();
   const { descriptors, driverArea, deviceArea } = queue.driver;
   const place = {
     index: 0,
@@ -262,8 +268,7 @@ Deno.test("reset, bypass and memory that goes wait at once; a front end that goe
   assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
   assertEquals([world.observer.waits, world.device.observers.waiting], [1, 0]);
   world.send(queue, unmapPage(5));
-  await delay(10);
-  assert(world.device.holds);
+  await world.held();
   await world.frontEnd.resetDevice();
   assertEquals([world.device.holds, world.device.observers.waiting], [false, 0]);
   assertEquals(await world.answers(queue, 2, 20), 1);

@@ -4,15 +4,26 @@
  * @module
  */
 
-/** Started at once; dispose of it in every case. */
+/** Dispose of it in every case. */
 export class BusyProcess implements AsyncDisposable {
   readonly #process: Deno.ChildProcess;
   #hasEnded = false;
 
-  constructor(processor: number) {
-    this.#process = new Deno.Command("taskset", {
-      args: ["-c", `${processor}`, "sh", "-c", "while :; do :; done"],
+  private constructor(process: Deno.ChildProcess) {
+    this.#process = process;
+  }
+
+  /** A process that is busy on its processor by now. */
+  static async start(processor: number): Promise<BusyProcess> {
+    const process = new Deno.Command("taskset", {
+      args: ["-c", `${processor}`, "sh", "-c", "echo; while :; do :; done"],
+      stdout: "piped",
     }).spawn();
+    // Until it says something it may be anywhere.
+    const reader = process.stdout.getReader();
+    await reader.read();
+    await reader.cancel();
+    return new BusyProcess(process);
   }
 
   get pid(): number {

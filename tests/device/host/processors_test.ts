@@ -1,5 +1,5 @@
 /** Where threads run, ours and those of another process. */
-import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { deadline } from "@std/async";
 import {
   allowedProcessors,
@@ -55,10 +55,18 @@ Deno.test({
   ignore: !hasSeveral,
   fn() {
     const before = allowed();
+    const allowedBefore = allowedProcessors();
     for (const processor of before.slice(0, 2)) {
-      assert(moveAwayFrom(only(processor)));
-      assertNotEquals(currentProcessor(), processor);
-      assertEquals(allowed(), before);
+      let left = false;
+      // The kernel may bring the thread back before it asks where it is.
+      for (let i = 0; i < 20 && !left; i++) {
+        restrictTo(only(processor));
+        restrictTo(allowedBefore);
+        assert(moveAwayFrom(only(processor)));
+        left = currentProcessor() !== processor;
+        assertEquals(allowed(), before);
+      }
+      assert(left);
     }
   },
 });
@@ -79,7 +87,7 @@ Deno.test("restrictTo refuses a set in which there is no processor", () => {
 
 Deno.test("PeerThreads finds the processor that a busy process runs on, and none for one that has ended", async () => {
   const processor = allowed().at(-1)!;
-  await using busy = new BusyProcess(processor);
+  await using busy = await BusyProcess.start(processor);
   const threads = PeerThreads.ofProcess(busy.pid)!;
   const found = await processorsOf(threads);
   assertEquals([found.size, found.has(processor)], [1, true]);

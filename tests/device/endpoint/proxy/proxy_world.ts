@@ -19,6 +19,7 @@ import {
   Request,
   TransportFeature,
 } from "../../../../device/vhost_user/mod.ts";
+import { until } from "../../../until.ts";
 import { DEFAULT_OPTIONS } from "../../in_process_guest.ts";
 import { ScriptedBackEnd } from "./scripted_back_end.ts";
 
@@ -167,7 +168,8 @@ export class ProxyWorld implements AsyncDisposable {
     theirs.close();
     assertEquals(frontEnd.agreed(ProtocolFeature.BACKEND_REQ), true);
     for (const [address, size] of sizes) await frontEnd.addMemory(address, size);
-    await this.quiet();
+    // What went to the back end before this is there before it.
+    await frontEnd.ask(Request.GET_QUEUE_NUM);
     return [frontEnd, backEnd, ours];
   }
 
@@ -192,6 +194,18 @@ export class ProxyWorld implements AsyncDisposable {
     let count = 0;
     while (count < most && await this.#queue!.reap(patience)) count++;
     return count;
+  }
+
+  /** Waits until back ends owe all that answers are held back for, and sees that none comes meanwhile. */
+  async held(...backEnds: readonly ScriptedBackEnd[]): Promise<void> {
+    const { device } = this;
+    await until(
+      () =>
+        device.holds &&
+        backEnds.reduce((sum, { owed }) => sum + owed, 0) === device.observers.waiting,
+      "the back ends owe what answers are held back for",
+    );
+    assertEquals(await this.answers(1, 30), 0);
   }
 
   /** Sends requests one after the other and gives their statuses. */

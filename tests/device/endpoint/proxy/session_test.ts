@@ -231,7 +231,7 @@ Deno.test("a back end that vanishes while an answer waits for it, and a front en
     await world.request(attach(), map(10, 1));
     backEnd.manner = "silent";
     world.send(unmap(10));
-    assertEquals(await world.answers(1, 30), 0);
+    await world.held(backEnd);
     if (who === "back end") backEnd[Symbol.dispose]();
     else frontEnd.close();
     assertEquals(await world.answers(1), 1, who);
