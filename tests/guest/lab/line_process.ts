@@ -18,8 +18,12 @@ export interface LineProcessOptions {
 /** Milliseconds a process that was told to end may take before it is killed. */
 const GRACE = 10_000;
 
-/** Lines of the transcript that an error message shows. */
+/** Lines of the transcript that an error message shows, and of those of each other process. */
 const SHOWN = 60;
+const SHOWN_OF_OTHERS = 10;
+
+/** All that have not been disposed of: when one fails, what the others said may tell why. */
+const present = new Set<LineProcess>();
 
 /** The process; standard output and standard error are read into one transcript as they come. */
 export class LineProcess implements AsyncDisposable {
@@ -52,6 +56,7 @@ export class LineProcess implements AsyncDisposable {
       this.#ended = true;
       this.#wake();
     });
+    present.add(this);
   }
 
   async #read(stream: ReadableStream<Uint8Array<ArrayBuffer>>, sink?: string[]): Promise<void> {
@@ -86,10 +91,19 @@ export class LineProcess implements AsyncDisposable {
     return this.#ended;
   }
 
-  /** An error that says what was awaited and shows the last lines. */
+  /** An error that says what was awaited and shows the last lines, and some of the other processes. */
   failure(message: string): Error {
-    const shown = this.#transcript.slice(-SHOWN).join("\n    ");
-    return new Error(`${this.#title}: ${message}\n    ${shown}`);
+    const others = [...present].filter((each) => each !== this)
+      .map((each) => `\n${each.#title}, which ${each.#state()}:${each.#last(SHOWN_OF_OTHERS)}`);
+    return new Error(`${this.#title}: ${message}${this.#last(SHOWN)}${others.join("")}`);
+  }
+
+  #state(): string {
+    return this.#ended ? "has ended" : "is running";
+  }
+
+  #last(count: number): string {
+    return this.#transcript.slice(-count).map((line) => `\n    ${line}`).join("");
   }
 
   /** Sends one line. */
@@ -133,6 +147,7 @@ export class LineProcess implements AsyncDisposable {
 
   /** Ends it: a request first, then by force; returns when it is gone and everything is read. */
   async [Symbol.asyncDispose](): Promise<void> {
+    present.delete(this);
     this.signal("SIGTERM");
     const timer = setTimeout(() => this.signal("SIGKILL"), GRACE);
     await this.#child.status;
