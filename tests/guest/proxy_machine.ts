@@ -4,6 +4,7 @@
  * @module
  */
 import { type Dpdk, Guest, type Lab, LineProcess, machineArguments } from "./lab/mod.ts";
+import { until } from "../until.ts";
 import { attachArguments, type ServedDevice } from "./served_device.ts";
 
 /** Endpoint id of the network card. */
@@ -46,34 +47,50 @@ export interface TestpmdOptions {
   readonly translates?: boolean;
 }
 
-/** Starts `testpmd`, which answers pings; all of it on the last processor, and less eager than the guest. */
-export function startTestpmd(
+/**
+ * Starts `testpmd`, which answers pings; all of it on the last processor, and less eager than the guest. Where it is
+ * to listen, it does when this returns.
+ */
+export async function startTestpmd(
   dpdk: Dpdk,
   folder: string,
   options: TestpmdOptions = {},
-): LineProcess {
+): Promise<LineProcess> {
   const last = navigator.hardwareConcurrency - 1;
   const { connects = false, translates = true } = options;
-  const port = `net_vhost0,iface=${proxySockets(folder).backEnd}` +
+  const socket = proxySockets(folder).backEnd;
+  const port = `net_vhost0,iface=${socket}` +
     `${translates ? ",iommu-support=1" : ""}${connects ? ",client=1" : ""}`;
-  return new LineProcess({
+  const process = new LineProcess({
     title: "testpmd",
+    env: { RUNTIME_DIRECTORY: folder },
     command: [
       ...["nice", "-n", "5", ...dpdk.command],
       ...["--lcores", `0@${last},1@${last}`, "--no-huge", "-m", "128", "--no-pci"],
-      ...[
-        "--no-telemetry",
-        "--no-shconf",
-        "--file-prefix",
-        `viommu${Deno.pid}`,
-        "--vdev",
-        port,
-        "--",
-      ],
+      ...["--no-telemetry", "--no-shconf", "--vdev", port, "--"],
       ...["--forward-mode=icmpecho", "--total-num-mbufs=4096", "--nb-cores=1"],
       ...["--port-topology=loop", "--auto-start", "--stats-period", "5", "--no-mlockall"],
     ],
   });
+  if (connects) return process;
+  try {
+    await until(() => process.ended || listens(socket), "testpmd listens", 60_000);
+    if (process.ended) throw process.failure("Ended instead of listening");
+  } catch (error) {
+    await process[Symbol.asyncDispose]();
+    throw error;
+  }
+  return process;
+}
+
+/** Whether a socket is there. */
+function listens(path: string): boolean {
+  try {
+    return Deno.lstatSync(path).isSocket === true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /** How the machine differs from the usual one. */

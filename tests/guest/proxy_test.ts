@@ -58,7 +58,7 @@ async function withNet(
   test: (guest: Guest, device: ServedDevice) => Promise<void>,
 ): Promise<void> {
   await using folder = await temporaryFolder();
-  await using _testpmd = startTestpmd(dpdk, folder.path, options);
+  await using _testpmd = await startTestpmd(dpdk, folder.path, options);
   const mode = options.connects === true ? ",backend-mode=listen" : "";
   await using device = await ServedDevice.start(
     folder.path,
@@ -150,13 +150,13 @@ async function restartBackEnd({ lab, dpdk }: Prepared): Promise<void> {
     await using folder = await temporaryFolder();
     const mode = connects ? ",backend-mode=listen" : "";
     await using device = await ServedDevice.start(folder.path, proxyArguments(folder.path, mode));
-    const first = startTestpmd(dpdk, folder.path, { connects });
+    const first = await startTestpmd(dpdk, folder.path, { connects });
     await using guest = await bootNet(lab, folder.path, device, { reconnects: true });
     await configureNet(guest);
     await checkPings(guest, device);
     await first[Symbol.asyncDispose]();
     await device.stateWhere("disconnected", (state) => !proxyOf(state).connected);
-    await using _second = startTestpmd(dpdk, folder.path, { connects });
+    await using _second = await startTestpmd(dpdk, folder.path, { connects });
     await device.stateWhere("connected again", (state) => proxyOf(state).connected);
     // The guest's link goes down and up again, and packets with it.
     let tries = 0;

@@ -4,7 +4,7 @@
  * @module
  */
 import { debianArch, hostArch } from "./arch.ts";
-import { cachedItem, exists, say } from "./cache.ts";
+import { cachedItem, say } from "./cache.ts";
 import { LAB_RELEASE, machineRelease, megabytes, openPackages, type Package } from "./packages.ts";
 import { works } from "./process.ts";
 import { LOADER } from "./qemu.ts";
@@ -35,7 +35,8 @@ export async function findDpdk(): Promise<Dpdk> {
   const root = `${folder}/root`;
   const { loader, libraries } = LOADER[host];
   const drivers: string[] = [];
-  for (const name of DRIVERS) drivers.push("-d", await driverPath(`${root}/${libraries}`, name));
+  // By name, for the loader to find: DPDK refuses a path whose folders others may write to, as `/tmp`.
+  for (const name of DRIVERS) drivers.push("-d", await driverFile(`${root}/${libraries}`, name));
   const program = [
     `${root}/${loader}`,
     "--library-path",
@@ -56,17 +57,10 @@ function isForRunning({ name }: Package): boolean {
     (name.startsWith("lib") && !name.endsWith("-dev"));
 }
 
-/** A driver's library, which is in a folder named for the version of its interface. */
-async function driverPath(libraries: string, name: string): Promise<string> {
-  const folders = [libraries];
-  const parent = `${libraries}/dpdk`;
-  if (await exists(parent)) {
-    for await (const each of Deno.readDir(parent)) folders.push(`${parent}/${each.name}`);
+/** The name of a driver's library, which says the version of its interface. */
+async function driverFile(libraries: string, name: string): Promise<string> {
+  for await (const file of Deno.readDir(libraries)) {
+    if (file.name.startsWith(`librte_${name}.so.`)) return file.name;
   }
-  for (const folder of folders) {
-    for await (const file of Deno.readDir(folder)) {
-      if (file.name.startsWith(`librte_${name}.so.`)) return `${folder}/${file.name}`;
-    }
-  }
-  throw new Error(`Cannot find DPDK's driver ${name} below ${libraries}`);
+  throw new Error(`Cannot find DPDK's driver ${name} in ${libraries}`);
 }
