@@ -5,6 +5,12 @@
  */
 import { CommandError } from "./command.ts";
 
+/**
+ * What stands in front of a route. A number: Deno looks names up even where a unix socket is what it connects to, and a
+ * name server may take 5 s to answer.
+ */
+const ORIGIN = "http://127.0.0.1";
+
 /** Asks the API socket of a running `serve`. */
 export class ApiClient {
   readonly #path: string;
@@ -25,7 +31,7 @@ export class ApiClient {
   async get<T>(route: string): Promise<T> {
     let response: Response;
     try {
-      response = await fetch(`http://viommu${route}`, { client: this.#client });
+      response = await fetch(`${ORIGIN}${route}`, { client: this.#client });
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
       throw new CommandError(

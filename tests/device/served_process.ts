@@ -8,7 +8,8 @@ import { deadline, delay } from "@std/async";
 import { statusName } from "../../device/driver_requests.ts";
 import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
 
-const MAIN = new URL("../../main.ts", import.meta.url).href;
+/** The program. */
+export const MAIN = new URL("../../main.ts", import.meta.url).href;
 
 /** The arguments of Deno in front of the program's own. */
 export const DENO = [
@@ -34,7 +35,7 @@ export interface Served {
 async function answers(api: string): Promise<boolean> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
   try {
-    const response = await fetch("http://viommu/v1/state", { client });
+    const response = await fetch("http://127.0.0.1/v1/state", { client });
     await response.body?.cancel();
     return response.ok;
   } catch {

@@ -119,7 +119,7 @@ export class ServedDevice implements AsyncDisposable {
   }
 
   async #get(path: string): Promise<unknown> {
-    const response = await fetch(`http://localhost${path}`, { client: this.#client });
+    const response = await fetch(`http://127.0.0.1${path}`, { client: this.#client });
     const body: unknown = await response.json();
     if (!response.ok) {
       throw this.failure(`${path} answered ${response.status} ${JSON.stringify(body)}`);

@@ -53,7 +53,7 @@ async function requestSilently({ queue, bytes }: Session, endpoint: number): Pro
 /** The API answers within a few seconds. */
 async function assertApiAnswers({ api }: Served): Promise<void> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
-  const response = await deadline(fetch("http://viommu/v1/state", { client }), 10_000);
+  const response = await deadline(fetch("http://127.0.0.1/v1/state", { client }), 10_000);
   await response.body?.cancel();
   assertEquals(response.status, 200);
 }

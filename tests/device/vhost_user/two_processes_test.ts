@@ -82,7 +82,7 @@ async function translations({ api }: Served): Promise<string[]> {
     for (let page = 0; page < PAGES; page++) {
       for (const access of ["r", "w"]) {
         const query = `endpoint=${endpoint}&iova=${page * PAGE}&access=${access}`;
-        const response = await fetch(`http://viommu/v1/translate?${query}`, { client });
+        const response = await fetch(`http://127.0.0.1/v1/translate?${query}`, { client });
         // Where the tables themselves lie is each process's own affair.
         const { path: _, ...answer } = await response.json();
         lines.push(`${query}: ${JSON.stringify(answer)}`);
@@ -96,9 +96,9 @@ async function translations({ api }: Served): Promise<string[]> {
 async function mappings({ api }: Served): Promise<unknown> {
   using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
   const list = [];
-  const state = await (await fetch("http://viommu/v1/state", { client })).json();
+  const state = await (await fetch("http://127.0.0.1/v1/state", { client })).json();
   for (const { id, bypass, endpoints } of state.domains) {
-    const response = await fetch(`http://viommu/v1/mappings?domain=${id}`, { client });
+    const response = await fetch(`http://127.0.0.1/v1/mappings?domain=${id}`, { client });
     list.push({ id, bypass, endpoints: endpoints.toSorted(), mappings: await response.json() });
   }
   return list.sort((a, b) => a.id - b.id);
