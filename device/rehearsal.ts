@@ -105,7 +105,7 @@ async function rehearseOnce(
   const device = rehearsalDevice(options);
   const endpoints = endpointOfEachFormat(device, options.endpoints);
   using poll = new PollSet();
-  const log = new Log("error");
+  const log = new Log("warn");
   const [front, back] = UnixStream.pair();
   const backEnd = new BackEnd(back, device, { log, ringFeatures });
   const frontEnd = new FrontEnd(front, { acceptHigh: -1 });

@@ -16,9 +16,8 @@ import {
   type UnixStream,
 } from "../host/mod.ts";
 import type { EndpointProxy, EndpointService } from "../endpoint/mod.ts";
-import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
-import { rehearse } from "../rehearsal.ts";
 import { DeviceServer } from "../server.ts";
 import { VERSION } from "../version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
@@ -38,6 +37,7 @@ import {
   openEndpointDevices,
   parseEndpointDevices,
 } from "./endpoint_options.ts";
+import { openDevice } from "./open_device.ts";
 import {
   ENDPOINT_PROXY_HELP,
   type EndpointProxyChoice,
@@ -233,23 +233,6 @@ function checkSocketChoice(values: OptionValues): void {
 function shareTableMemory(size: number): SharedMemory {
   using file = createMemoryFile("viommu-tables", size);
   return mapMemoryFile(file, 0, size);
-}
-
-/** The device that the options describe, rehearsed and as new. */
-async function openDevice(
-  options: DeviceOptions,
-  rings: RingFeatures,
-  log: Log,
-): Promise<IommuDevice> {
-  try {
-    const begin = performance.now();
-    const { requests } = await rehearse(options, rings);
-    log.debug(`Rehearsed ${requests} requests in ${(performance.now() - begin).toFixed()} ms`);
-    return new IommuDevice(options);
-  } catch (error) {
-    if (error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
-  }
 }
 
 /** The socket that the options name, or the path to connect to. */

@@ -1,0 +1,41 @@
+/**
+ * Makes the device that `serve` serves.
+ *
+ * @module
+ */
+import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
+import type { Log } from "../log.ts";
+import { rehearse } from "../rehearsal.ts";
+import type { RingFeatures } from "../vhost_user/mod.ts";
+import { UsageError } from "./command.ts";
+
+/**
+ * The device that the options describe, rehearsed and as new.
+ *
+ * @throws {UsageError} If the options contradict each other.
+ */
+export async function openDevice(
+  options: DeviceOptions,
+  rings: RingFeatures,
+  log: Log,
+): Promise<IommuDevice> {
+  try {
+    await prepare(options, rings, log);
+    return new IommuDevice(options);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+/** Rehearses. That makes a guest's beginning quicker: nobody is refused for want of it. */
+async function prepare(options: DeviceOptions, rings: RingFeatures, log: Log): Promise<void> {
+  try {
+    const begin = performance.now();
+    const { requests } = await rehearse(options, rings);
+    log.debug(`Rehearsed ${requests} requests in ${(performance.now() - begin).toFixed()} ms`);
+  } catch (error) {
+    if (error instanceof RangeError || !(error instanceof Error)) throw error;
+    log.warn(`Cannot rehearse, so a guest's first requests will be slow: ${error.message}`);
+  }
+}
