@@ -93,6 +93,13 @@ export function libc(): Libc {
 }
 
 /**
+ * Times that a call is made on which a connection or more depends, and whose error is none to be expected. Between the
+ * call and the look at {@linkcode errno} the runtime may have made failing calls of its own: it collects garbage and
+ * compiles whenever it likes. So an error counts once it stays.
+ */
+export const MOST_TRIES = 3;
+
+/**
  * `errno` of this thread: read it right after the call that failed. A call on another thread
  * ({@linkcode Libc.pollOnThread}) leaves its own where nobody can read it.
  */

@@ -18,7 +18,7 @@ import {
 } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { pathStatus } from "./file_status.ts";
-import { cString, errno, libc } from "./libc.ts";
+import { cString, errno, libc, MOST_TRIES } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
 import { UnixStream } from "./unix_stream.ts";
@@ -79,18 +79,20 @@ export class UnixListener {
    * descriptor left for stays in the queue and counts as nobody.
    */
   accept(): UnixStream | undefined {
-    const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
-    if (number >= 0) return new UnixStream(new Descriptor(number));
-    const error = errno();
-    switch (error) {
-      case EAGAIN:
-      case ECONNABORTED:
-      case EINTR:
-      case EMFILE:
-      case ENFILE:
-        return undefined;
+    for (let tries = 1;; tries++) {
+      const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
+      if (number >= 0) return new UnixStream(new Descriptor(number));
+      const error = errno();
+      switch (error) {
+        case EAGAIN:
+        case ECONNABORTED:
+        case EINTR:
+        case EMFILE:
+        case ENFILE:
+          return undefined;
+      }
+      if (tries === MOST_TRIES) throw new OsError("Cannot accept a connection", "accept4", error);
     }
-    throw new OsError("Cannot accept a connection", "accept4", error);
   }
 
   /** Stops listening and removes the socket file if it is still the one we made; does nothing the second time. */

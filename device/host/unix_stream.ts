@@ -27,7 +27,7 @@ import {
   SOL_SOCKET,
 } from "./constants.ts";
 import { closeAll, Descriptor } from "./descriptor.ts";
-import { addressOf, errno, libc } from "./libc.ts";
+import { addressOf, errno, libc, MOST_TRIES } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
 
@@ -35,6 +35,8 @@ import { socketAddress } from "./socket_address.ts";
 export const CLOSED = 0;
 /** Answer of a call that would have had to wait. */
 export const WOULD_BLOCK: number = -1;
+/** The call has to be made once more. */
+const AGAIN = -2;
 
 // struct msghdr: name u64 at 0, namelen u32 at 8, iov u64 at 16, iovlen u64 at 24, control u64 at 32,
 // controllen u64 at 40, flags i32 at 48. struct iovec: base u64, len u64. struct cmsghdr: len u64,
@@ -118,13 +120,15 @@ export class UnixStream {
     this.#header.setBigUint64(32, this.#controlAddress, true);
     this.#header.setBigUint64(40, BigInt(CONTROL_BYTES), true);
     const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
-    let count: number;
-    do {
-      count = libc().recvmsg(this.descriptor.number, this.#header.buffer, flags);
-    } while (count < 0 && errno() === EINTR);
-    if (count < 0) return this.#failure("Cannot receive", "recvmsg");
-    this.#collect();
-    return count;
+    for (let tries = 1;; tries++) {
+      const count = libc().recvmsg(this.descriptor.number, this.#header.buffer, flags);
+      if (count >= 0) {
+        this.#collect();
+        return count;
+      }
+      const failure = this.#failure("Cannot receive", "recvmsg", tries);
+      if (failure !== AGAIN) return failure;
+    }
   }
 
   /**
@@ -144,11 +148,12 @@ export class UnixStream {
     this.#header.setBigUint64(32, descriptors.length > 0 ? this.#controlAddress : 0n, true);
     this.#header.setBigUint64(40, BigInt(this.#attach(descriptors)), true);
     const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-    let count: number;
-    do {
-      count = libc().sendmsg(this.descriptor.number, this.#header.buffer, flags);
-    } while (count < 0 && errno() === EINTR);
-    return count < 0 ? this.#failure("Cannot send", "sendmsg") : count;
+    for (let tries = 1;; tries++) {
+      const count = libc().sendmsg(this.descriptor.number, this.#header.buffer, flags);
+      if (count >= 0) return count;
+      const failure = this.#failure("Cannot send", "sendmsg", tries);
+      if (failure !== AGAIN) return failure;
+    }
   }
 
   /** Closes the socket and every descriptor that arrived and was not taken; does nothing the second time. */
@@ -209,10 +214,12 @@ export class UnixStream {
     }
   }
 
-  #failure(action: string, call: string): number {
+  /** What a failed call is answered with; {@linkcode AGAIN} if it has to be made once more. */
+  #failure(action: string, call: string, tries: number): number {
     const error = errno();
     if (error === EAGAIN) return WOULD_BLOCK;
     if (PEER_ERRORS.includes(error)) return CLOSED;
+    if (error === EINTR || tries < MOST_TRIES) return AGAIN;
     throw new OsError(`${action} on descriptor ${this.descriptor.number}`, call, error);
   }
 }

@@ -87,6 +87,13 @@ Deno.test("UnixStream closes descriptors that arrived and were never taken", () 
   assertEquals(openDescriptors(), before);
 });
 
+Deno.test("UnixStream throws an error that stays: one that neither time nor the peer explains", () => {
+  const stream = new UnixStream(createMemoryFile("no socket", 4096));
+  assertThrows(() => stream.receive(new Uint8Array(8), 0, 8), OsError, "ENOTSOCK");
+  assertThrows(() => stream.send(new Uint8Array(8), 0, 8), OsError, "ENOTSOCK");
+  stream.close();
+});
+
 Deno.test("UnixStream refuses to transfer outside a buffer", () => {
   const [one, other] = UnixStream.pair();
   assertThrows(() => one.send(bytes(1), 0, 2), RangeError, "outside the buffer");
