@@ -190,27 +190,68 @@ function costText({ map, unmap }: Cost): string {
   return `${map.toFixed(1)} / ${unmap.toFixed(1)} us`;
 }
 
-if (import.meta.main) {
+const HELP =
+  `Compares what a guest waits for QEMU's virtio-iommu and for ours: 4 KiB VFIO maps and unmaps.
+
+Usage: deno task bench:guest [--rounds N] [--count N] [--boots N] [--json FILE]
+
+  --rounds N   rounds altogether, each device once in each (${DEFAULTS.rounds})
+  --count N    maps and as many unmaps of a round (${DEFAULTS.count})
+  --boots N    pairs of guests that share the rounds (${DEFAULTS.boots})
+  --json FILE  writes every round there, too
+  --help       shows this`;
+
+/** What the command line asks for; `undefined` if that is the help. Throws a TypeError in one line for anything else. */
+function parseArguments(): GuestBenchOptions & { readonly json?: string } | undefined {
   const { values } = parseArgs({
     options: {
       rounds: { type: "string", default: `${DEFAULTS.rounds}` },
       count: { type: "string", default: `${DEFAULTS.count}` },
       boots: { type: "string", default: `${DEFAULTS.boots}` },
       json: { type: "string" },
+      help: { type: "boolean", default: false },
     },
   });
-  const result = await guestBench({
-    rounds: Number(values.rounds),
-    count: Number(values.count),
-    boots: Number(values.boots),
-  }, console.error);
+  if (values.help) return undefined;
+  return {
+    rounds: parseCount("rounds", values.rounds),
+    count: parseCount("count", values.count),
+    boots: parseCount("boots", values.boots),
+    ...(values.json === undefined ? {} : { json: values.json }),
+  };
+}
+
+function parseCount(name: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new TypeError(`Cannot take --${name} ${text}: a number from 1 on is needed`);
+}
+
+/** Measures and prints. */
+async function main(): Promise<number> {
+  let options;
+  try {
+    options = parseArguments();
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    console.error(`bench:guest: ${error.message}`);
+    return 2;
+  }
+  if (options === undefined) {
+    console.log(HELP);
+    return 0;
+  }
+  const result = await guestBench(options, console.error);
   console.log(
     `a 4 KiB VFIO map / unmap, median of ${result.rounds.length} rounds of ${result.count}:\n` +
       `  QEMU's virtio-iommu  ${costText(result.builtIn)}\n` +
       `  viommu               ${costText(result.ours)}\n` +
       `  ratio                ${result.ratio.map.toFixed(2)} / ${result.ratio.unmap.toFixed(2)}`,
   );
-  if (values.json !== undefined) {
-    await Deno.writeTextFile(values.json, JSON.stringify(result, null, 2) + "\n");
+  if (options.json !== undefined) {
+    await Deno.writeTextFile(options.json, JSON.stringify(result, null, 2) + "\n");
   }
+  return 0;
 }
+
+if (import.meta.main) Deno.exitCode = await main();
