@@ -293,7 +293,7 @@ function pauseRow(add: Add): void {
   }
   times.sort();
   const median = times[times.length >> 1] * 1000;
-  const tail = times[Math.floor(times.length * 0.999)] * 1000;
+  const tail = tailOf(times) * 1000;
   const longest = times[times.length - 1] * 1000;
   const bare = bareTail(times, median / 1000) * 1000;
   add(
@@ -319,6 +319,11 @@ function bareTail(times: Float64Array, milliseconds: number): number {
     times[at] = now - start;
   }
   times.sort();
+  return tailOf(times);
+}
+
+/** The p99.9 of times in order. */
+function tailOf(times: Float64Array): number {
   return times[Math.floor(times.length * 0.999)];
 }
 

@@ -11,12 +11,12 @@ import { delay } from "@std/async";
  * @throws {Error} If it is not within so many milliseconds.
  */
 export async function until(
-  isSo: () => boolean,
+  isSo: () => boolean | Promise<boolean>,
   what: string,
   milliseconds = 20_000,
 ): Promise<void> {
   const end = performance.now() + milliseconds;
-  while (!isSo()) {
+  while (!await isSo()) {
     if (performance.now() > end) throw new Error(`Not within ${milliseconds} ms: ${what}`);
     await delay(1);
   }

@@ -5,19 +5,10 @@ import {
   allowedProcessors,
   currentProcessor,
   PeerThreads,
-  ProcessorSet,
   restrictTo,
 } from "../../device/host/mod.ts";
 import { BusyProcess } from "./host/busy_process.ts";
-
-/** Puts this thread on a processor, from where the kernel may take it away again. */
-function sitOn(processor: number): void {
-  const all = allowedProcessors();
-  const one = new ProcessorSet();
-  one.add(processor);
-  restrictTo(one);
-  restrictTo(all);
-}
+import { only, sitOn } from "./host/placement.ts";
 
 const hasSeveral = allowedProcessors().size > 1;
 
@@ -44,8 +35,7 @@ Deno.test({
   ignore: !hasSeveral,
   async fn() {
     const all = allowedProcessors();
-    const here = new ProcessorSet();
-    here.add(currentProcessor());
+    const here = only(currentProcessor());
     const elsewhere = Array.from({ length: 1024 }, (_, i) => i)
       .find((i) => all.has(i) && !here.has(i))!;
     await using busy = await BusyProcess.start(elsewhere);

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { exists } from "./lab/cache.ts";
 import { type Dpdk, Guest, type Lab, LineProcess, machineArguments } from "./lab/mod.ts";
 import { until } from "../until.ts";
 import { attachArguments, type ServedDevice } from "./served_device.ts";
@@ -74,23 +75,13 @@ export async function startTestpmd(
   });
   if (connects) return process;
   try {
-    await until(() => process.ended || listens(socket), "testpmd listens", 60_000);
+    await until(async () => process.ended || await exists(socket), "testpmd listens", 60_000);
     if (process.ended) throw process.failure("Ended instead of listening");
   } catch (error) {
     await process[Symbol.asyncDispose]();
     throw error;
   }
   return process;
-}
-
-/** Whether a socket is there. */
-function listens(path: string): boolean {
-  try {
-    return Deno.lstatSync(path).isSocket === true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 /** How the machine differs from the usual one. */

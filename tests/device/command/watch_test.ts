@@ -1,11 +1,12 @@
 /** `inspect watch`: the rates it shows, and how it ends. */
 import { assert, assertEquals } from "@std/assert";
-import { delay } from "@std/async";
 import { serveApi, type State } from "../../../device/api/mod.ts";
 import { ApiClient } from "../../../device/command/api_client.ts";
 import { watch } from "../../../device/command/watch.ts";
 import { EntropyDevice, SeededRandom } from "../../../device/endpoint/mod.ts";
+import { until } from "../../until.ts";
 import { ask, EndpointWorld, IOVA } from "../endpoint/endpoint_world.ts";
+import { exists } from "../served_process.ts";
 import { type Sample, watchLines, watchScreen } from "../../../device/command/watch_text.ts";
 
 const MAIN = new URL("../../../main.ts", import.meta.url).href;
@@ -128,7 +129,7 @@ Deno.test("inspect watch ends with status 0 on Ctrl-C, and with 1 when the devic
     stderr: "null",
   }).spawn();
   try {
-    while (!(await exists(api))) await delay(20);
+    await until(() => exists(api), "serve makes its API socket");
     const one = startWatch(deno, api);
     const lines = one.stdout.pipeThrough(new TextDecoderStream());
     const { value } = await lines[Symbol.asyncIterator]().next();
@@ -163,13 +164,4 @@ async function stop(process: Deno.ChildProcess): Promise<void> {
     if (!(error instanceof TypeError)) throw error;
   }
   await process.status;
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.lstat(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -10,6 +10,7 @@ import {
 } from "../../../device/endpoint/mod.ts";
 import { ImageFile, PollSet } from "../../../device/host/mod.ts";
 import type { FrontEndQueue } from "../../../device/vhost_user/mod.ts";
+import { until } from "../../until.ts";
 import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
 
 const SEED = 4711;
@@ -231,7 +232,7 @@ Deno.test("one front end at a time, one after another, with counts that go on", 
   }
   assert(isRefused && world.warnings.some((line) => line.includes("second front end of rng")));
   one.frontEnd.close();
-  while (world.service.connected) await delay(5);
+  await until(() => !world.service.connected, "the front end is gone");
   const two = await world.connect();
   const other = await two.frontEnd.startQueue(0, { size: 16, address: RING });
   assertEquals(await ask(other, IOVA + BUFFER, 64), 64);

@@ -12,17 +12,12 @@ import {
 } from "../../../device/host/mod.ts";
 import { BusyProcess } from "./busy_process.ts";
 import { openDescriptors } from "./host_state.ts";
+import { only, sitOn } from "./placement.ts";
 
 /** The processors that this thread may use, as numbers. */
 function allowed(): number[] {
   const set = allowedProcessors();
   return Array.from({ length: 1024 }, (_, i) => i).filter((i) => set.has(i));
-}
-
-function only(processor: number): ProcessorSet {
-  const set = new ProcessorSet();
-  set.add(processor);
-  return set;
 }
 
 const hasSeveral = allowed().length > 1;
@@ -55,13 +50,11 @@ Deno.test({
   ignore: !hasSeveral,
   fn() {
     const before = allowed();
-    const allowedBefore = allowedProcessors();
     for (const processor of before.slice(0, 2)) {
       let left = false;
       // The kernel may bring the thread back before it asks where it is.
       for (let i = 0; i < 20 && !left; i++) {
-        restrictTo(only(processor));
-        restrictTo(allowedBefore);
+        sitOn(processor);
         assert(moveAwayFrom(only(processor)));
         left = currentProcessor() !== processor;
         assertEquals(allowed(), before);

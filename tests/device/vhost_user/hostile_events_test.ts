@@ -8,6 +8,7 @@ import { attachRequest } from "../../../device/driver_requests.ts";
 import { createMemoryFile, createPipe, Descriptor, UnixStream } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
+import { until } from "../../until.ts";
 import { connect, send, type Served, type Session, withServe } from "../served_process.ts";
 import { words } from "./raw_peer.ts";
 
@@ -42,11 +43,7 @@ async function requestSilently({ queue, bytes }: Session, endpoint: number): Pro
   queue.driver.commit();
   queue.driver.enableSignals();
   queue.kick();
-  const patience = performance.now() + 10_000;
-  while (!queue.driver.reap()) {
-    assert(performance.now() < patience, "the device has stopped answering");
-    await delay(1);
-  }
+  await until(() => queue.driver.reap(), "the device answers", 10_000);
   assertEquals([...bytes.subarray(0x9000, 0x9004)], [0, 0, 0, 0]);
 }
 

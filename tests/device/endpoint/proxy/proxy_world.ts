@@ -168,8 +168,7 @@ export class ProxyWorld implements AsyncDisposable {
     theirs.close();
     assertEquals(frontEnd.agreed(ProtocolFeature.BACKEND_REQ), true);
     for (const [address, size] of sizes) await frontEnd.addMemory(address, size);
-    // What went to the back end before this is there before it.
-    await frontEnd.ask(Request.GET_QUEUE_NUM);
+    await delivered(frontEnd);
     return [frontEnd, backEnd, ours];
   }
 
@@ -259,8 +258,7 @@ export class ProxyWorld implements AsyncDisposable {
   /** Waits until what the back end asked for so far has been served, and it has seen the answers. */
   async served(frontEnd: FrontEnd, backEnd: ScriptedBackEnd): Promise<void> {
     await backEnd.asked();
-    // What went to the back end before this is there before it.
-    await frontEnd.ask(Request.GET_QUEUE_NUM);
+    await delivered(frontEnd);
   }
 
   /** Ends everything; throws if the IOMMU leaked something. */
@@ -303,4 +301,9 @@ export function update(page: number, frame: number, pages = 1, permission = 3): 
 export function invalidate(page?: number, pages = 1): string {
   if (page === undefined) return "invalidate 0+all";
   return `invalidate ${(page * 4096).toString(16)}+${(pages * 4096).toString(16)}`;
+}
+
+/** Waits until all that was sent to the back end so far is there: a question whose answer comes from there is behind it. */
+async function delivered(frontEnd: FrontEnd): Promise<void> {
+  await frontEnd.ask(Request.GET_QUEUE_NUM);
 }
