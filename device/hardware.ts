@@ -8,10 +8,11 @@
  * @module
  */
 import {
-  createPageTable,
   createUnit,
+  describeFormat,
   type Errno,
-  type HardwareTable,
+  HardwareTable,
+  type TableFormat,
   type TableMemory,
   type TranslationUnit,
   type WalkResult,
@@ -32,6 +33,8 @@ export interface HardwareOptions {
 export class Hardware {
   readonly #options: HardwareOptions;
   readonly #units = new Map<string, TranslationUnit>();
+  /** Tables of one description share what is computed from it. */
+  readonly #descriptions = new Map<string, TableFormat>();
 
   /** Nothing is allocated yet. */
   constructor(options: HardwareOptions) {
@@ -50,12 +53,17 @@ export class Hardware {
    * write-only entries: the specification allows exactly that (virtio 1.4, 5.13.6.5.1).
    */
   createTable(format: string): HardwareTable | Errno {
-    const { levels, pageSizes } = this.#options;
-    return createPageTable(format, this.memory, {
-      writeOnly: "widen",
-      ...(levels === undefined ? {} : { levels }),
-      ...(pageSizes === undefined ? {} : { pageSizes }),
-    });
+    let description = this.#descriptions.get(format);
+    if (description === undefined) {
+      const { levels, pageSizes } = this.#options;
+      description = describeFormat(format, {
+        writeOnly: "widen",
+        ...(levels === undefined ? {} : { levels }),
+        ...(pageSizes === undefined ? {} : { pageSizes }),
+      });
+      this.#descriptions.set(format, description);
+    }
+    return HardwareTable.create(description, this.memory);
   }
 
   /** Points the device tables of an endpoint at a page table. */

@@ -26,6 +26,8 @@ const RANGES = 32;
 const DEVICES = 64;
 const ORDERS = 21;
 const NONE = -1;
+const NO_INTS = new Int32Array(0);
+const NO_BYTES = new Uint8Array(0);
 
 /** What is told what to invalidate. It must be done with it when it returns. */
 export interface InvalidationSink {
@@ -54,13 +56,13 @@ export class InvalidationGather {
   /** Whether more device entries changed than there is room to name. */
   everyDevice = false;
   /** Kind of each device-table entry. */
-  readonly deviceKinds: Uint8Array<ArrayBuffer> = new Uint8Array(DEVICES);
+  deviceKinds: Uint8Array<ArrayBuffer> = NO_BYTES;
   /** Endpoint of each. */
-  readonly endpoints: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+  endpoints: Int32Array<ArrayBuffer> = NO_INTS;
   /** PASID of each, or {@linkcode NO_PASID}. */
-  readonly pasids: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+  pasids: Int32Array<ArrayBuffer> = NO_INTS;
   /** Hardware domain id that the entry named before, or -1. */
-  readonly domainIds: Int32Array<ArrayBuffer> = new Int32Array(DEVICES);
+  domainIds: Int32Array<ArrayBuffer> = NO_INTS;
 
   readonly #memory: TableMemory;
   readonly #firstBlock: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
@@ -104,11 +106,20 @@ export class InvalidationGather {
       this.everyDevice = true;
       return;
     }
+    if (this.deviceKinds.length === 0) this.#makeRoomForDevices();
     this.deviceKinds[at] = kind;
     this.endpoints[at] = endpoint;
     this.pasids[at] = pasid;
     this.domainIds[at] = domainId;
     this.deviceCount = at + 1;
+  }
+
+  /** Page tables never gather device entries, so only the gathers of units have room for them. */
+  #makeRoomForDevices(): void {
+    this.deviceKinds = new Uint8Array(DEVICES);
+    this.endpoints = new Int32Array(DEVICES);
+    this.pasids = new Int32Array(DEVICES);
+    this.domainIds = new Int32Array(DEVICES);
   }
 
   /** Takes a block of table pages that nothing links to any more; it is free after the next flush. */

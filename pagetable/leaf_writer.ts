@@ -7,7 +7,8 @@
  * @module
  */
 import type { TableFormat } from "./format.ts";
-import { READ, WRITE } from "./page_table.ts";
+import { constantsOf } from "./format_constants.ts";
+import { WRITE } from "./page_table.ts";
 
 const FRAMES_PER_WRAP = 2 ** 20;
 
@@ -30,7 +31,6 @@ export class LeafWriter {
   /** Constant bits by size and protection, at `size * 8 + protection`. */
   readonly #low: Int32Array<ArrayBuffer>;
   readonly #high: Int32Array<ArrayBuffer>;
-  /** Largest size for a log2 of pages, by that log2; -1 below the smallest. */
   readonly #bestSize: Int8Array<ArrayBuffer>;
   readonly #folds: boolean;
   readonly #expressible: Uint8Array<ArrayBuffer>;
@@ -42,33 +42,24 @@ export class LeafWriter {
 
   /** Prepares the constants of `format`; leaves go into `words`. */
   constructor(format: TableFormat, words: Int32Array<ArrayBuffer>) {
-    const leaves = format.leaves;
+    const constants = constantsOf(format);
     this.#format = format;
     this.#words = words;
-    this.levels = Int32Array.from(leaves, (leaf) => leaf.level);
-    this.items = Int32Array.from(leaves, (leaf) => leaf.items);
-    this.pages = Float64Array.from(leaves, (leaf) => 2 ** leaf.order);
-    this.#orders = Int32Array.from(leaves, (leaf) => leaf.order);
-    this.#steps = Int32Array.from(leaves, (leaf) => leaf.stepOrder);
-    this.#replicated = Uint8Array.from(leaves, (leaf) => leaf.replicated ? 1 : 0);
-    this.#low = Int32Array.from(leaves.flatMap((leaf) => leaf.low));
-    this.#high = Int32Array.from(leaves.flatMap((leaf) => leaf.high));
+    this.levels = constants.leafLevels;
+    this.items = constants.leafItems;
+    this.pages = constants.leafPages;
+    this.#orders = constants.leafOrders;
+    this.#steps = constants.leafSteps;
+    this.#replicated = constants.leafReplicated;
+    this.#low = constants.leafLow;
+    this.#high = constants.leafHigh;
     this.#folds = format.foldsHigh;
-    this.#expressible = Uint8Array.from(
-      leaves[0].low,
-      (low, protection) =>
-        (protection & (READ | WRITE)) !== 0 && (low & format.present) !== 0 ? 1 : 0,
-    );
+    this.#expressible = constants.expressible;
     this.#addressLow = format.addressLow;
     this.#addressHigh = format.addressHigh;
     this.#grouped = format.groupItems !== null;
-    this.#reach = Float64Array.from(format.shifts, (shift) => 2 ** shift);
-    this.#bestSize = new Int8Array(33).fill(-1);
-    for (let order = 0; order <= 32; order++) {
-      leaves.forEach((leaf, size) => {
-        if (leaf.order <= order) this.#bestSize[order] = size;
-      });
-    }
+    this.#reach = constants.reach;
+    this.#bestSize = constants.bestSize;
   }
 
   /** Whether the format has leaves of that protection. */

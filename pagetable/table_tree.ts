@@ -11,11 +11,14 @@
  * @module
  */
 import type { TableFormat } from "./format.ts";
+import { constantsOf } from "./format_constants.ts";
 import type { InvalidationGather } from "./invalidation.ts";
 import type { TableMemory } from "./table_memory.ts";
 
-/** Slots of the cache of leaf tables. */
-const CACHE_SLOTS = 1024;
+/** Slots of the cache of leaf tables at first: a guest may have thousands of small domains. */
+const FIRST_CACHE_SLOTS = 16;
+/** Slots that the cache grows to as tables are added. */
+const MAX_CACHE_SLOTS = 1024;
 
 /** Tables of one format, rooted in one top table. Tables are named by their page in table memory. */
 export class TableTree {
@@ -37,9 +40,11 @@ export class TableTree {
    * Cache of where leaf tables are: by slot, which block of pages (page / pages of a leaf table) is
    * there, or -1. Saves the walk for one-page operations: 45 ns become 15.
    */
-  readonly cachedBlocks: Float64Array<ArrayBuffer>;
+  #cachedBlocks: Float64Array<ArrayBuffer>;
   /** By slot: the leaf table of that block. */
-  readonly cachedTables: Int32Array<ArrayBuffer>;
+  #cachedTables: Int32Array<ArrayBuffer>;
+  /** Slots of the cache - 1. */
+  #cacheMask: number;
   /** 1 / pages of a leaf table. */
   readonly blockScale: number;
 
@@ -63,13 +68,15 @@ export class TableTree {
     this.#gather = gather;
     this.root = root;
     this.top = format.levels - 1;
-    this.scale = Float64Array.from(format.shifts, (shift) => 2 ** -shift);
-    this.mask = Int32Array.from(format.indexBits, (bits) => 2 ** bits - 1);
-    this.reach = Float64Array.from(format.shifts, (shift) => 2 ** shift);
-    this.tableValues = Int32Array.from(format.tableValues);
+    const constants = constantsOf(format);
+    this.scale = constants.scale;
+    this.mask = constants.mask;
+    this.reach = constants.reach;
+    this.tableValues = constants.tableValues;
     this.tablePages = 1 << format.rootOrder;
-    this.cachedBlocks = new Float64Array(CACHE_SLOTS).fill(-1);
-    this.cachedTables = new Int32Array(CACHE_SLOTS);
+    this.#cachedBlocks = new Float64Array(FIRST_CACHE_SLOTS).fill(-1);
+    this.#cachedTables = new Int32Array(FIRST_CACHE_SLOTS);
+    this.#cacheMask = FIRST_CACHE_SLOTS - 1;
     this.blockScale = 2 ** -(format.shifts[0] + format.indexBits[0]);
     this.#words = memory.words;
     this.#live = memory.liveEntries;
@@ -95,32 +102,45 @@ export class TableTree {
   /** The leaf table that holds `page`'s item if it is known without walking, or -1. */
   cachedLeafTable(page: number): number {
     const block = Math.floor(page * this.blockScale);
-    const slot = block & (CACHE_SLOTS - 1);
-    return this.cachedBlocks[slot] === block ? this.cachedTables[slot] : -1;
+    const slot = block & this.#cacheMask;
+    return this.#cachedBlocks[slot] === block ? this.#cachedTables[slot] : -1;
   }
 
   /** Remembers the leaf table that holds `page`'s item. */
   rememberLeafTable(page: number, table: number): void {
+    if (this.tablePages > this.#cacheMask && this.#cacheMask < MAX_CACHE_SLOTS - 1) {
+      this.#growCache();
+    }
     const block = Math.floor(page * this.blockScale);
-    const slot = block & (CACHE_SLOTS - 1);
-    this.cachedBlocks[slot] = block;
-    this.cachedTables[slot] = table;
+    const slot = block & this.#cacheMask;
+    this.#cachedBlocks[slot] = block;
+    this.#cachedTables[slot] = table;
+  }
+
+  /** Makes the cache large enough for the tables there are, empty. */
+  #growCache(): void {
+    let slots = this.#cacheMask + 1;
+    while (slots <= this.tablePages && slots < MAX_CACHE_SLOTS) slots *= 4;
+    slots = Math.min(slots, MAX_CACHE_SLOTS);
+    this.#cachedBlocks = new Float64Array(slots).fill(-1);
+    this.#cachedTables = new Int32Array(slots);
+    this.#cacheMask = slots - 1;
   }
 
   /** Forgets the leaf table that holds `page`'s item, because it is unlinked. */
   #forgetLeafTable(page: number): void {
     const block = Math.floor(page * this.blockScale);
-    const slot = block & (CACHE_SLOTS - 1);
-    if (this.cachedBlocks[slot] === block) this.cachedBlocks[slot] = -1;
+    const slot = block & this.#cacheMask;
+    if (this.#cachedBlocks[slot] === block) this.#cachedBlocks[slot] = -1;
   }
 
   /** Forgets the leaf tables below the table of `level` that held `page`'s item. */
   #forgetLeafTables(page: number, level: number): void {
     const blocks = this.mask[level] + 1;
-    const slot = Math.floor(page * this.blockScale) & (CACHE_SLOTS - 1) & -blocks;
+    const slot = Math.floor(page * this.blockScale) & this.#cacheMask & -blocks;
     // Blocks of one table of level 1 have slots side by side.
-    if (level === 1 && blocks <= CACHE_SLOTS) this.cachedBlocks.fill(-1, slot, slot + blocks);
-    else this.cachedBlocks.fill(-1);
+    if (level === 1 && blocks <= this.#cacheMask) this.#cachedBlocks.fill(-1, slot, slot + blocks);
+    else this.#cachedBlocks.fill(-1);
   }
 
   /**
