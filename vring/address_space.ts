@@ -10,6 +10,8 @@
  * @module
  */
 
+import type { DirtyLog } from "./dirty_log.ts";
+
 /** Turns byte addresses into places in host memory. Implementations allocate nothing in `resolve`. */
 export interface AddressSpace {
   /**
@@ -39,15 +41,16 @@ export interface AddressSpace {
   resolve(address: number, length: number, write: boolean): number;
 
   /**
-   * Notes that bytes have been written, for the dirty log of a migration.
+   * Logs that bytes have been written, for a migration: as the guest-physical pages that they lie in.
    *
    * Called after the write: a log entry that comes first may be read and cleared before the bytes
    * change, and the change would be lost.
    *
    * @param address The first byte written, in this space.
    * @param length Bytes written.
+   * @param log Where it is logged; default the log of all writes through this space, if there is one.
    */
-  written(address: number, length: number): void;
+  written(address: number, length: number, log?: DirtyLog): void;
 
   /**
    * Has the processor fetch the memory of an address, if it lies where the last one was found; otherwise, and in a

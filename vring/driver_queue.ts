@@ -23,7 +23,7 @@ export interface DriverQueueSetup {
   readonly space: AddressSpace;
   /** First byte of the ring, a multiple of 16. It takes {@linkcode DriverQueue.byteLength} bytes. */
   readonly address: number;
-  /** Entries: a power of two from 2 to 32768 (split), any number from 1 to 32768 (packed). */
+  /** Entries: a power of two from 1 to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number;
   /** VIRTIO_F_EVENT_IDX (29); default false. */
   readonly eventIndex?: boolean;

@@ -190,8 +190,8 @@ export class GuestMemory implements AddressSpace {
   }
 
   /** See {@linkcode AddressSpace.written}. */
-  written(address: number, length: number): void {
-    if (this.dirtyLog !== null) this.dirtyLog.mark(address, length);
+  written(address: number, length: number, log: DirtyLog | null = this.dirtyLog): void {
+    if (log !== null) log.mark(address, length);
   }
 
   /**

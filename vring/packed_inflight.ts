@@ -159,7 +159,12 @@ export class PackedInflight {
     this.#commit();
   }
 
-  /** The first entry of the next pending chain, in the order they were taken; one has to be pending. */
+  /** The first entry of the chain that {@linkcode PackedInflight.takePending} takes next; one has to be pending. */
+  get firstPending(): number {
+    return this.#pending[this.#pendingTaken];
+  }
+
+  /** Takes the next pending chain, in the order they were taken; one has to be pending. Its first entry. */
   takePending(): number {
     return this.#pending[this.#pendingTaken++];
   }

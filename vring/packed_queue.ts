@@ -41,6 +41,7 @@ import { EVERYWHERE, FLAGS16, PackedRing, WORDS16 } from "./packed_ring.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import {
   describeRingError,
+  isMemoryError,
   RING_ALIGNMENT,
   RING_AVAILABLE_INDEX,
   RING_CHAIN_LENGTH,
@@ -57,6 +58,7 @@ import { UseOrder } from "./use_order.ts";
 /** Base of a ring that nobody has used yet: slot 0, wrap counter 1, twice. */
 const FRESH_BASE = 0x8000_8000;
 const NOT_ATTACHED = -1;
+const NO_SLOT = -1;
 
 /** A {@linkcode Queue} in packed layout. */
 export class PackedQueue implements Queue {
@@ -85,24 +87,23 @@ export class PackedQueue implements Queue {
   /** Slot of the next used descriptor, and its wrap counter. */
   #usedSlot = 0;
   #usedWrap = 1;
-  /** Slots of chains taken and not staged. */
+  /** Slots of chains taken and not published. */
   #inFlight = 0;
-  /** Slots of chains completed, not held back by the order, and not published. */
-  #staged = 0;
+  /** What is completed was to be published, but the ring was not in memory. */
+  #owesPublishing = false;
   /** Slots published since the driver was last considered for a signal. */
   #unsignalled = 0;
-  /** The first descriptor since the last publishing: its last word is what shows the driver all. */
-  #heldSlot = NOT_ATTACHED;
-  #heldWord = 0;
-
-  /** In order: slots that one used descriptor is going to stand for, where they begin, the last id. */
-  #batch = 0;
-  #batchSlot = 0;
-  #batchWrap = 0;
-  #batchHead = 0;
-  #batchLength = 0;
-  #batchWhole = false;
+  /** Chains completed and not published, in the order in which they are used. */
+  #heads = new Uint16Array(0);
+  #slots = new Uint16Array(0);
+  #entries = new Uint16Array(0);
+  #usedLengths = new Uint32Array(0);
+  #completed = 0;
+  /** In order they are kept here instead. */
   readonly #order = new UseOrder();
+  /** The used descriptor that shows the driver those behind it: its slot, and the word to be written last. */
+  #firstSlot = NO_SLOT;
+  #firstWord = 0;
 
   #inflight: PackedInflight | null = null;
   /** Chains of an earlier process to be taken again first. */
@@ -132,10 +133,16 @@ export class PackedQueue implements Queue {
     return this.#error;
   }
 
-  /** Slots and wrap counters of both positions, 32 bits: see the module's text. */
+  /**
+   * Slots and wrap counters of both positions, 32 bits: see the module's text. The first is that of the first
+   * chain that is not published.
+   */
   get base(): number {
-    return (this.#nextSlot | this.#nextWrap << 15 | this.#usedSlot << 16 | this.#usedWrap << 31) >>>
-      0;
+    const slot = this.#nextSlot - this.#inFlight;
+    const next = slot < 0
+      ? slot + this.#size | (this.#nextWrap ^ 1) << 15
+      : slot | this.#nextWrap << 15;
+    return (next | this.#usedSlot << 16 | this.#usedWrap << 31) >>> 0;
   }
 
   /**
@@ -153,10 +160,9 @@ export class PackedQueue implements Queue {
     this.#indirect = setup.indirect ?? false;
     this.#inOrder = setup.inOrder ?? false;
     this.#inFlight = 0;
-    this.#staged = 0;
+    this.#completed = 0;
+    this.#owesPublishing = false;
     this.#unsignalled = 0;
-    this.#heldSlot = NOT_ATTACHED;
-    this.#batch = 0;
     this.#inflight = null;
     this.#resubmit = 0;
     const base = setup.base ?? FRESH_BASE;
@@ -174,6 +180,12 @@ export class PackedQueue implements Queue {
     } else if (this.#attach()) {
       if (base === 0 && this.#ring.looksFresh(this.#size)) this.#setPositions(FRESH_BASE);
       if (this.#inOrder) this.#order.reset(size);
+      else if (this.#heads.length !== size) {
+        this.#heads = new Uint16Array(size);
+        this.#slots = new Uint16Array(size);
+        this.#entries = new Uint16Array(size);
+        this.#usedLengths = new Uint32Array(size);
+      }
       if (setup.inflight) this.#recover(new PackedInflight(setup.inflight, size), base);
     }
     return this.#error;
@@ -184,6 +196,13 @@ export class PackedQueue implements Queue {
     this.#setup = null;
     this.#error = RING_OK;
     this.#detach();
+  }
+
+  /** See {@linkcode Queue.reattach}. */
+  reattach(): RingError {
+    if (isMemoryError(this.#error)) this.#error = RING_OK;
+    if (this.#attach() && this.#owesPublishing) this.publish();
+    return this.#error;
   }
 
   /** See {@linkcode Queue.hasWork}. */
@@ -209,29 +228,33 @@ export class PackedQueue implements Queue {
 
   /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
-    if (this.#generation !== this.#space.generation && !this.#attach()) return;
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
-      while (this.#order.next()) this.#addToBatch();
-    } else {
-      const slot = this.#usedSlot;
-      const wrap = this.#usedWrap;
-      this.#stage(chain.slots, chain.entry);
-      this.#writeUsed(slot, wrap, chain.head, usedLength);
+      return;
     }
+    const place = this.#completed++;
+    this.#heads[place] = chain.head;
+    this.#slots[place] = chain.slots;
+    this.#entries[place] = chain.entry;
+    this.#usedLengths[place] = usedLength;
   }
 
   /** See {@linkcode Queue.publish}. */
   publish(): void {
-    if (this.#staged === 0) return;
-    if (this.#generation !== this.#space.generation && !this.#attach()) return;
-    if (this.#batch > 0) this.#writeBatch();
-    if (this.#heldSlot !== NOT_ATTACHED) {
-      this.#descriptors.storeOrdered(this.#heldSlot * 4 + 3, this.#heldWord);
-      this.#logUsed(this.#heldSlot);
-      this.#heldSlot = NOT_ATTACHED;
+    if (this.#completed === 0 && !(this.#inOrder && this.#order.hasNext)) return;
+    if (this.#generation !== this.#space.generation && !this.#attach()) {
+      this.#owesPublishing = true;
+      return;
     }
-    this.#countShown();
+    this.#owesPublishing = false;
+    const slots = this.#inOrder ? this.#writeInOrder() : this.#writeCompleted();
+    if (this.#firstSlot !== NO_SLOT) {
+      this.#descriptors.storeOrdered(this.#firstSlot * 4 + 3, this.#firstWord);
+      this.#logUsed(this.#firstSlot);
+      this.#firstSlot = NO_SLOT;
+    }
+    this.#inFlight -= slots;
+    this.#unsignalled += slots;
   }
 
   /** See {@linkcode Queue.needsSignal}. */
@@ -292,7 +315,7 @@ export class PackedQueue implements Queue {
     let flags = firstFlags;
     for (let slots = 1;; slots++) {
       // Otherwise a driver could have the device hold more than there is, or go round and round.
-      if (slots + this.#inFlight + this.#staged > this.#size) {
+      if (slots + this.#inFlight > this.#size) {
         return this.#fail(slots > this.#size ? RING_CHAIN_LENGTH : RING_AVAILABLE_INDEX, slot);
       }
       const word = slot * 4;
@@ -348,9 +371,8 @@ export class PackedQueue implements Queue {
   #nextPending(chain: Chain): boolean {
     const inflight = this.#inflight;
     if (inflight === null) return false;
-    this.#resubmit--;
     chain.begin(this.#space, 0, this.#size);
-    let entry = inflight.takePending();
+    let entry = inflight.firstPending;
     chain.entry = entry;
     chain.slots = inflight.countOf(entry);
     for (let i = 0; i < chain.slots; i++) {
@@ -364,8 +386,55 @@ export class PackedQueue implements Queue {
       if (error !== RING_OK) return this.#fail(error, entry);
       entry = inflight.nextOf(entry);
     }
+    inflight.takePending();
+    this.#resubmit--;
     if (this.#inOrder) this.#order.take(chain);
     return true;
+  }
+
+  #advanceNext(slots: number): void {
+    const slot = this.#nextSlot + slots;
+    if (slot >= this.#size) this.#nextWrap ^= 1;
+    this.#nextSlot = slot >= this.#size ? slot - this.#size : slot;
+  }
+
+  /** Writes a used descriptor for each chain completed. Returns their slots. */
+  #writeCompleted(): number {
+    const count = this.#completed;
+    let sum = 0;
+    for (let i = 0; i < count; i++) {
+      const slot = this.#usedSlot;
+      const wrap = this.#usedWrap;
+      const slots = this.#slots[i];
+      sum += slots;
+      this.#advanceUsed(slots);
+      if (this.#inflight !== null) this.#inflight.stage(this.#entries[i]);
+      this.#writeUsed(slot, wrap, this.#heads[i], this.#usedLengths[i]);
+    }
+    this.#completed = 0;
+    return sum;
+  }
+
+  /**
+   * Writes the used descriptors of the chains whose turn it is. One stands for a batch: the last chain's, in the
+   * first one's place. The driver takes the others as used whole (2.8.9), so a chain that was not ends its batch.
+   * Returns the chains' slots.
+   */
+  #writeInOrder(): number {
+    const order = this.#order;
+    let slot = this.#usedSlot;
+    let wrap = this.#usedWrap;
+    let sum = 0;
+    while (order.next()) {
+      sum += order.slots;
+      this.#advanceUsed(order.slots);
+      if (this.#inflight !== null) this.#inflight.stage(order.entry);
+      if (order.whole && order.hasNext) continue;
+      this.#writeUsed(slot, wrap, order.head, order.usedLength);
+      slot = this.#usedSlot;
+      wrap = this.#usedWrap;
+    }
+    return sum;
   }
 
   /**
@@ -383,64 +452,31 @@ export class PackedQueue implements Queue {
       this.#descriptors.storeOrdered(slot * 4 + 3, word);
       this.#inflight.afterPublish();
       this.#logUsed(slot);
-      this.#countShown();
-    } else if (this.#heldSlot === NOT_ATTACHED) {
-      this.#heldSlot = slot;
-      this.#heldWord = word;
+    } else if (this.#firstSlot === NO_SLOT) {
+      this.#firstSlot = slot;
+      this.#firstWord = word;
     } else {
       this.#descriptors.store(slot * 4 + 3, word);
       this.#logUsed(slot);
     }
   }
 
-  #countShown(): void {
-    this.#unsignalled += this.#staged;
-    this.#staged = 0;
-  }
-
-  #advanceNext(slots: number): void {
-    const slot = this.#nextSlot + slots;
-    if (slot >= this.#size) this.#nextWrap ^= 1;
-    this.#nextSlot = slot >= this.#size ? slot - this.#size : slot;
-  }
-
-  #stage(slots: number, entry: number): void {
+  #advanceUsed(slots: number): void {
     const slot = this.#usedSlot + slots;
     if (slot >= this.#size) this.#usedWrap ^= 1;
     this.#usedSlot = slot >= this.#size ? slot - this.#size : slot;
-    this.#inFlight -= slots;
-    this.#staged += slots;
-    if (this.#inflight !== null) this.#inflight.stage(entry);
-  }
-
-  /** As in a split ring: a chain that was not used whole has to end its batch (2.8.9). */
-  #addToBatch(): void {
-    if (this.#batch > 0 && !this.#batchWhole) this.#writeBatch();
-    if (this.#batch === 0) {
-      this.#batchSlot = this.#usedSlot;
-      this.#batchWrap = this.#usedWrap;
-    }
-    this.#batchHead = this.#order.head;
-    this.#batchLength = this.#order.usedLength;
-    this.#batchWhole = this.#order.whole;
-    this.#batch += this.#order.slots;
-    this.#stage(this.#order.slots, this.#order.entry);
-  }
-
-  #writeBatch(): void {
-    this.#writeUsed(this.#batchSlot, this.#batchWrap, this.#batchHead, this.#batchLength);
-    this.#batch = 0;
   }
 
   #setDeviceEvent(word: number): void {
     this.#deviceEvent.storeOrdered(0, word);
-    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, 4);
+    if (this.#dirtyLog !== null) this.#space.written(this.#logAddress, 4, this.#dirtyLog);
   }
 
   /** The descriptor ring has no log address of its own: it is noted where it lies. */
   #logUsed(slot: number): void {
     if (this.#dirtyLog === null || this.#setup === null) return;
-    this.#space.written(this.#setup.descriptors + slot * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
+    const address = this.#setup.descriptors + slot * DESCRIPTOR_BYTES;
+    this.#space.written(address, DESCRIPTOR_BYTES, this.#dirtyLog);
   }
 
   #setPositions(base: number): void {

@@ -14,7 +14,7 @@ import type { RingError } from "./ring_error.ts";
 
 /** Where a ring is and what has been negotiated for it. Addresses are bytes, in the queue's space. */
 export interface QueueSetup {
-  /** Entries: a power of two from 2 to 32768 (split), any number from 1 to 32768 (packed). */
+  /** Entries: a power of two from 1 to 32768 (split), any number from 1 to 32768 (packed). */
   readonly size: number;
   /** Descriptor table (split, aligned to 16) or descriptor ring (packed, 16). */
   readonly descriptors: number;
@@ -48,9 +48,12 @@ export interface Queue {
   readonly size: number;
   /** Whether the queue is configured and nothing has been found wrong with it. */
   readonly ready: boolean;
-  /** What was found wrong; stays until the next configuration or release. */
+  /** What was found wrong; stays until the next configuration, release or {@linkcode Queue.reattach}. */
   readonly error: RingError;
-  /** Where another device would have to go on; stays readable after an error or a release. */
+  /**
+   * Where another device would have to go on, at the first chain that is not published; stays readable after an
+   * error or a release.
+   */
   readonly base: number;
 
   /**
@@ -64,6 +67,15 @@ export interface Queue {
   /** Lets go of the ring: it is not touched any more. */
   release(): void;
 
+  /**
+   * Looks for the ring again where it was, after `RING_MEMORY` or `RING_INDIRECT_MEMORY`. The queue goes on as
+   * though the memory had never been away: chains taken stay taken, what was completed meanwhile can be
+   * published, and is if {@linkcode Queue.publish} was called. Then the driver may want a signal.
+   *
+   * @returns 0, or why the ring still cannot be used.
+   */
+  reattach(): RingError;
+
   /** Whether there is something for {@linkcode Queue.next}: one look at one 16-bit word. */
   hasWork(): boolean;
 
@@ -76,15 +88,15 @@ export interface Queue {
   next(chain: Chain): boolean;
 
   /**
-   * Gives a chain back, after its last write. The driver sees it with the next
-   * {@linkcode Queue.publish}.
+   * Gives a chain back, after its last write. Nothing is written into the ring before the next
+   * {@linkcode Queue.publish}, so an answer may be held for as long as it takes.
    *
    * @param chain A chain that `next` filled.
    * @param usedLength Bytes written into its writable part, from the first on (2.7.8.2).
    */
   complete(chain: Chain, usedLength: number): void;
 
-  /** Shows the driver everything completed so far. */
+  /** Shows the driver everything completed so far; if the ring is not in memory, once it is found again. */
   publish(): void;
 
   /**
@@ -104,11 +116,11 @@ export interface Queue {
   disableNotifications(): void;
 
   /**
-   * Has the device's writes to its part of the ring noted in a log (VHOST_VRING_F_LOG), from now on and
-   * through reconfigurations. A packed ring's descriptors are noted where they lie, by the space.
+   * Logs the device's writes to its part of the ring (VHOST_VRING_F_LOG), from now on and through
+   * reconfigurations. A packed ring's descriptors are logged where they lie.
    *
    * @param log The log, or null for none.
-   * @param address Guest-physical address that stands for the first byte of the part.
+   * @param address Address in the queue's space that stands for the first byte of the part.
    */
   logWrites(log: DirtyLog | null, address: number): void;
 

@@ -1,8 +1,9 @@
 /**
  * What can be wrong with a ring: the values a queue answers with instead of throwing.
  *
- * All of these are faults of the driver (or of whoever placed the ring). A queue that met one stays
- * stopped until it is configured anew; the device then raises VRING_ERR or DEVICE_NEEDS_RESET.
+ * All of these are faults of the driver, or of what placed the ring. A queue that met one stays stopped until it
+ * is configured anew; the device then raises VRING_ERR or DEVICE_NEEDS_RESET. Only missing memory may come back:
+ * {@linkcode isMemoryError}.
  *
  * @module
  */
@@ -42,6 +43,11 @@ export const RING_INFLIGHT = 15;
 
 /** {@linkcode RING_OK} or what is wrong: one of the `RING_…` constants. */
 export type RingError = number;
+
+/** Whether an error may pass: a part of the ring or an indirect table is not in memory, which may come back. */
+export function isMemoryError(error: RingError): boolean {
+  return error === RING_MEMORY || error === RING_INDIRECT_MEMORY;
+}
 
 const SENTENCES: readonly string[] = [
   "Nothing is wrong",

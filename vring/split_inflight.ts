@@ -97,7 +97,12 @@ export class SplitInflight {
     return this.#finishBatch(batch, usedIndex) && this.#findPending();
   }
 
-  /** The next pending head, in the order they were taken; one has to be pending. */
+  /** The head that {@linkcode SplitInflight.takePending} takes next; one has to be pending. */
+  get firstPending(): number {
+    return this.#pending[this.#pendingTaken];
+  }
+
+  /** Takes the next pending head, in the order they were taken; one has to be pending. */
   takePending(): number {
     return this.#pending[this.#pendingTaken++];
   }

@@ -20,6 +20,7 @@ import type { DirtyLog } from "./dirty_log.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import {
   describeRingError,
+  isMemoryError,
   RING_ALIGNMENT,
   RING_AVAILABLE_INDEX,
   RING_HEAD,
@@ -73,12 +74,12 @@ export class SplitQueue implements Queue {
   #availableIndex = 0;
   /** Index of the next chain to take. */
   #nextIndex = 0;
-  /** Index behind the last used element written. */
+  /** Index behind the last used element published. */
   #usedIndex = 0;
-  /** Chains completed, not held back by the order, and not published. */
-  #staged = 0;
-  /** Chains taken and not staged. */
+  /** Chains taken and not published. */
   #inFlight = 0;
+  /** What is completed was to be published, but the ring was not in memory. */
+  #owesPublishing = false;
   /** Elements published since the driver was last considered for a signal. */
   #unsignalled = 0;
   /** See `#fetchAgain`. */
@@ -86,11 +87,11 @@ export class SplitQueue implements Queue {
   /** Whether an earlier device may have published without signalling. */
   #owesSignal = false;
 
-  /** In order: chains completed that one used element is going to stand for, the last one's. */
-  #batch = 0;
-  #batchHead = 0;
-  #batchLength = 0;
-  #batchWhole = false;
+  /** Chains completed and not published, in the order in which they are used: their heads and used lengths. */
+  #heads = new Uint16Array(0);
+  #usedLengths = new Uint32Array(0);
+  #completed = 0;
+  /** In order they are kept here instead. */
   readonly #order = new UseOrder();
 
   #inflight: SplitInflight | null = null;
@@ -121,9 +122,9 @@ export class SplitQueue implements Queue {
     return this.#error;
   }
 
-  /** The next available index, 0 to 65535. */
+  /** The available index of the first chain that is not published, 0 to 65535. */
   get base(): number {
-    return this.#nextIndex;
+    return (this.#nextIndex - this.#inFlight) & 0xffff;
   }
 
   /** See {@linkcode Queue.configure}. */
@@ -139,13 +140,13 @@ export class SplitQueue implements Queue {
     this.#inOrder = setup.inOrder ?? false;
     this.#nextIndex = (setup.base ?? 0) & 0xffff;
     this.#availableIndex = this.#nextIndex;
-    this.#staged = 0;
     this.#inFlight = 0;
+    this.#completed = 0;
+    this.#owesPublishing = false;
     this.#unsignalled = 0;
-    this.#batch = 0;
     this.#inflight = null;
     this.#resubmit = 0;
-    if (!(size >= 2 && size <= 32768 && Number.isInteger(Math.log2(size)))) {
+    if (!(size >= 1 && size <= 32768 && Number.isInteger(Math.log2(size)))) {
       this.#fail(RING_SIZE, size);
     } else if (setup.descriptors % 16 !== 0) {
       this.#fail(RING_ALIGNMENT, setup.descriptors);
@@ -157,6 +158,10 @@ export class SplitQueue implements Queue {
       this.#usedIndex = this.#used.loadOrdered(INDEX);
       this.#owesSignal = this.#usedIndex !== 0;
       if (this.#inOrder) this.#order.reset(size);
+      else if (this.#heads.length !== size) {
+        this.#heads = new Uint16Array(size);
+        this.#usedLengths = new Uint32Array(size);
+      }
       if (setup.inflight) this.#recover(new SplitInflight(setup.inflight, size));
     }
     return this.#error;
@@ -167,6 +172,13 @@ export class SplitQueue implements Queue {
     this.#setup = null;
     this.#error = RING_OK;
     this.#detach();
+  }
+
+  /** See {@linkcode Queue.reattach}. */
+  reattach(): RingError {
+    if (isMemoryError(this.#error)) this.#error = RING_OK;
+    if (this.#attach() && this.#owesPublishing) this.publish();
+    return this.#error;
   }
 
   /** See {@linkcode Queue.hasWork}. */
@@ -185,7 +197,7 @@ export class SplitQueue implements Queue {
       const pending = (this.#availableIndex - this.#nextIndex) & 0xffff;
       if (pending === 0) return false;
       // Otherwise a driver could have the device hold more chains than there are.
-      if (pending + this.#inFlight + this.#staged > this.#size) {
+      if (pending + this.#inFlight > this.#size) {
         return this.#fail(RING_AVAILABLE_INDEX, this.#availableIndex);
       }
       this.#fetchAgain(chain);
@@ -202,29 +214,32 @@ export class SplitQueue implements Queue {
 
   /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
-    if (this.#generation !== this.#space.generation && !this.#attach()) return;
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
-      while (this.#order.next()) this.#addToBatch();
-    } else {
-      this.#writeElement(this.#staged, chain.head, usedLength);
-      this.#stage(chain.head);
+      return;
     }
+    const place = this.#completed++;
+    this.#heads[place] = chain.head;
+    this.#usedLengths[place] = usedLength;
   }
 
   /** See {@linkcode Queue.publish}. */
   publish(): void {
-    if (this.#staged === 0) return;
-    if (this.#generation !== this.#space.generation && !this.#attach()) return;
-    if (this.#batch > 0) this.#writeBatch();
-    const index = (this.#usedIndex + this.#staged) & 0xffff;
+    if (this.#completed === 0 && !(this.#inOrder && this.#order.hasNext)) return;
+    if (this.#generation !== this.#space.generation && !this.#attach()) {
+      this.#owesPublishing = true;
+      return;
+    }
+    this.#owesPublishing = false;
+    const count = this.#inOrder ? this.#writeInOrder() : this.#writeCompleted();
+    const index = (this.#usedIndex + count) & 0xffff;
     if (this.#inflight !== null) this.#inflight.beforePublish();
     this.#used.storeOrdered(INDEX, index);
     if (this.#inflight !== null) this.#inflight.afterPublish(index);
     this.#logRing();
     this.#usedIndex = index;
-    this.#unsignalled += this.#staged;
-    this.#staged = 0;
+    this.#inFlight -= count;
+    this.#unsignalled += count;
   }
 
   /** See {@linkcode Queue.needsSignal}. */
@@ -289,8 +304,9 @@ export class SplitQueue implements Queue {
 
   #nextPending(chain: Chain): boolean {
     if (this.#inflight === null) return false;
+    if (!this.#read(chain, this.#inflight.firstPending)) return false;
+    this.#inflight.takePending();
     this.#resubmit--;
-    if (!this.#read(chain, this.#inflight.takePending())) return false;
     if (this.#inOrder) this.#order.take(chain);
     return true;
   }
@@ -327,36 +343,43 @@ export class SplitQueue implements Queue {
     }
   }
 
-  /** Writes a used element, so many places behind the published index. */
-  #writeElement(place: number, head: number, usedLength: number): void {
-    const element = RING / 2 + 2 * ((this.#usedIndex + place) & this.#mask);
-    this.#usedElements.store(element, head);
-    this.#usedElements.store(element + 1, usedLength);
-  }
-
-  #stage(head: number): void {
-    this.#inFlight--;
-    this.#staged++;
-    if (this.#inflight !== null) this.#inflight.stage(head);
+  /** Writes an element for each chain completed, behind the published index. Returns how many. */
+  #writeCompleted(): number {
+    const count = this.#completed;
+    const inflight = this.#inflight;
+    for (let i = 0; i < count; i++) {
+      const head = this.#heads[i];
+      this.#writeElement(this.#usedIndex + i, head, this.#usedLengths[i]);
+      if (inflight !== null) inflight.stage(head);
+    }
+    this.#completed = 0;
+    return count;
   }
 
   /**
-   * Adds the chain found by the order to the batch. A driver takes the chains before a batch's last as
-   * used whole (2.7.9), so one that was not has to end its batch.
+   * Writes the elements of the chains whose turn it is. One stands for a batch: the last chain's, in the first
+   * one's place. The driver takes the others as used whole (2.7.9), so a chain that was not ends its batch.
+   * Returns how many chains that were.
    */
-  #addToBatch(): void {
-    if (this.#batch > 0 && !this.#batchWhole) this.#writeBatch();
-    this.#batchHead = this.#order.head;
-    this.#batchLength = this.#order.usedLength;
-    this.#batchWhole = this.#order.whole;
-    this.#batch++;
-    this.#stage(this.#order.head);
+  #writeInOrder(): number {
+    const order = this.#order;
+    const inflight = this.#inflight;
+    let count = 0;
+    let first = 0;
+    while (order.next()) {
+      if (inflight !== null) inflight.stage(order.head);
+      count++;
+      if (order.whole && order.hasNext) continue;
+      this.#writeElement(this.#usedIndex + first, order.head, order.usedLength);
+      first = count;
+    }
+    return count;
   }
 
-  /** Writes a batch's one element: the last chain's, in the first one's place (2.7.9). */
-  #writeBatch(): void {
-    this.#writeElement(this.#staged - this.#batch, this.#batchHead, this.#batchLength);
-    this.#batch = 0;
+  #writeElement(index: number, head: number, usedLength: number): void {
+    const element = RING / 2 + 2 * (index & this.#mask);
+    this.#usedElements.store(element, head);
+    this.#usedElements.store(element + 1, usedLength);
   }
 
   #setAvailableEvent(index: number): void {
@@ -370,7 +393,8 @@ export class SplitQueue implements Queue {
   }
 
   #logRing(): void {
-    if (this.#dirtyLog !== null) this.#dirtyLog.mark(this.#logAddress, this.#usedBytes());
+    if (this.#dirtyLog === null) return;
+    this.#space.written(this.#logAddress, this.#usedBytes(), this.#dirtyLog);
   }
 
   #availableBytes(): number {

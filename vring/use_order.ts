@@ -2,14 +2,14 @@
  * Keeps used chains in the order they were made available, for VIRTIO_F_IN_ORDER (2.7.9, 2.8.9).
  *
  * A device that finishes requests in another order than it took them has to hold back the ones that
- * are early. This does it for both layouts.
+ * are early. This does it for both layouts: finished chains stay here until the queue publishes them.
  *
  * @module
  */
 
 import type { Chain } from "./chain.ts";
 
-/** Chains taken and not yet used, in order; at most as many as the ring has entries. */
+/** Chains taken and not yet published, in order; at most as many as the ring has entries. */
 export class UseOrder {
   /** Of the chain found by {@linkcode UseOrder.next}: its head or buffer id. */
   head = 0;
@@ -48,6 +48,11 @@ export class UseOrder {
     this.#finished = new Uint8Array(capacity);
     this.#taken = 0;
     this.#used = 0;
+  }
+
+  /** Whether {@linkcode UseOrder.next} would find a chain. */
+  get hasNext(): boolean {
+    return this.#finished[this.#used] !== 0;
   }
 
   /** Notes a chain that has been taken. The queue sees to it that no more than its size are. */

@@ -12,7 +12,7 @@
  * @module
  */
 import { READ, WRITE } from "../../pagetable/mod.ts";
-import type { AddressSpace, GuestMemory } from "../../vring/mod.ts";
+import type { AddressSpace, DirtyLog, GuestMemory } from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { TranslationObserver } from "../translation_observers.ts";
@@ -104,15 +104,15 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     return found === 0 ? this.#refuse(page, offset, access) : found;
   }
 
-  /** See {@linkcode AddressSpace.written}. */
-  written(address: number, length: number): void {
-    if (this.#memory.dirtyLog === null) return;
+  /** See {@linkcode AddressSpace.written}. Each page is logged where it is translated to. */
+  written(address: number, length: number, log: DirtyLog | null = this.#memory.dirtyLog): void {
+    if (log === null) return;
     let at = address;
     while (at < address + length) {
       const page = Math.floor(at / PAGE_SIZE);
       const piece = Math.min(address + length, (page + 1) * PAGE_SIZE) - at;
       const frame = this.#translate(page, WRITE);
-      if (frame >= 0) this.#memory.written(frame * PAGE_SIZE + at % PAGE_SIZE, piece);
+      if (frame >= 0) log.mark(frame * PAGE_SIZE + at % PAGE_SIZE, piece);
       at += piece;
     }
   }

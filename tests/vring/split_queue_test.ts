@@ -167,7 +167,7 @@ Deno.test("a buffer outside memory fails the copy, not the queue", () => {
 
 Deno.test("a queue refuses sizes, alignments and places that cannot be", () => {
   const { queue, setup } = ringIn(memoryOf(0x4000), { size: 8 });
-  for (const size of [0, 1, 3, 9, 65536, -2, 2.5, NaN]) {
+  for (const size of [0, 3, 9, 65536, -2, 2.5, NaN]) {
     assertEquals(queue.configure({ ...setup, size }), RING_SIZE, `size ${size}`);
     assertEquals(queue.ready, false);
     assertEquals(queue.hasWork(), false);
@@ -192,9 +192,9 @@ Deno.test("a queue refuses sizes, alignments and places that cannot be", () => {
   assertEquals(queue.describeError(), "");
 });
 
-Deno.test("a ring may take any power of two from 2 to 32768", () => {
+Deno.test("2.7: a ring may have any power of two from 1 to 32768", () => {
   const memory = memoryOf(0x20_0000);
-  for (let size = 2; size <= 32768; size *= 2) {
+  for (let size = 1; size <= 32768; size *= 2) {
     const { driver, queue, buffers } = ringIn(memory, { size });
     const chain = new Chain();
     for (let round = 0; round < 3; round++) {
