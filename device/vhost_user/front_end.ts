@@ -44,6 +44,11 @@ export interface FrontEndOptions {
   readonly acceptProtocol?: number;
   /** What is added to a guest address to make a user address; by default 2^46. */
   readonly userOffset?: number;
+  /**
+   * What is added to a ring's guest address to make its I/O virtual address, by default 0. With ACCESS_PLATFORM
+   * rings are handed over so, and their log address, too, as QEMU does (`vhost_virtqueue_set_addr`).
+   */
+  readonly iovaOffset?: number;
 }
 
 /** A piece of guest memory that the front end has made. */
@@ -71,8 +76,11 @@ export class FrontEnd {
 
   readonly #options: FrontEndOptions;
   readonly #userOffset: number;
+  readonly #iovaOffset: number;
   readonly #poll = new PollSet(1);
   readonly #regions: FrontEndRegion[] = [];
+  /** Those that the back end does not have. */
+  readonly #withdrawn = new Set<FrontEndRegion>();
   readonly #queues: FrontEndQueue[] = [];
 
   /** Begins a session on a connection, which it owns from now on. */
@@ -80,6 +88,7 @@ export class FrontEnd {
     this.connection = new Connection(stream);
     this.#options = options;
     this.#userOffset = options.userOffset ?? 2 ** 46;
+    this.#iovaOffset = options.iovaOffset ?? 0;
   }
 
   /** Connects to a back end that listens. Throws an OsError if nobody answers. */
@@ -148,29 +157,31 @@ export class FrontEnd {
     existing?: Descriptor,
   ): Promise<FrontEndRegion> {
     const made = this.createMemory(guestAddress, size, existing);
-    if (this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) {
-      const payload = new Uint8Array(8 + REGION_BYTES);
-      putRegion(payload, 8, made.region);
-      await this.tell(Request.ADD_MEM_REG, payload, [made.file]);
-    } else {
-      await this.setMemoryTable();
-    }
+    await this.#handOver(made);
     return made;
   }
 
-  /** Hands over all guest memory there is in one table. */
-  async setMemoryTable(): Promise<void> {
-    const payload = new Uint8Array(8 + this.#regions.length * REGION_BYTES);
-    new DataView(payload.buffer).setUint32(0, this.#regions.length, true);
-    this.#regions.forEach(({ region }, i) => putRegion(payload, 8 + i * REGION_BYTES, region));
-    await this.tell(Request.SET_MEM_TABLE, payload, this.#regions.map((each) => each.file));
+  /** Hands over guest memory that was withdrawn. */
+  async returnMemory(made: FrontEndRegion): Promise<void> {
+    this.#withdrawn.delete(made);
+    await this.#handOver(made);
   }
 
-  /** Takes guest memory away from the back end, and then from this side. */
-  async removeMemory(made: FrontEndRegion): Promise<void> {
-    const index = this.#regions.indexOf(made);
-    if (index < 0) throw new RangeError("Cannot remove memory that is not there");
-    this.#regions.splice(index, 1);
+  /** Hands over all guest memory that is not withdrawn in one table. */
+  async setMemoryTable(): Promise<void> {
+    const regions = this.#regions.filter((each) => !this.#withdrawn.has(each));
+    const payload = new Uint8Array(8 + regions.length * REGION_BYTES);
+    new DataView(payload.buffer).setUint32(0, regions.length, true);
+    regions.forEach(({ region }, i) => putRegion(payload, 8 + i * REGION_BYTES, region));
+    await this.tell(Request.SET_MEM_TABLE, payload, regions.map((each) => each.file));
+  }
+
+  /** Takes guest memory away from the back end; the driver in the guest keeps it. */
+  async withdrawMemory(made: FrontEndRegion): Promise<void> {
+    if (!this.#regions.includes(made)) {
+      throw new RangeError("Cannot withdraw memory that is not there");
+    }
+    this.#withdrawn.add(made);
     if (this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) {
       const payload = new Uint8Array(8 + REGION_BYTES);
       putRegion(payload, 8, made.region);
@@ -178,6 +189,13 @@ export class FrontEnd {
     } else {
       await this.setMemoryTable();
     }
+  }
+
+  /** Takes guest memory away from the back end, and then from this side. */
+  async removeMemory(made: FrontEndRegion): Promise<void> {
+    await this.withdrawMemory(made);
+    this.#withdrawn.delete(made);
+    this.#regions.splice(this.#regions.indexOf(made), 1);
     this.memory.remove(made.region.guestAddress, made.region.size);
     made.mapping.close();
     made.file.close();
@@ -206,17 +224,19 @@ export class FrontEnd {
     if (this.protocolFeatures !== 0) await this.enableQueue(queue, true);
   }
 
-  /** SET_VRING_ADDR; `flags` is 1 to have writes to the used ring logged. */
+  /** SET_VRING_ADDR; with `flags` 1 writes to the used ring are logged. */
   async setQueueAddress(queue: FrontEndQueue, flags = 0): Promise<void> {
     const payload = new Uint8Array(40);
     const data = new DataView(payload.buffer);
     const { index, driver } = queue;
     data.setUint32(0, index, true);
     data.setUint32(4, flags, true);
-    writeU64(data, 8, driver.descriptors + this.#userOffset);
-    writeU64(data, 16, driver.deviceArea + this.#userOffset);
-    writeU64(data, 24, driver.driverArea + this.#userOffset);
-    writeU64(data, 32, driver.deviceArea);
+    const translated = (this.featuresHigh & TransportFeature.ACCESS_PLATFORM) !== 0;
+    const offset = translated ? this.#iovaOffset : this.#userOffset;
+    writeU64(data, 8, driver.descriptors + offset);
+    writeU64(data, 16, driver.deviceArea + offset);
+    writeU64(data, 24, driver.driverArea + offset);
+    writeU64(data, 32, driver.deviceArea + (translated ? offset : 0));
     await this.tell(Request.SET_VRING_ADDR, payload);
   }
 
@@ -304,6 +324,14 @@ export class FrontEnd {
       file.close();
     }
     this.#regions.length = 0;
+  }
+
+  /** Hands a region over: as a slot of its own where that is agreed, else as a new table. */
+  async #handOver(made: FrontEndRegion): Promise<void> {
+    if (!this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) return await this.setMemoryTable();
+    const payload = new Uint8Array(8 + REGION_BYTES);
+    putRegion(payload, 8, made.region);
+    await this.tell(Request.ADD_MEM_REG, payload, [made.file]);
   }
 
   async #send(

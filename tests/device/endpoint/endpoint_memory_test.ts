@@ -7,7 +7,7 @@ import {
   unmapRequest,
 } from "../../../device/driver_requests.ts";
 import { EndpointMemory } from "../../../device/endpoint/endpoint_memory.ts";
-import { readMemory, writeMemory } from "../../../vring/mod.ts";
+import { DirtyLog, readMemory, writeMemory } from "../../../vring/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** Maps pages of domain 1: each of `pages` to the frame it is given. */
@@ -51,6 +51,37 @@ Deno.test("EndpointMemory reads and writes across scattered pages", () => {
   assertEquals(physical, bytes.slice(0x1800, 0x2800));
   memory.close();
   guest.close();
+});
+
+Deno.test("EndpointMemory logs each page of a write at its guest-physical page, in the log that is asked for", () => {
+  const { guest, memory } = attached();
+  try {
+    fc.assert(fc.property(
+      fc.uniqueArray(fc.integer({ min: 0x20, max: 0xff }), { minLength: 8, maxLength: 8 }),
+      fc.nat(8 * 4096 - 1),
+      fc.integer({ min: 1, max: 3 * 4096 }),
+      fc.boolean(),
+      (frames, at, length, own) => {
+        guest.request(unmapRequest(1, 0n, 2n ** 64n - 1n), 4);
+        mapPages(guest, frames.map((frame, i) => [0x1000 + i, frame]));
+        const bits = new Uint8Array(32);
+        const others = new Uint8Array(32);
+        guest.device.memory.dirtyLog = new DirtyLog(own ? others : bits);
+        const end = Math.min(at + length, 8 * 4096);
+        memory.written(0x1000 * 4096 + at, end - at, own ? new DirtyLog(bits) : undefined);
+        guest.device.memory.dirtyLog = null;
+        const expected = new Uint8Array(32);
+        for (let page = Math.floor(at / 4096); page * 4096 < end; page++) {
+          expected[frames[page] >> 3] |= 1 << (frames[page] & 7);
+        }
+        assertEquals(bits, expected);
+        assertEquals(others.every((byte) => byte === 0), true);
+      },
+    ));
+  } finally {
+    memory.close();
+    guest.close();
+  }
 });
 
 Deno.test("EndpointMemory finds pages that follow each other in memory together", () => {

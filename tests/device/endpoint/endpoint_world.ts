@@ -89,13 +89,17 @@ export class EndpointWorld implements AsyncDisposable {
     );
   }
 
-  /** Connects a front end with memory. */
-  async connect(): Promise<Connected> {
+  /**
+   * Connects a front end with memory.
+   *
+   * @param high Features 32–63 that it accepts besides VERSION_1 and ACCESS_PLATFORM.
+   */
+  async connect(high = 0): Promise<Connected> {
     const frontEnd = FrontEnd.connect(this.path, {
       // The driver's queues would put guest-physical addresses of indirect tables into their rings.
       acceptLow: ~(TransportFeature.LOG_ALL | TransportFeature.INDIRECT_DESC),
-      acceptHigh: TransportFeature.VERSION_1 | TransportFeature.ACCESS_PLATFORM,
-      userOffset: this.#shift,
+      acceptHigh: TransportFeature.VERSION_1 | TransportFeature.ACCESS_PLATFORM | high,
+      iovaOffset: this.#shift,
     });
     await frontEnd.negotiate();
     return { frontEnd, region: await frontEnd.addMemory(0, MEMORY) };

@@ -53,7 +53,7 @@ Deno.test("rings and buffers of a device behind an IOMMU go through its address 
   // Without indirect tables, whose place the ring's own code would give as a guest address.
   const acceptLow = TransportFeature.PROTOCOL_FEATURES | TransportFeature.EVENT_IDX;
   const acceptHigh = TransportFeature.VERSION_1 | ACCESS_PLATFORM;
-  const frontEnd = new FrontEnd(other, { acceptLow, acceptHigh, userOffset: IOVA });
+  const frontEnd = new FrontEnd(other, { acceptLow, acceptHigh, iovaOffset: IOVA });
   await frontEnd.negotiate();
   assert((frontEnd.featuresHigh & ACCESS_PLATFORM) !== 0);
   // QEMU tells its own view of I/O addresses, which does not count.
