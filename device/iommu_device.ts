@@ -289,6 +289,11 @@ export class IommuDevice implements VirtioDevice {
     return served;
   }
 
+  /** Publishes held answers once no observer is waited for, as {@linkcode service} does, of a queue that does not run. */
+  releaseHeld(): void {
+    if (this.observers.waiting === 0) this.#publishHeld();
+  }
+
   /** Shows the guest the answers that were held. Returns how many. */
   #publishHeld(): number {
     const held = this.#held;

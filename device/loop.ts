@@ -191,14 +191,17 @@ export class DeviceLoop {
     let served = 0;
     for (let i = 0; i < device.queueCount; i++) {
       const queue = backEnd.queue(i);
-      if (queue === undefined) continue;
-      if (i === REQUEST_QUEUE ? !queue.hasWork() && !device.holds : device.faults.waiting === 0) {
+      if (queue === undefined) {
+        // A ring that has lost its memory takes its answers all the same: they are shown when it is back.
+        if (i === REQUEST_QUEUE && device.holds) device.releaseHeld();
         continue;
       }
-      const count = device.service(i, queue, BUDGET);
-      if (count > 0) {
-        backEnd.signal(i);
-        served += count;
+      if (i === REQUEST_QUEUE ? queue.hasWork() || device.holds : device.faults.waiting > 0) {
+        const count = device.service(i, queue, BUDGET);
+        if (count > 0) {
+          backEnd.signal(i);
+          served += count;
+        }
       }
       if (queue.error !== 0) backEnd.ringFailed(i);
     }
@@ -222,6 +225,7 @@ export class DeviceLoop {
       ) {
         work = true;
       }
+      if (queue.error !== 0) backEnd.ringFailed(i);
     }
     if (this.#setCompanionNotifications(on)) work = true;
     if (work) this.#setNotifications(backEnd, false);

@@ -56,7 +56,10 @@ export interface VirtioDevice {
   /** A queue runs from now on. */
   queueStarted(index: number, queue: Queue): void;
 
-  /** A queue stops now; after this call it is released. Chains taken and not completed are lost to the driver. */
+  /**
+   * A queue stops now; after this call it is released. Chains taken and not completed are lost to the driver.
+   * One whose ring loses its memory is not stopped: it is not served until the memory is back, and then goes on.
+   */
   queueStopped(index: number): void;
 
   /** The whole device as bytes, to be loaded elsewhere; a device without it cannot migrate. */

@@ -129,15 +129,12 @@ export class EndpointService implements Companion {
     let isAny = false;
     for (let i = 0; i < device.queueCount; i++) {
       const queue = backEnd.queue(i);
-      if (queue === undefined || queue === this.#asleep[i]) continue;
-      if (device.serve(i, queue)) {
+      if (queue === undefined) continue;
+      if (queue !== this.#asleep[i] && device.serve(i, queue)) {
         isAny = true;
         backEnd.signal(i);
       }
-      if (queue.error !== 0) {
-        backEnd.ringFailed(i);
-        this.#memory?.releaseKept();
-      }
+      if (queue.error !== 0) this.#ringFailed(backEnd, i);
     }
     return isAny;
   }
@@ -152,6 +149,7 @@ export class EndpointService implements Companion {
       if (queue === undefined || queue === this.#asleep[i]) continue;
       if (!on) queue.disableNotifications();
       else if (queue.enableNotifications() || this.device.isReady(i)) work = true;
+      if (queue.error !== 0) this.#ringFailed(backEnd, i);
     }
     return work;
   }
@@ -184,6 +182,13 @@ export class EndpointService implements Companion {
     });
     this.#memory!.onLosing = () => this.#sleep();
     this.#log.info(`A front end of ${this.#name} connected`);
+  }
+
+  /** Reports a ring's error. Whether notifications are on is not known then: it is looked at when it is back. */
+  #ringFailed(backEnd: BackEnd, index: number): void {
+    backEnd.ringFailed(index);
+    this.#asleep[index] = undefined;
+    this.#memory?.releaseKept();
   }
 
   /** Rings are about to be translated differently: asks for notifications while they can be reached. */

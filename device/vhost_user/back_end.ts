@@ -13,6 +13,7 @@
  */
 import {
   closeAll,
+  type Event,
   OsError,
   PeerThreads,
   POLLIN,
@@ -36,6 +37,7 @@ import {
   requestName,
 } from "./protocol.ts";
 import { ALL_RING_FEATURES, type RingFeatures } from "./ring_features.ts";
+import type { Ring } from "./ring.ts";
 import { RingMessages } from "./ring_messages.ts";
 import { type Refusal, Session } from "./session.ts";
 
@@ -81,6 +83,9 @@ export class BackEnd {
       this.#migration,
       options.ringFeatures ?? ALL_RING_FEATURES,
     );
+    const { rings } = this.#session;
+    rings.onUsed = (ring) => this.#tellOfRing(BackEndRequest.VRING_CALL, ring, ring.call);
+    rings.onError = (ring) => this.#tellOfRing(BackEndRequest.VRING_ERR, ring, ring.error);
   }
 
   /** Guest memory as this front end handed it over. */
@@ -123,22 +128,22 @@ export class BackEnd {
     return this.#served + this.#session.rings.generation;
   }
 
-  /** A queue that runs, or `undefined`. */
+  /** A queue that runs and is in memory, or `undefined`. */
   queue(index: number): Queue | undefined {
-    return this.#session.rings.rings[index]?.queue;
+    return this.#session.rings.rings[index]?.running;
   }
 
   /** What the driver signals for a running queue; -1 if it does not run, or nothing is signalled. */
   kickDescriptor(index: number): number {
     const ring = this.#session.rings.rings[index];
-    if (ring?.queue === undefined || ring.kick === undefined || ring.kick.isEndless) return -1;
+    if (ring?.running === undefined || ring.kick === undefined || ring.kick.isEndless) return -1;
     return ring.kick.descriptor.number;
   }
 
   /** Whether a running queue has to be looked at from time to time, because nobody will signal new requests. */
   wantsPolling(index: number): boolean {
     const ring = this.#session.rings.rings[index];
-    if (ring?.queue === undefined) return false;
+    if (ring?.running === undefined) return false;
     if (ring.kick !== undefined) return ring.kick.isEndless;
     return !this.#session.agreed(ProtocolFeature.INBAND_NOTIFICATIONS);
   }
@@ -155,21 +160,14 @@ export class BackEnd {
   /** Signals the driver if, after what was published, it wants to be. Call once after publishing. */
   signal(index: number): void {
     const ring = this.#session.rings.rings[index];
-    if (ring?.queue === undefined || !ring.queue.needsSignal()) return;
-    if (ring.call !== undefined) ring.call.signal();
-    else this.#tellOfRing(BackEndRequest.VRING_CALL, index);
+    if (ring?.running?.needsSignal()) this.#tellOfRing(BackEndRequest.VRING_CALL, ring, ring.call);
   }
 
-  /** Stops a queue that reported an error, and tells log and front end. */
+  /** Stops a queue that reported an error, or lets it wait for its memory, and tells log and front end. */
   ringFailed(index: number): void {
     const { rings } = this.#session;
     const ring = rings.rings[index];
-    if (ring?.queue === undefined) return;
-    this.#log.warnLimited("ring", `Queue ${index} stopped: ${ring.queue.describeError()}`);
-    ring.broken = true;
-    rings.halt(ring);
-    if (ring.error !== undefined) ring.error.signal();
-    else this.#tellOfRing(BackEndRequest.VRING_ERR, index);
+    if (ring !== undefined) rings.fail(ring);
   }
 
   /** Tells the front end that the config space has changed, if it has given a way to. */
@@ -350,11 +348,15 @@ export class BackEnd {
     return "this device does not serve it";
   }
 
-  /** A ring's event as a message, where messages take the place of descriptors. */
-  #tellOfRing(request: number, index: number): void {
+  /** Signals a ring's event, or sends it as a message where messages take the place of descriptors. */
+  #tellOfRing(request: number, ring: Ring, event: Event | undefined): void {
+    if (event !== undefined) {
+      event.signal();
+      return;
+    }
     if (!this.#session.agreed(ProtocolFeature.INBAND_NOTIFICATIONS)) return;
     const payload = new Uint8Array(8);
-    new DataView(payload.buffer).setUint32(0, index, true);
+    new DataView(payload.buffer).setUint32(0, ring.index, true);
     this.#tell(request, payload);
   }
 

@@ -117,7 +117,8 @@ export class Messages {
     }
     const regions = [];
     for (let i = 0; i < count; i++) regions.push(readRegion(data, 8 + i * REGION_BYTES));
-    return this.#session.table.replace(regions, descriptors) ?? this.#session.rings.startAll();
+    return this.#session.table.replace(regions, descriptors) ??
+      this.#session.rings.memoryChanged();
   }
 
   /** GET_PROTOCOL_FEATURES. */
@@ -193,12 +194,13 @@ export class Messages {
     const { data, descriptors } = this.#session.connection;
     if (descriptors.length !== 1) return "its descriptor is missing";
     return this.#session.table.add(readRegion(data, 8), descriptors[0]) ??
-      this.#session.rings.startAll();
+      this.#session.rings.memoryChanged();
   }
 
   /** REM_MEM_REG: padding u64, region; a descriptor that comes along is closed. */
   remMemReg(): Refusal {
-    return this.#session.table.remove(readRegion(this.#session.connection.data, 8));
+    return this.#session.table.remove(readRegion(this.#session.connection.data, 8)) ??
+      this.#session.rings.memoryChanged();
   }
 
   /** SET_STATUS. A status of 0 is no reset: QEMU sends it when the machine stops, too. */

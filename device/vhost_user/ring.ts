@@ -45,7 +45,7 @@ export interface RingAddresses {
   readonly used: number;
   /** Available ring (split) or driver event suppression (packed). */
   readonly available: number;
-  /** Guest-physical address under which writes to the used ring are logged. */
+  /** Address under which writes to the used ring are logged: guest-physical, or of the queue's space as the rest. */
   readonly log: number;
 }
 
@@ -91,6 +91,10 @@ export class Ring {
   queue: Queue | undefined;
   /** A malformed ring was found; it does not run again before it is stopped and started. */
   broken = false;
+  /** Some part of it is not in memory. The queue, if there is one, waits for memory with all that it has taken. */
+  lost = false;
+  /** Where the queue is, in its space: descriptors, available ring, used ring. */
+  #places: readonly number[] = [];
 
   /** A ring nothing is known of. */
   constructor(index: number) {
@@ -101,6 +105,21 @@ export class Ring {
   get isReady(): boolean {
     return this.started && this.enabled && !this.broken && this.size > 0 &&
       this.addresses !== undefined;
+  }
+
+  /** The queue if it runs and has not lost its memory. */
+  get running(): Queue | undefined {
+    return this.lost ? undefined : this.queue;
+  }
+
+  /** Whether the user addresses mean other places now than where the queue is, or none. */
+  isElsewhere(memory: GuestMemory): boolean {
+    return this.#placesIn(memory, false).some((place, i) => place !== this.#places[i]);
+  }
+
+  /** What part of the ring is at a user address outside memory; nothing if none is. */
+  missingPart(memory: GuestMemory): string | undefined {
+    return missing(this.#placesIn(memory, false));
   }
 
   /**
@@ -115,16 +134,9 @@ export class Ring {
     memory: GuestMemory,
     features: RingFeatures,
   ): string | undefined {
-    if (this.addresses === undefined) return "its addresses are not known";
-    const { descriptors, used, available } = this.addresses;
-    const places = [descriptors, available, used].map((address) =>
-      features.translated ? address : memory.guestAddressOf(address)
-    );
-    const outside = places.findIndex((place) => place < 0);
-    if (outside >= 0) {
-      const part = ["descriptors", "available ring", "used ring"][outside];
-      return `its ${part} are at a user address in no memory region`;
-    }
+    const places = this.#placesIn(memory, features.translated);
+    const outside = missing(places);
+    if (outside !== undefined) return outside;
     const queue = this.queue ?? (features.packed ? new PackedQueue(space) : new SplitQueue(space));
     const error = queue.configure({
       size: this.size,
@@ -143,10 +155,12 @@ export class Ring {
       return reason;
     }
     this.queue = queue;
+    this.#places = places;
+    this.lost = false;
     return undefined;
   }
 
-  /** Has the queue's writes to the ring noted in a log, if SET_VRING_ADDR asked for it. */
+  /** Logs the queue's writes to the ring from now on, if SET_VRING_ADDR asked for it. */
   logWrites(log: DirtyLog | null): void {
     if (this.addresses === undefined) return;
     const { flags, log: address } = this.addresses;
@@ -160,12 +174,14 @@ export class Ring {
     this.base = this.queue.base;
     this.queue.release();
     this.queue = undefined;
+    this.lost = false;
   }
 
   /** Takes back SET_VRING_KICK. */
   forgetStart(): void {
     this.started = false;
     this.broken = false;
+    this.lost = false;
     this.kick?.close();
     this.kick = undefined;
   }
@@ -177,4 +193,19 @@ export class Ring {
     this.call = undefined;
     this.error = undefined;
   }
+
+  /** Where the addresses put the ring's parts in the queue's space; -1 for a user address outside memory. */
+  #placesIn(memory: GuestMemory, translated: boolean): readonly number[] {
+    if (this.addresses === undefined) return [-1, -1, -1];
+    const { descriptors, used, available } = this.addresses;
+    const addresses = [descriptors, available, used];
+    return translated ? addresses : addresses.map((address) => memory.guestAddressOf(address));
+  }
+}
+
+function missing(places: readonly number[]): string | undefined {
+  const outside = places.findIndex((place) => place < 0);
+  if (outside < 0) return undefined;
+  const part = ["descriptors", "available ring", "used ring"][outside];
+  return `its ${part} are at a user address in no memory region`;
 }

@@ -8,10 +8,20 @@
  * beginning (its index has 16 bits) is a new life only if the config space was read in between. The device
  * is told before the ring starts.
  *
+ * **Memory that goes and comes back.** A ring that has lost a part of its memory is reported, and waits. Its queue
+ * keeps what it has taken and answered, and goes on with the message that brings the memory back.
+ *
  * @module
  */
 import type { Log } from "../log.ts";
-import type { AddressSpace, DirtyLog, GuestMemory, Queue } from "../../vring/mod.ts";
+import {
+  type AddressSpace,
+  type DirtyLog,
+  type GuestMemory,
+  isMemoryError,
+  type Queue,
+  RING_OK,
+} from "../../vring/mod.ts";
 import type { ResetKind, VirtioDevice } from "../virtio_device.ts";
 import { TransportFeature } from "./protocol.ts";
 import { isFreshBase, Ring, type RingAddresses, type RingFeatures, samePlace } from "./ring.ts";
@@ -25,6 +35,10 @@ export class RingSet {
   readonly rings: readonly Ring[];
   /** Changes whenever a queue starts or stops. */
   generation = 1;
+  /** Tells the driver that chains were used. */
+  onUsed: (ring: Ring) => void = (ring) => ring.call?.signal();
+  /** Tells the front end that a ring has an error. */
+  onError: (ring: Ring) => void = (ring) => ring.error?.signal();
 
   readonly #device: VirtioDevice;
   readonly #memory: GuestMemory;
@@ -79,11 +93,15 @@ export class RingSet {
     return refusal;
   }
 
-  /** Starts a ring if it is ready and does not run; nothing, or why it cannot. Without memory none is ready. */
-  start(ring: Ring): string | undefined {
+  /**
+   * Starts a ring if it is ready and does not run; nothing, or why it cannot. Without memory none is ready, and
+   * one behind an IOMMU that was not in memory is not looked at again before memory has changed.
+   */
+  start(ring: Ring, memoryChanged = false): string | undefined {
     if (ring.queue !== undefined || !ring.isReady || this.#memory.regions.length === 0) {
       return undefined;
     }
+    if (ring.lost && this.#features.translated && !memoryChanged) return undefined;
     const newLife = this.#isNewLife(ring);
     // What was in flight belongs to the life before.
     if (newLife) ring.inflight?.fill(0);
@@ -100,16 +118,46 @@ export class RingSet {
   place(ring: Ring, addresses: RingAddresses): string | undefined {
     const moved = ring.addresses === undefined || !samePlace(ring.addresses, addresses);
     ring.addresses = addresses;
-    if (ring.queue === undefined) return this.start(ring);
-    let refusal: string | undefined;
-    if (moved) {
-      this.#stopQueue(ring, ring.queue);
-      refusal = this.#run(ring);
-      if (refusal === undefined) this.#device.queueStarted(ring.index, ring.queue);
-      else this.halt(ring);
+    if (ring.queue === undefined) {
+      if (moved) ring.lost = false;
+      return this.start(ring);
     }
+    const refusal = moved ? this.#move(ring, ring.queue) : undefined;
     ring.logWrites(this.#dirtyLog);
     return this.#answerFor(ring, refusal);
+  }
+
+  /**
+   * Guest memory has come or gone. A ring that has lost a part of it is reported; one that waited goes on, or
+   * starts, if all of it is there. Neither is a reason to refuse the message: the memory has changed all the same.
+   */
+  memoryChanged(): undefined {
+    for (const ring of this.rings) {
+      const isKnown = ring.lost;
+      const refusal = ring.queue === undefined
+        ? this.start(ring, true)
+        : this.#lookAgain(ring, ring.queue);
+      if (refusal !== undefined && !isKnown) {
+        this.#log.warnLimited("ring", `Queue waits for its memory: ${refusal}`);
+      }
+    }
+  }
+
+  /**
+   * A queue has met an error: the log and the front end are told. A malformed ring stops; one of which a part is
+   * not in memory waits until that comes back.
+   */
+  fail(ring: Ring): void {
+    const { queue } = ring;
+    if (queue === undefined || ring.lost) return;
+    if (isMemoryError(queue.error)) {
+      this.#lose(ring, queue.describeError());
+      return;
+    }
+    this.#log.warnLimited("ring", `Queue ${ring.index} stopped: ${queue.describeError()}`);
+    ring.broken = true;
+    this.halt(ring);
+    this.onError(ring);
   }
 
   /**
@@ -167,10 +215,61 @@ export class RingSet {
     this.generation++;
   }
 
-  /** Has the device stop: what it answers at the last moment is signalled like any other answer. */
+  /** Stops the device's part: what it answers at the last moment is signalled like any other answer. */
   #stopQueue(ring: Ring, queue: Queue): void {
     this.#device.queueStopped(ring.index);
-    if (queue.needsSignal()) ring.call?.signal();
+    if (queue.needsSignal()) this.onUsed(ring);
+    if (queue.error === RING_OK || ring.broken || ring.lost) return;
+    this.#log.warnLimited("ring", `Queue ${ring.index} stopped: ${queue.describeError()}`);
+    this.onError(ring);
+  }
+
+  /** Sets a running queue up at the place where its ring is now; nothing, or why it cannot run there: it stops. */
+  #move(ring: Ring, queue: Queue): string | undefined {
+    this.#stopQueue(ring, queue);
+    const refusal = this.#run(ring);
+    if (refusal !== undefined) this.halt(ring);
+    else this.#device.queueStarted(ring.index, queue);
+    this.generation++;
+    return refusal;
+  }
+
+  /** Looks what has become of a ring with a queue, now that memory has changed; nothing, or why it had to stop. */
+  #lookAgain(ring: Ring, queue: Queue): string | undefined {
+    const { translated } = this.#features;
+    const missing = translated ? undefined : ring.missingPart(this.#memory);
+    if (missing !== undefined) {
+      this.#lose(ring, missing);
+    } else if (!translated && ring.isElsewhere(this.#memory)) {
+      return this.#answerFor(ring, this.#move(ring, queue));
+    } else if (ring.lost) {
+      this.#goOn(ring, queue);
+    } else if (this.#space === this.#memory) {
+      // Behind an IOMMU a look may be a fault, which is reported to the guest: there the device looks first.
+      queue.hasWork();
+      if (queue.error !== RING_OK) this.fail(ring);
+    }
+    return undefined;
+  }
+
+  #lose(ring: Ring, reason: string): void {
+    if (ring.lost) return;
+    ring.lost = true;
+    this.generation++;
+    this.#log.warnLimited(
+      "ring",
+      `Queue ${ring.index} stopped: ${reason}; it goes on when its memory is back`,
+    );
+    this.onError(ring);
+  }
+
+  /** Takes a lost ring up where it was, if all of it is in memory again. */
+  #goOn(ring: Ring, queue: Queue): void {
+    if (queue.reattach() !== RING_OK) return;
+    ring.lost = false;
+    this.generation++;
+    if (queue.needsSignal()) this.onUsed(ring);
+    this.#log.debug(`Queue ${ring.index} goes on: its memory is back`);
   }
 
   #run(ring: Ring): string | undefined {
@@ -182,16 +281,17 @@ export class RingSet {
   /**
    * What the front end is told of a ring that cannot run, besides its error event. Behind an IOMMU the guest
    * alone decides where its ring is and whether it is mapped: nothing the front end could do better, so there
-   * the ring is broken and the message done. Elsewhere it is refused, and the ring runs as soon as it can:
-   * perhaps its memory is still to come.
+   * the message is done. Elsewhere it is refused. Either way the ring runs as soon as it can: perhaps its memory
+   * is still to come.
    */
   #answerFor(ring: Ring, refusal: string | undefined): string | undefined {
     if (refusal === undefined) return undefined;
-    ring.error?.signal();
+    const isKnown = ring.lost;
+    ring.lost = true;
     this.#misplaced = true;
+    if (!isKnown) this.onError(ring);
     if (!this.#features.translated) return refusal;
-    this.#log.warnLimited("ring", `Queue stopped: ${refusal}`);
-    ring.broken = true;
+    if (!isKnown) this.#log.warnLimited("ring", `Queue stopped: ${refusal}`);
     return undefined;
   }
 

@@ -14,10 +14,16 @@ import { IommuDevice } from "../../device/iommu_device.ts";
 import { Log } from "../../device/log.ts";
 import { DeviceServer } from "../../device/server.ts";
 import type { RemoteObserver, TranslationObservers } from "../../device/translation_observers.ts";
-import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
+import {
+  FrontEnd,
+  type FrontEndQueue,
+  type FrontEndRegion,
+  TransportFeature,
+} from "../../device/vhost_user/mod.ts";
 import { until } from "../until.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { temporaryPath } from "./host/host_state.ts";
+import { keepRecord } from "./inflight_record.ts";
 
 const ENDPOINT = 24;
 const RING = 0x1000;
@@ -100,28 +106,54 @@ class ScriptedObserver implements RemoteObserver, Companion {
   }
 }
 
+/** What a ring is like. */
+interface RingKind {
+  readonly packed?: boolean;
+  readonly inOrder?: boolean;
+  /** Whether the front end keeps a record of requests in flight. */
+  readonly record?: boolean;
+}
+
+const RING_KINDS: readonly RingKind[] = [false, true].flatMap((packed) =>
+  [false, true].flatMap((inOrder) => [false, true].map((record) => ({ packed, inOrder, record })))
+);
+
+function nameOf({ packed, inOrder, record }: RingKind): string {
+  return `${packed ? "packed" : "split"}${inOrder ? ", in order" : ""}` +
+    (record ? ", with a record of requests in flight" : "");
+}
+
 /** A served device, its driver in the same process, and an observer of one endpoint. */
 class World implements AsyncDisposable {
   readonly device = new IommuDevice({ ...DEFAULT_OPTIONS, bypass: false });
   readonly observer = new ScriptedObserver(this.device.observers);
   readonly frontEnd: FrontEnd;
+  /** The memory that everything is in. */
+  ring!: FrontEndRegion;
   readonly #server: DeviceServer;
   readonly #done: Promise<void>;
   #requests = 0;
 
-  private constructor(watchMicroseconds: number) {
+  private constructor(watchMicroseconds: number, ring: RingKind) {
     const path = temporaryPath();
     const log = new Log("error");
     this.#server = new DeviceServer(this.device, log, watchMicroseconds, [this.observer]);
     this.#done = this.#server.run(UnixListener.listen(path));
-    this.frontEnd = FrontEnd.connect(path);
+    this.frontEnd = FrontEnd.connect(path, {
+      acceptHigh: TransportFeature.VERSION_1 | (ring.packed ? TransportFeature.RING_PACKED : 0) |
+        (ring.inOrder ? TransportFeature.IN_ORDER : 0),
+    });
   }
 
   /** With a running request queue. */
-  static async start(watchMicroseconds = 2000): Promise<[World, FrontEndQueue]> {
-    const world = new World(watchMicroseconds);
+  static async start(
+    watchMicroseconds = 2000,
+    ring: RingKind = {},
+  ): Promise<[World, FrontEndQueue]> {
+    const world = new World(watchMicroseconds, ring);
     await world.frontEnd.negotiate();
-    await world.frontEnd.addMemory(0, 1 << 20);
+    world.ring = await world.frontEnd.addMemory(0, 1 << 20);
+    if (ring.record) await keepRecord(world.frontEnd, 2, 64);
     const queue = await world.frontEnd.startQueue(0, { size: 64, address: RING });
     return [world, queue];
   }
@@ -194,6 +226,48 @@ for (const watch of [0, 2000]) {
     assertEquals(await world.answers(queue, 1), 1);
     assertEquals(queue.driver.usedLength, 4);
     assertEquals([world.device.holds, world.observer.waits], [false, 0]);
+  });
+}
+
+for (const ring of RING_KINDS) {
+  Deno.test(`nothing of an UNMAP's answer is seen before the observer has acknowledged (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5, 6);
+    // The first is answered with fewer bytes than its buffer has: a batch of answers in order ends with it.
+    world.send(queue, new Uint8Array(8).fill(0xff), unmapPage(5), mapPage(7), unmapPage(6));
+    await world.held();
+    assertEquals(await world.answers(queue, 4, 20), 0);
+    assertEquals([world.device.holds, world.observer.owed], [true, 2]);
+    assertEquals(queue.callEvent.drain(), false);
+    world.observer.acknowledge();
+    assertEquals(await world.answers(queue, 4), 4);
+    assertEquals(await world.answers(queue, 1, 20), 0, "each once");
+  });
+
+  Deno.test(`answers that are held when the ring's memory goes come with it, once (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5, 6);
+    for (const acknowledgedFirst of [true, false]) {
+      const page = acknowledgedFirst ? 5 : 6;
+      queue.callEvent.drain();
+      assertEquals(queue.driver.enableSignals(), false);
+      world.send(queue, unmapPage(page), unmapPage(page));
+      await world.held();
+      // Taking memory waits for the observers, so the answers are due when it has gone.
+      await world.frontEnd.withdrawMemory(world.ring);
+      assertEquals(queue.errorEvent.drain(), true);
+      if (acknowledgedFirst) await until(() => !world.device.holds, "the answers are released");
+      assertEquals(queue.driver.reap(), false);
+      await world.frontEnd.returnMemory(world.ring);
+      await until(() => queue.callEvent.drain(), "the driver is told");
+      assertEquals(await world.answers(queue, 2), 2);
+      assertEquals(queue.driver.usedLength, 4);
+      assertEquals(await world.answers(queue, 1, 20), 0, "each once");
+    }
+    world.send(queue, mapPage(5));
+    assertEquals(await world.answers(queue, 1), 1, "the queue goes on behind them");
   });
 }
 

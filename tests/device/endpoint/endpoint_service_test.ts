@@ -8,8 +8,8 @@ import {
   EntropyDevice,
   SeededRandom,
 } from "../../../device/endpoint/mod.ts";
-import { ImageFile, PollSet } from "../../../device/host/mod.ts";
-import type { FrontEndQueue } from "../../../device/vhost_user/mod.ts";
+import { createMemoryFile, ImageFile, mapMemoryFile, PollSet } from "../../../device/host/mod.ts";
+import { type FrontEndQueue, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
 import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
 
@@ -256,6 +256,89 @@ Deno.test("guest memory that goes and comes back under a running device does it 
   assertEquals(await ask(queue, IOVA + MEMORY + 8, 64), 64);
   frontEnd.close();
 });
+
+for (const packed of [false, true]) {
+  const layout = packed ? "packed" : "split";
+  const high = packed ? TransportFeature.RING_PACKED : 0;
+
+  Deno.test(`a ring whose memory goes is reported, and goes on when it is back (${layout})`, async () => {
+    await using world = new EndpointWorld(rng());
+    world.attach();
+    const { frontEnd, region } = await world.connect(high);
+    try {
+      await frontEnd.addMemory(MEMORY, MEMORY);
+      world.map(MEMORY, 2 * MEMORY - 1);
+      const queue = await frontEnd.startQueue(0, { size: 16, address: RING });
+      assertEquals(await ask(queue, IOVA + MEMORY + 8, 64), 64);
+      for (let round = 1; round <= 2; round++) {
+        await frontEnd.withdrawMemory(region);
+        assertEquals(await ask(queue, IOVA + MEMORY + 8, 64, 20), undefined);
+        await until(() => queue.errorEvent.drain(), "the loss is told");
+        assertEquals(world.warnings.length, round);
+        await frontEnd.returnMemory(region);
+        assertEquals(await queue.reap(), true);
+        assertEquals(await ask(queue, IOVA + MEMORY + 8, 64), 64);
+        assertEquals(queue.driver.reap(), false);
+        assertEquals(queue.errorEvent.drain(), false);
+      }
+    } finally {
+      frontEnd.close();
+    }
+  });
+
+  Deno.test(`a ring that is started before all of its memory is there runs with the last piece (${layout})`, async () => {
+    await using world = new EndpointWorld(rng());
+    world.attach();
+    world.map(MEMORY, 3 * MEMORY - 1);
+    const { frontEnd } = await world.connect(high);
+    try {
+      const made = await frontEnd.addMemory(MEMORY, MEMORY);
+      await frontEnd.addMemory(2 * MEMORY, MEMORY);
+      await frontEnd.withdrawMemory(made);
+      const queue = await frontEnd.startQueue(0, { size: 16, address: MEMORY + RING });
+      assertEquals([queue.errorEvent.drain(), world.warnings.length], [true, 1]);
+      await frontEnd.returnMemory(made);
+      assertEquals(await ask(queue, IOVA + 2 * MEMORY, 64), 64);
+    } finally {
+      frontEnd.close();
+    }
+  });
+
+  // QEMU gives the log address as an I/O virtual address, like the ring's (vhost_virtqueue_set_addr), and DPDK
+  // translates it (translate_log_addr).
+  Deno.test(`writes to a ring are logged at the guest-physical pages it is translated to (${layout})`, async () => {
+    await using world = new EndpointWorld(rng());
+    world.attach();
+    const { frontEnd } = await world.connect(high);
+    using log = createMemoryFile("dirty-log", 4096);
+    using bits = mapMemoryFile(log, 0, 4096);
+    try {
+      const queue = await frontEnd.startQueue(0, { size: 256, address: RING });
+      const where = new Uint8Array(16);
+      new DataView(where.buffer).setUint32(0, 4096, true);
+      await frontEnd.ask(Request.SET_LOG_BASE, where, [log]);
+      const { featuresLow, featuresHigh } = frontEnd;
+      await frontEnd.setFeatures(featuresLow | TransportFeature.LOG_ALL, featuresHigh);
+      await frontEnd.setQueueAddress(queue, 1);
+      assertEquals(await ask(queue, IOVA + BUFFER, 64), 64);
+      // A split ring's used ring is in the second page, and so is a packed ring's event suppression, whose
+      // descriptors are written, too.
+      const ring = RING / 4096;
+      const expected = packed ? [ring, ring + 1, BUFFER / 4096] : [ring + 1, BUFFER / 4096];
+      const marked = (): number[] => {
+        const pages: number[] = [];
+        new Uint8Array(bits.buffer).forEach((byte, i) => {
+          for (let bit = 0; bit < 8; bit++) if ((byte & 1 << bit) !== 0) pages.push(8 * i + bit);
+        });
+        return pages;
+      };
+      await until(() => marked().length >= expected.length, "all writes are logged", 2000);
+      assertEquals(marked(), expected);
+    } finally {
+      frontEnd.close();
+    }
+  });
+}
 
 Deno.test("a block device reads, writes and flushes through the translation, on every queue", async () => {
   const path = await Deno.makeTempFile();

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { Descriptor } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
@@ -50,22 +50,6 @@ Deno.test("removed memory leaves views of it empty", async () => {
   await frontEnd.removeMemory(made);
   assertEquals(view.length, 0);
   assertEquals(device.regions, []);
-  await disconnect(session);
-});
-
-Deno.test("a queue whose memory goes stops with a line, and the session goes on", async () => {
-  const session = connect();
-  const { frontEnd, device, service } = session;
-  await frontEnd.negotiate();
-  const made = await frontEnd.addMemory(0, MIB);
-  await frontEnd.addMemory(MIB, MIB);
-  const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
-  await frontEnd.removeMemory(made);
-  queue.kickEvent.signal();
-  while (service.warnings.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-  assert(service.warnings[0].startsWith("Queue 0 stopped: "), service.warnings[0]);
-  assertEquals(device.takeEvents().at(-1), "stop 0");
-  assertEquals((await frontEnd.readConfig(0, 1))[0], 1);
   await disconnect(session);
 });
 
