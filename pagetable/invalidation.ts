@@ -28,6 +28,8 @@ const ORDERS = 21;
 const NONE = -1;
 const NO_INTS = new Int32Array(0);
 const NO_BYTES = new Uint8Array(0);
+const NO_SHORTS = new Uint16Array(0);
+const NO_ENDPOINTS = new Uint32Array(0);
 
 /** What is told what to invalidate. It must be done with it when it returns. */
 export interface InvalidationSink {
@@ -57,12 +59,14 @@ export class InvalidationGather {
   everyDevice = false;
   /** Kind of each device-table entry. */
   deviceKinds: Uint8Array<ArrayBuffer> = NO_BYTES;
-  /** Endpoint of each. */
-  endpoints: Int32Array<ArrayBuffer> = NO_INTS;
+  /** Endpoint of each: source id or StreamID, 32 bits. */
+  endpoints: Uint32Array<ArrayBuffer> = NO_ENDPOINTS;
   /** PASID of each, or {@linkcode NO_PASID}. */
   pasids: Int32Array<ArrayBuffer> = NO_INTS;
   /** Hardware domain id that the entry named before, or -1. */
   domainIds: Int32Array<ArrayBuffer> = NO_INTS;
+  /** SMMUv3: VMID that the ASID in {@linkcode domainIds} belongs to, or 0. */
+  stageTwoIds: Uint16Array<ArrayBuffer> = NO_SHORTS;
 
   readonly #memory: TableMemory;
   readonly #firstBlock: Int32Array<ArrayBuffer> = new Int32Array(ORDERS).fill(NONE);
@@ -99,8 +103,17 @@ export class InvalidationGather {
     this.rangeCount = at + 1;
   }
 
-  /** Notes that a device-table entry changed, which named hardware domain `domainId` before (-1: none). */
-  addDevice(kind: number, endpoint: number, pasid: number, domainId: number): void {
+  /**
+   * Notes that a device-table entry changed, which named hardware domain `domainId` before (-1: none),
+   * below the second stage `stageTwoId` where ids of the first stage are told apart by one (SMMUv3).
+   */
+  addDevice(
+    kind: number,
+    endpoint: number,
+    pasid: number,
+    domainId: number,
+    stageTwoId: number = 0,
+  ): void {
     const at = this.deviceCount;
     if (at === DEVICES) {
       this.everyDevice = true;
@@ -111,15 +124,17 @@ export class InvalidationGather {
     this.endpoints[at] = endpoint;
     this.pasids[at] = pasid;
     this.domainIds[at] = domainId;
+    this.stageTwoIds[at] = stageTwoId;
     this.deviceCount = at + 1;
   }
 
   /** Page tables never gather device entries, so only the gathers of units have room for them. */
   #makeRoomForDevices(): void {
     this.deviceKinds = new Uint8Array(DEVICES);
-    this.endpoints = new Int32Array(DEVICES);
+    this.endpoints = new Uint32Array(DEVICES);
     this.pasids = new Int32Array(DEVICES);
     this.domainIds = new Int32Array(DEVICES);
+    this.stageTwoIds = new Uint16Array(DEVICES);
   }
 
   /** Takes a block of table pages that nothing links to any more; it is free after the next flush. */

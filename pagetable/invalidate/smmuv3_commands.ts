@@ -25,8 +25,10 @@ const LEAF = 1;
 const EVERY_STREAM = 31;
 /** From this many commands on the whole ASID or VMID is cheaper. */
 const MANY = 512;
-/** Most granules that the NUM field counts. */
+/** Most units of 2^SCALE granules that one command counts: NUM has 5 bits and counts from 1. */
 const NUM_LIMIT = 32;
+/** Largest SCALE: 5 bits where IDR5.DS is 0. */
+const SCALE_LIMIT = 31;
 
 /** How an SMMU wants to be told. */
 export interface SmmuQueueOptions {
@@ -87,7 +89,8 @@ export function smmuDeviceCommands(gather: InvalidationGather, out: CommandBuffe
   for (let at = 0; at < gather.deviceCount; at++) {
     const id = gather.domainIds[at];
     if (id <= 0) continue;
-    if (gather.deviceKinds[at] === PASID_ENTRY) out.push(TLBI_NH_ASID, id << 16, 0, 0);
+    const tag = gather.stageTwoIds[at] | id << 16;
+    if (gather.deviceKinds[at] === PASID_ENTRY) out.push(TLBI_NH_ASID, tag, 0, 0);
     else out.push(TLBI_S12_VMALL, id, 0, 0);
   }
   out.push(SYNC, 0, 0, 0);
@@ -103,12 +106,11 @@ function pushRanges(
   nested: boolean,
 ): void {
   if (gather.rangeCount === 0 && !gather.everything) return;
-  const pages = 2 ** (options.granuleBits - 12);
-  let granules = 0;
-  for (let at = 0; at < gather.rangeCount; at++) {
-    granules += Math.ceil((gather.lastPages[at] - gather.firstPages[at] + 1) / pages);
+  let commands = 0;
+  for (let at = 0; at < gather.rangeCount && commands < MANY; at++) {
+    commands += commandsFor(gather.firstPages[at], gather.lastPages[at], options);
   }
-  if (gather.everything || (options.ranges !== true && granules >= MANY)) {
+  if (gather.everything || commands >= MANY) {
     out.push(byTag, tag, 0, 0);
   } else {
     const leaf = gather.tablesFreed ? 0 : LEAF;
@@ -120,7 +122,37 @@ function pushRanges(
   out.push(SYNC, 0, 0, 0);
 }
 
-/** One range, as single granules or as few pieces of (NUM + 1) * 2^SCALE granules. */
+/** Commands that {@linkcode pushRange} needs for one range; at least {@linkcode MANY} if it needs so many. */
+function commandsFor(firstPage: number, lastPage: number, options: SmmuQueueOptions): number {
+  const pages = 2 ** (options.granuleBits - 12);
+  let left = Math.floor(lastPage / pages) - Math.floor(firstPage / pages) + 1;
+  if (options.ranges !== true) return left;
+  let commands = 0;
+  while (left > 0 && commands < MANY) {
+    const scale = scaleOf(left);
+    left -= countOf(left, scale) * 2 ** scale;
+    commands++;
+  }
+  return commands;
+}
+
+/** SCALE of the next piece of `left` granules: how often two divides them. */
+function scaleOf(left: number): number {
+  let scale = 0;
+  for (let units = left; units % 2 === 0 && scale < SCALE_LIMIT; units /= 2) scale++;
+  return scale;
+}
+
+/** NUM + 1 of the next piece of `left` granules: what is left of the units beyond multiples of 32. */
+function countOf(left: number, scale: number): number {
+  const units = left / 2 ** scale;
+  return units <= NUM_LIMIT ? units : units % NUM_LIMIT || NUM_LIMIT;
+}
+
+/**
+ * One range, as single granules or as few pieces of (NUM + 1) * 2^SCALE granules. A piece of one granule
+ * is no range: with TG set, NUM, SCALE and TTL must not all be 0 (SMMU §4.4.1.1, CERROR_ILL).
+ */
 function pushRange(
   firstPage: number,
   lastPage: number,
@@ -133,26 +165,18 @@ function pushRange(
   const pages = 2 ** (options.granuleBits - 12);
   let left = Math.floor(lastPage / pages) - Math.floor(firstPage / pages) + 1;
   let page = firstPage - (firstPage % pages);
-  // TG: 1, 2, 3 for 4, 16, 64 KiB; 0 makes it a command for one granule.
-  const translationGranule = options.ranges === true ? options.granuleBits / 2 - 5 : 0;
   while (left > 0) {
-    let scale = 0;
-    let count = 1;
-    if (options.ranges === true) {
-      let units = left;
-      while (units % 2 === 0 && scale < 31) {
-        units /= 2;
-        scale++;
-      }
-      count = units % NUM_LIMIT;
-    }
+    const scale = options.ranges === true ? scaleOf(left) : 0;
+    const count = options.ranges === true ? countOf(left, scale) : 1;
+    const done = count * 2 ** scale;
+    // TG: 1, 2, 3 for 4, 16, 64 KiB; 0 makes it a command for one granule.
+    const translationGranule = done === 1 ? 0 : options.granuleBits / 2 - 5;
     out.push(
       opcode | (count - 1) << 12 | scale << 20,
       tag,
       page << 12 | translationGranule << 10 | leaf,
       (page * 2 ** -20) | 0,
     );
-    const done = count * 2 ** scale;
     left -= done;
     page += done * pages;
   }

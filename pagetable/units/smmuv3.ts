@@ -282,7 +282,7 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
 
   #writeSte(endpoint: number, item: number, ste: BigUint64Array): void {
     const vmid = Number(this.#ste64[item + 2] & 0xffffn);
-    this.#update(this.#ste64, item, ste, STE_ENTRY, DEVICE_ENTRY, endpoint, NO_PASID, vmid);
+    this.#update(this.#ste64, item, ste, STE_ENTRY, DEVICE_ENTRY, endpoint, NO_PASID, vmid, 0);
   }
 
   #writeContext(
@@ -294,7 +294,8 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     const item = this.#contexts.find(stream.contexts, substream);
     if (item === NONE) return;
     const asid = Number(this.#cd64[item] >> 48n);
-    this.#update(this.#cd64, item, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid);
+    const vmid = stream.vmid;
+    this.#update(this.#cd64, item, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid, vmid);
   }
 
   #update(
@@ -306,9 +307,10 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     endpoint: number,
     pasid: number,
     domainId: number,
+    stageTwoId: number,
   ): void {
     const sync = (): void => {
-      this.gather.addDevice(kind, endpoint, pasid, domainId);
+      this.gather.addDevice(kind, endpoint, pasid, domainId, stageTwoId);
       this.gather.flush();
     };
     const store = (index: number, value: bigint): void => {
@@ -317,12 +319,18 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     updateLive(words, item, target, entry, sync, store);
   }
 
-  /** Frees what a replaced or detached stream owned. */
+  /**
+   * Frees what a replaced or detached stream owned. That its STE is invalid takes no translation out of
+   * the TLBs (SMMU §4.3.1), so its ASIDs are noted for that: they may become another table's.
+   */
   #forget(endpoint: number, stream: Stream | undefined): void {
     if (stream === undefined) return;
     this.#streams.delete(endpoint);
     if (stream.vmid !== 0) this.#vmids.release(stream.vmid);
-    for (const asid of stream.asids.values()) this.#asids.release(asid);
+    for (const [substream, asid] of stream.asids) {
+      this.gather.addDevice(PASID_ENTRY, endpoint, substream, asid, stream.vmid);
+      this.#asids.release(asid);
+    }
     if (stream.contexts !== NONE) this.#freeContexts(stream);
   }
 
