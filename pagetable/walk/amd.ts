@@ -2,7 +2,8 @@
  * Walks an AMD IOMMU's tables: device table entry, then v1 tables (AMD IOMMU specification §2.2.2, §2.2.3).
  *
  * Codes are those of event log entries: 1 illegal device table entry, 2 I/O page fault, 3 and 4 device
- * table and page table hardware errors.
+ * table and page table hardware errors. An entry that is not valid has no reserved bits: all but V is
+ * ignored. Guest translation (GV, GIOV, GLX) is not walked.
  *
  * @module
  */
@@ -20,6 +21,14 @@ const IO_PAGE_FAULT = 2;
 const DEVICE_TABLE_HARDWARE_ERROR = 3;
 const PAGE_TABLE_HARDWARE_ERROR = 4;
 const INVALID_DEVICE_REQUEST = 8;
+
+/**
+ * Reserved bits of a device table entry (§2.2.2.1), by half of its four 64-bit words: 6:2 and 63 of the first, 53:52
+ * of the third, 14:0 and 53:48 of the last.
+ */
+const RESERVED: readonly number[] = [0x7c, 1 << 31, 0, 0, 0, 0x300000, 0x7fff, 0x3f0000];
+/** The value of HAD that is reserved. */
+const RESERVED_UPDATES = 2;
 
 /** A walker from an AMD device table. */
 export class AmdWalker implements EndpointWalker {
@@ -57,6 +66,13 @@ export class AmdWalker implements EndpointWalker {
       return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
     }
     const domainId = reader.low & 0xffff;
+    let reserved = 0;
+    for (const word of [2, 3]) {
+      if (!reader.load(frame, at + word)) {
+        return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
+      }
+      reserved |= (reader.low & RESERVED[word * 2]) | (reader.high & RESERVED[word * 2 + 1]);
+    }
     if (!reader.load(frame, at)) {
       return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
     }
@@ -64,7 +80,12 @@ export class AmdWalker implements EndpointWalker {
     const high = reader.high;
     result.push(STAGE_DEVICE, 7, frame, at, low, high);
     if ((low & 1) === 0) return result.pass(page);
-    if ((low & 0x7c) !== 0) return result.fail(faults.DEVICE_RESERVED, ILLEGAL_DEVICE_TABLE_ENTRY);
+    reserved |= (low & RESERVED[0]) | (high & RESERVED[1]);
+    if (reserved !== 0) return result.fail(faults.DEVICE_RESERVED, ILLEGAL_DEVICE_TABLE_ENTRY);
+    const updates = (low >>> 7) & 3;
+    if (updates === RESERVED_UPDATES) {
+      return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);
+    }
     if (pasid !== NO_PASID) return result.fail(faults.PASID_DISABLED, INVALID_DEVICE_REQUEST);
     // V without TV (§2.2.2): the entry says nothing about translation, so a request that needs it ends here.
     if ((low & 2) === 0) return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
@@ -83,7 +104,7 @@ export class AmdWalker implements EndpointWalker {
     }
     const decoder = this.#decoder;
     const root = (high & 0xfffff) * 0x100000 + (low >>> 12);
-    decoder.setRoot(root, mode, permission, (low >>> 7) & 3);
+    decoder.setRoot(root, mode, permission, updates);
     const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
     if (fault !== faults.NO_FAULT) {
       const unreadable = fault === faults.TABLE_UNREADABLE;

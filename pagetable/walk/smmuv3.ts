@@ -2,8 +2,9 @@
  * Walks an SMMUv3's tables: stream table, STE, context descriptor, then stage 1, stage 2 or both
  * (SMMU §3.3, §5.1 to §5.4), with the events of §7.3 as fault codes.
  *
- * A silently aborted stream (STE.Config 0xx) has code 0, because no event is recorded. Table addresses
- * are rounded down to their alignment, as hardware does.
+ * A silently aborted stream (STE.Config 0xx) has code 0, because it has no event; other codes are given
+ * whether or not the event is recorded (CD.R, STE.S2R). Table addresses are rounded down to their
+ * alignment, as hardware does. An STE is judged as a whole before any of it is used (§5.2.2).
  *
  * @module
  */
@@ -21,10 +22,19 @@ import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_resu
 const F_STE_FETCH = 0x03;
 const C_BAD_STREAMID = 0x02;
 const C_BAD_STE = 0x04;
+const F_STREAM_DISABLED = 0x06;
 const C_BAD_SUBSTREAMID = 0x08;
 const F_CD_FETCH = 0x09;
 const C_BAD_CD = 0x0a;
 const F_TRANSLATION = 0x10;
+const F_ADDR_SIZE = 0x11;
+/** Stage 1's tables in what stage 2 maps as device memory fail (§5.2). */
+const S2PTW = 1 << 22;
+/** Most bits of a StreamID. */
+const STREAM_BITS = 32;
+/** S1DSS: what requests without SubstreamID do; 0 and 3 terminate them. */
+const BYPASS_STAGE_ONE = 1;
+const USE_CONTEXT_ZERO = 2;
 
 /** The registers that say where the stream table is, as values. */
 export interface SmmuRegisters {
@@ -77,8 +87,10 @@ export class SmmuWalker implements EndpointWalker {
     this.#substreamBits = capabilities.substreamBits ?? 20;
     this.#updates = capabilities.updates ?? true;
     const config = Number(registers.strtabConfig & 0x3ffffn);
-    this.#log2Size = config & 0x3f;
-    this.#split = (config >> 6) & 0x1f;
+    this.#log2Size = Math.min(config & 0x3f, STREAM_BITS);
+    const split = (config >> 6) & 0x1f;
+    // Reserved values behave as 6 (§6.3.25).
+    this.#split = split === 8 || split === 10 ? split : 6;
     this.#twoLevel = config >> 16 === 1;
     const base = Number((registers.strtabBase & 0xf_ffff_ffff_ffc0n) / 8n);
     const units = this.#twoLevel ? 2 ** (this.#log2Size - this.#split) : 8 * 2 ** this.#log2Size;
@@ -109,17 +121,24 @@ export class SmmuWalker implements EndpointWalker {
     if (config < 4) return result.fail(faults.BLOCKED, 0);
     const stageOne = (config & 1) !== 0;
     const stageTwo = (config & 2) !== 0;
-    if (pasid !== NO_PASID && !stageOne) {
-      return result.fail(faults.PASID_DISABLED, C_BAD_SUBSTREAMID);
+    if (stageOne && !this.#legalStageOne(stageTwo)) {
+      return result.fail(faults.DEVICE_INVALID, C_BAD_STE);
     }
     if (stageTwo && !decodeStageTwo(ste, this.#addressBits, this.#updates, this.#second.regime)) {
       return result.fail(faults.DEVICE_INVALID, C_BAD_STE);
+    }
+    if (pasid !== NO_PASID && !stageOne) {
+      return result.fail(faults.PASID_DISABLED, C_BAD_SUBSTREAMID);
     }
     const vmid = ste[4] & 0xffff;
     if (stageOne) {
       const substream = this.#chooseSubstream(pasid, result);
       if (substream === -2) return false;
       if (substream !== -1) return this.#walkFirst(substream, page, access, result, stageTwo, vmid);
+    }
+    // Stage 1 is bypassed: the input must fit the intermediate addresses (§3.4).
+    if (page >= POWERS[this.#addressBits - 12]) {
+      return result.failAt(STAGE_ONE, faults.INPUT_TOO_WIDE, F_ADDR_SIZE);
     }
     if (!stageTwo) return result.pass(page);
     result.domainId = vmid;
@@ -150,29 +169,40 @@ export class SmmuWalker implements EndpointWalker {
     return base - lowBits(base, span + 2) + index * 8;
   }
 
+  /** Whether the STE's stage-1 fields are legal: no S1STALLD, S1CDMax and S1ContextPtr in range. */
+  #legalStageOne(stageTwo: boolean): boolean {
+    const ste = this.#ste;
+    if ((ste[2] & 1 << 27) !== 0) return false;
+    if (this.#substreamBits !== 0 && ste[1] >>> 27 > this.#substreamBits) return false;
+    // With stage 2 it is an intermediate address, which stage 2 judges.
+    return stageTwo || (ste[1] & 0xfffff) * 0x100000 + (ste[0] >>> 12) <
+        POWERS[this.#addressBits - 12];
+  }
+
+  /** S1CDMax: log2 of the CDs; 0 without SubstreamIDs, and ignored where the hardware has none. */
+  #contextBits(): number {
+    return this.#substreamBits === 0 ? 0 : this.#ste[1] >>> 27;
+  }
+
   /** Which CD a request uses; -1 for none because stage 1 is bypassed, -2 after a fault. */
   #chooseSubstream(pasid: number, result: WalkResult): number {
-    const most = this.#ste[1] >>> 27;
-    if (most > this.#substreamBits) {
-      result.fail(faults.DEVICE_INVALID, C_BAD_STE);
-      return -2;
-    }
+    const bits = this.#contextBits();
     const unmarked = this.#ste[2] & 3;
     if (pasid === NO_PASID) {
-      if (most === 0 || unmarked === 2) return 0;
-      if (unmarked === 1) return -1;
-      const invalid = unmarked === 3;
+      if (bits === 0 || unmarked === USE_CONTEXT_ZERO) return 0;
+      if (unmarked === BYPASS_STAGE_ONE) return -1;
+      result.fail(faults.BLOCKED, F_STREAM_DISABLED);
+      return -2;
+    }
+    if (bits === 0 || pasid >= POWERS[bits]) {
       result.fail(
-        invalid ? faults.DEVICE_INVALID : faults.BLOCKED,
-        invalid ? C_BAD_STE : C_BAD_SUBSTREAMID,
+        bits === 0 ? faults.PASID_DISABLED : faults.PASID_TOO_BIG,
+        C_BAD_SUBSTREAMID,
       );
       return -2;
     }
-    if (most === 0 || pasid >= POWERS[most] || (pasid === 0 && unmarked === 2)) {
-      result.fail(
-        most === 0 ? faults.PASID_DISABLED : faults.PASID_TOO_BIG,
-        C_BAD_SUBSTREAMID,
-      );
+    if (pasid === 0 && unmarked === USE_CONTEXT_ZERO) {
+      result.fail(faults.BLOCKED, F_STREAM_DISABLED);
       return -2;
     }
     return pasid;
@@ -187,7 +217,10 @@ export class SmmuWalker implements EndpointWalker {
     vmid: number,
   ): boolean {
     const reader = nested ? this.#nested : this.#reader;
-    if (nested) this.#nested.begin(this.#second, result, this.recorder);
+    if (nested) {
+      const protectedWalks = (this.#ste[5] & S2PTW) !== 0;
+      this.#nested.begin(this.#second, result, this.recorder, protectedWalks);
+    }
     if (!this.#fetchContext(substream, reader, result)) return false;
     const first = this.#first;
     const cd = this.#cd;
@@ -240,9 +273,8 @@ export class SmmuWalker implements EndpointWalker {
     const nested = reader === this.#nested;
     let at = unitsOf(ste[0] & ~0x3f, ste[1] & 0xfffff);
     const format = (ste[0] >>> 4) & 3;
-    const most = ste[1] >>> 27;
-    if (format === 3) return result.fail(faults.DEVICE_INVALID, C_BAD_STE);
-    if (format === 0 || most === 0) {
+    // S1Fmt 3 is reserved and behaves as 0; a single CD has no format.
+    if (format === 0 || format === 3 || this.#contextBits() === 0) {
       at += substream * 8;
     } else {
       const leafBits = format === 1 ? 6 : 10;
@@ -254,6 +286,10 @@ export class SmmuWalker implements EndpointWalker {
       }
       at = unitsOf(reader.low & ~0xfff, reader.high & 0xfffff) +
         (substream & (2 ** leafBits - 1)) * 8;
+      // L2Ptr beyond the physical addresses (§3.4.3); an intermediate one is stage 2's to judge.
+      if (!nested && at >= POWERS[this.#addressBits - 3]) {
+        return result.fail(faults.PASID_DIRECTORY_RESERVED, C_BAD_SUBSTREAMID);
+      }
     }
     for (let word = 3; word >= 0; word--) {
       if (!load(reader, at + word)) return this.#failContext(nested, result);

@@ -2,6 +2,11 @@
  * What an SMMU makes of an STE's stage-2 fields and of a context descriptor, the checks that make them
  * illegal included (SMMU §5.2, §5.4).
  *
+ * The unit is little-endian (IDR0.TTENDIAN 0b10), does not stall (STALL_MODEL 0b01), terminates with
+ * aborts only (TERM_MODEL 1), walks VMSAv8-64 tables only (TTF 0b10) and without LPA2 (IDR5.DS 0), and is no
+ * hypervisor's (Hyp 0). Fields of what it does not have (ATS, MPAM, permission indirection and so on)
+ * are RES0 and ignored.
+ *
  * @module
  */
 import type { ArmRegime } from "./arm_stage.ts";
@@ -46,6 +51,8 @@ export function decodeStageTwo(
   const fields = ste[5];
   const granuleBits = GRANULES[(fields >>> 14) & 3];
   if (granuleBits === 0 || (fields & 1 << 19) === 0) return false;
+  // S2ENDI and S2S: big-endian tables, and stalls.
+  if ((fields & (1 << 20 | 1 << 25)) !== 0) return false;
   const outputBits = outputSize((fields >>> 16) & 7, addressBits, granuleBits);
   const size = fields & 0x3f;
   const inputBits = 64 - size;
@@ -59,7 +66,7 @@ export function decodeStageTwo(
   const setsAccess = (fields & 1 << 24) !== 0;
   const setsDirty = (fields & 1 << 23) !== 0;
   if ((setsAccess || setsDirty) && !updates) return false;
-  const rootFrame = (ste[7] & 0xfffff) * 0x100000 + (ste[6] >>> 12);
+  const rootFrame = rootOf(ste, 6);
   if (rootFrame >= POWERS[outputBits - 12]) return false;
   regime.stage = 2;
   regime.granuleBits = granuleBits;
@@ -89,38 +96,37 @@ export function decodeContext(
 ): number {
   const low = cd[0];
   const high = cd[1];
-  if ((high & 1 << 9) === 0) return -1;
+  // AA64 and A must be set, S must not.
+  if ((high & (1 << 9 | 1 << 14 | 1 << 12)) !== (1 << 9 | 1 << 14)) return -1;
   const lowerOff = (low & 1 << 14) !== 0;
   const upperOff = (low & 1 << 30) !== 0;
+  // ENDI: big-endian tables. Ignored if no table is walked.
+  if ((low & 1 << 15) !== 0 && !(lowerOff && upperOff)) return -1;
   const lowerGranule = GRANULES[(low >>> 6) & 3];
   const upperGranule = UPPER_GRANULES[(low >>> 22) & 3];
-  if (!lowerOff && !legalHalf(low & 0x3f, lowerGranule, addressBits)) return -1;
-  if (!upperOff && !legalHalf((low >>> 16) & 0x3f, upperGranule, addressBits)) return -1;
+  if (!lowerOff && !legalHalf(cd, 2, low & 0x3f, lowerGranule, addressBits)) return -1;
+  if (!upperOff && !legalHalf(cd, 4, (low >>> 16) & 0x3f, upperGranule, addressBits)) return -1;
   const setsAccess = (high & 1 << 11) !== 0;
   const setsDirty = (high & 1 << 10) !== 0;
   if ((setsAccess || setsDirty) && !updates) return -1;
 
   const input = stripTag(page, (high & 1 << 6) !== 0, (high & 1 << 7) !== 0);
   const upper = input >= 2 ** 51;
+  if (upper ? upperOff : lowerOff) return -3;
   const granuleBits = upper ? upperGranule : lowerGranule;
   const size = upper ? (low >>> 16) & 0x3f : low & 0x3f;
-  const pages = size > 52 ? 0 : POWERS[52 - size];
-  const at = upper ? 4 : 2;
-  const rootFrame = (cd[at + 1] & 0xfffff) * 0x100000 + (cd[at] >>> 12);
-  const off = upper ? upperOff : lowerOff;
-  const outputBits = outputSize(high & 7, addressBits, granuleBits);
-  if (!off && rootFrame >= POWERS[outputBits - 12]) return -1;
-  if (off) return -3;
+  const pages = POWERS[52 - size];
   if (upper ? input < 2 ** 52 - pages : input >= pages) return -2;
+  const at = upper ? 4 : 2;
   const inputBits = 64 - size;
   const stride = granuleBits - 3;
   regime.stage = 1;
   regime.granuleBits = granuleBits;
   regime.inputBits = inputBits;
   regime.startLevel = 4 - Math.max(1, Math.ceil((inputBits - granuleBits) / stride));
-  regime.rootFrame = rootFrame;
+  regime.rootFrame = rootOf(cd, at);
   regime.rootOffset = (cd[at] & 0xff0) >>> 3;
-  regime.outputBits = outputBits;
+  regime.outputBits = outputSize(high & 7, addressBits, granuleBits);
   regime.setsAccess = setsAccess;
   regime.setsDirty = setsDirty && setsAccess;
   regime.ignoresAccess = (high & 1 << 3) !== 0;
@@ -130,11 +136,26 @@ export function decodeContext(
   return input;
 }
 
-/** TxSZ from 16 (12 where addresses have 52 bits and the granule is 64 KiB) to 39, and a legal granule. */
-function legalHalf(size: number, granuleBits: number, addressBits: number): boolean {
+/**
+ * Whether one half's fields are legal: a granule that there is, TxSZ from 16 (12 where addresses have 52
+ * bits and the granule is 64 KiB) to 39, and a table within the output size, its low half at word `at`.
+ */
+function legalHalf(
+  cd: Int32Array,
+  at: number,
+  size: number,
+  granuleBits: number,
+  addressBits: number,
+): boolean {
   if (granuleBits === 0) return false;
   const least = granuleBits === 16 && addressBits === 52 ? 12 : 16;
-  return size >= least && size <= 39;
+  if (size < least || size > 39) return false;
+  return rootOf(cd, at) < POWERS[outputSize(cd[1] & 7, addressBits, granuleBits) - 12];
+}
+
+/** Frame of a table address whose low half is at word `at`. */
+function rootOf(words: Int32Array, at: number): number {
+  return (words[at + 1] & 0xfffff) * 0x100000 + (words[at] >>> 12);
 }
 
 /** With TBI, bits 63:56 are a tag: the address continues bit 55. */

@@ -10,9 +10,11 @@ export interface VtdCapabilities {
   readonly addressBits?: number;
   /** Most bits of input addresses, MGAW + 1; default 57. */
   readonly inputBits?: number;
+  /** Most levels of tables, 3 to 5 (CAP.SAGAW, CAP.FS5LP); default 5. */
+  readonly mostLevels?: number;
   /** Whether leaves may have the SNP bit in legacy mode (ECAP.SC); default no. */
   readonly snoopControl?: boolean;
-  /** Whether context entries may enable a device TLB (ECAP.DT); default no. */
+  /** Whether context entries may enable a device TLB and page requests (ECAP.DT, PRS); default no. */
   readonly deviceTlb?: boolean;
   /** Whether the context entry's RID_PASID counts (ECAP.RPS); default yes. Scalable mode. */
   readonly ridPasid?: boolean;

@@ -1,8 +1,9 @@
 /**
  * Walks VT-d's legacy-mode tables: root table, context table, second stage (VT-d §9.1, §9.3, §3.4.2).
  *
- * Fault codes are those of VT-d §7.1.3. A request with PASID has no meaning in legacy mode (0x31). An input inside the interrupt range is not a DMA address (§3.14): it is reported
- * as an interrupt request with code 0, because no DMA fault is recorded for it.
+ * Fault codes are those of VT-d §7.1.3, whether or not the fault is recorded (FPD). A request with PASID has no
+ * meaning in legacy mode (0x31). An input inside the interrupt range is not a DMA address (§3.14): it is
+ * reported as an interrupt request with code 0, because no DMA fault is recorded for it.
  *
  * @module
  */
@@ -44,12 +45,14 @@ export class VtdLegacyWalker implements EndpointWalker {
   readonly #decoder: VtdSecondStageDecoder;
   readonly #reservedHigh: number;
   readonly #deviceTlb: boolean;
+  readonly #mostLevels: number;
 
   /** Makes a walker of the tables behind root table `rootFrame`, read through `reader`. */
   constructor(reader: TableReader, rootFrame: number, capabilities: VtdCapabilities = {}) {
     const addressBits = capabilities.addressBits ?? 52;
     this.#reader = reader;
     this.#rootFrame = rootFrame;
+    this.#mostLevels = capabilities.mostLevels ?? 5;
     this.#decoder = new VtdSecondStageDecoder(
       addressBits,
       capabilities.inputBits ?? 57,
@@ -98,7 +101,7 @@ export class VtdLegacyWalker implements EndpointWalker {
     result.domainId = (upperLow >>> 8) & 0xffff;
     const type = (low >>> 2) & 3;
     const levels = (upperLow & 7) + 2;
-    if (type === 3 || (type === 1 && !this.#deviceTlb) || levels < 3 || levels > 5) {
+    if (type === 3 || (type === 1 && !this.#deviceTlb) || levels < 3 || levels > this.#mostLevels) {
       return result.fail(DEVICE_INVALID, 3);
     }
     if (pasid !== NO_PASID) return result.fail(PASID_DISABLED, 0x31);

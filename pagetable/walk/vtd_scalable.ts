@@ -38,6 +38,9 @@ export class VtdScalableWalker implements EndpointWalker {
   readonly #second: VtdSecondStageDecoder;
   readonly #reservedHigh: number;
   readonly #ridPasid: boolean;
+  readonly #mostLevels: number;
+  /** Bits of a context entry's first word that are reserved. */
+  readonly #reservedContext: number;
   /** Words of the PASID entry under inspection, low half first. */
   readonly #entry: Int32Array<ArrayBuffer> = new Int32Array(16);
 
@@ -49,6 +52,9 @@ export class VtdScalableWalker implements EndpointWalker {
     this.#rootFrame = rootFrame;
     this.#first = new VtdFirstStageDecoder(addressBits);
     this.#second = new VtdSecondStageDecoder(addressBits, capabilities.inputBits ?? 57, true);
+    this.#mostLevels = capabilities.mostLevels ?? 5;
+    // DTE and PRE are reserved without a device TLB.
+    this.#reservedContext = 0x1e0 | (capabilities.deviceTlb === true ? 0 : 0x14);
     this.#reservedHigh = ~(2 ** (addressBits - 32) - 1);
     this.#ridPasid = capabilities.ridPasid ?? true;
   }
@@ -73,13 +79,13 @@ export class VtdScalableWalker implements EndpointWalker {
     if (type === PASS_THROUGH) return result.pass(page);
     if (type === SECOND_STAGE || type === NESTED) {
       const levels = ((entry[0] >>> 2) & 7) + 2;
-      if (levels < 3 || levels > 5) return result.fail(faults.PASID_INVALID, 0x5b);
+      if (levels < 3 || levels > this.#mostLevels) return result.fail(faults.PASID_INVALID, 0x5b);
       this.#second.setRoot(frameOf(entry[0], entry[1]), levels);
       this.#second.updates = (entry[0] & 0x200) !== 0;
     }
     if (type === FIRST_STAGE || type === NESTED) {
       const mode = (entry[4] >>> 2) & 3;
-      if (mode > 1) return result.fail(faults.PASID_INVALID, 0x5b);
+      if (mode > 1 || mode + 4 > this.#mostLevels) return result.fail(faults.PASID_INVALID, 0x5b);
       this.#first.setRoot(frameOf(entry[4], entry[5]), mode + 4);
       this.#first.outputIsFinal = type === FIRST_STAGE;
     }
@@ -114,7 +120,9 @@ export class VtdScalableWalker implements EndpointWalker {
     const high = reader.high;
     result.push(STAGE_DEVICE, 3, contextFrame, at, low, high);
     if ((low & 1) === 0) return result.fail(faults.DEVICE_NOT_PRESENT, 0x41);
-    if (reserved !== 0 || (low & 0x1e0) !== 0 || (high & this.#reservedHigh) !== 0) {
+    if (
+      reserved !== 0 || (low & this.#reservedContext) !== 0 || (high & this.#reservedHigh) !== 0
+    ) {
       return result.fail(faults.DEVICE_RESERVED, 0x42);
     }
     if (pasid !== NO_PASID && (low & 8) === 0) return result.fail(faults.PASID_DISABLED, 0x45);
@@ -182,14 +190,15 @@ export class VtdScalableWalker implements EndpointWalker {
     const second = this.#second;
     const nested = this.#nested;
     const from = result.depth;
-    nested.begin(second, result, this.recorder);
+    nested.begin(second, result, this.recorder, false);
     let fault = walkStage(first, STAGE_ONE, nested, page, access, result);
     if (fault !== faults.NO_FAULT) {
       const root = !result.reached(STAGE_ONE, from);
       if (fault !== faults.TABLE_UNREADABLE || nested.fault === faults.NO_FAULT) {
         return result.failAt(STAGE_ONE, fault, firstCode(fault, root));
       }
-      return result.failAt(STAGE_TWO, nested.fault, nestedCode(nested.fault, root));
+      const code = nestedCode(nested.fault, root, nested.failedAtRoot);
+      return result.failAt(STAGE_TWO, nested.fault, code);
     }
     const middle = result.depth;
     result.reachPages = 1;
@@ -251,8 +260,11 @@ function secondCode(fault: faults.Fault, root: boolean): number {
   }
 }
 
-/** Code of a second-stage fault met while reading a first-stage table, the top one if `root`. */
-function nestedCode(fault: faults.Fault, root: boolean): number {
+/**
+ * Code of a second-stage fault met while reading a first-stage table, the top one if `root`; `secondRoot` if
+ * the second stage's top table was where it failed.
+ */
+function nestedCode(fault: faults.Fault, root: boolean, secondRoot: boolean): number {
   switch (fault) {
     case faults.INPUT_TOO_WIDE:
       return 0x74;
@@ -260,6 +272,6 @@ function nestedCode(fault: faults.Fault, root: boolean): number {
     case faults.NO_READ:
       return root ? 0x75 : 0x76;
     default:
-      return secondCode(fault, false);
+      return secondCode(fault, secondRoot);
   }
 }

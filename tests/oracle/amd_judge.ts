@@ -90,6 +90,12 @@ export class AmdJudge implements Judge {
     await this.submit([INVALIDATE_ALL]);
   }
 
+  /** QEMU reads the entry for it, and logs what is illegal about it there and then. */
+  async invalidateDevice(endpoint: number): Promise<void> {
+    await this.submit([[INVALIDATE_DEVICE | BigInt(endpoint), 0n]]);
+    while (await this.takeFault() !== undefined);
+  }
+
   /** Hands over commands and waits until the IOMMU has done them. */
   async submit(commands: readonly Command[]): Promise<void> {
     const machine = this.#machine;

@@ -27,6 +27,8 @@ export interface Judge {
   enable(registers: Readonly<Record<string, bigint>>): Promise<void>;
   /** Makes it forget every translation and every device table entry it holds. */
   invalidateAll(): Promise<void>;
+  /** Makes it look at a device's entry again, where `invalidateAll` does not. */
+  invalidateDevice?(endpoint: number): Promise<void>;
   /** The oldest fault recorded since the last call, which is then forgotten, or undefined. */
   takeFault(): Promise<RecordedFault | undefined>;
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { WalkResult } from "../../pagetable/mod.ts";
 import type { Board } from "./examination.ts";
 import type { Judge, RecordedFault } from "./judge.ts";
 import { portConfigSpace } from "./pci.ts";
@@ -140,5 +141,30 @@ export class InvalidationQueue {
     if (Number(head) !== this.#tail * 16 || (status & STATUS_ERRORS) !== 0) {
       throw new Error(`Cannot invalidate: head 0x${head.toString(16)}, fault status ${status}`);
     }
+  }
+}
+
+/**
+ * In scalable mode QEMU records the legacy-mode reasons for root, context and second-stage faults, where the
+ * specification has reasons of their own (VT-d §7.1.3).
+ */
+export function legacyReason(result: WalkResult, access: "r" | "w"): number {
+  switch (result.faultCode) {
+    case 0x39:
+      return 0x1;
+    case 0x3a:
+      return 0xa;
+    case 0x41:
+      return 0x2;
+    case 0x42:
+      return 0xb;
+    case 0x79:
+      return access === "w" ? 0x5 : 0x6;
+    case 0x7a:
+      return 0xc;
+    case 0x83:
+      return 0x4;
+    default:
+      return result.faultCode;
   }
 }

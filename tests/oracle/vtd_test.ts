@@ -7,28 +7,7 @@ import { READ, STAGE_ONE, type WalkResult, WRITE } from "../../pagetable/mod.ts"
 import { labTests, type Qemu } from "../guest/lab/mod.ts";
 import { examine, variants } from "./examination.ts";
 import { prepareJudge } from "./judge.ts";
-import { vtdBoard } from "./vtd_judge.ts";
-
-/**
- * In scalable mode QEMU records the legacy-mode reasons for root, context and second-stage faults, where the
- * specification has reasons of their own (VT-d §7.1.3).
- */
-function legacyReason(result: WalkResult, access: "r" | "w"): number {
-  switch (result.faultCode) {
-    case 0x39:
-      return 0x1;
-    case 0x41:
-      return 0x2;
-    case 0x79:
-      return access === "w" ? 0x5 : 0x6;
-    case 0x7a:
-      return 0xc;
-    case 0x83:
-      return 0x4;
-    default:
-      return result.faultCode;
-  }
-}
+import { legacyReason, vtdBoard } from "./vtd_judge.ts";
 
 /**
  * QEMU looks whether an entry permits a write before it looks at the entry's reserved bits; VT-d §7.1.3 leaves

@@ -94,4 +94,13 @@ Deno.test("each condition of the walk gives its event, and permissions are ANDed
   assertEquals(device(0xe03n), "device-invalid 0x1");
   assertEquals(device(0x1n), "blocked 0x2");
   assertEquals(device(0x0n), "ok");
+  // More reserved bits (§2.2.2.1): qword 0 bit 63, qword 2 bit 52, qword 3 bits 0 and 48. Without V they are ignored.
+  assertEquals(device(1n << 63n | 3n), "device-reserved 0x1");
+  assertEquals(device(1n << 63n), "ok");
+  for (const [at, bit] of [[2, 52n], [3, 0n], [3, 14n], [3, 48n], [3, 53n]] as const) {
+    setWord(memory, entry, DEVICE * 4 + at, 1n << bit);
+    assertEquals(device(3n), "device-reserved 0x1");
+    assertEquals(device(0n), "ok");
+    setWord(memory, entry, DEVICE * 4 + at, 0n);
+  }
 });

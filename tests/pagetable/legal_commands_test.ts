@@ -11,7 +11,7 @@ import {
   amdTableCommands,
   AmdUnit,
   CommandBuffer,
-  HardwareTable,
+  type HardwareTable,
   InvalidationGather,
   OK,
   smmuDeviceCommands,

@@ -8,9 +8,11 @@ import {
   EINVAL,
   EOPNOTSUPP,
   MMIO,
+  NO_PASID,
   OK,
   READ,
   SmmuUnit,
+  SmmuWalker,
   TableMemory,
   WalkResult,
   WRITE,
@@ -135,7 +137,8 @@ for (const streamTable of ["linear", "2-level"] as const) {
       assert(unit.walk(SID, 7, READ, result, last));
       assertEquals(result.frame, 0x102);
       assertEquals(faultOf(unit, SID, 7, READ, 2), "pasid-not-present 0xa");
-      assertEquals(faultOf(unit, SID, 7, READ, 0), "pasid-too-big 0x8");
+      // S1DSS 2: CD 0 is for requests without SubstreamID (SMMU §5.2), F_STREAM_DISABLED.
+      assertEquals(faultOf(unit, SID, 7, READ, 0), "blocked 0x6");
       assertEquals(faultOf(unit, SID, 7, READ, last + 1), "pasid-too-big 0x8");
       if (substreamBits > 6) {
         assertEquals(faultOf(unit, SID, 7, READ, 100), "pasid-directory-not-present 0x8");
@@ -287,4 +290,72 @@ Deno.test("nesting: context descriptors, stage-1 tables and outputs go through s
   assertEquals(unit.attachNested(SID, third, second), OK);
   assert(unit.walk(SID, 0x403, READ, result));
   assertEquals(result.frame, 0x20001);
+});
+
+Deno.test("S2PTW: stage 1's tables must not be in what stage 2 maps as device memory (SMMU §5.2)", () => {
+  const memory = makeMemory();
+  const first = makeTable("smmuv3-s1", memory, { inputBits: 39, outputBits: 40 });
+  const second = makeTable("smmuv3-s2", memory, { inputBits: 40, outputBits: 44 });
+  const unit = new SmmuUnit(memory, { streamTable: "linear" });
+  assertEquals(unit.attachNested(SID, first, second, 6), OK);
+  assertEquals(first.map(0x400, 0x400, 0x10000, READ), OK);
+  assertEquals(second.map(BASE, BASE + 0xfff, BASE, READ | WRITE | MMIO), OK);
+  assertEquals(second.map(0x10000, 0x10000, 0x20000, READ | MMIO), OK);
+  assertEquals(faultOf(unit, SID, 0x400, READ), "ok");
+  const result = new WalkResult();
+  unit.walk(SID, 0x400, READ, result);
+  const ste = result.pathFrame[0];
+  setWord(
+    memory,
+    ste,
+    result.pathIndex[0] + 2,
+    word(memory, ste, result.pathIndex[0] + 2) | 1n << 54n,
+  );
+  assertEquals(faultOf(unit, SID, 0x400, READ), "no-read 0x13 stage 2");
+});
+
+Deno.test("an input that bypasses stage 1 must fit the address size, or it is F_ADDR_SIZE (SMMU §3.4)", () => {
+  const memory = makeMemory();
+  const unit = new SmmuUnit(memory, { capabilities: { addressBits: 44 } });
+  assertEquals(unit.bypass(SID), OK);
+  assertEquals(faultOf(unit, SID, 2 ** 32 - 1, READ), "ok");
+  assertEquals(faultOf(unit, SID, 2 ** 32, READ), "input-too-wide 0x11 stage 1");
+  assertEquals(faultOf(unit, SID, 0, READ, 1), "pasid-disabled 0x8");
+  const second = makeTable("smmuv3-s2", memory, { inputBits: 40, outputBits: 44 });
+  assertEquals(unit.attach(SID, second), OK);
+  assertEquals(faultOf(unit, SID, 2 ** 28, READ), "input-too-wide 0x10 stage 2");
+  assertEquals(faultOf(unit, SID, 2 ** 32, READ), "input-too-wide 0x11 stage 1");
+});
+
+Deno.test("reserved values of SMMU_STRTAB_BASE_CFG behave as other ones (SMMU §6.3.25)", () => {
+  const memory = makeMemory();
+  const table = makeTable("smmuv3-s1", memory);
+  assertEquals(table.map(5, 5, 6, READ), OK);
+  const unit = new SmmuUnit(memory, { streamTable: "linear", streamBits: 12 });
+  assertEquals(unit.attach(SID, table), OK);
+  const { strtab_base: strtabBase, strtab_cfg: config } = unit.registers();
+  const result = new WalkResult();
+  const walks = (strtabConfig: bigint, sid: number): string => {
+    const walker = new SmmuWalker(memory, { strtabBase, strtabConfig });
+    return walker.walk(sid, 5, READ, result, NO_PASID) ? "ok" : result.faultName;
+  };
+  // FMT 2 and 3 are linear; SPLIT is ignored then.
+  for (const format of [0n, 2n, 3n]) {
+    assertEquals(walks(config | format << 16n | 9n << 6n, SID), "ok");
+  }
+  // LOG2SIZE is at most 32, whatever it says.
+  assertEquals(walks(63n, 2 ** 32), "bad-endpoint");
+  const two = new SmmuUnit(memory, { streamTable: "2-level" });
+  assertEquals(two.attach(SID, table), OK);
+  const split = (value: bigint): SmmuWalker =>
+    new SmmuWalker(memory, {
+      strtabBase: two.registers().strtab_base,
+      strtabConfig: two.registers().strtab_cfg & ~0x7c0n | value << 6n,
+    });
+  assert(split(8n).walk(SID, 5, READ, result, NO_PASID));
+  // 6 and what is reserved look for descriptor 12 instead of 3.
+  for (const value of [0n, 6n, 7n, 9n, 31n]) {
+    assert(!split(value).walk(SID, 5, READ, result, NO_PASID));
+    assertEquals(result.entryAddress(0) % 4096n, 12n * 8n, `SPLIT ${value}`);
+  }
 });
