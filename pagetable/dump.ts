@@ -102,16 +102,17 @@ interface Run {
 }
 
 /**
- * Dumps every endpoint in `[0, lastEndpoint]` that has an entry, and the PASIDs that `pasids` lists by
- * endpoint.
+ * Dumps every endpoint in `[0, lastEndpoint]` that has an entry, those beyond that `others` lists, and the PASIDs
+ * that `pasids` lists by endpoint.
  */
 export function dumpTables(
   walker: EndpointWalker,
   lastEndpoint: number,
   pasids: ReadonlyMap<number, readonly number[]> = new Map(),
+  others: readonly number[] = [],
 ): readonly DumpEndpoint[] {
   const found: DumpEndpoint[] = [];
-  for (let endpoint = 0; endpoint <= lastEndpoint; endpoint++) {
+  for (const endpoint of endpointsOf(lastEndpoint, others)) {
     const plain = dumpEndpoint(walker, endpoint, NO_PASID);
     if (plain !== null) found.push(plain);
     for (const pasid of pasids.get(endpoint) ?? []) {
@@ -120,6 +121,13 @@ export function dumpTables(
     }
   }
   return found;
+}
+
+/** Endpoints `[0, lastEndpoint]`, then those beyond in ascending order. */
+function* endpointsOf(lastEndpoint: number, others: readonly number[]): Generator<number> {
+  for (let endpoint = 0; endpoint <= lastEndpoint; endpoint++) yield endpoint;
+  const beyond = others.filter((endpoint) => endpoint > lastEndpoint);
+  yield* [...new Set(beyond)].sort((a, b) => a - b);
 }
 
 /** Dumps one endpoint, or one PASID of it; null if it has no entry at all. */

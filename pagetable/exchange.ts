@@ -7,24 +7,24 @@
  *
  * @module
  */
-import { createPageTable, createUnit, type PageTableOptions, type UnitOptions } from "./create.ts";
+import { createPageTable, createUnit, type PageTableOptions } from "./create.ts";
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "./errno.ts";
 import { ChunkReader, chunksOf } from "./exchange_memory.ts";
+import { type BuildPlan, EXCHANGE_FORMATS, planOf } from "./exchange_plan.ts";
 import type {
   BuildInput,
   BuildOutput,
   JsonAnswer,
+  JsonChunk,
   JsonDomain,
   JsonEndpoint,
   JsonMapping,
-  JsonParameters,
   JsonQuery,
   WalkInput,
   WalkOutput,
 } from "./exchange_types.ts";
 import {
   hex,
-  readGranule,
   readList,
   readNumber,
   readObject,
@@ -47,35 +47,17 @@ import { WalkResult } from "./walk/walk_result.ts";
 
 /** Most table memory that a build may take: 1 GiB for each of up to two arenas. */
 const ARENA_BYTES = 2 ** 30;
+/** Largest domain id: DID, ASID, VMID and DomainID have 16 bits. */
+const LAST_DOMAIN = 0xffff;
 
-const FORMATS = [
-  "vtd-ss",
-  "vtd-fs",
-  "vtd-nested",
-  "smmuv3-s1",
-  "smmuv3-s2",
-  "smmuv3-nested",
-  "amdv1",
-] as const;
-
-/** What `build` made: its output as JSON, and the memory behind it. */
+/** What `build` made: see {@linkcode buildOutput} for its output as JSON. */
 export interface Built {
-  /** The completed description with registers and memory. */
-  readonly output: BuildOutput;
+  /** The completed description with registers. */
+  readonly description: Omit<BuildOutput, "mem">;
   /** Device tables and the tables of a single or second stage. */
   readonly memory: TableMemory;
   /** Tables of the first of two stages; null for one stage. */
   readonly nestedMemory: TableMemory | null;
-}
-
-/** A description with its parameters read and completed. */
-interface Plan {
-  readonly parameters: JsonParameters;
-  readonly first: string;
-  readonly second: string | null;
-  readonly firstOptions: PageTableOptions;
-  readonly secondOptions: PageTableOptions;
-  readonly unitOptions: UnitOptions;
 }
 
 /** The tables of one domain. */
@@ -116,9 +98,19 @@ export function build(json: unknown): Built {
   }
   const registers: Record<string, string> = {};
   for (const [name, value] of Object.entries(unit.registers())) registers[name] = hex(value);
-  const mem = [...chunksOf(memory), ...(nestedMemory === null ? [] : chunksOf(nestedMemory))];
-  const output = { ...plan.parameters, domains, endpoints, ...registers, mem };
-  return { output, memory, nestedMemory };
+  const description = { ...plan.parameters, domains, endpoints, ...registers };
+  return { description, memory, nestedMemory };
+}
+
+/** The memory of what was built, chunk by chunk. */
+export function* builtChunks({ memory, nestedMemory }: Built): Generator<JsonChunk> {
+  yield* chunksOf(memory);
+  if (nestedMemory !== null) yield* chunksOf(nestedMemory);
+}
+
+/** What `build` writes, as one value. Tables of hundreds of MiB are better taken chunk by chunk. */
+export function buildOutput(built: Built): BuildOutput {
+  return { ...built.description, mem: [...builtChunks(built)] };
 }
 
 /**
@@ -141,7 +133,7 @@ export function walk(json: unknown, reader?: TableReader): WalkOutput {
  * @throws TypeError or RangeError if they are malformed or missing.
  */
 export function walkerOf(input: WalkInput, reader: TableReader): EndpointWalker {
-  const format = readWord(input.format, "format", FORMATS);
+  const format = readWord(input.format, "format", EXCHANGE_FORMATS);
   if (format === "amdv1") return new AmdWalker(reader, readNumber(input.devtab, "devtab"));
   if (format.startsWith("smmuv3")) {
     const strtabBase = readNumber(input.strtab_base, "strtab_base");
@@ -181,80 +173,18 @@ function answer(walker: EndpointWalker, query: JsonQuery, result: WalkResult): J
   return { ...asked, ok: true, pa, size: hex(BigInt(result.leafPages) * 4096n) };
 }
 
-function planOf(input: BuildInput, endpoints: readonly JsonEndpoint[]): Plan {
-  const format = readWord(input.format, "format", FORMATS);
-  const base = input.base === undefined ? {} : { base: input.base };
-  let lastSid = 0;
-  let lastPasid = 0;
-  for (const { sid, pasid } of endpoints) {
-    lastSid = Math.max(lastSid, readSmall(sid, "sid"));
-    if (pasid !== undefined) lastPasid = Math.max(lastPasid, readSmall(pasid, "pasid"));
-  }
-  if (format.startsWith("smmuv3")) return planArm(format, input, base, lastSid, lastPasid);
-  const levels = input.levels === undefined ? 4 : readSmall(input.levels, "levels");
-  if (format === "amdv1") {
-    return {
-      parameters: { format, levels, ...base },
-      first: format,
-      second: null,
-      firstOptions: { levels },
-      secondOptions: {},
-      unitOptions: { deviceBits: bitsFor(lastSid, 7) },
-    };
-  }
-  const usual = format === "vtd-ss" ? "legacy" : "scalable";
-  const mode = readWord(input.mode ?? usual, "mode", ["legacy", "scalable"]);
-  if (mode === "legacy" && format !== "vtd-ss") {
-    throw new RangeError(`Cannot build ${format}: it needs mode scalable, not legacy`);
-  }
-  const nested = format === "vtd-nested";
-  return {
-    parameters: { format, mode, levels, ...base },
-    first: nested ? "vtd-fs" : format,
-    second: nested ? "vtd-ss" : null,
-    firstOptions: { levels },
-    secondOptions: { levels },
-    unitOptions: { mode, pasidBits: bitsFor(lastPasid, 15) },
-  };
-}
-
-function planArm(
-  format: string,
-  input: BuildInput,
-  base: Pick<BuildInput, "base">,
-  lastSid: number,
-  lastPasid: number,
-): Plan {
-  const granule = readGranule(input.granule);
-  const oaBits = input.oaBits === undefined ? 44 : readSmall(input.oaBits, "oaBits");
-  const usual = format === "smmuv3-s2" ? Math.min(48, oaBits) : 48;
-  const iaBits = input.iaBits === undefined ? usual : readSmall(input.iaBits, "iaBits");
-  const streamTable = readWord(input.streamTable ?? "linear", "streamTable", ["linear", "2-level"]);
-  const nested = format === "smmuv3-nested";
-  const streamBits = streamTable === "linear" ? bitsFor(lastSid, 6) : bitsFor(lastSid, 16);
-  const substreamBits = lastPasid === 0 ? 0 : bitsFor(lastPasid, 1);
-  return {
-    parameters: { format, granule: `${granule / 1024}K`, iaBits, oaBits, streamTable, ...base },
-    first: nested ? "smmuv3-s1" : format,
-    second: nested ? "smmuv3-s2" : null,
-    firstOptions: { granule, inputBits: iaBits, outputBits: oaBits },
-    secondOptions: { granule, inputBits: oaBits, outputBits: oaBits },
-    unitOptions: { streamTable, streamBits, substreamBits },
-  };
-}
-
-/** Bits that hold every number up to `last`, at least `least`. */
-function bitsFor(last: number, least: number): number {
-  return Math.max(least, last === 0 ? 0 : Math.floor(Math.log2(last)) + 1);
-}
-
 function buildDomain(
   domain: JsonDomain,
-  plan: Plan,
+  plan: BuildPlan,
   memory: TableMemory,
   nestedMemory: TableMemory | null,
 ): Tables {
   const id = readSmall(domain.id, "domain id");
+  if (id > LAST_DOMAIN) {
+    throw new RangeError(
+      `Cannot build domain id ${id}: hardware's ids have 16 bits, up to ${LAST_DOMAIN}`,
+    );
+  }
   const first = tableOf(plan.first, nestedMemory ?? memory, plan.firstOptions);
   mapAll(first, readList(domain.mappings, "mappings"), `domain ${id}`);
   if (plan.second === null) {

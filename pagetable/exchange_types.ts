@@ -59,7 +59,7 @@ export interface JsonParameters {
   readonly iaBits?: JsonNumber;
   /** ARM: bits of output addresses. */
   readonly oaBits?: JsonNumber;
-  /** ARM: `linear` or `2-level`. */
+  /** ARM: `linear` (up to 18 bits of StreamIDs) or `2-level` (up to 32). */
   readonly streamTable?: string;
   /** Address of the first table page. */
   readonly base?: JsonNumber;
@@ -83,6 +83,8 @@ export interface JsonChunk {
   readonly hex?: string;
   /** 64-bit words. */
   readonly u64?: readonly JsonNumber[];
+  /** How many bytes of zeros. */
+  readonly zeros?: JsonNumber;
 }
 
 /** Values of the registers that lead to the tables. */

@@ -25,6 +25,7 @@ export * from "./page_table.ts";
 export * from "./table_memory.ts";
 export * from "./units/amd.ts";
 export * from "./units/smmuv3.ts";
+export type { SmmuUnitOptions } from "./units/smmuv3_options.ts";
 export * from "./units/unit.ts";
 export * from "./units/vtd_legacy.ts";
 export * from "./units/vtd_options.ts";

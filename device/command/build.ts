@@ -3,10 +3,16 @@
  *
  * @module
  */
-import { build as buildTables, imageOf, type TableMemory } from "../../pagetable/mod.ts";
+import {
+  build as buildTables,
+  builtChunks,
+  imageOf,
+  type TableMemory,
+} from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE } from "../address.ts";
 import { type Command, parseOptions, refusePositionals, textOption } from "./command.ts";
-import { baseOption, checked, IMAGE_OPTIONS, printJson, readJson } from "./table_input.ts";
+import { printJson } from "./output.ts";
+import { baseOption, checked, IMAGE_OPTIONS, readJson } from "./table_input.ts";
 
 /** Builds tables. */
 export const build: Command = {
@@ -42,15 +48,15 @@ Example:
     const description = base === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, base: addressText(base.page, base.offset) };
-    const { output, memory, nestedMemory } = checked(() => buildTables(description));
+    const built = checked(() => buildTables(description));
     const file = textOption(values, "image");
     if (file === undefined) {
-      printJson(output);
+      await printJson({ ...built.description, mem: builtChunks(built) });
       return 0;
     }
+    const { memory, nestedMemory } = built;
     await writeImage(file, nestedMemory === null ? [memory] : [memory, nestedMemory]);
-    const { mem: _, ...rest } = output;
-    printJson(rest);
+    await printJson(built.description);
     return 0;
   },
 };

@@ -20,7 +20,8 @@ import {
   parseOptions,
   refusePositionals,
 } from "./command.ts";
-import { checked, IMAGE_OPTIONS, imageReader, printJson, readJson } from "./table_input.ts";
+import { printJson, printPieces } from "./output.ts";
+import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
 /** The last endpoint that is looked for: PCI ids have 16 bits. */
 const LAST_ENDPOINT = 0xffff;
@@ -61,7 +62,7 @@ Example:
       (text) => parseNumber(text, 2 ** 20 - 1),
       "a number below 2^20",
     ) ?? NO_PASID;
-    const image = await imageReader(values);
+    using image = await openImage(values);
     const input = await readJson();
     const found = checked(() => {
       if (typeof input !== "object" || input === null) {
@@ -73,9 +74,9 @@ Example:
       const one = dumpEndpoint(walker, endpoint, pasid);
       return one === null ? [] : [one];
     });
-    if (values["json"] === true) printJson(found);
+    if (values["json"] === true) await printJson(found);
     else if (found.length === 0) throw new CommandError("Cannot dump: no endpoint has an entry");
-    else console.log(dumpText(found).trimEnd());
+    else await printPieces([dumpText(found)]);
     return 0;
   },
 };

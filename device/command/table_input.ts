@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { ImageReader, type TableReader } from "../../pagetable/mod.ts";
-import { type Address, PAGE_SIZE, parseAddress } from "../address.ts";
+import { type Address, parseAddress } from "../address.ts";
+import { readBounded } from "./bounded_input.ts";
 import {
   CommandError,
   type OptionValues,
@@ -12,6 +12,10 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
+import { TableImage } from "./table_image.ts";
+
+/** Most bytes of JSON: as a text and as values it takes several times as much memory. */
+const MOST_JSON = 256 * 2 ** 20;
 
 /** Options that name a raw image, for `parseOptions`. */
 export const IMAGE_OPTIONS = {
@@ -22,12 +26,13 @@ export const IMAGE_OPTIONS = {
 /**
  * Reads one JSON value from standard input.
  *
- * @throws {CommandError} If it is none.
+ * @throws {CommandError} If it is none, or one of more than 256 MiB.
  */
 export async function readJson(): Promise<unknown> {
-  const text = await new Response(Deno.stdin.readable).text();
+  const hint = "give tables of that size as a raw image, with --image";
+  const bytes = await readBounded(Deno.stdin.readable, MOST_JSON, "standard input", hint);
   try {
-    return JSON.parse(text);
+    return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     throw new CommandError(`Cannot read JSON from standard input: ${error.message}`);
@@ -56,22 +61,17 @@ export function baseOption(values: OptionValues): Address | undefined {
 }
 
 /**
- * The raw image of `--image` and `--base`, if they are given.
+ * The raw image of `--image` and `--base`, if they are given. Dispose of it.
  *
  * @throws {UsageError} If only one of them is.
+ * @throws {CommandError} If the file is none that can be read from.
  */
-export async function imageReader(values: OptionValues): Promise<TableReader | undefined> {
+export async function openImage(values: OptionValues): Promise<TableImage | undefined> {
   const file = textOption(values, "image");
   const base = baseOption(values);
   if (file === undefined && base === undefined) return undefined;
   if (file === undefined || base === undefined) {
     throw new UsageError("Cannot read an image without both --image FILE and --base ADDR");
   }
-  const image = await Deno.readFile(file);
-  return checked(() => new ImageReader(image, base.page * PAGE_SIZE + base.offset));
-}
-
-/** Prints a JSON value to standard output. */
-export function printJson(value: unknown): void {
-  console.log(JSON.stringify(value, null, 2));
+  return await TableImage.open(file, base);
 }

@@ -14,7 +14,8 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
-import { checked, IMAGE_OPTIONS, imageReader, printJson, readJson } from "./table_input.ts";
+import { printJson } from "./output.ts";
+import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
 /** Walks tables. */
 export const walk: Command = {
@@ -50,12 +51,12 @@ Example:
     });
     refusePositionals(positionals);
     const query = queryOf(values);
-    const reader = await imageReader(values);
+    using image = await openImage(values);
     const input = await readJson();
     const asked = query === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, queries: [query] };
-    printJson(checked(() => walkTables(asked, reader)));
+    await printJson(checked(() => walkTables(asked, image)));
     return 0;
   },
 };

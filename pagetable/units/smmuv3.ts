@@ -15,7 +15,7 @@ import type { HardwareTable } from "../hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID, PASID_ENTRY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
-import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
+import { SmmuWalker } from "../walk/smmuv3.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
 import { ContextTables } from "./smmuv3_contexts.ts";
@@ -28,25 +28,15 @@ import {
   stageSte,
   STE_ENTRY,
 } from "./smmuv3_entries.ts";
+import type { SmmuUnitOptions } from "./smmuv3_options.ts";
 import { StreamTable } from "./smmuv3_stream_table.ts";
 import type { TranslationUnit } from "./unit.ts";
 import { WalkingUnit } from "./walking_unit.ts";
 
-/** What an SMMU can be told about its hardware and its tables. */
-export interface SmmuUnitOptions {
-  /** Bits of StreamIDs; default 16, a PCI segment. */
-  readonly streamBits?: number;
-  /** Form of the stream table; default two-level with 2^8 STEs a table. */
-  readonly streamTable?: "linear" | "2-level";
-  /** Bits of PASIDs (S1CDMax); default 0: none. Above 6 the CD table has two levels. */
-  readonly substreamBits?: number;
-  /** Memory for CD tables; default that of the stream table. With two stages, what stage 2 maps to itself. */
-  readonly contextMemory?: TableMemory;
-  /** What the walker takes the hardware to be able to do. */
-  readonly capabilities?: SmmuCapabilities;
-}
-
 const NONE = -1;
+/** Most bits of StreamIDs in a linear stream table, which then has 64 MiB. */
+const LINEAR_BITS = 20;
+
 /** What a stream with context descriptors owns. */
 interface Stream {
   /** First page of its CD table, or -1. */
@@ -85,15 +75,16 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     super(memory, ROOT_NOT_PRESENT, 0x02);
     this.#memory = memory;
     const contextMemory = options.contextMemory ?? memory;
-    const streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, 18);
+    const twoLevel = (options.streamTable ?? "2-level") === "2-level";
+    const mostBits = twoLevel ? 32 : LINEAR_BITS;
+    const streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, mostBits);
     this.#options = options;
-    this.#substreamBits = checkOption("SubstreamID bits", options.substreamBits ?? 0, 0, 15);
+    this.#substreamBits = checkOption("SubstreamID bits", options.substreamBits ?? 0, 0, 20);
     this.lastEndpoint = 2 ** streamBits - 1;
     this.gather = new InvalidationGather(memory);
     this.#contextGather = contextMemory === memory
       ? this.gather
       : new InvalidationGather(contextMemory);
-    const twoLevel = (options.streamTable ?? "2-level") === "2-level";
     this.#table = new StreamTable(memory, this.gather, streamBits, twoLevel);
     this.#contexts = new ContextTables(contextMemory, this.#contextGather, this.#substreamBits);
     this.#ste64 = wideWords(memory);

@@ -8,10 +8,12 @@ import type { TableMemory } from "../table_memory.ts";
 import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
 
 const NONE = -1;
-/** Log2 of the STEs in a second-level table. */
-const SPLIT = 8;
-/** Order of such a table: STEs have 64 bytes. */
-const LEAF_ORDER = 2;
+/** Log2 of the STEs in a second-level table: SPLIT, 8 for up to so many bits of StreamIDs, 10 beyond. */
+const SMALL_SPLIT = 8;
+const SMALL_BITS = 18;
+const LARGE_SPLIT = 10;
+/** Log2 of the STEs in a page: STEs have 64 bytes. */
+const PAGE_STES = 6;
 const SPAN = 0x1f;
 
 /** The stream table of one SMMU, made with the first stream. */
@@ -22,10 +24,15 @@ export class StreamTable {
   readonly #memory: TableMemory;
   readonly #gather: InvalidationGather;
   readonly #streamBits: number;
+  readonly #split: number;
   readonly #twoLevel: boolean;
   #table = NONE;
 
-  /** Prepares a table of 2^`streamBits` STEs; two-level only if that is more than one second-level table. */
+  /**
+   * Prepares a table of 2^`streamBits` STEs, up to 32 bits; two-level only if that is more than one second-level
+   * table. With two levels the first one has 8 bytes for each second-level table that there could be: 32 MiB
+   * for 32 bits.
+   */
   constructor(
     memory: TableMemory,
     gather: InvalidationGather,
@@ -35,7 +42,8 @@ export class StreamTable {
     this.#memory = memory;
     this.#gather = gather;
     this.#streamBits = streamBits;
-    this.#twoLevel = twoLevel && streamBits > SPLIT;
+    this.#split = streamBits > SMALL_BITS ? LARGE_SPLIT : SMALL_SPLIT;
+    this.#twoLevel = twoLevel && streamBits > this.#split;
   }
 
   /** Whether the table has been made. */
@@ -51,7 +59,8 @@ export class StreamTable {
 
   /** SMMU_STRTAB_BASE_CFG. */
   get config(): bigint {
-    return BigInt(this.#twoLevel ? 1 << 16 | SPLIT << 6 | this.#streamBits : this.#streamBits);
+    const levels = this.#twoLevel ? 1 << 16 | this.#split << 6 : 0;
+    return BigInt(levels | this.#streamBits);
   }
 
   /** Index of an STE in 64-bit words, or -1 if its table is missing. */
@@ -59,10 +68,10 @@ export class StreamTable {
     if (this.#table === NONE) return NONE;
     if (!this.#twoLevel) return (this.#table << 9) + stream * 8;
     const words = this.#memory.words;
-    const item = (this.#table << 10) + (stream >> SPLIT) * 2;
+    const item = (this.#table << 10) + (stream >>> this.#split) * 2;
     if ((words[item] & SPAN) === 0) return NONE;
     const leaf = pageOf(this.#memory, words[item] & ~SPAN, words[item + 1]);
-    return (leaf << 9) + (stream & (2 ** SPLIT - 1)) * 8;
+    return (leaf << 9) + (stream & (2 ** this.#split - 1)) * 8;
   }
 
   /** As {@linkcode find}, making the tables that are missing; -1 without memory. */
@@ -76,12 +85,12 @@ export class StreamTable {
     }
     const found = this.find(stream);
     if (found !== NONE) return found;
-    const leaf = memory.allocate(LEAF_ORDER);
+    const leaf = memory.allocate(this.#split - PAGE_STES);
     if (leaf === NONE) return NONE;
-    this.tablePages += 1 << LEAF_ORDER;
+    this.tablePages += 1 << this.#split - PAGE_STES;
     const frame = memory.baseFrame + leaf;
-    const item = (this.#table << 10) + (stream >> SPLIT) * 2;
-    store64(memory.words, item, addressLow(frame) | (SPLIT + 1), addressHigh(frame));
+    const item = (this.#table << 10) + (stream >>> this.#split) * 2;
+    store64(memory.words, item, addressLow(frame) | (this.#split + 1), addressHigh(frame));
     this.#gather.addDevice(DEVICE_DIRECTORY, stream, NO_PASID, NONE);
     return this.find(stream);
   }
@@ -92,10 +101,10 @@ export class StreamTable {
     const words = this.#memory.words;
     if (this.#twoLevel) {
       const start = this.#table << 10;
-      for (let item = start; item < start + (2 << (this.#streamBits - SPLIT)); item += 2) {
+      for (let item = start; item < start + (2 << (this.#streamBits - this.#split)); item += 2) {
         if ((words[item] & SPAN) === 0) continue;
         const leaf = pageOf(this.#memory, words[item] & ~SPAN, words[item + 1]);
-        this.#gather.addBlock(leaf, LEAF_ORDER, false);
+        this.#gather.addBlock(leaf, this.#split - PAGE_STES, false);
       }
     }
     this.#gather.addBlock(this.#table, this.#order(), false);
@@ -106,6 +115,7 @@ export class StreamTable {
 
   /** Order of the table, or of its first level. */
   #order(): number {
-    return Math.max(0, this.#twoLevel ? this.#streamBits - SPLIT - 9 : this.#streamBits - 6);
+    const bits = this.#twoLevel ? this.#streamBits - this.#split - 9 : this.#streamBits - PAGE_STES;
+    return Math.max(0, bits);
   }
 }

@@ -8,12 +8,16 @@ import fc from "fast-check";
 import {
   build,
   type BuildInput,
+  buildOutput,
+  ChunkReader,
+  chunksOf,
   dumpTables,
   dumpText,
   imageOf,
   ImageReader,
   type JsonMapping,
   type JsonQuery,
+  TableMemory,
   walk,
   walkerOf,
 } from "../../pagetable/mod.ts";
@@ -83,7 +87,7 @@ for (const variant of VARIANTS) {
             ...(pasidsIn(variant.format) ? [{ sid, pasid: 77, domain: 3 }] : []),
           ],
         };
-        const output = JSON.parse(JSON.stringify(build(input).output));
+        const output = JSON.parse(JSON.stringify(buildOutput(build(input))));
         const queries: (JsonQuery & { readonly expect: string })[] = [];
         for (const { iova, phys, length, prot } of mappings) {
           for (const offset of [0, Number(length) - 1]) {
@@ -109,7 +113,7 @@ for (const variant of VARIANTS) {
 }
 
 Deno.test("the output is the completed description with registers, and answers repeat their questions", () => {
-  const { output } = build({
+  const output = buildOutput(build({
     format: "vtd-ss",
     base: "0x1000000",
     domains: [{
@@ -117,7 +121,7 @@ Deno.test("the output is the completed description with registers, and answers r
       mappings: [{ iova: "0x1000", phys: "0x4000000", length: "0x1000", prot: "rw", mmio: false }],
     }],
     endpoints: [{ sid: "0x20", domain: 1 }, { sid: "0x28", bypass: true }],
-  });
+  }));
   const { mem, domains, endpoints, ...parameters } = output;
   assertEquals(parameters, {
     format: "vtd-ss",
@@ -157,7 +161,7 @@ Deno.test("the output is the completed description with registers, and answers r
 Deno.test("defaults of ARM and AMD formats are those of the exchange form", () => {
   const none = { base: 0x1000000, domains: [], endpoints: [] };
   const of = (format: string): unknown[] => {
-    const { granule, iaBits, oaBits, streamTable, levels } = build({ format, ...none }).output;
+    const { granule, iaBits, oaBits, streamTable, levels } = build({ format, ...none }).description;
     return [granule, iaBits, oaBits, streamTable, levels];
   };
   assertEquals(of("smmuv3-s1"), ["4K", 48, 44, "linear", undefined]);
@@ -166,12 +170,12 @@ Deno.test("defaults of ARM and AMD formats are those of the exchange form", () =
 });
 
 Deno.test("chunks may come as base64, hexadecimal or words", () => {
-  const { output } = build({
+  const output = buildOutput(build({
     format: "amdv1",
     base: 0x2000000,
     domains: [{ id: 1, mappings: [{ iova: 0, phys: 0x5000, length: 0x1000, prot: "r" }] }],
     endpoints: [{ sid: 5, domain: 1 }],
-  });
+  }));
   const queries = [{ iova: 0x10, access: "r", sid: 5 }];
   const bytes = Uint8Array.fromBase64(output.mem[0].b64 ?? "");
   const words = [...new BigUint64Array(bytes.buffer)].map((word) => `0x${word.toString(16)}`);
@@ -188,6 +192,114 @@ Deno.test("chunks may come as base64, hexadecimal or words", () => {
   assertEquals([damaged.ok, damaged.fault?.name], [false, "not-present"]);
 });
 
+Deno.test("StreamIDs have up to 32 bits: a sparse stream table is little text, and walks from its chunks", () => {
+  // 2^22 first-level descriptors of 8 bytes, and three second-level tables of 64 KiB.
+  const sids = [0, 0x1234_5678, 0xffff_ffff];
+  const mapping = { iova: 0x1000, phys: "0x4000000", length: 0x1000, prot: "rw" };
+  const built = build({
+    format: "smmuv3-s1",
+    base: 0x1000000,
+    domains: [{ id: 1, mappings: [mapping] }],
+    endpoints: sids.map((sid) => ({ sid, domain: 1 })),
+  });
+  const output = JSON.parse(JSON.stringify(buildOutput(built)));
+  assertEquals(output.streamTable, "2-level");
+  // FMT 1 in 17:16, SPLIT 10 in 10:6, LOG2SIZE 32 in 5:0 (SMMU §6.3.25).
+  assertEquals(output.strtab_cfg, "0x102a0");
+  assert(built.memory.touched * 4096 > 2 ** 25);
+  assert(JSON.stringify(output).length < 1e6, `${JSON.stringify(output).length} characters`);
+  const ask = (sid: number): string => {
+    const [{ pa, fault }] =
+      walk({ ...output, queries: [{ sid, iova: 0x1008, access: "r" }] }).results;
+    return pa ?? `${fault?.name} ${fault?.code}`;
+  };
+  assertEquals(sids.map(ask), ["0x4000008", "0x4000008", "0x4000008"]);
+  // Beside a stream in its table, and where there is no table.
+  assertEquals([ask(0x1234_5679), ask(0x8000_0000)], [
+    "device-not-present 0x4",
+    "root-not-present 0x2",
+  ]);
+  const found = dumpTables(walkerOf(output, new ChunkReader(output.mem)), 0xff, new Map(), sids);
+  assertEquals(found.map(({ sid }) => sid), ["0x0", "0x12345678", "0xffffffff"]);
+});
+
+Deno.test("streams of any id and PASIDs of any of 20 bits find their own tables", () => {
+  const id = fc.nat(2 ** 32 - 1);
+  const pasid = fc.integer({ min: 1, max: 2 ** 20 - 1 });
+  fc.assert(
+    fc.property(fc.uniqueArray(id, { minLength: 1, maxLength: 4 }), pasid, (sids, tagged) => {
+      const output = buildOutput(build({
+        format: "smmuv3-s1",
+        base: 0x1000000,
+        domains: sids.map((_, at) => ({
+          id: at + 1,
+          mappings: [{ iova: 0x1000, phys: 0x1000 * (at + 1), length: 0x1000, prot: "r" }],
+        })),
+        endpoints: sids.flatMap((sid, at) => [
+          { sid, domain: at + 1 },
+          { sid, pasid: tagged, domain: at + 1 },
+        ]),
+      }));
+      const queries = sids.flatMap((sid) => [
+        { sid, iova: 0x1000, access: "r" },
+        { sid, pasid: tagged, iova: 0x1000, access: "r" },
+      ]);
+      const { results } = walk({ ...output, queries });
+      assertEquals(
+        results.map(({ pa }) => pa),
+        sids.flatMap((_, at) => Array(2).fill(`0x${(0x1000 * (at + 1)).toString(16)}`)),
+      );
+    }),
+    { numRuns: 20 },
+  );
+});
+
+Deno.test("chunks of zeros clear what came before, make pages readable and take no memory", () => {
+  const reader = new ChunkReader([
+    { addr: 0x1000, u64: ["0x1111", "0x2222", "0x3333"] },
+    { addr: 0x1008, zeros: 8 },
+    { addr: "0x2000", zeros: "0xfffffffffffffffff".slice(0, 18) },
+    { addr: 0x5010, u64: ["0x4444"] },
+  ]);
+  const word = (frame: number, index: number): number =>
+    reader.load(frame, index) ? reader.low : -1;
+  assertEquals([0, 1, 2, 3].map((index) => word(1, index)), [0x1111, 0, 0x3333, 0]);
+  assertEquals([word(0, 0), word(2, 5), word(5, 1), word(5, 2), word(2 ** 52 - 1, 511)], [
+    -1,
+    0,
+    0,
+    0x4444,
+    0,
+  ]);
+});
+
+Deno.test("chunks give back any memory, in pieces of at most 4 MiB", () => {
+  const run = fc.record({ zeros: fc.nat(40), bytes: fc.nat(2000) });
+  fc.assert(
+    fc.property(fc.array(run, { maxLength: 4 }), (runs) => {
+      const memory = new TableMemory({ baseFrame: 0x100, bytes: 64 * 2 ** 20 });
+      for (const { zeros, bytes } of runs) {
+        for (let page = 0; page < zeros; page++) memory.allocate(0);
+        for (let page = 0; page < bytes; page++) {
+          const made = memory.allocate(0);
+          // Some of them zero, so that short runs of zeros lie between.
+          memory.words[made * 1024 + page % 1024] = page % 7;
+        }
+      }
+      const chunks = [...chunksOf(memory)];
+      for (const { b64 } of chunks) assert((b64?.length ?? 0) <= 4 * 2 ** 20 * 4 / 3 + 4);
+      const reader = new ChunkReader(chunks);
+      for (let page = 0; page < memory.touched; page++) {
+        assert(reader.load(0x100 + page, (page % 1024) >> 1));
+        memory.load(0x100 + page, (page % 1024) >> 1);
+        assertEquals([reader.low, reader.high], [memory.low, memory.high]);
+      }
+      assert(!reader.load(0x100 + memory.touched, 0));
+    }),
+    { numRuns: 20 },
+  );
+});
+
 Deno.test("a raw image walks like the chunks", () => {
   const built = build({
     format: "smmuv3-s2",
@@ -195,10 +307,9 @@ Deno.test("a raw image walks like the chunks", () => {
     domains: [{ id: 1, mappings: [{ iova: 0x4000, phys: 0x9000, length: 0x1000, prot: "w" }] }],
     endpoints: [{ sid: 9, domain: 1 }],
   });
-  const { mem: _, ...description } = built.output;
   const reader = new ImageReader(imageOf(built.memory), 0x8000000);
   const queries = [{ iova: 0x4010, access: "w", sid: 9 }, { iova: 0x4010, access: "r", sid: 9 }];
-  const { results } = walk({ ...description, queries }, reader);
+  const { results } = walk({ ...built.description, queries }, reader);
   assertEquals(results[0].pa, "0x9010");
   assertEquals(results[1].fault, { code: "0x13", name: "no-read" });
 });
@@ -239,12 +350,22 @@ Deno.test("what cannot be built or read is refused with one line that says what 
     [map({ prot: "w" }, "vtd-fs"), "cannot express"],
     [{ ...(map({}, "smmuv3-s1") as object), granule: "64K" }, "not one that the format has"],
     [{ ...good, format: "smmuv3-s1", granule: "8K" }, "none of 4K, 16K, 64K"],
+    [{ ...good, domains: [{ id: 0x10000 }] }, "domain id 65536"],
+    [
+      {
+        ...good,
+        format: "smmuv3-s1",
+        streamTable: "linear",
+        endpoints: [{ sid: "0x40000", domain: 1 }],
+      },
+      "linear streamTable for sid 0x40000",
+    ],
   ];
   for (const [input, words] of cases) {
     const error = assertThrows(() => build(input), Error, words);
     assert(!error.message.includes("\n") && !error.message.endsWith("."));
   }
-  const built = build(good).output;
+  const built = buildOutput(build(good));
   const query = { iova: 0, access: "r", sid: 0 };
   assertThrows(
     () => walk({ ...built, queries: [{ ...query, access: "x" }] }),
@@ -257,7 +378,7 @@ Deno.test("what cannot be built or read is refused with one line that says what 
 });
 
 Deno.test("a dump shows the tree with equal runs folded, and where hardware stops", () => {
-  const { output, memory } = build({
+  const { description, memory } = build({
     format: "vtd-ss",
     base: 0x1000000,
     domains: [{
@@ -270,7 +391,7 @@ Deno.test("a dump shows the tree with equal runs folded, and where hardware stop
     }],
     endpoints: [{ sid: 0x20, domain: 1 }, { sid: 0x28, bypass: true }],
   });
-  const dump = dumpTables(walkerOf(output, memory), 0xffff);
+  const dump = dumpTables(walkerOf(description, memory), 0xffff);
   assertEquals(dump.map(({ sid, bypass }) => [sid, bypass]), [["0x20", undefined], ["0x28", true]]);
   // Pages in order of use: 0 top table, then tables of levels 3 to 1 (2 to 4 here counted from the leaf
   // table up), then root and context table.

@@ -11,8 +11,10 @@ import {
   amdTableCommands,
   AmdUnit,
   CommandBuffer,
+  DEVICE_ENTRY,
   type HardwareTable,
   InvalidationGather,
+  NO_PASID,
   OK,
   smmuDeviceCommands,
   type SmmuQueueOptions,
@@ -133,6 +135,13 @@ Deno.test("SMMUv3: one granule is no range, because TG with NUM, SCALE and TTL 0
     [0x00030000_00500012n, 0x8401n],
     [0x46n, 0n],
   ]);
+});
+
+Deno.test("SMMUv3: StreamIDs of 32 bits are named as they are", () => {
+  const gather = emptyGather();
+  gather.addDevice(DEVICE_ENTRY, 0xffff_fff0, NO_PASID, -1);
+  const [first] = commandsOf((out) => smmuDeviceCommands(gather, out));
+  assertEquals([first, gather.endpoints[0]], [[0xffff_fff0_0000_0003n, 1n], 0xffff_fff0]);
 });
 
 Deno.test("SMMUv3: the whole of 48 and 52 bits fits into commands (NUM 31, SCALE 31), in either stage", () => {

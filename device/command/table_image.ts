@@ -1,0 +1,90 @@
+/**
+ * A raw image of physical memory in a file, of which only the pages are read that a walk comes to.
+ *
+ * @module
+ */
+import type { TableReader } from "../../pagetable/mod.ts";
+import { type Address, PAGE_SIZE } from "../address.ts";
+import { CommandError } from "./command.ts";
+
+/** Pages that are kept: 64 MiB. */
+const KEPT_PAGES = 16_384;
+/** Frames from here on are beyond any file: their byte addresses are not exact as numbers. */
+const LAST_FRAME = 2 ** 41 - 1;
+
+/** The image; open until it is disposed of. */
+export class TableImage implements TableReader, Disposable {
+  /** See `TableReader`. */
+  low = 0;
+  /** See `TableReader`. */
+  high = 0;
+
+  readonly #file: Deno.FsFile;
+  readonly #base: number;
+  /** Pages of the file by their number, the one that was read first in front. */
+  readonly #pages = new Map<number, DataView<ArrayBuffer>>();
+
+  private constructor(file: Deno.FsFile, base: number) {
+    this.#file = file;
+    this.#base = base;
+  }
+
+  /**
+   * Opens an image whose first byte is at the address `base`.
+   *
+   * @throws {CommandError} If it is no file that pages can be read from, or there is no such address.
+   */
+  static async open(path: string, base: Address): Promise<TableImage> {
+    if (base.offset % 8 !== 0 || base.page > LAST_FRAME) {
+      throw new CommandError(
+        "Cannot read an image at such a --base: a multiple of 8 below 2^53 can be",
+      );
+    }
+    const { isFile, isBlockDevice } = await Deno.stat(path);
+    if (!isFile && !isBlockDevice) {
+      throw new CommandError(`Cannot read ${path}: an image is a regular file or a block device`);
+    }
+    return new TableImage(await Deno.open(path), base.page * PAGE_SIZE + base.offset);
+  }
+
+  /** See `TableReader`. */
+  load(frame: number, index: number): boolean {
+    if (frame > LAST_FRAME) return false;
+    const at = frame * PAGE_SIZE + index * 8 - this.#base;
+    if (at < 0) return false;
+    const offset = at % PAGE_SIZE;
+    const page = this.#page((at - offset) / PAGE_SIZE);
+    if (offset + 8 > page.byteLength) return false;
+    this.low = page.getInt32(offset, true);
+    this.high = page.getInt32(offset + 4, true);
+    return true;
+  }
+
+  /** Closes the file. */
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+
+  /** A page of the file; shorter at its end, empty beyond. */
+  #page(number: number): DataView<ArrayBuffer> {
+    const known = this.#pages.get(number);
+    if (known !== undefined) return known;
+    const bytes = new Uint8Array(PAGE_SIZE);
+    this.#file.seekSync(number * PAGE_SIZE, Deno.SeekMode.Start);
+    let length = 0;
+    while (length < PAGE_SIZE) {
+      const read = this.#file.readSync(bytes.subarray(length));
+      if (read === null) break;
+      length += read;
+    }
+    const page = new DataView(bytes.buffer, 0, length);
+    if (this.#pages.size === KEPT_PAGES) {
+      for (const first of this.#pages.keys()) {
+        this.#pages.delete(first);
+        break;
+      }
+    }
+    this.#pages.set(number, page);
+    return page;
+  }
+}
