@@ -9,6 +9,8 @@
  */
 export * from "./create.ts";
 export * from "./dump.ts";
+export * from "./dump_text.ts";
+export * from "./dump_types.ts";
 export * from "./errno.ts";
 export * from "./exchange.ts";
 export * from "./exchange_memory.ts";

@@ -23,7 +23,7 @@ import {
 import { printJson, printPieces } from "./output.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
-/** The last endpoint that is looked for: PCI ids have 16 bits. */
+/** The last endpoint that is looked for without being named: PCI ids have 16 bits. */
 const LAST_ENDPOINT = 0xffff;
 
 /** Prints tables. */
@@ -33,8 +33,11 @@ export const dump: Command = {
   help: `Usage: viommu dump [options] < tables.json
 
 Prints what hardware finds behind each endpoint: the device-table entries, then
-the page tables as a tree, with runs of equal leaves folded into one line. Takes
-what "viommu build" writes on standard input.
+the page tables as a tree, with runs of equal leaves folded into one line. A
+table that several entries lead to, or that leads to itself, is printed once a
+level, and "seen at" an input address from then on. A dump stops after 262144
+entries and says so. Takes what "viommu build" writes on standard input; of
+endpoints above 0xffff it finds those that the description names.
 
 Options:
   --endpoint ID   one endpoint: a number or a PCI address (default: all)
@@ -70,7 +73,10 @@ Example:
       }
       const tables = input as WalkInput;
       const walker = walkerOf(tables, image ?? new ChunkReader(tables.mem ?? []));
-      if (endpoint === undefined) return dumpTables(walker, LAST_ENDPOINT, pasidsOf(tables));
+      if (endpoint === undefined) {
+        const named = (tables.endpoints ?? []).map(({ sid }) => Number(sid));
+        return dumpTables(walker, LAST_ENDPOINT, pasidsOf(tables), named);
+      }
       const one = dumpEndpoint(walker, endpoint, pasid);
       return one === null ? [] : [one];
     });

@@ -57,14 +57,15 @@ export function walkStage(
   let fault = decoder.start(page, access);
   if (fault !== NO_FAULT) return fault;
   for (;;) {
-    if (stage === STAGE_ONE) result.reachPages = decoder.reach();
+    const reach = decoder.reach();
+    if (stage === STAGE_ONE) result.reachPages = reach;
     const at = decoder.tableOffset + decoder.index(page);
     const frame = decoder.tableFrame + (at >>> 9);
     const index = at & 511;
     if (!reader.load(frame, index)) return TABLE_UNREADABLE;
     const low = reader.low;
     const high = reader.high;
-    result.push(stage, decoder.level, frame, index, low, high);
+    result.push(stage, decoder.level, frame, index, low, high, reach);
     fault = decoder.decode(page, low, high);
     if (fault !== NO_FAULT) return fault;
     if (decoder.leaf) return NO_FAULT;

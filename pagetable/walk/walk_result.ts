@@ -71,6 +71,8 @@ export class WalkResult {
   readonly pathFrame: Float64Array<ArrayBuffer> = new Float64Array(PATH);
   /** Which 8-byte unit of that page it was. */
   readonly pathIndex: Int32Array<ArrayBuffer> = new Int32Array(PATH);
+  /** Pages that each entry of a page table stands for, aligned to their number; 0 for device tables. */
+  readonly pathReach: Float64Array<ArrayBuffer> = new Float64Array(PATH);
   /** Low half of each entry. */
   readonly pathLow: Int32Array<ArrayBuffer> = new Int32Array(PATH);
   /** High half of each entry. */
@@ -93,7 +95,7 @@ export class WalkResult {
     this.depth = 0;
   }
 
-  /** Notes an entry that was read. */
+  /** Notes an entry that was read, which stands for `reach` pages. */
   push(
     stage: number,
     level: number,
@@ -101,6 +103,7 @@ export class WalkResult {
     index: number,
     low: number,
     high: number,
+    reach: number = 0,
   ): void {
     const at = this.depth;
     if (at === PATH) return;
@@ -108,6 +111,7 @@ export class WalkResult {
     this.pathLevel[at] = level;
     this.pathFrame[at] = frame;
     this.pathIndex[at] = index;
+    this.pathReach[at] = reach;
     this.pathLow[at] = low;
     this.pathHigh[at] = high;
     this.depth = at + 1;
