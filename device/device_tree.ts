@@ -18,6 +18,11 @@ export const DEVICE_TREE_HEADER_SIZE = 40;
 /** Nodes inside one another, the root included: far more than any machine has. */
 export const DEVICE_TREE_DEPTH = 64;
 
+/** Characters of a node's name in front of its unit address (2.2.1); behind the `@` there may be as many. */
+export const NODE_NAME_LENGTH = 31;
+/** Characters of a property's name (2.2.4.1). */
+export const PROPERTY_NAME_LENGTH = 31;
+
 /** Tokens of the structure block (5.4.1). */
 export const DeviceTreeToken = {
   BEGIN_NODE: 1,
@@ -207,8 +212,13 @@ class StructureReader {
 
   /** A node's name and the padding behind it. */
   #name(): string {
-    const name = zeroTerminated(this.#bytes, this.#at);
-    if (name === undefined) throw this.#damaged(this.#at, "a node's name does not end");
+    const name = zeroTerminated(this.#bytes, this.#at, 2 * NODE_NAME_LENGTH + 1);
+    if (name === undefined) {
+      const most = `${NODE_NAME_LENGTH} characters and a unit address`;
+      throw this.#damaged(this.#at, `a node's name does not end, or has more than ${most}`);
+    }
+    const complaint = nodeNameComplaint(name);
+    if (complaint !== null) throw this.#damaged(this.#at, complaint);
     this.#at += padded(name.length + 1);
     return name;
   }
@@ -221,9 +231,11 @@ class StructureReader {
     if (length > this.#bytes.length - this.#at) {
       throw this.#damaged(at, `a property of ${length} bytes does not fit`);
     }
-    const name = zeroTerminated(this.#strings, nameAt);
+    const name = zeroTerminated(this.#strings, nameAt, PROPERTY_NAME_LENGTH);
     if (name === undefined) {
-      throw this.#damaged(at, `a property's name at ${nameAt} is not in the strings block`);
+      const most = `${PROPERTY_NAME_LENGTH} characters`;
+      const what = `is not in the strings block, or has more than ${most}`;
+      throw this.#damaged(at, `a property's name at ${nameAt} ${what}`);
     }
     const value = this.#bytes.slice(this.#at, this.#at + length);
     this.#at += padded(length);
@@ -240,13 +252,23 @@ export function padded(length: number): number {
   return Math.ceil(length / 4) * 4;
 }
 
-/** The text from an offset up to a zero byte; undefined if there is none. */
-function zeroTerminated(bytes: Uint8Array, at: number): string | undefined {
-  const end = at < bytes.length ? bytes.indexOf(0, at) : -1;
-  if (end < 0) return undefined;
-  let text = "";
-  for (let i = at; i < end; i++) text += String.fromCharCode(bytes[i]);
-  return text;
+/** What is wrong with the length of a node's name (2.2.1); null if nothing is. */
+export function nodeNameComplaint(name: string): string | null {
+  const at = name.indexOf("@");
+  const length = at < 0 ? name.length : at;
+  if (length <= NODE_NAME_LENGTH && name.length - length <= NODE_NAME_LENGTH + 1) return null;
+  const most = `${NODE_NAME_LENGTH} characters before or behind its @`;
+  return `node ${JSON.stringify(name)} has more than ${most}`;
+}
+
+/**
+ * The text from an offset up to a zero byte, one character a byte; undefined if there is none within `most`
+ * characters. What is longer is not looked through: thousands of properties can share one name.
+ */
+function zeroTerminated(bytes: Uint8Array, at: number, most: number): string | undefined {
+  const found = bytes.subarray(at, at + most + 1);
+  const length = found.indexOf(0);
+  return length < 0 ? undefined : String.fromCharCode(...found.subarray(0, length));
 }
 
 function damaged(what: string): RangeError {

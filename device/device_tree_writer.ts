@@ -16,7 +16,9 @@ import {
   type DeviceTreeNode,
   type DeviceTreeProperty,
   DeviceTreeToken,
+  nodeNameComplaint,
   padded,
+  PROPERTY_NAME_LENGTH,
 } from "./device_tree.ts";
 
 /**
@@ -65,6 +67,13 @@ class StringsBlock {
   add(name: string): void {
     if (this.#offsets.has(name)) return;
     checkName(name);
+    if (name.length > PROPERTY_NAME_LENGTH) {
+      throw new RangeError(
+        `Cannot write the device tree: property ${
+          JSON.stringify(name)
+        } has more than ${PROPERTY_NAME_LENGTH} characters`,
+      );
+    }
     this.#offsets.set(name, this.size);
     this.size += name.length + 1;
   }
@@ -86,6 +95,8 @@ function sizeOf(node: DeviceTreeNode, strings: StringsBlock, depth: number): num
     );
   }
   checkName(node.name);
+  const complaint = nodeNameComplaint(node.name);
+  if (complaint !== null) throw new RangeError(`Cannot write the device tree: ${complaint}`);
   let size = 4 + padded(node.name.length + 1) + 4;
   for (const { name, value } of node.properties) {
     strings.add(name);

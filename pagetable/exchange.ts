@@ -77,6 +77,7 @@ export function build(json: unknown): Built {
   const input = readObject<BuildInput>(json, "description");
   const endpoints = readList(input.endpoints, "endpoints");
   const domains = readList(input.domains, "domains");
+  checkDomains(domains);
   const plan = planOf(input, endpoints);
   if (input.base === undefined) throw new TypeError("Cannot build: base is missing");
   const baseFrame = readPages(input.base, "base");
@@ -89,7 +90,6 @@ export function build(json: unknown): Built {
   const tables = new Map<number, Tables>();
   for (const domain of domains) {
     const made = buildDomain(domain, plan, memory, nestedMemory);
-    if (tables.has(made.id)) throw new RangeError(`Cannot build: domain ${made.id} is there twice`);
     tables.set(made.id, made);
   }
   for (const endpoint of endpoints) attach(unit, endpoint, tables);
@@ -173,6 +173,21 @@ function answer(walker: EndpointWalker, query: JsonQuery, result: WalkResult): J
   return { ...asked, ok: true, pa, size: hex(BigInt(result.leafPages) * 4096n) };
 }
 
+/** Fails before anything is built if domains have ids that hardware has not, or share one. */
+function checkDomains(domains: readonly JsonDomain[]): void {
+  const ids = new Set<number>();
+  for (const domain of domains) {
+    const id = readSmall(domain.id, "domain id");
+    if (id > LAST_DOMAIN) {
+      throw new RangeError(
+        `Cannot build domain id ${id}: hardware's ids have 16 bits, up to ${LAST_DOMAIN}`,
+      );
+    }
+    if (ids.has(id)) throw new RangeError(`Cannot build: domain ${id} is there twice`);
+    ids.add(id);
+  }
+}
+
 function buildDomain(
   domain: JsonDomain,
   plan: BuildPlan,
@@ -180,11 +195,6 @@ function buildDomain(
   nestedMemory: TableMemory | null,
 ): Tables {
   const id = readSmall(domain.id, "domain id");
-  if (id > LAST_DOMAIN) {
-    throw new RangeError(
-      `Cannot build domain id ${id}: hardware's ids have 16 bits, up to ${LAST_DOMAIN}`,
-    );
-  }
   const first = tableOf(plan.first, nestedMemory ?? memory, plan.firstOptions);
   mapAll(first, readList(domain.mappings, "mappings"), `domain ${id}`);
   if (plan.second === null) {

@@ -7,6 +7,7 @@ import { parseEndpoint, parseEndpointRange } from "../address.ts";
 import { type DeviceTree, readDeviceTree } from "../device_tree.ts";
 import { addVirtioIommu, checkIommuTopology } from "../device_tree_iommu.ts";
 import { writeDeviceTree } from "../device_tree_writer.ts";
+import { readBounded } from "./bounded_input.ts";
 import {
   type Command,
   CommandError,
@@ -16,6 +17,9 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
+
+/** Most bytes of a device tree. */
+const MOST_BYTES = 16 * 2 ** 20;
 
 /** Patches a device tree. */
 export const dtb: Command = {
@@ -67,7 +71,9 @@ Example:
       parsedOption(values, "endpoints", parseEndpointRange, form) ?? [segment, segment + 0xffff];
     const topology = { iommu, firstEndpoint, lastEndpoint };
     attempt(UsageError, () => checkIommuTopology(topology));
-    const bytes = await Deno.readFile(input);
+    using file = await Deno.open(input);
+    const hint = "Linux takes none of more than 2 MiB";
+    const bytes = await readBounded(file.readable, MOST_BYTES, input, hint);
     const patched = attempt(
       CommandError,
       (): DeviceTree => addVirtioIommu(readDeviceTree(bytes), topology),

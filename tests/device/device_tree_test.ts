@@ -216,6 +216,45 @@ Deno.test("nodes are nested to a limit, in both directions", () => {
   assertThrows(() => readDeviceTree(deep), RangeError, "a node has 64 nodes around it");
 });
 
+Deno.test("names have up to 31 characters (2.2.1, 2.2.4.1), unit addresses as many", () => {
+  const [fits, long] = ["n".repeat(31), "n".repeat(32)];
+  const unit = `${fits}@${"1".repeat(31)}`;
+  const tree = treeOf(node("", { [fits]: "" }, [node(fits), node(unit)]));
+  assertEquals(readDeviceTree(writeDeviceTree(tree)), tree);
+  for (const name of [long, `${long}@1`, `n@${"1".repeat(32)}`, "n".repeat(400_000)]) {
+    assertThrows(() => writeDeviceTree(treeOf(node("", {}, [node(name)]))), RangeError, "31");
+  }
+  assertThrows(() => writeDeviceTree(treeOf(node("", { [long]: "" }))), RangeError, "31");
+  // Grown in place: the zeros behind the names go.
+  for (const [name, grown] of [[fits, long], [unit, `${unit}1`]]) {
+    const bytes = writeDeviceTree(treeOf(node(name, { [fits]: "" })));
+    const at = bytes.indexOf("n".charCodeAt(0));
+    bytes.set(new TextEncoder().encode(grown), at);
+    assertThrows(() => readDeviceTree(bytes), RangeError, "31");
+  }
+});
+
+Deno.test("thousands of properties that share one endless name are refused at the first", () => {
+  // Header; the root; 2000 properties of no bytes with their name at 0; the ends; 400 KB of name.
+  const properties = Array.from({ length: 2000 }, () => [3, 0, 0]).flat();
+  const structure = [1, 0, ...properties, 2, 9];
+  const strings = new Uint8Array(400_000).fill(0x61);
+  strings[strings.length - 1] = 0;
+  const stringsAt = 56 + structure.length * 4;
+  const header = [0xd00dfeed, stringsAt + strings.length, 56, stringsAt, 40, 17, 16, 0];
+  const sizes = [strings.length, structure.length * 4];
+  const head = cells(...header, ...sizes, 0, 0, 0, 0, ...structure);
+  const bytes = new Uint8Array(stringsAt + strings.length);
+  bytes.set(head);
+  bytes.set(strings, stringsAt);
+  const error = assertThrows(() => readDeviceTree(bytes), RangeError, "more than 31 characters");
+  assertEquals(
+    error.message,
+    "Cannot read the device tree: at 12 of the structure block: " +
+      "a property's name at 0 is not in the strings block, or has more than 31 characters",
+  );
+});
+
 Deno.test("names that have no byte for a character are refused", () => {
   for (const name of ["a\0b", "\u0100", "💥"]) {
     assertThrows(() => writeDeviceTree(treeOf(node(name))), RangeError, "has character");
