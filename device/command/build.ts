@@ -27,8 +27,8 @@ memory in JSON on standard output, which "viommu walk" and "viommu dump" take.
 The description: format (vtd-ss, vtd-fs, vtd-nested, smmuv3-s1, smmuv3-s2,
 smmuv3-nested, amdv1) and its parameters (mode, levels, granule, iaBits, oaBits,
 streamTable), base, domains with mappings, endpoints. Numbers may be texts such
-as "0x1000". StreamIDs have up to 32 bits: from 18 on the streamTable is 2-level.
-In the tables, long runs of zeros are chunks that say no more ("zeros").
+as "0x1000". StreamIDs have up to 32 bits; beyond 18 the streamTable is 2-level.
+In the output a long run of zeros is a chunk with its bytes' number ("zeros").
 
 Options:
   --image FILE   write the tables as a raw image that begins at the base, and
@@ -45,7 +45,7 @@ Example:
     const { values, positionals } = parseOptions(args, IMAGE_OPTIONS);
     refusePositionals(positionals);
     const base = baseOption(values);
-    const input = await readJson();
+    const input = await readJson("describe fewer mappings");
     const description = base === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, base: addressText(base.page, base.offset) };

@@ -4,12 +4,12 @@
  * @module
  */
 import type { TableReader } from "../../pagetable/mod.ts";
-import { type Address, PAGE_SIZE } from "../address.ts";
+import { type Address, addressText, PAGE_SIZE } from "../address.ts";
 import { CommandError } from "./command.ts";
 
 /** Pages that are kept: 64 MiB. */
 const KEPT_PAGES = 16_384;
-/** Frames from here on are beyond any file: their byte addresses are not exact as numbers. */
+/** Frames beyond are in no file: their byte addresses are not exact as numbers. */
 const LAST_FRAME = 2 ** 41 - 1;
 
 /** The image; open until it is disposed of. */
@@ -37,7 +37,8 @@ export class TableImage implements TableReader, Disposable {
   static async open(path: string, base: Address): Promise<TableImage> {
     if (base.offset % 8 !== 0 || base.page > LAST_FRAME) {
       throw new CommandError(
-        "Cannot read an image at such a --base: a multiple of 8 below 2^53 can be",
+        `Cannot read an image at --base ${addressText(base.page, base.offset)}: ` +
+          "it must be a multiple of 8 below 2^53",
       );
     }
     const { isFile, isBlockDevice } = await Deno.stat(path);

@@ -26,10 +26,12 @@ export const IMAGE_OPTIONS = {
 /**
  * Reads one JSON value from standard input.
  *
+ * @param hint What to do instead of giving more than 256 MiB, for the message.
  * @throws {CommandError} If it is none, or one of more than 256 MiB.
  */
-export async function readJson(): Promise<unknown> {
-  const hint = "give tables of that size as a raw image, with --image";
+export async function readJson(
+  hint = "give tables of that size as a raw image, with --image",
+): Promise<unknown> {
   const bytes = await readBounded(Deno.stdin.readable, MOST_JSON, "standard input", hint);
   try {
     return JSON.parse(new TextDecoder().decode(bytes));

@@ -67,7 +67,7 @@ export class AmdWalker implements EndpointWalker {
     }
     const domainId = reader.low & 0xffff;
     let reserved = 0;
-    for (const word of [2, 3]) {
+    for (let word = 2; word < 4; word++) {
       if (!reader.load(frame, at + word)) {
         return result.fail(faults.DEVICE_UNREADABLE, DEVICE_TABLE_HARDWARE_ERROR);
       }
