@@ -34,6 +34,8 @@ export interface ConfigValues {
 export class ConfigSpace {
   readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(CONFIG_SIZE);
   readonly #initialBypass: boolean;
+  /** What a driver has written into the bypass byte before it started a queue. */
+  #early: boolean | undefined;
 
   /**
    * The space at power-on.
@@ -79,18 +81,37 @@ export class ConfigSpace {
    * Takes what the guest wrote at `offset`. Front ends pass whole spaces or single bytes; what is not the
    * bypass byte is read-only and ignored, and so is any value of it but 0 and 1 (C4).
    *
+   * @param isEarly Whether no queue runs. That the guest has restarted is found out when its new driver starts a
+   * queue, so what this driver has written before must not be taken back then.
    * @returns Whether the bypass byte changed.
    */
-  write(bytes: Uint8Array, offset: number): boolean {
+  write(bytes: Uint8Array, offset: number, isEarly = false): boolean {
     const at = CONFIG_BYPASS_OFFSET - offset;
     if (at < 0 || at >= bytes.length || bytes[at] > 1) return false;
     const changed = this.bypass !== (bytes[at] === 1);
     this.bypass = bytes[at] === 1;
+    if (isEarly) this.#early = this.bypass;
     return changed;
   }
 
-  /** Brings the bypass byte back to its value at power-on (C3: at a system reset, not at a device reset). */
+  /** A queue has started, or the connection has ended: what is written now belongs to no later driver. */
+  forgetEarly(): void {
+    this.#early = undefined;
+  }
+
+  /**
+   * Brings the bypass byte back to its value at power-on (C3: at a system reset, not at a device reset), or to what
+   * the next driver has written already.
+   */
   systemReset(): void {
-    this.bypass = this.#initialBypass;
+    this.bypass = this.#early ?? this.#initialBypass;
+  }
+
+  /**
+   * A device reset where it is not known whose value the bypass byte has: endpoints that are not attached pass only
+   * if they do by that value and at power-on as well.
+   */
+  doubtfulReset(): void {
+    this.bypass = this.#early ?? (this.bypass && this.#initialBypass);
   }
 }

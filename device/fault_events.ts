@@ -12,7 +12,7 @@ import { writeAddress } from "./address.ts";
 import { FAULT_F_ADDRESS, FAULT_SIZE } from "./wire.ts";
 
 /** How many reports wait for a buffer at most. */
-const WAITING_MAX = 64;
+export const WAITING_MAX = 64;
 
 /** Builds fault reports and hands them to the guest. */
 export class FaultEvents {
@@ -80,5 +80,22 @@ export class FaultEvents {
   /** Forgets what waits: the guest that it was meant for was reset. */
   clear(): void {
     this.#count = 0;
+  }
+
+  /** The reports that wait, one behind the other as the guest would get them. */
+  save(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.#count * FAULT_SIZE);
+    for (let i = 0; i < this.#count; i++) {
+      const at = ((this.#first + i) % WAITING_MAX) * FAULT_SIZE;
+      bytes.set(this.#waiting.subarray(at, at + FAULT_SIZE), i * FAULT_SIZE);
+    }
+    return bytes;
+  }
+
+  /** Has these reports wait in place of those that do; they are at most {@linkcode WAITING_MAX}. */
+  restore(bytes: Uint8Array): void {
+    this.#first = 0;
+    this.#count = bytes.length / FAULT_SIZE;
+    this.#waiting.set(bytes);
   }
 }

@@ -17,15 +17,16 @@ import {
   WRITE,
 } from "../pagetable/mod.ts";
 import { Chain, GuestMemory, type MemoryRegion, type Queue } from "../vring/mod.ts";
-import { PAGE_SIZE, rangeText, sizeText } from "./address.ts";
+import { endpointText, PAGE_SIZE, rangeText, sizeText } from "./address.ts";
 import { CONFIG_SIZE, ConfigSpace } from "./config_space.ts";
 import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
+import { GuestLife } from "./guest_life.ts";
 import { Hardware } from "./hardware.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import { TranslationObservers } from "./translation_observers.ts";
-import type { VirtioDevice } from "./virtio_device.ts";
+import type { StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
 import { VirtioIommu } from "./virtio_iommu.ts";
 import {
   DEVICE_ID,
@@ -75,6 +76,15 @@ export interface DeviceOptions {
 /** Features of the device type that we offer. */
 const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
 
+/** What is logged when a guest goes on of which nothing is known. */
+const GOES_ON =
+  "The guest goes on with mappings that this process does not have: its endpoints are blocked until " +
+  "it attaches them again or is reset";
+/** The same where that is not certain. */
+const MAY_GO_ON =
+  "The guest may go on with mappings that this process does not have, since it has not read the " +
+  "configuration: its endpoints are blocked until it attaches them or is reset";
+
 /** A virtio-iommu, complete but for the transport. */
 export class IommuDevice implements VirtioDevice {
   readonly deviceId: number = DEVICE_ID;
@@ -98,6 +108,8 @@ export class IommuDevice implements VirtioDevice {
   readonly iommu: VirtioIommu;
   /** The fault reports. */
   readonly faults: FaultEvents = new FaultEvents();
+  /** What is known of the guest, and which endpoints are blocked because it is not. */
+  readonly life: GuestLife = new GuestLife();
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
   readonly #config: ConfigSpace;
@@ -108,7 +120,12 @@ export class IommuDevice implements VirtioDevice {
   /** Requests that are served and whose answers are not published yet; see {@linkcode service}. */
   #held = 0;
   #heldQueue: Queue | undefined;
+  /** Indexes of the queues that run. */
+  readonly #running = new Set<number>();
+  /** The state that was loaded, until the guest goes on with it. */
   #loaded: SavedState | undefined;
+  /** Whether guest memory has changed since. */
+  #loadedElsewhere = false;
 
   /**
    * A device to which nothing is attached.
@@ -149,6 +166,7 @@ export class IommuDevice implements VirtioDevice {
       observers: this.observers,
       config: this.#config,
       endpoints: this.endpoints,
+      life: this.life,
       guest: this.guest,
       inputFirstPage: limits.firstPage,
       inputLastPage: limits.lastPage,
@@ -177,10 +195,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   writeConfig(bytes: Uint8Array, offset: number): void {
-    if (!this.#config.write(bytes, offset)) return;
-    this.observers.invalidateEverything();
-    this.observers.mappedEverything();
-    this.observers.settle();
+    if (this.#config.write(bytes, offset, this.#running.size === 0)) this.#tellAll();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -190,6 +205,7 @@ export class IommuDevice implements VirtioDevice {
   memoryAdded(region: MemoryRegion): void {
     const error = this.memory.add(region);
     if (error !== undefined) throw new Error(`Cannot take guest memory: ${error.message}`);
+    this.#loadedElsewhere = true;
     const first = Math.ceil(region.guestAddress / PAGE_SIZE);
     const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
     if (last >= first) this.#regions.set(region, this.#source.addRegion(first, last));
@@ -198,6 +214,7 @@ export class IommuDevice implements VirtioDevice {
   memoryRemoved(region: MemoryRegion): void {
     this.observers.settle();
     this.memory.remove(region.guestAddress, region.size, region.userAddress);
+    this.#loadedElsewhere = true;
     const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
     this.#regions.delete(region);
@@ -205,21 +222,65 @@ export class IommuDevice implements VirtioDevice {
     this.#source.removeRegion(guestRegion);
   }
 
+  /** A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. */
   reset(kind: "device" | "system"): void {
+    const isDoubtful = this.life.state === "lost" || this.life.state === "unknown";
+    this.#loaded = undefined;
+    this.#blockAll();
     this.iommu.reset();
     this.faults.clear();
     if (kind === "system") this.#config.systemReset();
-    this.observers.invalidateEverything();
-    this.observers.mappedEverything();
-    this.observers.settle();
+    else if (isDoubtful) this.#config.doubtfulReset();
+    this.life.renew();
+    this.#tellAll();
   }
 
-  queueStarted(_index: number, _queue: Queue): void {
-    this.#applyLoaded();
+  /**
+   * Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. What was reported and has not
+   * reached the guest still may.
+   */
+  disconnected(): string | undefined {
+    const attached = this.endpoints.list().filter(({ domain }) => domain !== undefined);
+    this.#loaded = undefined;
+    this.#config.forgetEarly();
+    this.life.lose(attached.map(({ id }) => id));
+    this.iommu.detachAll();
+    this.observers.settle();
+    if (attached.length === 0) return undefined;
+    const first = endpointText(attached[0].id);
+    return attached.length === 1
+      ? `Endpoint ${first}, which the guest had attached, is blocked until it is certain that a new guest has come`
+      : `${attached.length} endpoints that the guest had attached, the first ${first}, are blocked until it is ` +
+        "certain that a new guest has come";
+  }
+
+  /** The request queue says whose life it is; any queue that was used before says that a guest goes on. */
+  queueBegins(index: number, sign: StartSign): StartVerdict | undefined {
+    if (sign === "loaded") return this.#goOnLoaded();
+    if (sign === "used") return this.#loseTrack(GOES_ON);
+    if (index !== REQUEST_QUEUE) return undefined;
+    if (sign === "unused") {
+      if (this.life.blocksAny) return this.#loseTrack(MAY_GO_ON);
+      this.life.renew();
+    } else if (this.life.state === "none") {
+      // Nothing is to be forgotten: what was reported since power-on is for this guest.
+      this.#config.systemReset();
+      this.life.renew();
+      this.#tellAll();
+    } else {
+      this.reset("system");
+    }
+    return undefined;
+  }
+
+  queueStarted(index: number, _queue: Queue): void {
+    this.#running.add(index);
+    this.#config.forgetEarly();
   }
 
   /** Requests that were taken are answered first, so a queue never stops in the middle of one. */
   queueStopped(index: number): void {
+    this.#running.delete(index);
     if (index !== REQUEST_QUEUE || this.#held === 0) return;
     this.observers.settle();
     this.#publishHeld();
@@ -227,38 +288,95 @@ export class IommuDevice implements VirtioDevice {
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
   saveState(): Uint8Array<ArrayBuffer> {
-    this.#applyLoaded();
-    return writeState(this.bypass, this.iommu);
+    const { state, endpoints } = this.life.copy();
+    const isKnown = state === "none" || state === "known";
+    return writeState({
+      bypass: this.bypass,
+      // Where the connection was lost and no queue has told yet who comes, it is not known either.
+      givenBack: isKnown ? undefined : state === "unknown" ? endpoints : [],
+      reports: this.faults.save(),
+    }, this.iommu);
   }
 
   /**
-   * Becomes the device that was saved. What is mapped is built again when guest memory is there, so that RAM is
-   * known as RAM: at once, or with the first queue that starts.
+   * Becomes the device that was saved. Guest memory may come before or afterwards: what is mapped is built at once,
+   * so that everything that does not fit is found out, and once more with the first queue that starts if memory has
+   * changed by then, so that RAM is known as RAM.
    *
    * @returns One line if the bytes are no state, or do not fit this device; then it is as it was.
    */
   loadState(bytes: Uint8Array): string | undefined {
     const state = readState(bytes);
     if (typeof state === "string") return state;
-    const before = this.saveState();
-    this.#loaded = state;
-    const error = this.#regions.size > 0 ? this.#applyLoaded() : undefined;
-    if (error === undefined) return undefined;
-    this.#loaded = readState(before) as SavedState;
-    this.#applyLoaded();
+    const before = readState(this.saveState()) as SavedState;
+    const life = this.life.copy();
+    const loaded = this.#loaded;
+    const error = this.#rebuild(state);
+    if (error !== undefined) {
+      this.#rebuild(before);
+      this.life.assign(life);
+    } else {
+      this.#config.bypass = state.bypass;
+      this.faults.restore(state.reports);
+      this.#assignLife(state);
+    }
+    this.#loaded = error === undefined ? state : loaded;
+    this.#loadedElsewhere = this.#loadedElsewhere && error !== undefined;
+    this.#tellAll();
     return error;
   }
 
-  /** Builds the state that was loaded, if one waits. Returns what does not fit, in one line. */
-  #applyLoaded(): string | undefined {
+  /** The guest goes on with the state that was loaded. */
+  #goOnLoaded(): StartVerdict | undefined {
     const state = this.#loaded;
     if (state === undefined) return undefined;
+    if (this.#loadedElsewhere) {
+      const life = this.life.copy();
+      const refusal = this.#rebuild(state);
+      // Then everything is blocked. The state is kept, for a start with other memory.
+      if (refusal !== undefined) return { refusal };
+      this.life.assign(life);
+      this.#tellAll();
+    }
     this.#loaded = undefined;
-    this.reset("device");
-    this.#config.bypass = state.bypass;
-    const error = rebuild(state, this.iommu);
-    this.observers.settle();
+    return undefined;
+  }
+
+  /** Puts the domains of a state in the place of those there are. Everything else is blocked from then on. */
+  #rebuild({ domains }: SavedState): string | undefined {
+    this.#blockAll();
+    this.iommu.detachAll();
+    const error = rebuild(domains, this.iommu);
+    if (error !== undefined) this.iommu.detachAll();
     return error;
+  }
+
+  #assignLife({ givenBack }: SavedState): void {
+    this.life.assign(
+      givenBack === undefined
+        ? { state: "known", endpoints: [] }
+        : { state: "unknown", endpoints: givenBack },
+    );
+  }
+
+  /** A guest goes on of which nothing is known. */
+  #loseTrack(warning: string): StartVerdict {
+    this.#blockAll();
+    this.observers.invalidateEverything();
+    this.observers.settle();
+    return { warning };
+  }
+
+  /** Nothing passes untranslated, whatever is attached or detached before it is known again what may. */
+  #blockAll(): void {
+    this.life.loseTrack();
+  }
+
+  /** Tells whoever keeps translations that every one of them may be another now. */
+  #tellAll(): void {
+    this.observers.invalidateEverything();
+    this.observers.mappedEverything();
+    this.observers.settle();
   }
 
   /**
@@ -307,7 +425,8 @@ export class IommuDevice implements VirtioDevice {
    * Translates one page of an endpoint as hardware would, and records nothing.
    *
    * An endpoint that is attached is translated from its entry in the device tables on. For one that is not,
-   * the bypass byte of the configuration space decides: it passes, or is blocked with code 0.
+   * the bypass byte of the configuration space decides: it passes, or is blocked with code 0. It is blocked as well
+   * where the guest has attached it as far as is known; see `guest_life.ts`.
    *
    * @param access `READ` or `WRITE`.
    * @returns The outcome, valid until the next walk.
@@ -331,7 +450,9 @@ export class IommuDevice implements VirtioDevice {
   #unattached(endpointId: number, page: number): WalkResult {
     const walk = this.#walk;
     walk.clear();
-    if (this.bypass && this.endpoints.formatOf(endpointId) !== undefined) walk.pass(page);
+    const passes = this.bypass && !this.life.blocks(endpointId) &&
+      this.endpoints.formatOf(endpointId) !== undefined;
+    if (passes) walk.pass(page);
     else walk.fail(BLOCKED, 0);
     return walk;
   }

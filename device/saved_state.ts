@@ -1,25 +1,44 @@
 /**
  * The state of a device as bytes: what a migration carries from one process to another.
  *
- * Version 1, little endian: magic and version (u32 each), bypass (u32), number of domains (u32); for each
- * domain its id, whether it bypasses, number of endpoints, number of mappings (u32 each), then the endpoint
- * ids (u32 each), then the mappings: first page, last page, first frame (f64 each, exact whole numbers),
- * protection (u32). Page ranges are inclusive. Tables are not in it: they are built again.
+ * Version 2, little endian: magic and version (u32 each), bypass (bit 0 of a u32) and whether nothing is known of what
+ * the guest had attached before (bit 1), number of domains, of endpoints given back, of fault reports that wait (u32
+ * each); for each domain its id, whether it bypasses, number of endpoints, number of mappings (u32 each), then the
+ * endpoint ids (u32 each), then the mappings: first page, last page, first frame (f64 each, exact whole numbers),
+ * protection (u32); behind the domains the endpoints given back (u32 each), which there are only with bit 1, and the
+ * fault reports as virtio 1.4, 5.13.6.9 has them. Page ranges are inclusive. Tables are not in it: they are built again.
+ *
+ * Version 1 is read, too: its header ends behind the number of domains, and nothing follows them.
  *
  * The bytes come from outside and are checked like any other input.
  *
  * @module
  */
 import { LAST_PAGE, rangeText } from "./address.ts";
+import { WAITING_MAX } from "./fault_events.ts";
+import { GIVEN_BACK_MAX } from "./guest_life.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
-import { S_INVAL, S_OK, STATUS_NAMES } from "./wire.ts";
+import {
+  FAULT_F_ADDRESS,
+  FAULT_F_READ,
+  FAULT_F_WRITE,
+  FAULT_R_MAPPING,
+  FAULT_SIZE,
+  S_INVAL,
+  S_OK,
+  STATUS_NAMES,
+} from "./wire.ts";
 
 /** The first word: "VIOM". */
 const MAGIC = 0x4d4f4956;
 /** The layout described above. */
-const VERSION = 1;
-/** Bytes of the header, of a domain without its lists, of an endpoint id and of a mapping. */
-const HEADER_SIZE = 16;
+const VERSION = 2;
+/** Bits of the header's flags. */
+const FLAG_BYPASS = 1 << 0;
+const FLAG_UNKNOWN = 1 << 1;
+/** Bytes of the header in each version, of a domain without its lists, of an endpoint id and of a mapping. */
+const HEADER_SIZES: Readonly<Record<number, number>> = { 1: 16, 2: 24 };
+const HEADER_SIZE = 24;
 const DOMAIN_SIZE = 16;
 const ENDPOINT_SIZE = 4;
 const MAPPING_SIZE = 28;
@@ -54,18 +73,29 @@ export interface SavedState {
   readonly bypass: boolean;
   /** The domains. */
   readonly domains: readonly SavedDomain[];
+  /** Endpoints that the guest gave back, where nothing is known of what it had attached before. */
+  readonly givenBack: readonly number[] | undefined;
+  /** Fault reports that wait for the guest, one behind the other. */
+  readonly reports: Uint8Array;
 }
 
+/** What is saved of a device besides its domains. */
+export type SavedRest = Omit<SavedState, "domains">;
+
 /** Writes the state of a device. */
-export function writeState(bypass: boolean, iommu: VirtioIommu): Uint8Array<ArrayBuffer> {
+export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<ArrayBuffer> {
   const { domains } = iommu;
+  const { bypass, reports } = rest;
+  const givenBack = rest.givenBack ?? [];
   const size = domains.reduce(
     (sum, { endpoints, space }) =>
       sum + DOMAIN_SIZE + endpoints.size * ENDPOINT_SIZE + space.mappingCount * MAPPING_SIZE,
-    HEADER_SIZE,
+    HEADER_SIZE + givenBack.length * ENDPOINT_SIZE + reports.length,
   );
   const view = new DataView(new ArrayBuffer(size));
-  [MAGIC, VERSION, Number(bypass), domains.length].forEach((word, i) =>
+  const flags = (bypass ? FLAG_BYPASS : 0) | (rest.givenBack === undefined ? 0 : FLAG_UNKNOWN);
+  const waiting = reports.length / FAULT_SIZE;
+  [MAGIC, VERSION, flags, domains.length, givenBack.length, waiting].forEach((word, i) =>
     view.setUint32(i * 4, word, true)
   );
   let at = HEADER_SIZE;
@@ -87,7 +117,13 @@ export function writeState(bypass: boolean, iommu: VirtioIommu): Uint8Array<Arra
       at += MAPPING_SIZE;
     }
   }
-  return new Uint8Array(view.buffer);
+  for (const endpoint of givenBack) {
+    view.setUint32(at, endpoint, true);
+    at += ENDPOINT_SIZE;
+  }
+  const bytes = new Uint8Array(view.buffer);
+  bytes.set(reports, at);
+  return bytes;
 }
 
 /**
@@ -97,15 +133,26 @@ export function writeState(bypass: boolean, iommu: VirtioIommu): Uint8Array<Arra
  */
 export function readState(bytes: Uint8Array): SavedState | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length < HEADER_SIZE || view.getUint32(0, true) !== MAGIC) {
+  if (bytes.length < 8 || view.getUint32(0, true) !== MAGIC) {
     return "Cannot load the state: it does not begin as one does";
   }
   const version = view.getUint32(4, true);
-  if (version !== VERSION) {
-    return `Cannot load the state: its version is ${version}, this program knows ${VERSION}`;
+  const headerSize = HEADER_SIZES[version];
+  if (headerSize === undefined) {
+    return `Cannot load the state: its version is ${version}, this program knows 1 to ${VERSION}`;
   }
+  if (bytes.length < headerSize) return "Cannot load the state: it ends within its header";
+  const flags = view.getUint32(8, true);
+  const [givenBackCount, reportCount] = version === 1
+    ? [0, 0]
+    : [view.getUint32(16, true), view.getUint32(20, true)];
+  const isUnknown = version > 1 && (flags & FLAG_UNKNOWN) !== 0;
+  if (
+    givenBackCount > (isUnknown ? GIVEN_BACK_MAX : 0) || reportCount > WAITING_MAX ||
+    flags > (version === 1 ? FLAG_BYPASS : FLAG_BYPASS | FLAG_UNKNOWN)
+  ) return "Cannot load the state: its header holds what cannot be";
   const domains: SavedDomain[] = [];
-  let at = HEADER_SIZE;
+  let at = headerSize;
   for (let i = 0; i < view.getUint32(12, true); i++) {
     if (bytes.length - at < DOMAIN_SIZE) return truncated(at);
     const endpointCount = view.getUint32(at + 8, true);
@@ -120,19 +167,36 @@ export function readState(bytes: Uint8Array): SavedState | string {
     domains.push(domain);
     at += size;
   }
-  if (at !== bytes.length) {
-    return `Cannot load the state: ${bytes.length - at} bytes follow its end`;
+  const end = at + givenBackCount * ENDPOINT_SIZE + reportCount * FAULT_SIZE;
+  if (end > bytes.length) return "Cannot load the state: it ends behind its domains";
+  if (end < bytes.length) {
+    return `Cannot load the state: ${bytes.length - end} bytes follow its end`;
   }
-  return { bypass: view.getUint32(8, true) === 1, domains };
+  const givenBack = readEndpoints(view, at, givenBackCount);
+  const reports = bytes.slice(at + givenBackCount * ENDPOINT_SIZE);
+  for (let i = 0; i < reports.length; i += FAULT_SIZE) {
+    if (isReport(reports.subarray(i, i + FAULT_SIZE))) continue;
+    return "Cannot load the state: a fault report holds what cannot be";
+  }
+  return {
+    bypass: (flags & FLAG_BYPASS) !== 0,
+    domains,
+    givenBack: isUnknown ? givenBack : undefined,
+    reports,
+  };
 }
 
 /**
- * Makes the domains of a state in a device that has none.
+ * Makes the domains of a state in a device that has none. Guest memory need not be there: a mapping of what is no
+ * memory is one, too.
  *
  * @returns One line that says what does not fit this device; what came before it is there.
  */
-export function rebuild(state: SavedState, iommu: VirtioIommu): string | undefined {
-  for (const { id, bypass, endpoints, mappings } of state.domains) {
+export function rebuild(
+  domains: readonly SavedDomain[],
+  iommu: VirtioIommu,
+): string | undefined {
+  for (const { id, bypass, endpoints, mappings } of domains) {
     for (const endpoint of endpoints) {
       const status = iommu.attach(id, endpoint, bypass);
       if (status !== S_OK) {
@@ -167,10 +231,7 @@ function readDomain(
   return {
     id: view.getUint32(at, true),
     bypass: view.getUint32(at + 4, true) === 1,
-    endpoints: Array.from(
-      { length: endpointCount },
-      (_, i) => view.getUint32(at + DOMAIN_SIZE + i * ENDPOINT_SIZE, true),
-    ),
+    endpoints: readEndpoints(view, at + DOMAIN_SIZE, endpointCount),
     mappings: Array.from({ length: mappingCount }, (_, i) => {
       const from = mappingsAt + i * MAPPING_SIZE;
       return {
@@ -181,6 +242,19 @@ function readDomain(
       };
     }),
   };
+}
+
+/** Reads endpoint ids that are known to be there. */
+function readEndpoints(view: DataView, at: number, count: number): readonly number[] {
+  return Array.from({ length: count }, (_, i) => view.getUint32(at + i * ENDPOINT_SIZE, true));
+}
+
+/** Whether a fault report is one that this device makes: reserved bytes 0, known reason and flags. */
+function isReport(report: Uint8Array): boolean {
+  const view = new DataView(report.buffer, report.byteOffset);
+  const unknownFlags = view.getUint32(4, true) & ~(FAULT_F_READ | FAULT_F_WRITE | FAULT_F_ADDRESS);
+  return view.getUint32(0, true) <= FAULT_R_MAPPING && unknownFlags === 0 &&
+    view.getUint32(12, true) === 0;
 }
 
 /** Whether the numbers of a mapping are in range; whether it fits is for the device to say. */

@@ -14,6 +14,22 @@ import type { MemoryRegion, Queue } from "../vring/mod.ts";
  */
 export type ResetKind = "device" | "system";
 
+/**
+ * What the start of a queue says about the guest, where the session has not told it otherwise. `new`: the queue
+ * starts at its beginning, after the configuration was read, as a driver does that has just come. `unused`: it starts
+ * at its beginning, and the configuration was not read. `used`: it starts elsewhere, so the guest goes on. `loaded`:
+ * a state was loaded, with which the guest goes on.
+ */
+export type StartSign = "new" | "unused" | "used" | "loaded";
+
+/** What a device says to the start of a queue, one line each. */
+export interface StartVerdict {
+  /** Why the queue cannot run. */
+  readonly refusal?: string;
+  /** What the guest has to do without. */
+  readonly warning?: string;
+}
+
 /** A virtio device, transport left out. None of its methods throws because of what a guest or peer did. */
 export interface VirtioDevice {
   /** Virtio device id (§5): 23 for an IOMMU. */
@@ -53,6 +69,20 @@ export interface VirtioDevice {
   /** The device starts over. Queues stay as announced: their stops and starts are told separately. */
   reset(kind: ResetKind): void;
 
+  /**
+   * A queue is about to run for the first time in a session, or since a state was loaded in it. A device that keeps
+   * something for its guest has this method, and {@linkcode disconnected}.
+   */
+  queueBegins?(index: number, sign: StartSign): StartVerdict | undefined;
+
+  /**
+   * The session has ended; its queues have stopped and its memory is gone. That is no reset of the guest, which may
+   * go on with another session. A device without this method has nothing to keep, and is reset.
+   *
+   * @returns nothing, or one line to be logged.
+   */
+  disconnected?(): string | undefined;
+
   /** A queue runs from now on. */
   queueStarted(index: number, queue: Queue): void;
 
@@ -68,7 +98,7 @@ export interface VirtioDevice {
   /**
    * Becomes the device that was saved.
    *
-   * @returns nothing, or one line that says why the bytes cannot be a state; then the device is as it was.
+   * @returns nothing, or one line that says why the bytes are no state or do not fit; then the device is as it was.
    */
   loadState?(bytes: Uint8Array): string | undefined;
 }

@@ -17,6 +17,7 @@ import { LAST_PAGE } from "./address.ts";
 import type { ConfigSpace } from "./config_space.ts";
 import { Domain, type DomainContext } from "./domain.ts";
 import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
+import type { GuestLife } from "./guest_life.ts";
 import { Request } from "./request.ts";
 import { statusOf } from "./status.ts";
 import {
@@ -48,6 +49,8 @@ export interface VirtioIommuOptions extends DomainContext {
   readonly config: ConfigSpace;
   /** Which endpoints exist. */
   readonly endpoints: EndpointTable;
+  /** Which of them are blocked because it is not known whether the guest has attached them. */
+  readonly life: GuestLife;
   /** The guest's physical address space: what MAP maps. */
   readonly guest: PageList;
   /** First page that can be mapped. */
@@ -136,11 +139,21 @@ export class VirtioIommu {
    * Takes every endpoint out of its domain, as a device reset does (5.13.6, "after reset, all endpoints are
    * unattached"). Domains and mappings go with them. Agreed features stay until others are agreed: front ends
    * announce those of the next driver before they restart the queues, or not at all if they are the same.
+   *
+   * Observers are told that nothing is translated any more, and not what holds from then on: that is the caller's.
    */
   reset(): void {
+    this.detachAll();
+    for (const endpoint of this.#endpoints.list()) {
+      endpoint.faults = 0;
+      this.#endpoints.release(endpoint);
+    }
+  }
+
+  /** As {@linkcode reset}, but faults stay counted. */
+  detachAll(): void {
     for (const endpoint of this.#endpoints.list()) {
       if (endpoint.domain !== undefined) this.#detach(endpoint);
-      endpoint.faults = 0;
       this.#endpoints.release(endpoint);
     }
   }
@@ -213,9 +226,17 @@ export class VirtioIommu {
     // D3: an endpoint that is attached to nothing may be refused. One attached to another domain than
     // the request names is detached all the same: Linux names domain 0 to leave its identity domain.
     const endpoint = this.#endpoints.seen(request.endpoint);
-    if (endpoint?.domain === undefined) return S_INVAL;
-    this.#detach(endpoint);
-    this.#endpoints.release(endpoint);
+    const { life, observers } = this.#options;
+    if (endpoint?.domain !== undefined) {
+      this.#detach(endpoint);
+      this.#endpoints.release(endpoint);
+    } else if (!life.blocks(request.endpoint)) {
+      return S_INVAL;
+    }
+    // One that is blocked was attached, as far as is known here, and the guest gives it back.
+    life.gaveBack(request.endpoint);
+    // Bypass may let it through now.
+    observers.mapped(request.endpoint, 0, LAST_PAGE);
     return S_OK;
   }
 
@@ -372,8 +393,6 @@ export class VirtioIommu {
     endpoint.domain = undefined;
     this.#options.observers.invalidateAll(endpoint.id);
     this.#leave(domain, endpoint);
-    // Bypass may let it through now.
-    this.#options.observers.mapped(endpoint.id, 0, LAST_PAGE);
   }
 
   // L1: a domain ends with its last endpoint, and its id may be used again at once.

@@ -20,9 +20,14 @@ export interface State {
   readonly features: readonly string[];
   /** Whether unattached endpoints reach memory. */
   readonly bypass: boolean;
+  /**
+   * Endpoints that are blocked because it is not known what the guest has attached, or `all` but those that it
+   * attaches or gives back; absent where all is known.
+   */
+  readonly blocked?: readonly number[] | "all";
   /** The domains there are. */
   readonly domains: readonly DomainState[];
-  /** Endpoints that were attached, have faulted, or have a device that this process serves or translates for. */
+  /** Endpoints that were attached, are blocked, have faulted, or have a device that this process serves or translates for. */
   readonly endpoints: readonly EndpointState[];
   /** Answers by request type and status since the start. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
@@ -64,6 +69,8 @@ export interface EndpointState {
   readonly id: number;
   /** The domain it is attached to, or null. */
   readonly domain: number | null;
+  /** Whether it is blocked because it is not known whether the guest has attached it; absent otherwise. */
+  readonly blocked?: true;
   /** Format of its tables. */
   readonly format: string;
   /** Accesses that were refused. */
@@ -136,6 +143,7 @@ export function stateOf(context: ApiContext): State {
       .filter(([bit]) => (device.featuresLow & (1 << Number(bit))) !== 0)
       .map(([_, name]) => name),
     bypass: device.bypass,
+    ...(device.life.blocksAny ? { blocked: device.life.blocked } : {}),
     domains: device.iommu.domains.map(domainState),
     endpoints: endpointStates(context),
     requests: requestCounts(device.iommu.counts),
@@ -149,6 +157,8 @@ function endpointStates(
 ): readonly EndpointState[] {
   const ids = new Set(device.endpoints.list().map(({ id }) => id));
   for (const { endpoint } of [...services, ...proxies]) ids.add(endpoint);
+  const { blocked } = device.life;
+  if (blocked !== "all") { for (const id of blocked) ids.add(id); }
   return [...ids].sort((a, b) => a - b).map((id) => {
     const endpoint = device.endpoints.seen(id);
     const service = services.find((each) => each.endpoint === id);
@@ -156,6 +166,7 @@ function endpointStates(
     return {
       id,
       domain: endpoint?.domain?.id ?? null,
+      ...(endpoint?.domain === undefined && device.life.blocks(id) ? { blocked: true } : {}),
       format: endpoint?.format ?? device.endpoints.formatOf(id) ?? "",
       faults: endpoint?.faults ?? 0,
       ...(service === undefined ? {} : { device: deviceState(service) }),

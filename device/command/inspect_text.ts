@@ -12,7 +12,7 @@ import type {
   TranslateAnswer,
 } from "../api/mod.ts";
 
-/** How many endpoints of a domain are named before the rest is counted. */
+/** How many endpoints of a list are named before the rest is counted. */
 const NAMED_ENDPOINTS = 8;
 
 /** Plural of a counted noun. */
@@ -26,6 +26,7 @@ export function stateText(state: State): string {
     `viommu ${state.version}, ${state.connected ? "a VMM is connected" : "no VMM is connected"}`,
     `features  ${state.features.join(" ")}`,
     `bypass    ${state.bypass ? "on: unattached endpoints reach memory" : "off"}`,
+    ...blockedLines(state),
     `faults    ${state.faults.reported} reported, ${state.faults.dropped} dropped`,
     "",
     ...requestLines(state),
@@ -35,6 +36,24 @@ export function stateText(state: State): string {
     ...state.endpoints.flatMap(proxyLines),
   ];
   return lines.join("\n");
+}
+
+/** Which endpoints are blocked because it is not known what the guest has attached. */
+function blockedLines({ blocked }: State): readonly string[] {
+  if (blocked === undefined) return [];
+  if (blocked === "all") {
+    return [
+      "blocked   all endpoints that the guest does not attach or detach: it has mappings unknown here",
+    ];
+  }
+  return [`blocked   ${namedEndpoints(blocked)}: attached when the connection ended`];
+}
+
+/** Some endpoints by name, and how many more there are. */
+function namedEndpoints(endpoints: readonly number[]): string {
+  const names = endpoints.slice(0, NAMED_ENDPOINTS).map(endpointText);
+  const more = endpoints.length - names.length;
+  return names.join(" ") + (more > 0 ? ` and ${more} more` : "");
 }
 
 /** Requests by type, with their statuses. */
@@ -49,9 +68,7 @@ function requestLines(state: State): readonly string[] {
 
 /** One domain with its tables. */
 function domainLines(domain: DomainState): readonly string[] {
-  const names = domain.endpoints.slice(0, NAMED_ENDPOINTS).map(endpointText);
-  const more = domain.endpoints.length - names.length;
-  const endpoints = names.join(" ") + (more > 0 ? ` and ${more} more` : "");
+  const endpoints = namedEndpoints(domain.endpoints);
   if (domain.bypass) return [`domain ${domain.id}: bypass; endpoints ${endpoints}`];
   return [
     `domain ${domain.id}: ${counted(domain.mappings, "mapping")}, ` +

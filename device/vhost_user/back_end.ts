@@ -193,8 +193,8 @@ export class BackEnd {
   }
 
   /**
-   * Ends the session: queues stop, memory is unmapped, descriptors are closed, the device starts over. Does
-   * nothing the second time.
+   * Ends the session: queues stop, memory is unmapped, descriptors are closed, the device is told. Does nothing the
+   * second time.
    */
   close(): void {
     if (!this.#open) return;
@@ -204,7 +204,10 @@ export class BackEnd {
     this.#messages.closeRequests();
     this.#session.table.clear();
     this.#connection.close();
-    this.#session.device.reset("system");
+    const { device } = this.#session;
+    if (device.disconnected === undefined) return device.reset("system");
+    const line = device.disconnected();
+    if (line !== undefined) this.#log.info(line);
   }
 
   #serveAll(): boolean {

@@ -133,10 +133,9 @@ export class MigrationMessages {
     this.transfer?.close();
     descriptors.length = 0;
     this.transfer = direction === STATE_LOAD
-      ? StateTransfer.load(descriptor, this.#session.device)
+      ? StateTransfer.load(descriptor, this.#session)
       : StateTransfer.save(
         descriptor,
-        this.#session.device,
         this.#session.device.saveState?.() ?? new Uint8Array(0),
       );
     return undefined;

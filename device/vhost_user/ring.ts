@@ -85,6 +85,8 @@ export class Ring {
   error: Event | undefined;
   /** Where it stood when it was stopped and not yet started again. */
   stoppedAt: number | undefined;
+  /** Whether nothing more is to be learned of the guest when it starts: it has run, or the device was reset. */
+  begun = false;
   /** The ring's part of the record of requests in flight, if the front end keeps one. */
   inflight: Uint8Array | null = null;
   /** The queue while the ring runs. */

@@ -11,6 +11,11 @@
  * **Memory that goes and comes back.** A ring that has lost a part of its memory is reported, and waits. Its queue
  * keeps what it has taken and answered, and goes on with the message that brings the memory back.
  *
+ * **A ring's first start in a session** says something about the guest, too: it may go on from another session, or
+ * from another process. The device is told what the start is a sign of. A ring that was used outweighs all others: a
+ * packed ring comes back to its beginning every few requests. After RESET_DEVICE, or once a new life has been found
+ * out, nothing more is to be learned; and after a state was loaded no start is a new life.
+ *
  * @module
  */
 import type { Log } from "../log.ts";
@@ -22,7 +27,7 @@ import {
   type Queue,
   RING_OK,
 } from "../../vring/mod.ts";
-import type { ResetKind, VirtioDevice } from "../virtio_device.ts";
+import type { ResetKind, StartSign, VirtioDevice } from "../virtio_device.ts";
 import { TransportFeature } from "./protocol.ts";
 import { isFreshBase, Ring, type RingAddresses, type RingFeatures, samePlace } from "./ring.ts";
 
@@ -49,6 +54,10 @@ export class RingSet {
   /** Whether the config space was read since the rings stopped. */
   #configRead = false;
   #misplaced = false;
+  /** Whether a state was loaded, with which the guest goes on. */
+  #isLoaded = false;
+  /** Whether a ring's first start in this session was not at its beginning. */
+  #usedBefore = false;
 
   /** The rings of a device, none of them known yet. */
   constructor(device: VirtioDevice, memory: GuestMemory, space: AddressSpace, log: Log) {
@@ -107,7 +116,15 @@ export class RingSet {
     if (newLife) ring.inflight?.fill(0);
     const refusal = this.#run(ring);
     if (refusal !== undefined || ring.queue === undefined) return this.#answerFor(ring, refusal);
-    if (newLife) this.reset("system");
+    if (newLife) {
+      this.reset("system");
+    } else {
+      const problem = this.#begin(ring);
+      if (problem !== undefined) {
+        ring.halt();
+        return this.#answerFor(ring, problem);
+      }
+    }
     ring.stoppedAt = undefined;
     this.#device.queueStarted(ring.index, ring.queue);
     this.generation++;
@@ -182,16 +199,24 @@ export class RingSet {
   /** Stops a ring as GET_VRING_BASE asks, until it is started again. */
   stop(ring: Ring): void {
     this.halt(ring);
-    if (ring.started) ring.stoppedAt = ring.base;
+    if (ring.begun && ring.started) ring.stoppedAt = ring.base;
     ring.forgetStart();
   }
 
   /** The device starts over. Rings stay as they are. */
   reset(kind: ResetKind): void {
-    for (const ring of this.rings) ring.stoppedAt = undefined;
-    this.#configRead = false;
+    this.#forgetStops();
+    for (const ring of this.rings) ring.begun = true;
     this.#log.debug(kind === "system" ? "The guest has restarted" : "The device was reset");
     this.#device.reset(kind);
+  }
+
+  /** The device has become another, whose rings go on where they stopped then. */
+  stateLoaded(): void {
+    this.#forgetStops();
+    this.#isLoaded = true;
+    this.#usedBefore = false;
+    for (const ring of this.rings) ring.begun = false;
   }
 
   /** Stops all rings and resets the device, as RESET_DEVICE asks. */
@@ -213,6 +238,12 @@ export class RingSet {
       ring.close();
     }
     this.generation++;
+  }
+
+  /** Where the rings stopped does not count any more, nor that the config space was read. */
+  #forgetStops(): void {
+    for (const ring of this.rings) ring.stoppedAt = undefined;
+    this.#configRead = false;
   }
 
   /** Stops the device's part: what it answers at the last moment is signalled like any other answer. */
@@ -293,6 +324,25 @@ export class RingSet {
     if (!this.#features.translated) return refusal;
     if (!isKnown) this.#log.warnLimited("ring", `Queue stopped: ${refusal}`);
     return undefined;
+  }
+
+  /** Tells the device what a ring's first start is a sign of; nothing, or why the ring cannot run. */
+  #begin(ring: Ring): string | undefined {
+    if (ring.begun) return undefined;
+    const verdict = this.#usedBefore
+      ? undefined
+      : this.#device.queueBegins?.(ring.index, this.#signOf(ring));
+    if (verdict?.warning !== undefined) this.#log.warn(verdict.warning);
+    if (verdict?.refusal !== undefined) return `queue ${ring.index} cannot run: ${verdict.refusal}`;
+    ring.begun = true;
+    return undefined;
+  }
+
+  #signOf(ring: Ring): StartSign {
+    if (this.#isLoaded) return "loaded";
+    if (isFreshBase(ring.base, this.#features.packed)) return this.#configRead ? "new" : "unused";
+    this.#usedBefore = true;
+    return "used";
   }
 
   #isNewLife(ring: Ring): boolean {

@@ -66,6 +66,19 @@ export class Session {
     return (this.protocolFeatures & features) !== 0;
   }
 
+  /**
+   * Has the device become one that was saved.
+   *
+   * @returns nothing, or one line that says why not.
+   */
+  loadState(bytes: Uint8Array): Refusal {
+    // Rings may have been started since the transfer began.
+    if (this.rings.anyRuns) return "a queue runs";
+    const error = this.device.loadState?.(bytes);
+    if (error === undefined) this.rings.stateLoaded();
+    return error;
+  }
+
   /** Replies to the message being served with a u64 in two halves. */
   reply64(low: number, high: number): undefined {
     const payload = new Uint8Array(8);

@@ -19,12 +19,16 @@ import {
   WOULD_BLOCK,
   writeNow,
 } from "../host/mod.ts";
-import type { VirtioDevice } from "../virtio_device.ts";
 
 /** Most bytes accepted as a state. */
 export const MAX_STATE = 256 * 2 ** 20;
 /** Bytes moved at once. */
 const PIECE = 65536;
+
+/** What takes over a state that has come; see `VirtioDevice.loadState`. */
+export interface StateTaker {
+  loadState?(bytes: Uint8Array): string | undefined;
+}
 
 /** One transfer, until it has ended well or badly. */
 export class StateTransfer {
@@ -32,7 +36,7 @@ export class StateTransfer {
   error: string | undefined;
 
   readonly #descriptor: Descriptor;
-  readonly #device: VirtioDevice;
+  readonly #taker: StateTaker | undefined;
   /** The state to send, or `undefined` while receiving. */
   readonly #outgoing: Uint8Array | undefined;
   #sent = 0;
@@ -42,23 +46,23 @@ export class StateTransfer {
 
   private constructor(
     descriptor: Descriptor,
-    device: VirtioDevice,
+    taker: StateTaker | undefined,
     outgoing: Uint8Array | undefined,
   ) {
     descriptor.setNonblocking();
     this.#descriptor = descriptor;
-    this.#device = device;
+    this.#taker = taker;
     this.#outgoing = outgoing;
   }
 
   /** Begins to send a device's state. The descriptor, a pipe or socket, is closed at the end. */
-  static save(descriptor: Descriptor, device: VirtioDevice, state: Uint8Array): StateTransfer {
-    return new StateTransfer(descriptor, device, state);
+  static save(descriptor: Descriptor, state: Uint8Array): StateTransfer {
+    return new StateTransfer(descriptor, undefined, state);
   }
 
-  /** Begins to receive a device's state, which the device takes over once it is complete. */
-  static load(descriptor: Descriptor, device: VirtioDevice): StateTransfer {
-    return new StateTransfer(descriptor, device, undefined);
+  /** Begins to receive a device's state, which is handed on once it is complete. */
+  static load(descriptor: Descriptor, taker: StateTaker): StateTransfer {
+    return new StateTransfer(descriptor, taker, undefined);
   }
 
   /** Whether a state can travel through a descriptor. */
@@ -114,7 +118,7 @@ export class StateTransfer {
       this.#incoming.push(this.#piece.slice(0, count));
     }
     this.#descriptor.close();
-    this.error = this.#device.loadState?.(concat(this.#incoming));
+    this.error = this.#taker?.loadState?.(concat(this.#incoming));
     this.#incoming.length = 0;
   }
 

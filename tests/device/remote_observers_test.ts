@@ -349,7 +349,6 @@ Deno.test("reset, bypass and memory that goes wait at once; a front end that goe
   assertEquals(world.observer.calls.slice(2), [
     "invalidate 5 5",
     "invalidate all",
-    "mapped all",
     "invalidate all",
     "mapped all",
   ]);

@@ -1,0 +1,102 @@
+/**
+ * What is known of the guest's attachments, and which endpoints are blocked because it is not.
+ *
+ * A connection that ends is no reset of the guest (virtio 1.4, 5.13.4 and 5.13.6): the driver goes on to believe that
+ * its endpoints are attached. So they stay *blocked*, whatever the bypass byte says, until a new life of the guest is
+ * certain. Bypass is for endpoints that the guest has never taken, or has given back (O4).
+ *
+ * Where a guest goes on whose beginning this process has not served, it is not known which endpoints it has attached:
+ * then every endpoint is blocked but those that it gives back by DETACH. An endpoint that is attached now is not asked
+ * about here: its domain decides.
+ *
+ * @module
+ */
+
+/**
+ * What is known. `none`: no guest has used the device yet. `known`: all that the guest has attached is attached here.
+ * `lost`: the connection has ended, and no queue has started since. `unknown`: a guest goes on that had attached
+ * endpoints and mapped pages of which nothing is known here.
+ */
+export type LifeState = "none" | "known" | "lost" | "unknown";
+
+/** A copy of a {@linkcode GuestLife}. */
+export interface LifeRecord {
+  /** What is known. */
+  readonly state: LifeState;
+  /** `lost`: the endpoints that are blocked. `unknown`: those that are not. Else empty. */
+  readonly endpoints: readonly number[];
+}
+
+/**
+ * How many endpoints are remembered as given back, so that a guest that detaches all that exist costs little: the
+ * rest stays blocked until it is attached.
+ */
+export const GIVEN_BACK_MAX = 65536;
+
+/** The life of a guest, as far as the device knows it. */
+export class GuestLife {
+  #state: LifeState = "none";
+  /** See {@linkcode LifeRecord.endpoints}. */
+  readonly #endpoints: Set<number> = new Set();
+
+  /** What is known. */
+  get state(): LifeState {
+    return this.#state;
+  }
+
+  /** The blocked endpoints by ascending id, or `all`: all that are neither attached nor given back. */
+  get blocked(): readonly number[] | "all" {
+    if (this.#state === "unknown") return "all";
+    return this.#state === "lost" ? [...this.#endpoints].sort((a, b) => a - b) : [];
+  }
+
+  /** Whether any endpoint may be blocked. */
+  get blocksAny(): boolean {
+    return this.#state === "unknown" || (this.#state === "lost" && this.#endpoints.size > 0);
+  }
+
+  /** Whether an endpoint that is not attached is blocked, whatever the bypass byte says. */
+  blocks(endpoint: number): boolean {
+    if (this.#state === "unknown") return !this.#endpoints.has(endpoint);
+    return this.#state === "lost" && this.#endpoints.has(endpoint);
+  }
+
+  /** The guest uses the device, and all that it has attached is known. */
+  renew(): void {
+    this.assign({ state: "known", endpoints: [] });
+  }
+
+  /** A guest goes on of which nothing is known. */
+  loseTrack(): void {
+    this.assign({ state: "unknown", endpoints: [] });
+  }
+
+  /** The guest has detached an endpoint: it is not blocked any more. */
+  gaveBack(endpoint: number): void {
+    if (this.#state === "unknown" && this.#endpoints.size < GIVEN_BACK_MAX) {
+      this.#endpoints.add(endpoint);
+    }
+  }
+
+  /** The connection has ended while these endpoints were attached. */
+  lose(attached: readonly number[]): void {
+    if (this.#state === "unknown") {
+      for (const endpoint of attached) this.#endpoints.delete(endpoint);
+    } else {
+      if (this.#state !== "none" || attached.length > 0) this.#state = "lost";
+      for (const endpoint of attached) this.#endpoints.add(endpoint);
+    }
+  }
+
+  /** A copy, to come back to. */
+  copy(): LifeRecord {
+    return { state: this.#state, endpoints: [...this.#endpoints] };
+  }
+
+  /** Becomes what was copied. */
+  assign({ state, endpoints }: LifeRecord): void {
+    this.#state = state;
+    this.#endpoints.clear();
+    for (const endpoint of endpoints) this.#endpoints.add(endpoint);
+  }
+}
