@@ -237,7 +237,7 @@ export class IommuDevice implements VirtioDevice {
 
   /**
    * Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. What was reported and has not
-   * reached the guest still may.
+   * reached the guest still may. Observers in other processes are not waited for: there is no answer to be held back.
    */
   disconnected(): string | undefined {
     const attached = this.endpoints.list().filter(({ domain }) => domain !== undefined);
@@ -245,7 +245,6 @@ export class IommuDevice implements VirtioDevice {
     this.#config.forgetEarly();
     this.life.lose(attached.map(({ id }) => id));
     this.iommu.detachAll();
-    this.observers.settle();
     if (attached.length === 0) return undefined;
     const first = endpointText(attached[0].id);
     return attached.length === 1

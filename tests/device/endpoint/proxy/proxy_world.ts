@@ -120,6 +120,11 @@ export class ProxyWorld implements AsyncDisposable {
     return world;
   }
 
+  /** The driver's rings: requests, events. */
+  get queues(): readonly FrontEndQueue[] {
+    return [this.#queue!, this.#events!];
+  }
+
   /** Log lines of level warn. */
   get warnings(): readonly string[] {
     return this.lines.filter((line) => line.startsWith("viommu: warn: "));
@@ -259,6 +264,12 @@ export class ProxyWorld implements AsyncDisposable {
   async served(frontEnd: FrontEnd, backEnd: ScriptedBackEnd): Promise<void> {
     await backEnd.asked();
     await delivered(frontEnd);
+  }
+
+  /** Ends the server as SIGTERM does, before anything else has gone. */
+  async stop(): Promise<void> {
+    this.#server.stop();
+    await this.#done;
   }
 
   /** Ends everything; throws if the IOMMU leaked something. */
