@@ -19,6 +19,7 @@ export * from "./driver_requests.ts";
 export * from "./endpoint/mod.ts";
 export * from "./endpoint_table.ts";
 export * from "./fault_events.ts";
+export * from "./guest_life.ts";
 export * from "./hardware.ts";
 export * from "./iommu_device.ts";
 export * from "./log.ts";

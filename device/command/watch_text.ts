@@ -64,7 +64,8 @@ function requestRates(before: Sample, now: Sample): string {
 function endpointLine(before: Sample, now: Sample, endpoint: EndpointState): string {
   const { device } = endpoint;
   const earlier = before.state.endpoints.find(({ id }) => id === endpoint.id)?.device;
-  const domain = endpoint.domain === null ? "-" : String(endpoint.domain);
+  const nowhere = endpoint.blocked ? "blocked" : "-";
+  const domain = endpoint.domain === null ? nowhere : String(endpoint.domain);
   if (device === undefined) {
     const none = ["-", domain, endpoint.format, "-", "-", "-", "-", "-"];
     return line(endpointText(endpoint.id), [...none, String(endpoint.faults)]);

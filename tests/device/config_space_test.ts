@@ -51,6 +51,16 @@ Deno.test("C3: the bypass byte survives all but a system reset", () => {
   assertEquals(config.bypass, true);
 });
 
+Deno.test("C3: what a driver writes before it starts a queue is the value of its own life", () => {
+  const config = configSpace(true);
+  config.write(Uint8Array.of(0), 36, true);
+  config.systemReset();
+  assertEquals(config.bypass, false);
+  config.forgetEarly();
+  config.systemReset();
+  assertEquals(config.bypass, true);
+});
+
 Deno.test("C4: the bypass byte never takes a value but 0 and 1", () => {
   const config = configSpace(true);
   assertEquals(config.write(Uint8Array.of(2), 36), false);

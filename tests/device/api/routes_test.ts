@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { attachRequest, mapRequest, unmapRequest } from "../../../device/driver_requests.ts";
 import {
   type ApiContext,
@@ -7,6 +7,7 @@ import {
   stateOf,
   translate,
 } from "../../../device/api/mod.ts";
+import { stateText } from "../../../device/command/inspect_text.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** A guest with endpoint 8 in domain 2, a page and a 2 MiB block mapped, and one refused request. */
@@ -52,6 +53,37 @@ Deno.test("stateOf() shows domains, tables, endpoints and counts", () => {
   });
   guest.request(unmapRequest(2, 0n, 2n ** 64n - 1n), 4);
   assertEquals(stateOf(context).domains[0].tables[0].tablePages, 1);
+  guest.close();
+});
+
+Deno.test("stateOf(), translate() and inspect show what is blocked, and why", () => {
+  const guest = new InProcessGuest();
+  const { device } = guest;
+  const context: ApiContext = { device, version: "1.2.3", connected: true };
+  const query = new URLSearchParams({ endpoint: "8", iova: "0x1000" });
+  assertEquals(stateOf(context).blocked, undefined);
+  guest.request(attachRequest(2, 8), 4);
+  device.disconnected();
+  assertEquals(stateOf(context).blocked, [8]);
+  assertEquals(stateOf(context).endpoints, [
+    { id: 8, domain: null, blocked: true, format: "vtd-ss", faults: 0 },
+  ]);
+  assertStringIncludes(
+    stateText(stateOf(context)),
+    "\nblocked   00:01.0: attached when the connection ended\n",
+  );
+  assertEquals(translate(context, query), { fault: { reason: "blocked", code: "0x0" } });
+  device.queueBegins(0, "used");
+  guest.request(attachRequest(2, 16), 4);
+  assertEquals(stateOf(context).blocked, "all");
+  assertEquals(stateOf(context).endpoints, [{ id: 16, domain: 2, format: "vtd-ss", faults: 0 }]);
+  assertStringIncludes(
+    stateText(stateOf(context)),
+    "\nblocked   all endpoints that the guest does",
+  );
+  assertEquals(translate(context, query), { fault: { reason: "blocked", code: "0x0" } });
+  device.reset("device");
+  assertEquals(stateOf(context).blocked, undefined);
   guest.close();
 });
 
