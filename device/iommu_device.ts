@@ -17,16 +17,16 @@ import {
   WRITE,
 } from "../pagetable/mod.ts";
 import { Chain, GuestMemory, type MemoryRegion, type Queue } from "../vring/mod.ts";
-import { endpointText, PAGE_SIZE, rangeText, sizeText } from "./address.ts";
+import { PAGE_SIZE, rangeText, sizeText } from "./address.ts";
 import { CONFIG_SIZE, ConfigSpace } from "./config_space.ts";
 import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
 import { GuestLife } from "./guest_life.ts";
+import { GuestLives } from "./guest_lives.ts";
 import { Hardware } from "./hardware.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
-import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import { TranslationObservers } from "./translation_observers.ts";
-import type { StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
+import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
 import { VirtioIommu } from "./virtio_iommu.ts";
 import {
   DEVICE_ID,
@@ -76,15 +76,6 @@ export interface DeviceOptions {
 /** Features of the device type that we offer. */
 const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
 
-/** What is logged when a guest goes on of which nothing is known. */
-const GOES_ON =
-  "The guest goes on with mappings that this process does not have: its endpoints are blocked until " +
-  "it attaches them again or is reset";
-/** The same where that is not certain. */
-const MAY_GO_ON =
-  "The guest may go on with mappings that this process does not have, since it has not read the " +
-  "configuration: its endpoints are blocked until it attaches them or is reset";
-
 /** A virtio-iommu, complete but for the transport. */
 export class IommuDevice implements VirtioDevice {
   readonly deviceId: number = DEVICE_ID;
@@ -113,6 +104,7 @@ export class IommuDevice implements VirtioDevice {
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
   readonly #config: ConfigSpace;
+  readonly #lives: GuestLives;
   readonly #source = new GuestSource();
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #chain = new Chain();
@@ -122,10 +114,6 @@ export class IommuDevice implements VirtioDevice {
   #heldQueue: Queue | undefined;
   /** Indexes of the queues that run. */
   readonly #running = new Set<number>();
-  /** The state that was loaded, until the guest goes on with it. */
-  #loaded: SavedState | undefined;
-  /** Whether guest memory has changed since. */
-  #loadedElsewhere = false;
 
   /**
    * A device to which nothing is attached.
@@ -175,6 +163,14 @@ export class IommuDevice implements VirtioDevice {
       maxDomains: options.maxDomains,
       maxMappings: options.maxMappings,
     });
+    this.#lives = new GuestLives({
+      life: this.life,
+      iommu: this.iommu,
+      endpoints: this.endpoints,
+      config: this.#config,
+      faults: this.faults,
+      observers: this.observers,
+    });
   }
 
   /**
@@ -195,7 +191,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   writeConfig(bytes: Uint8Array, offset: number): void {
-    if (this.#config.write(bytes, offset, this.#running.size === 0)) this.#tellAll();
+    if (this.#config.write(bytes, offset, this.#running.size === 0)) this.#lives.tellAll();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -205,7 +201,7 @@ export class IommuDevice implements VirtioDevice {
   memoryAdded(region: MemoryRegion): void {
     const error = this.memory.add(region);
     if (error !== undefined) throw new Error(`Cannot take guest memory: ${error.message}`);
-    this.#loadedElsewhere = true;
+    this.#lives.memoryChanged();
     const first = Math.ceil(region.guestAddress / PAGE_SIZE);
     const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
     if (last >= first) this.#regions.set(region, this.#source.addRegion(first, last));
@@ -214,7 +210,7 @@ export class IommuDevice implements VirtioDevice {
   memoryRemoved(region: MemoryRegion): void {
     this.observers.settle();
     this.memory.remove(region.guestAddress, region.size, region.userAddress);
-    this.#loadedElsewhere = true;
+    this.#lives.memoryChanged();
     const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
     this.#regions.delete(region);
@@ -222,54 +218,16 @@ export class IommuDevice implements VirtioDevice {
     this.#source.removeRegion(guestRegion);
   }
 
-  /** A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. */
-  reset(kind: "device" | "system"): void {
-    const isDoubtful = this.life.state === "lost" || this.life.state === "unknown";
-    this.#loaded = undefined;
-    this.#blockAll();
-    this.iommu.reset();
-    this.faults.clear();
-    if (kind === "system") this.#config.systemReset();
-    else if (isDoubtful) this.#config.doubtfulReset();
-    this.life.renew();
-    this.#tellAll();
+  reset(kind: ResetKind): void {
+    this.#lives.reset(kind);
   }
 
-  /**
-   * Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. What was reported and has not
-   * reached the guest still may. Observers in other processes are not waited for: there is no answer to be held back.
-   */
   disconnected(): string | undefined {
-    const attached = this.endpoints.list().filter(({ domain }) => domain !== undefined);
-    this.#loaded = undefined;
-    this.#config.forgetEarly();
-    this.life.lose(attached.map(({ id }) => id));
-    this.iommu.detachAll();
-    if (attached.length === 0) return undefined;
-    const first = endpointText(attached[0].id);
-    return attached.length === 1
-      ? `Endpoint ${first}, which the guest had attached, is blocked until it is certain that a new guest has come`
-      : `${attached.length} endpoints that the guest had attached, the first ${first}, are blocked until it is ` +
-        "certain that a new guest has come";
+    return this.#lives.end();
   }
 
-  /** The request queue says whose life it is; any queue that was used before says that a guest goes on. */
   queueBegins(index: number, sign: StartSign): StartVerdict | undefined {
-    if (sign === "loaded") return this.#goOnLoaded();
-    if (sign === "used") return this.#loseTrack(GOES_ON);
-    if (index !== REQUEST_QUEUE) return undefined;
-    if (sign === "unused") {
-      if (this.life.blocksAny) return this.#loseTrack(MAY_GO_ON);
-      this.life.renew();
-    } else if (this.life.state === "none") {
-      // Nothing is to be forgotten: what was reported since power-on is for this guest.
-      this.#config.systemReset();
-      this.life.renew();
-      this.#tellAll();
-    } else {
-      this.reset("system");
-    }
-    return undefined;
+    return this.#lives.queueBegins(index, sign);
   }
 
   queueStarted(index: number, _queue: Queue): void {
@@ -287,95 +245,12 @@ export class IommuDevice implements VirtioDevice {
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
   saveState(): Uint8Array<ArrayBuffer> {
-    const { state, endpoints } = this.life.copy();
-    const isKnown = state === "none" || state === "known";
-    return writeState({
-      bypass: this.bypass,
-      // Where the connection was lost and no queue has told yet who comes, it is not known either.
-      givenBack: isKnown ? undefined : state === "unknown" ? endpoints : [],
-      reports: this.faults.save(),
-    }, this.iommu);
+    return this.#lives.save();
   }
 
-  /**
-   * Becomes the device that was saved. Guest memory may come before or afterwards: what is mapped is built at once,
-   * so that everything that does not fit is found out, and once more with the first queue that starts if memory has
-   * changed by then, so that RAM is known as RAM.
-   *
-   * @returns One line if the bytes are no state, or do not fit this device; then it is as it was.
-   */
+  /** See {@linkcode GuestLives.load}. */
   loadState(bytes: Uint8Array): string | undefined {
-    const state = readState(bytes);
-    if (typeof state === "string") return state;
-    const before = readState(this.saveState()) as SavedState;
-    const life = this.life.copy();
-    const loaded = this.#loaded;
-    const error = this.#rebuild(state);
-    if (error !== undefined) {
-      this.#rebuild(before);
-      this.life.assign(life);
-    } else {
-      this.#config.bypass = state.bypass;
-      this.faults.restore(state.reports);
-      this.#assignLife(state);
-    }
-    this.#loaded = error === undefined ? state : loaded;
-    this.#loadedElsewhere = this.#loadedElsewhere && error !== undefined;
-    this.#tellAll();
-    return error;
-  }
-
-  /** The guest goes on with the state that was loaded. */
-  #goOnLoaded(): StartVerdict | undefined {
-    const state = this.#loaded;
-    if (state === undefined) return undefined;
-    if (this.#loadedElsewhere) {
-      const life = this.life.copy();
-      const refusal = this.#rebuild(state);
-      // Then everything is blocked. The state is kept, for a start with other memory.
-      if (refusal !== undefined) return { refusal };
-      this.life.assign(life);
-      this.#tellAll();
-    }
-    this.#loaded = undefined;
-    return undefined;
-  }
-
-  /** Puts the domains of a state in the place of those there are. Everything else is blocked from then on. */
-  #rebuild({ domains }: SavedState): string | undefined {
-    this.#blockAll();
-    this.iommu.detachAll();
-    const error = rebuild(domains, this.iommu);
-    if (error !== undefined) this.iommu.detachAll();
-    return error;
-  }
-
-  #assignLife({ givenBack }: SavedState): void {
-    this.life.assign(
-      givenBack === undefined
-        ? { state: "known", endpoints: [] }
-        : { state: "unknown", endpoints: givenBack },
-    );
-  }
-
-  /** A guest goes on of which nothing is known. */
-  #loseTrack(warning: string): StartVerdict {
-    this.#blockAll();
-    this.observers.invalidateEverything();
-    this.observers.settle();
-    return { warning };
-  }
-
-  /** Nothing passes untranslated, whatever is attached or detached before it is known again what may. */
-  #blockAll(): void {
-    this.life.loseTrack();
-  }
-
-  /** Tells whoever keeps translations that every one of them may be another now. */
-  #tellAll(): void {
-    this.observers.invalidateEverything();
-    this.observers.mappedEverything();
-    this.observers.settle();
+    return this.#lives.load(bytes);
   }
 
   /**

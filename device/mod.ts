@@ -20,6 +20,7 @@ export * from "./endpoint/mod.ts";
 export * from "./endpoint_table.ts";
 export * from "./fault_events.ts";
 export * from "./guest_life.ts";
+export * from "./guest_lives.ts";
 export * from "./hardware.ts";
 export * from "./iommu_device.ts";
 export * from "./log.ts";

@@ -66,6 +66,24 @@ Deno.test("a state that does not fit is refused in one line, and the device is a
   small.close();
 });
 
+Deno.test("where a load fails and what was there does not fit any more either, every endpoint is blocked", () => {
+  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, maxPinned: 4 * 4096 });
+  guest.request(attachRequest(9, 8), 4);
+  const hole = { virtStart: 0n, virtEnd: 0x7fffn, physStart: 0x20_0000n, flags: 3 };
+  assertEquals(guest.request(mapRequest({ domain: 9, ...hole }), 4).bytes[0], 0);
+  // RAM comes to what was mapped as device memory, and is more than may be pinned.
+  const buffer = new ArrayBuffer(0x8000);
+  const region = { guestAddress: 0x20_0000, size: 0x8000, userAddress: 0, buffer, offset: 0 };
+  guest.device.memoryAdded(region);
+  const error = guest.device.loadState(busyGuest().device.saveState());
+  assertStringIncludes(error ?? "", "every endpoint is blocked");
+  assertEquals(guest.device.walk(8, 0, 1).faultName, "blocked");
+  assertEquals(guest.device.walk(16, 0, 1).faultName, "blocked");
+  assertEquals([guest.device.iommu.domains, guest.device.guest.pinnedPages], [[], 0]);
+  guest.device.memoryRemoved(region);
+  guest.close();
+});
+
 Deno.test("bytes that are no state are refused in one line, whatever they are", () => {
   const guest = busyGuest();
   const before = translations(guest);

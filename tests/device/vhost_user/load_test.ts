@@ -460,7 +460,7 @@ for (const isPacked of [false, true]) {
           assertEquals(machine.warnings.filter((line) => line.includes("goes on")), []);
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   });
 }
