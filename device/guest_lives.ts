@@ -185,19 +185,23 @@ export class GuestLives {
       // Everything is blocked then. The state is kept, for a start with other memory.
       if (refusal !== undefined) return { refusal };
       life.assign(known);
-      this.tellAll();
     }
     this.#loaded = undefined;
     return undefined;
   }
 
-  /** Puts the domains of a state in the place of those there are. Everything else is blocked from then on. */
+  /**
+   * Puts the domains of a state in the place of those there are. Everything else is blocked from then on; if the state
+   * does not fit, everything is, and observers are told so.
+   */
   #rebuild({ domains }: SavedState): string | undefined {
-    const { life, iommu } = this.#parts;
+    const { life, iommu, observers } = this.#parts;
     life.loseTrack();
     iommu.detachAll();
     const error = rebuild(domains, iommu);
-    if (error !== undefined) iommu.detachAll();
+    if (error === undefined) return undefined;
+    iommu.detachAll();
+    observers.invalidateEverything();
     return error;
   }
 

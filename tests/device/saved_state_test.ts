@@ -84,6 +84,19 @@ Deno.test("where a load fails and what was there does not fit any more either, e
   guest.close();
 });
 
+Deno.test("a reset undoes a load for good, also where memory changes and a queue goes on with it", () => {
+  const guest = new InProcessGuest();
+  assertEquals(guest.device.loadState(busyGuest().device.saveState()), undefined);
+  guest.device.reset("device");
+  const buffer = new ArrayBuffer(0x8000);
+  const region = { guestAddress: 0x20_0000, size: 0x8000, userAddress: 0, buffer, offset: 0 };
+  guest.device.memoryAdded(region);
+  assertEquals(guest.device.queueBegins(0, "loaded"), undefined);
+  assertEquals(guest.device.iommu.domains, []);
+  guest.device.memoryRemoved(region);
+  guest.close();
+});
+
 Deno.test("bytes that are no state are refused in one line, whatever they are", () => {
   const guest = busyGuest();
   const before = translations(guest);

@@ -14,6 +14,8 @@ import {
 } from "../../../device/driver_requests.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
+import { Request } from "../../../device/vhost_user/mod.ts";
+import { longs, words } from "./raw_peer.ts";
 import { IommuMachine } from "./iommu_machine.ts";
 
 const OK = 0;
@@ -192,7 +194,23 @@ Deno.test("RESET_DEVICE is a new life, and opens nothing that the bypass byte ha
     const expected = initial && written === 1 ? 5 : -1;
     assertEquals(page5(machine), ALL.map(() => expected), `${initial} ${written}`);
     assertEquals(machine.readConfig(), expected === 5 ? 1 : 0);
+    // Nor does the driver that comes then: it is known already that this is a new life.
+    machine.newDriver();
+    assertEquals(machine.startRings(), 0);
+    assertEquals(page5(machine), ALL.map(() => expected), `${initial} ${written}, started`);
   }
+});
+
+Deno.test("a ring that was announced and never ran says nothing when it starts elsewhere", () => {
+  using machine = busy();
+  machine.stopRings();
+  reconnect(machine);
+  assertEquals(machine.acknowledged(Request.SET_VRING_BASE, words(0, 5)), 0);
+  assertEquals(machine.acknowledged(Request.SET_VRING_KICK, longs(0x100)), 0);
+  machine.stopRings();
+  machine.newDriver();
+  assertEquals(machine.startRings(), 0);
+  assertEquals(page5(machine), [-1, -1, -1, -1], "the configuration was not read");
 });
 
 Deno.test("what a new driver writes into the bypass byte before it starts a queue is not taken back", () => {

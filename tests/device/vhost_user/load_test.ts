@@ -46,6 +46,34 @@ function mapped(pages: number, isPacked = false): IommuMachine {
   return machine;
 }
 
+/** An observer in another process that looks at a page whenever it is told something. */
+class Looker implements RemoteObserver {
+  /** Frames that it has found. */
+  readonly found: Set<number> = new Set();
+  /** Whether it was told that everything may have changed. */
+  isInvalidated = false;
+  readonly #look: () => number;
+
+  constructor(look: () => number) {
+    this.#look = look;
+  }
+
+  invalidate(): void {
+    this.found.add(this.#look());
+  }
+
+  invalidateAll(): void {
+    this.isInvalidated = true;
+    this.found.add(this.#look());
+  }
+
+  mapped(): void {
+    this.found.add(this.#look());
+  }
+
+  wait(): void {}
+}
+
 const misfits: Readonly<Record<string, [DeviceOptions, string]>> = {
   "too many mappings": [{ ...DEFAULT_OPTIONS, maxMappings: 3 }, "NOMEM"],
   "too many domains": [{ ...DEFAULT_OPTIONS, maxDomains: 0 }, "NOMEM"],
@@ -85,7 +113,10 @@ Deno.test("what only memory makes not fit is refused when a ring starts, and eve
   target.connect();
   assertEquals(target.load(state), 0, "nothing says yet which of these pages are RAM");
   target.addMemory();
+  const looker = new Looker(() => target.device.walk(32, 0, READ).frame);
+  target.device.observers.addRemote(32, looker);
   assertEquals(target.startRing(0, bases[0]), 1);
+  assert(looker.isInvalidated, "an endpoint that was never attached is blocked, too");
   assertStringIncludes(target.warnings.join(), "queue 0 cannot run: Cannot load the state");
   for (const line of target.reached(ENDPOINTS, 3)) assertStringIncludes(line, "blocked");
   // Without that memory it fits.
@@ -211,31 +242,6 @@ Deno.test("a state of version 1 is loaded, too", () => {
   assertEquals(machine.reached([24], 6).at(-1), "24: 5 2 → 3 3");
   assertEquals(machine.device.bypass, true);
 });
-
-/** An observer in another process that looks at a page whenever it is told something. */
-class Looker implements RemoteObserver {
-  /** Frames that it has found. */
-  readonly found: Set<number> = new Set();
-  readonly #look: () => number;
-
-  constructor(look: () => number) {
-    this.#look = look;
-  }
-
-  invalidate(): void {
-    this.found.add(this.#look());
-  }
-
-  invalidateAll(): void {
-    this.found.add(this.#look());
-  }
-
-  mapped(): void {
-    this.found.add(this.#look());
-  }
-
-  wait(): void {}
-}
 
 Deno.test("what changes a life gives nobody anything on its way that does not hold at its end", () => {
   const before = 3;
