@@ -45,6 +45,12 @@ export function writeAddress(view: DataView, at: number, page: number, offset: n
   view.setUint32(at + 4, high, true);
 }
 
+/** Reads a little-endian 64-bit field as a byte address. */
+export function readAddress(view: DataView, at: number): Address {
+  const low = view.getUint32(at, true);
+  return { page: view.getUint32(at + 4, true) * 2 ** 20 + (low >>> 12), offset: low & 0xfff };
+}
+
 /**
  * Parses a byte address below 2^64, hexadecimal (`0x…`) or decimal.
  *

@@ -237,7 +237,7 @@ function mapTables(second: HardwareTable | null, memory: TableMemory, id: number
   if (errno === 0) return;
   for (let page = memory.baseFrame; page < memory.baseFrame + memory.touched; page++) {
     if (second.frameAt(page) === page) continue;
-    const range = `${hex(memory.baseFrame * 4096)}-${hex(last * 4096 + 4095)}`;
+    const range = `${hex(memory.baseFrame * 4096)}-${hex(BigInt(last) * 4096n + 4095n)}`;
     throw new RangeError(
       `Cannot map the first stage's tables at ${range} in stage2 of domain ${id}: ${
         explain(errno)

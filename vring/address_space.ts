@@ -5,7 +5,8 @@
  * host memory. For a virtio-iommu that space is {@linkcode GuestMemory}. For a device behind the
  * IOMMU it is the endpoint's translation, and the same queue code runs on I/O virtual addresses.
  *
- * Addresses are bytes, as `number` below 2^53; lengths are bytes; `end` is never used for a last byte.
+ * Addresses are bytes, as `number` below 2^53; lengths are bytes; `end` is never used for a last byte. Only an
+ * address of 2^53 and above, which no `number` holds exactly, is counted from its own page and not from page 0.
  *
  * @module
  */
@@ -32,13 +33,14 @@ export interface AddressSpace {
    *
    * The answer may be shorter than `length` where the space is cut into pieces: go on behind it.
    *
-   * @param address The first byte. Any number: what is no address is not accessible.
+   * @param address The first byte, counted from `page`. Any number: what is no address is not accessible.
    * @param length Bytes wanted, at least 1.
    * @param write Whether the access writes.
+   * @param page The page (address / 4096) that `address` is counted from; 0 by default.
    * @returns How many bytes from `address` on lie together in host memory, at most `length`; 0 if the
    * first is not accessible. The place is left in `bytes`, `data` and `offset`.
    */
-  resolve(address: number, length: number, write: boolean): number;
+  resolve(address: number, length: number, write: boolean, page?: number): number;
 
   /**
    * Logs that bytes have been written, for a migration: as the guest-physical pages that they lie in.
@@ -46,11 +48,12 @@ export interface AddressSpace {
    * Called after the write: a log entry that comes first may be read and cleared before the bytes
    * change, and the change would be lost.
    *
-   * @param address The first byte written, in this space.
+   * @param address The first byte written, in this space, counted from `page`.
    * @param length Bytes written.
+   * @param page The page that `address` is counted from; 0 by default.
    * @param log Where it is logged; default the log of all writes through this space, if there is one.
    */
-  written(address: number, length: number, log?: DirtyLog): void;
+  written(address: number, length: number, page?: number, log?: DirtyLog): void;
 
   /**
    * Has the processor fetch the memory of an address, if it lies where the last one was found; otherwise, and in a
@@ -133,10 +136,11 @@ export function copyWords(
  * Copies bytes out of an address space, across as many pieces as it takes.
  *
  * @param space The space.
- * @param address First byte to read.
+ * @param address First byte to read, counted from `page`.
  * @param target Where the bytes go.
  * @param start Index in `target` of the first.
  * @param length Bytes to copy; `target` has to have room.
+ * @param page The page that `address` is counted from.
  * @returns Whether all of them were accessible. If not, `target` is filled up to the first that was not.
  */
 export function readMemory(
@@ -145,10 +149,11 @@ export function readMemory(
   target: Uint8Array,
   start: number,
   length: number,
+  page: number = 0,
 ): boolean {
   let done = 0;
   while (done < length) {
-    const piece = space.resolve(address + done, length - done, false);
+    const piece = space.resolve(address + done, length - done, false, page);
     if (piece === 0) return false;
     copyBytes(space.bytes, space.offset, target, start + done, piece);
     done += piece;
@@ -160,10 +165,11 @@ export function readMemory(
  * Copies bytes into an address space, across as many pieces as it takes.
  *
  * @param space The space.
- * @param address First byte to write.
+ * @param address First byte to write, counted from `page`.
  * @param source Where the bytes come from.
  * @param start Index in `source` of the first.
  * @param length Bytes to copy.
+ * @param page The page that `address` is counted from.
  * @returns Whether all of them were accessible for writing. If not, those before the first that was not
  * have been written.
  */
@@ -173,13 +179,14 @@ export function writeMemory(
   source: Uint8Array,
   start: number,
   length: number,
+  page: number = 0,
 ): boolean {
   let done = 0;
   while (done < length) {
-    const piece = space.resolve(address + done, length - done, true);
+    const piece = space.resolve(address + done, length - done, true, page);
     if (piece === 0) return false;
     copyBytes(source, start + done, space.bytes, space.offset, piece);
-    space.written(address + done, piece);
+    space.written(address + done, piece, page);
     done += piece;
   }
   return true;

@@ -47,8 +47,10 @@ export class Chain {
   readableLength = 0;
   /** Bytes of all device-writable segments. */
   writableLength = 0;
-  /** Address of each segment in `space`. */
+  /** Address of each segment in `space`, counted from the page in `pages`: exact whatever the driver wrote. */
   addresses: Float64Array;
+  /** The page that each address is counted from: 0, and only above 2^53 the address's own. */
+  pages: Float64Array;
   /** Bytes of each segment. */
   lengths: Uint32Array;
   /** What the addresses mean, once the chain has been filled. */
@@ -68,6 +70,7 @@ export class Chain {
    */
   constructor(capacity: number = 256) {
     this.addresses = new Float64Array(capacity);
+    this.pages = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);
   }
 
@@ -107,15 +110,17 @@ export class Chain {
   /**
    * Adds a segment.
    *
-   * @param address Its first byte.
+   * @param address Its first byte, counted from `page`.
    * @param length Its bytes; 0 is allowed and changes nothing but the count.
    * @param writable Whether the device may write it, and only that.
+   * @param page See {@linkcode Chain.pages}.
    * @returns 0, or why the chain is malformed.
    */
-  push(address: number, length: number, writable: boolean): RingError {
+  push(address: number, length: number, writable: boolean, page: number = 0): RingError {
     const count = this.count;
     if (count === this.#limit) return RING_CHAIN_LENGTH;
     this.addresses[count] = address;
+    this.pages[count] = page;
     this.lengths[count] = length;
     if (writable) {
       this.writableLength += length;
@@ -162,7 +167,7 @@ export class Chain {
       if (left > wanted - done) left = wanted - done;
       skip = 0;
       while (left > 0) {
-        const piece = space.resolve(address, left, false);
+        const piece = space.resolve(address, left, false, this.pages[i]);
         if (piece === 0) return -1;
         if (piece < LOOP_BYTES) {
           copyWords(space.data, space.offset, this.#targetView(target), start + done, piece);
@@ -225,7 +230,7 @@ export class Chain {
       if (left > length - done) left = length - done;
       skip = 0;
       while (left > 0) {
-        const piece = space.resolve(address, left, true);
+        const piece = space.resolve(address, left, true, this.pages[i]);
         if (piece === 0) return -1;
         if (source === null) {
           space.bytes.fill(0, space.offset, space.offset + piece);
@@ -234,7 +239,7 @@ export class Chain {
         } else {
           copyBytes(source, start + done, space.bytes, space.offset, piece);
         }
-        space.written(address, piece);
+        space.written(address, piece, this.pages[i]);
         address += piece;
         left -= piece;
         done += piece;
@@ -261,6 +266,7 @@ export class Chain {
 
   #grow(capacity: number): void {
     this.addresses = new Float64Array(capacity);
+    this.pages = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);
   }
 }

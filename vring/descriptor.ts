@@ -2,7 +2,8 @@
  * Descriptors as they lie in guest memory, and indirect tables (2.7.5, 2.8.6, 2.8.19).
  *
  * A descriptor is 16 bytes, little endian. Both layouts begin with address u64 and length u32; then a
- * split one has flags u16 and next u16, a packed one id u16 and flags u16. Addresses are bytes.
+ * split one has flags u16 and next u16, a packed one id u16 and flags u16. Addresses are bytes, counted from a
+ * page: see {@linkcode basePage}.
  *
  * @module
  */
@@ -32,6 +33,22 @@ export const DESC_AVAIL = 0x80;
 /** Packed: differs from {@linkcode DESC_AVAIL} while available, equals it once used. */
 export const DESC_USED = 0x8000;
 
+/**
+ * The page that the address in a descriptor is counted from: 0 below 2^53, and above that the address's own,
+ * because a sum would lose its low bits.
+ *
+ * @param low Bits 31:0 of the address, as a signed or an unsigned word.
+ * @param high Bits 63:32.
+ */
+export function basePage(low: number, high: number): number {
+  return (high >>> 0) < 0x20_0000 ? 0 : (high >>> 0) * 0x10_0000 + (low >>> 12);
+}
+
+/** The address in a descriptor, counted from {@linkcode basePage}. */
+export function addressInPage(low: number, high: number): number {
+  return (high >>> 0) < 0x20_0000 ? (high >>> 0) * 0x1_0000_0000 + (low >>> 0) : low & 0xfff;
+}
+
 /** A table of more than this many descriptors would be longer than any queue. */
 const MAX_TABLE_BYTES = 32768 * DESCRIPTOR_BYTES;
 
@@ -47,17 +64,24 @@ export class IndirectReader {
    *
    * @param chain The chain.
    * @param space Where the table is.
-   * @param address Its first byte; any alignment.
+   * @param address Its first byte, counted from `page`; any alignment.
    * @param length Its bytes.
+   * @param page The page that `address` is counted from.
    * @returns 0, or why the table is malformed.
    */
-  addLinked(chain: Chain, space: AddressSpace, address: number, length: number): RingError {
+  addLinked(
+    chain: Chain,
+    space: AddressSpace,
+    address: number,
+    length: number,
+    page: number,
+  ): RingError {
     if (length === 0 || length % DESCRIPTOR_BYTES !== 0) return RING_INDIRECT_LENGTH;
     const entries = length / DESCRIPTOR_BYTES;
     let index = 0;
     for (;;) {
       const at = address + index * DESCRIPTOR_BYTES;
-      const place = this.#find(space, at);
+      const place = this.#find(space, at, page);
       if (place < 0) return RING_INDIRECT_MEMORY;
       const data = this.#copied ? this.#copyData : space.data;
       const low = data.getUint32(place, true);
@@ -65,7 +89,8 @@ export class IndirectReader {
       const bytes = data.getUint32(place + 8, true);
       const flagsNext = data.getUint32(place + 12, true);
       if ((flagsNext & DESC_INDIRECT) !== 0) return RING_INDIRECT_NESTED;
-      const error = chain.push(high * 0x1_0000_0000 + low, bytes, (flagsNext & DESC_WRITE) !== 0);
+      const writable = (flagsNext & DESC_WRITE) !== 0;
+      const error = chain.push(addressInPage(low, high), bytes, writable, basePage(low, high));
       if (error !== RING_OK) return error;
       if ((flagsNext & DESC_NEXT) === 0) return RING_OK;
       index = flagsNext >>> 16;
@@ -79,34 +104,41 @@ export class IndirectReader {
    *
    * @param chain The chain.
    * @param space Where the table is.
-   * @param address Its first byte; any alignment.
+   * @param address Its first byte, counted from `page`; any alignment.
    * @param length Its bytes.
+   * @param page The page that `address` is counted from.
    * @returns 0, or why the table is malformed.
    */
-  addSequential(chain: Chain, space: AddressSpace, address: number, length: number): RingError {
+  addSequential(
+    chain: Chain,
+    space: AddressSpace,
+    address: number,
+    length: number,
+    page: number,
+  ): RingError {
     if (length === 0 || length % DESCRIPTOR_BYTES !== 0) return RING_INDIRECT_LENGTH;
     if (length > MAX_TABLE_BYTES) return RING_CHAIN_LENGTH;
-    // Counted in descriptors: beyond 2^53 adding to an address may not change it.
     const entries = length / DESCRIPTOR_BYTES;
     for (let index = 0; index < entries; index++) {
-      const place = this.#find(space, address + index * DESCRIPTOR_BYTES);
+      const place = this.#find(space, address + index * DESCRIPTOR_BYTES, page);
       if (place < 0) return RING_INDIRECT_MEMORY;
       const data = this.#copied ? this.#copyData : space.data;
       const low = data.getUint32(place, true);
       const high = data.getUint32(place + 4, true);
       const bytes = data.getUint32(place + 8, true);
-      const flags = data.getUint16(place + 14, true);
-      const error = chain.push(high * 0x1_0000_0000 + low, bytes, (flags & DESC_WRITE) !== 0);
+      const writable = (data.getUint16(place + 14, true) & DESC_WRITE) !== 0;
+      const error = chain.push(addressInPage(low, high), bytes, writable, basePage(low, high));
       if (error !== RING_OK) return error;
     }
     return RING_OK;
   }
 
   /** Index of a descriptor in the space's data, or in the copy (`#copied`); -1 if not accessible. */
-  #find(space: AddressSpace, address: number): number {
+  #find(space: AddressSpace, address: number, page: number): number {
     this.#copied = false;
-    if (space.resolve(address, DESCRIPTOR_BYTES, false) === DESCRIPTOR_BYTES) return space.offset;
+    const together = space.resolve(address, DESCRIPTOR_BYTES, false, page);
+    if (together === DESCRIPTOR_BYTES) return space.offset;
     this.#copied = true;
-    return readMemory(space, address, this.#copy, 0, DESCRIPTOR_BYTES) ? 0 : -1;
+    return readMemory(space, address, this.#copy, 0, DESCRIPTOR_BYTES, page) ? 0 : -1;
   }
 }

@@ -163,8 +163,12 @@ export class GuestMemory implements AddressSpace {
     };
   }
 
-  /** See {@linkcode AddressSpace.resolve}. A region is readable and writable throughout. */
-  resolve(address: number, length: number, _write: boolean): number {
+  /**
+   * See {@linkcode AddressSpace.resolve}. A region is readable and writable throughout. All regions lie below
+   * 2^53, which `checkRegion` sees to, and a sum of 2^53 and more is rounded to no less: it is in none.
+   */
+  resolve(address: number, length: number, _write: boolean, page: number = 0): number {
+    if (page !== 0) address += page * 4096;
     let window = this.#found;
     let into = address - window.first;
     // Not `into < 0 || into >= size`: an address that is no number must fail too.
@@ -190,8 +194,13 @@ export class GuestMemory implements AddressSpace {
   }
 
   /** See {@linkcode AddressSpace.written}. */
-  written(address: number, length: number, log: DirtyLog | null = this.dirtyLog): void {
-    if (log !== null) log.mark(address, length);
+  written(
+    address: number,
+    length: number,
+    page: number = 0,
+    log: DirtyLog | null = this.dirtyLog,
+  ): void {
+    if (log !== null) log.mark(page * 4096 + address, length);
   }
 
   /**

@@ -16,7 +16,7 @@
  * @module
  */
 
-import { DESC_AVAIL, DESC_USED } from "./descriptor.ts";
+import { addressInPage, basePage, DESC_AVAIL, DESC_USED } from "./descriptor.ts";
 
 const VERSION = 8;
 const ENTRIES = 10;
@@ -42,8 +42,10 @@ const REGION_ALIGNMENT = 64;
 
 /** Which chains are in flight. The queue calls it at each step; nothing here allocates after recovery. */
 export class PackedInflight {
-  /** Of the descriptor found by {@linkcode PackedInflight.read}: its address, in bytes. */
+  /** Of the descriptor found by {@linkcode PackedInflight.read}: its address, in bytes from the page on. */
   address = 0;
+  /** The page that its address is counted from. */
+  page = 0;
   /** Its length, in bytes. */
   length = 0;
   /** Its buffer id and, from bit 16 on, its flags. */
@@ -183,8 +185,10 @@ export class PackedInflight {
   read(entry: number): void {
     const at = HEADER_BYTES + ENTRY_BYTES * entry;
     const data = this.#data;
-    this.address = data.getUint32(at + ADDRESS + 4, true) * 0x1_0000_0000 +
-      data.getUint32(at + ADDRESS, true);
+    const low = data.getUint32(at + ADDRESS, true);
+    const high = data.getUint32(at + ADDRESS + 4, true);
+    this.address = addressInPage(low, high);
+    this.page = basePage(low, high);
     this.length = data.getUint32(at + LENGTH, true);
     this.idFlags = data.getInt32(at + ID_FLAGS, true);
   }
@@ -206,17 +210,18 @@ export class PackedInflight {
   /**
    * Notes a descriptor of the chain begun.
    *
-   * @param address Its address, in bytes; a value beyond 2^53 is noted as far as it is exact.
+   * @param low Bits 31:0 of its address.
+   * @param high Bits 63:32 of its address.
    * @param length Its length, in bytes.
    * @param idFlags Its buffer id and, from bit 16 on, its flags.
    */
-  add(address: number, length: number, idFlags: number): void {
+  add(low: number, high: number, length: number, idFlags: number): void {
     const data = this.#data;
     const first = this.#oldFreeHead;
     const entry = this.#freeHead;
     const at = HEADER_BYTES + ENTRY_BYTES * entry;
-    data.setUint32(at + ADDRESS, address % 0x1_0000_0000, true);
-    data.setUint32(at + ADDRESS + 4, Math.floor(address / 0x1_0000_0000), true);
+    data.setUint32(at + ADDRESS, low, true);
+    data.setUint32(at + ADDRESS + 4, high, true);
     data.setUint32(at + LENGTH, length, true);
     data.setInt32(at + ID_FLAGS, idFlags, true);
     this.#last[first] = entry;

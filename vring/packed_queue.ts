@@ -20,6 +20,8 @@
 import type { AddressSpace } from "./address_space.ts";
 import type { Chain } from "./chain.ts";
 import {
+  addressInPage,
+  basePage,
   DESC_AVAIL,
   DESC_INDIRECT,
   DESC_NEXT,
@@ -319,8 +321,10 @@ export class PackedQueue implements Queue {
         return this.#fail(slots > this.#size ? RING_CHAIN_LENGTH : RING_AVAILABLE_INDEX, slot);
       }
       const word = slot * 4;
-      const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +
-        (descriptors.load(word) >>> 0);
+      const low = descriptors.load(word);
+      const high = descriptors.load(word + 1);
+      const page = basePage(low, high);
+      const address = addressInPage(low, high);
       const length = descriptors.load(word + 2) >>> 0;
       const idFlags = descriptors.load(word + 3);
       if (slots > 1) flags = idFlags >>> 16;
@@ -328,15 +332,21 @@ export class PackedQueue implements Queue {
       chain.slots = slots;
       if (inflight !== null) {
         if (slots === 1) chain.entry = inflight.begin();
-        inflight.add(address, length, chain.head | flags << 16);
+        inflight.add(low, high, length, chain.head | flags << 16);
       }
       if ((flags & DESC_INDIRECT) !== 0) {
         if (!this.#indirect) return this.#fail(RING_INDIRECT_OFF, slot);
         if (slots > 1 || (flags & DESC_NEXT) !== 0) return this.#fail(RING_INDIRECT_NEXT, slot);
-        const error = this.#indirectReader.addSequential(chain, this.#space, address, length);
+        const error = this.#indirectReader.addSequential(
+          chain,
+          this.#space,
+          address,
+          length,
+          page,
+        );
         return error === RING_OK || this.#fail(error, slot);
       }
-      const error = chain.push(address, length, (flags & DESC_WRITE) !== 0);
+      const error = chain.push(address, length, (flags & DESC_WRITE) !== 0, page);
       if (error !== RING_OK) return this.#fail(error, slot);
       if ((flags & DESC_NEXT) === 0) return true;
       slot = slot + 1 === this.#size ? 0 : slot + 1;
@@ -377,12 +387,12 @@ export class PackedQueue implements Queue {
     chain.slots = inflight.countOf(entry);
     for (let i = 0; i < chain.slots; i++) {
       inflight.read(entry);
-      const { address, length, idFlags } = inflight;
+      const { address, page, length, idFlags } = inflight;
       chain.head = idFlags & 0xffff;
       const flags = idFlags >>> 16;
       const error = (flags & DESC_INDIRECT) !== 0
-        ? this.#indirectReader.addSequential(chain, this.#space, address, length)
-        : chain.push(address, length, (flags & DESC_WRITE) !== 0);
+        ? this.#indirectReader.addSequential(chain, this.#space, address, length, page)
+        : chain.push(address, length, (flags & DESC_WRITE) !== 0, page);
       if (error !== RING_OK) return this.#fail(error, entry);
       entry = inflight.nextOf(entry);
     }
@@ -469,14 +479,14 @@ export class PackedQueue implements Queue {
 
   #setDeviceEvent(word: number): void {
     this.#deviceEvent.storeOrdered(0, word);
-    if (this.#dirtyLog !== null) this.#space.written(this.#logAddress, 4, this.#dirtyLog);
+    if (this.#dirtyLog !== null) this.#space.written(this.#logAddress, 4, 0, this.#dirtyLog);
   }
 
   /** The descriptor ring has no log address of its own: it is noted where it lies. */
   #logUsed(slot: number): void {
     if (this.#dirtyLog === null || this.#setup === null) return;
     const address = this.#setup.descriptors + slot * DESCRIPTOR_BYTES;
-    this.#space.written(address, DESCRIPTOR_BYTES, this.#dirtyLog);
+    this.#space.written(address, DESCRIPTOR_BYTES, 0, this.#dirtyLog);
   }
 
   #setPositions(base: number): void {

@@ -15,7 +15,14 @@
 
 import type { AddressSpace } from "./address_space.ts";
 import type { Chain } from "./chain.ts";
-import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE, IndirectReader } from "./descriptor.ts";
+import {
+  addressInPage,
+  basePage,
+  DESC_INDIRECT,
+  DESC_NEXT,
+  DESC_WRITE,
+  IndirectReader,
+} from "./descriptor.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import {
@@ -325,17 +332,19 @@ export class SplitQueue implements Queue {
     let index = head;
     for (;;) {
       const word = index * 4;
-      const address = (descriptors.load(word + 1) >>> 0) * 0x1_0000_0000 +
-        (descriptors.load(word) >>> 0);
+      const low = descriptors.load(word);
+      const high = descriptors.load(word + 1);
+      const page = basePage(low, high);
+      const address = addressInPage(low, high);
       const length = descriptors.load(word + 2) >>> 0;
       const flagsNext = descriptors.load(word + 3);
       if ((flagsNext & DESC_INDIRECT) !== 0) {
         if (!this.#indirect) return this.#fail(RING_INDIRECT_OFF, index);
         if ((flagsNext & DESC_NEXT) !== 0) return this.#fail(RING_INDIRECT_NEXT, index);
-        const error = this.#indirectReader.addLinked(chain, this.#space, address, length);
+        const error = this.#indirectReader.addLinked(chain, this.#space, address, length, page);
         return error === RING_OK || this.#fail(error, index);
       }
-      const error = chain.push(address, length, (flagsNext & DESC_WRITE) !== 0);
+      const error = chain.push(address, length, (flagsNext & DESC_WRITE) !== 0, page);
       if (error !== RING_OK) return this.#fail(error, index);
       if ((flagsNext & DESC_NEXT) === 0) return true;
       index = flagsNext >>> 16;
@@ -394,7 +403,7 @@ export class SplitQueue implements Queue {
 
   #logRing(): void {
     if (this.#dirtyLog === null) return;
-    this.#space.written(this.#logAddress, this.#usedBytes(), this.#dirtyLog);
+    this.#space.written(this.#logAddress, this.#usedBytes(), 0, this.#dirtyLog);
   }
 
   #availableBytes(): number {

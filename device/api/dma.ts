@@ -70,18 +70,19 @@ function endpointAccess(
   const write = access === WRITE;
   const memory = new EndpointMemory(device, endpoint, device.memory);
   try {
-    const address = iova.page * PAGE_SIZE + iova.offset;
+    const { page, offset } = iova;
     let done = 0;
     while (done < bytes.length) {
-      const piece = memory.resolve(address + done, bytes.length - done, write);
+      const piece = memory.resolve(offset + done, bytes.length - done, write, page);
       if (piece === 0) {
-        const walk = device.walk(endpoint, Math.floor((address + done) / PAGE_SIZE), access);
+        const at = page + Math.floor((offset + done) / PAGE_SIZE);
+        const walk = device.walk(endpoint, at, access);
         return walk.ok ? { reason: "no-memory", code: "0x0" } : faultOf(walk);
       }
       done += piece;
     }
-    if (write) writeMemory(memory, address, bytes, 0, bytes.length);
-    else readMemory(memory, address, bytes, 0, bytes.length);
+    if (write) writeMemory(memory, offset, bytes, 0, bytes.length, page);
+    else readMemory(memory, offset, bytes, 0, bytes.length, page);
     return undefined;
   } finally {
     memory.close();

@@ -21,7 +21,7 @@ export function isAccessible(chain: Chain): boolean {
     let address = chain.addresses[i];
     let left = chain.lengths[i];
     while (left > 0) {
-      const piece = space.resolve(address, left, write);
+      const piece = space.resolve(address, left, write, chain.pages[i]);
       if (piece === 0) return false;
       address += piece;
       left -= piece;
@@ -61,7 +61,7 @@ export function collect(
     let wanted = Math.min(here - skip, left);
     skip = 0;
     while (wanted > 0) {
-      const piece = space.resolve(address, wanted, write);
+      const piece = space.resolve(address, wanted, write, chain.pages[i]);
       if (piece === 0) return false;
       if (!vectors.add(space.bytes, space.offset, piece)) return true;
       address += piece;
@@ -83,7 +83,7 @@ export function noteWritten(chain: Chain, from: number, length: number): void {
       continue;
     }
     const piece = Math.min(here - skip, left);
-    chain.space?.written(chain.addresses[i] + skip, piece);
+    chain.space?.written(chain.addresses[i] + skip, piece, chain.pages[i]);
     skip = 0;
     left -= piece;
   }

@@ -86,10 +86,11 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
    * See {@linkcode AddressSpace.resolve}. Pages that follow each other in guest memory are found together.
    * Where the first byte is not accessible a fault is reported.
    */
-  resolve(address: number, length: number, write: boolean): number {
+  resolve(address: number, length: number, write: boolean, base: number = 0): number {
     const access = write ? WRITE : READ;
-    const page = Math.floor(address / PAGE_SIZE);
-    const offset = address - page * PAGE_SIZE;
+    const into = Math.floor(address / PAGE_SIZE);
+    const page = base + into;
+    const offset = address - into * PAGE_SIZE;
     const frame = this.#translate(page, access);
     if (frame < 0) return this.#refuse(page, offset, access);
     let reach = PAGE_SIZE - offset;
@@ -99,19 +100,24 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
       next++;
     }
     const wanted = reach < length ? reach : length;
-    const found = this.#memory.resolve(frame * PAGE_SIZE + offset, wanted, write);
+    const found = this.#memory.resolve(offset, wanted, write, frame);
     // A translation that leads to no memory: real hardware would see its write or read go unanswered.
     return found === 0 ? this.#refuse(page, offset, access) : found;
   }
 
   /** See {@linkcode AddressSpace.written}. Each page is logged where it is translated to. */
-  written(address: number, length: number, log: DirtyLog | null = this.#memory.dirtyLog): void {
+  written(
+    address: number,
+    length: number,
+    base: number = 0,
+    log: DirtyLog | null = this.#memory.dirtyLog,
+  ): void {
     if (log === null) return;
     let at = address;
     while (at < address + length) {
-      const page = Math.floor(at / PAGE_SIZE);
-      const piece = Math.min(address + length, (page + 1) * PAGE_SIZE) - at;
-      const frame = this.#translate(page, WRITE);
+      const into = Math.floor(at / PAGE_SIZE);
+      const piece = Math.min(address + length, (into + 1) * PAGE_SIZE) - at;
+      const frame = this.#translate(base + into, WRITE);
       if (frame >= 0) log.mark(frame * PAGE_SIZE + at % PAGE_SIZE, piece);
       at += piece;
     }

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { type Address, addressText } from "../address.ts";
 import type { Event } from "../host/mod.ts";
 import {
   type AddressSpace,
@@ -47,7 +48,12 @@ export interface RingAddresses {
   readonly available: number;
   /** Address under which writes to the used ring are logged: guest-physical, or of the queue's space as the rest. */
   readonly log: number;
+  /** Descriptors, available and used once more, with all 64 bits: to say where a ring cannot be reached. */
+  readonly exact: readonly Address[];
 }
+
+/** The parts of a ring, in the order of {@linkcode RingAddresses.exact}. */
+const PARTS = ["descriptors", "available ring", "used ring"];
 
 /** A packed ring's base at the beginning: slot 0 and wrap counter 1, for available and for used descriptors. */
 const FRESH_PACKED = 0x8000_8000;
@@ -138,7 +144,9 @@ export class Ring {
   ): string | undefined {
     const places = this.#placesIn(memory, features.translated);
     const outside = missing(places);
-    if (outside !== undefined) return outside;
+    if (outside !== undefined) {
+      return features.translated ? this.#failAtExact(space, places) : outside;
+    }
     const queue = this.queue ?? (features.packed ? new PackedQueue(space) : new SplitQueue(space));
     const error = queue.configure({
       size: this.size,
@@ -196,6 +204,17 @@ export class Ring {
     this.error = undefined;
   }
 
+  /**
+   * Accesses the first part of the ring whose address no `number` holds, as far as that goes: the access fails, and
+   * for a device behind an IOMMU it is a fault that its guest is told of.
+   */
+  #failAtExact(space: AddressSpace, places: readonly number[]): string {
+    const outside = places.findIndex((place) => place < 0);
+    const { page, offset } = this.addresses!.exact[outside];
+    space.resolve(offset, 1, outside === 2, page);
+    return `its ${PARTS[outside]} are at ${addressText(page, offset)}, where there is no memory`;
+  }
+
   /** Where the addresses put the ring's parts in the queue's space; -1 for a user address outside memory. */
   #placesIn(memory: GuestMemory, translated: boolean): readonly number[] {
     if (this.addresses === undefined) return [-1, -1, -1];
@@ -208,6 +227,5 @@ export class Ring {
 function missing(places: readonly number[]): string | undefined {
   const outside = places.findIndex((place) => place < 0);
   if (outside < 0) return undefined;
-  const part = ["descriptors", "available ring", "used ring"][outside];
-  return `its ${part} are at a user address in no memory region`;
+  return `its ${PARTS[outside]} are at a user address in no memory region`;
 }

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { readAddress } from "../address.ts";
 import { Event } from "../host/mod.ts";
 import { readU64, RING_INDEX_MASK, RING_NO_DESCRIPTOR } from "./protocol.ts";
 import type { Ring } from "./ring.ts";
@@ -45,6 +46,7 @@ export class RingMessages {
       used: readU64(data, 16),
       available: readU64(data, 24),
       log: readU64(data, 32),
+      exact: [8, 24, 16].map((at) => readAddress(data, at)),
     });
   }
 

@@ -56,6 +56,20 @@ export const EVENT: readonly Statement[] = [
     },
   },
   {
+    id: "E4b",
+    text: "the address of a report is exact up to the last of 64 bits",
+    configuration: { bypass: false },
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      for (const endpoint of [8, 16]) {
+        for (const iova of [2n ** 53n + 1n, 0xffff_ffff_ffff_f123n, 2n ** 64n - 1n]) {
+          const view = viewOf(await dut.fault(endpoint, iova, "r", 24));
+          assertEquals(view.getBigUint64(16, true), iova);
+        }
+      }
+    },
+  },
+  {
     id: "E5",
     text: "a report is not spread over several buffers that are too small",
     configuration: { bypass: false },

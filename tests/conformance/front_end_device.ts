@@ -154,7 +154,7 @@ export class FrontEndDevice implements DeviceUnderTest {
     driver.commit();
     this.#events.kick();
     const memory = new EndpointMemory(this.#device, endpoint, this.#device.memory);
-    memory.resolve(Number(iova), 1, access === "w");
+    memory.resolve(Number(iova & 0xfffn), 1, access === "w", Number(iova >> 12n));
     memory.close();
     if (!await this.#events.reap(PATIENCE)) return undefined;
     return { length: driver.usedLength, bytes: this.#memory.slice(EVENT, EVENT + bufferSize) };

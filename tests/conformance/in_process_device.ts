@@ -64,7 +64,7 @@ export class InProcessDevice implements DeviceUnderTest {
   ): Promise<Answer | undefined> {
     this.#guest.offerEventBuffer(bufferSize, POISON);
     const memory = new EndpointMemory(this.#guest.device, endpoint, this.#guest.device.memory);
-    memory.resolve(Number(iova), 1, access === "w");
+    memory.resolve(Number(iova & 0xfffn), 1, access === "w", Number(iova >> 12n));
     memory.close();
     return Promise.resolve(this.#guest.takeEvent(bufferSize));
   }

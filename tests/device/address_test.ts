@@ -10,6 +10,7 @@ import {
   parsePageRange,
   parseSize,
   rangeText,
+  readAddress,
   sizeText,
   writeAddress,
 } from "../../device/address.ts";
@@ -26,11 +27,13 @@ Deno.test("parseAddress() and addressText() keep every 64-bit address exact", ()
   }));
 });
 
-Deno.test("writeAddress() writes every 64-bit address as little-endian bytes", () => {
+Deno.test("writeAddress() writes every 64-bit address as little-endian bytes, and readAddress() reads it", () => {
   fc.assert(fc.property(anyAddress, (value) => {
     const view = new DataView(new ArrayBuffer(8));
     writeAddress(view, 0, Number(value >> 12n), Number(value & 0xfffn));
     assertEquals(view.getBigUint64(0, true), value);
+    const read = readAddress(view, 0);
+    assertEquals(BigInt(read.page) * 4096n + BigInt(read.offset), value);
   }));
 });
 

@@ -44,13 +44,13 @@ class ChangingMemory implements AddressSpace {
     return this.#memory.offset;
   }
 
-  resolve(address: number, length: number, write: boolean): number {
+  resolve(address: number, length: number, write: boolean, page = 0): number {
     this.onLook(this.looks++);
-    return this.#memory.resolve(address, length, write);
+    return this.#memory.resolve(address, length, write, page);
   }
 
-  written(address: number, length: number): void {
-    this.#memory.written(address, length);
+  written(address: number, length: number, page = 0): void {
+    this.#memory.written(address, length, page);
   }
 }
 

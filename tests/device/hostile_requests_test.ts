@@ -162,7 +162,9 @@ class History {
     const random = this.#random;
     const { device, memory } = this.#guest;
     const endpoint = new EndpointMemory(device, random.pick(ENDPOINTS), memory);
-    endpoint.resolve(Number(random.pick(EDGES)), 1 + random.below(9000), random.below(2) === 0);
+    const at = random.pick(EDGES);
+    const length = 1 + random.below(9000);
+    endpoint.resolve(Number(at & 0xfffn), length, random.below(2) === 0, Number(at >> 12n));
     endpoint.close();
   }
 

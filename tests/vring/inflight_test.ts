@@ -150,7 +150,7 @@ Deno.test("packed: a crash on either side of the flags' store is told apart", ()
     assert(before.recover(true, () => available));
     const entries = [3, 1, 2].map((count, id) => {
       const entry = before.begin();
-      for (let i = 0; i < count; i++) before.add(0x1000 * id + i, 16, id | available << 16);
+      for (let i = 0; i < count; i++) before.add(0x1000 * id + i, 0, 16, id | available << 16);
       before.end();
       return entry;
     });

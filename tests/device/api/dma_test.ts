@@ -1,4 +1,5 @@
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
 import { ApiError, dma, respond } from "../../../device/api/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
@@ -68,5 +69,30 @@ Deno.test("respond() answers unknown paths with 404 and a body that is no object
       "Cannot read the body: it must be a JSON object",
     ]);
   }
+  guest.close();
+});
+
+// Virtio 1.4, 5.13.6.9: `address` is the 64-bit I/O virtual address of the access.
+Deno.test("dma() reports any 64-bit address to the guest exactly", () => {
+  const { guest, context } = mappedGuest();
+  function faultAt(iova: string): bigint {
+    guest.offerEventBuffer(24);
+    const answer = dma(context, { endpoint: 8, iova, length: 1 });
+    assert("fault" in answer, `${iova} is accessible`);
+    return new DataView(guest.takeEvent(24)!.bytes.buffer).getBigUint64(16, true);
+  }
+  for (
+    const iova of [
+      0xffff_ffff_ffff_ffffn,
+      0xffff_ffff_ffff_f123n,
+      0x8000_0000_0000_0001n,
+      2n ** 53n + 1n,
+    ]
+  ) {
+    assertEquals(faultAt(`0x${iova.toString(16)}`), iova);
+  }
+  fc.assert(fc.property(fc.bigInt({ min: 0x3000n, max: 2n ** 64n - 1n }), (iova) => {
+    assertEquals(faultAt(`0x${iova.toString(16)}`), iova);
+  }));
   guest.close();
 });

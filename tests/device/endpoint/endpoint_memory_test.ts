@@ -68,7 +68,7 @@ Deno.test("EndpointMemory logs each page of a write at its guest-physical page, 
         const others = new Uint8Array(32);
         guest.device.memory.dirtyLog = new DirtyLog(own ? others : bits);
         const end = Math.min(at + length, 8 * 4096);
-        memory.written(0x1000 * 4096 + at, end - at, own ? new DirtyLog(bits) : undefined);
+        memory.written(0x1000 * 4096 + at, end - at, 0, own ? new DirtyLog(bits) : undefined);
         guest.device.memory.dirtyLog = null;
         const expected = new Uint8Array(32);
         for (let page = Math.floor(at / 4096); page * 4096 < end; page++) {

@@ -186,6 +186,32 @@ Deno.test("a ring that is nowhere when it starts is broken, and the session goes
   frontEnd.close();
 });
 
+Deno.test("a ring at an address that no number holds is a fault at that very address", async () => {
+  await using world = new EndpointWorld(rng());
+  const { frontEnd } = await world.connect();
+  world.attach();
+  const queue = await frontEnd.startQueue(0, { size: 16, address: RING });
+  const parts = [
+    { at: 8, address: 0xffff_ffff_ffff_fff0n, flags: READ },
+    { at: 24, address: 2n ** 53n + 6n, flags: READ },
+    { at: 16, address: 2n ** 63n + 4n, flags: WRITE },
+  ];
+  for (const { at, address, flags } of parts) {
+    const payload = new Uint8Array(40);
+    const data = new DataView(payload.buffer);
+    data.setBigUint64(8, BigInt(IOVA + RING), true);
+    data.setBigUint64(16, BigInt(IOVA + RING + 0x2000), true);
+    data.setBigUint64(24, BigInt(IOVA + RING + 0x1000), true);
+    data.setBigUint64(at, address, true);
+    await frontEnd.tell(Request.SET_VRING_ADDR, payload);
+    assertEquals(world.takeFault(), [R_MAPPING, flags, ENDPOINT, address]);
+    assert(world.warnings.some((line) => line.includes(`0x${address.toString(16)}`)));
+    await frontEnd.stopQueue(queue);
+    await frontEnd.startQueue(0, { size: 16, address: RING });
+  }
+  frontEnd.close();
+});
+
 Deno.test("in bypass a device reaches guest-physical memory; in a bypass domain, too; without bypass, nothing", async () => {
   await using world = new EndpointWorld(rng(), { bypass: true, shift: 0 });
   const connected = await world.connect();
