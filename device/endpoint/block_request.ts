@@ -51,7 +51,10 @@ const ENDING = 4;
 export class BlockRequest {
   /** The descriptors of the request. */
   readonly chain: Chain = new Chain();
-  /** After the last step: bytes written to the chain. */
+  /**
+   * After the last step: bytes from the first writable one on that were written (2.7.8.2). The status comes behind
+   * the data, so it counts only where all of the data were written.
+   */
   usedLength = 0;
   readonly #disk: BlockDisk;
   readonly #counters: DmaCounters;
@@ -70,7 +73,7 @@ export class BlockRequest {
   #done = 0;
   /** Bytes of the range under way that are done. */
   #rangeDone = 0;
-  /** Bytes of data written to the chain. */
+  /** Bytes of data written to the chain, from the first writable one on. */
   #written = 0;
   /** Which sync is awaited: a request given up does not hear of its sync any more. */
   #syncs = 0;
@@ -249,7 +252,7 @@ export class BlockRequest {
   #giveId(): void {
     const length = Math.min(ID_SIZE, this.chain.writableLength - 1);
     if (!isAccessible(this.chain)) return;
-    this.chain.scatter(0, this.#disk.id, 0, length);
+    if (this.chain.scatter(0, this.#disk.id, 0, length) !== length) return;
     this.#written = length;
     this.#counters.writtenBytes += length;
     this.#end(S_OK);
@@ -263,9 +266,10 @@ export class BlockRequest {
   #writeStatus(): void {
     const { chain } = this;
     const at = chain.writableLength - 1;
+    this.usedLength = this.#written;
     if (at < 0 || chain.scatter(at, this.#status, 0, 1) !== 1) return;
     this.#counters.writtenBytes++;
-    this.usedLength = this.#written + 1;
+    if (this.#written === at) this.usedLength++;
   }
 
   /** A sector number of 64 bits; one beyond 2^53 is inexact and beyond any disk. */

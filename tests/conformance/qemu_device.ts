@@ -173,7 +173,7 @@ export class QemuDevice implements DeviceUnderTest {
   async #send(endpoint: number, iova: bigint, access: "r" | "w"): Promise<void> {
     const edu = this.#endpoints.get(endpoint);
     if (edu === undefined) throw new Error(`Cannot find a device at endpoint ${endpoint}`);
-    await (access === "r" ? edu.load(Number(iova)) : edu.store(Number(iova)));
+    await (access === "r" ? edu.load(iova) : edu.store(iova));
   }
 
   /** Gives the device one buffer for a report, unless it has one that was not used. */

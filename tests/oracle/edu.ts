@@ -59,12 +59,12 @@ export class Edu {
   }
 
   /** Brings 4 bytes at an I/O address into the device's buffer. */
-  async load(iova: number): Promise<void> {
+  async load(iova: number | bigint): Promise<void> {
     await this.#transfer(BigInt(iova), BigInt(BUFFER), START_READ);
   }
 
   /** Writes the 4 bytes of the device's buffer to an I/O address. */
-  async store(iova: number): Promise<void> {
+  async store(iova: number | bigint): Promise<void> {
     await this.#transfer(BigInt(BUFFER), BigInt(iova), START_WRITE);
   }
 

@@ -52,6 +52,8 @@ export interface Layout {
   readonly address?: number;
   /** Address of the status. */
   readonly statusAddress?: number;
+  /** What is in the buffer of a read beforehand; 0 by default. */
+  readonly poison?: number;
 }
 
 /** A block device and its driver. */
@@ -111,7 +113,7 @@ export class BlockDriver {
     this.#driver.begin();
     if (header > 0) this.#driver.addReadable(HEADER, header);
     const length = typeof data === "number" ? data : data.length;
-    if (typeof data === "number") this.#bytes.fill(0, DATA, DATA + length);
+    if (typeof data === "number") this.#bytes.fill(layout.poison ?? 0, DATA, DATA + length);
     else this.#bytes.set(data, DATA);
     let at = 0;
     for (const piece of [...layout.pieces ?? [], length]) {

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { SECTOR } from "../../../device/endpoint/block_wire.ts";
 import { BlockDevice, BlockDisk } from "../../../device/endpoint/mod.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
+import { runs } from "../../vring/ring_fixture.ts";
 import { BlockDriver, NO_STATUS } from "./block_driver.ts";
 
 const IN = 0;
@@ -94,7 +95,7 @@ Deno.test("5.2.6: sectors beyond the disk and parts of sectors are IOERR, and no
     ] as const
   ) {
     const read = await driver.request(IN, sector, { data: length });
-    assertEquals([read.status, read.used], [IOERR, 1], `read of ${length} at ${sector}`);
+    assertEquals([read.status, read.used], [IOERR, 0], `read of ${length} at ${sector}`);
     const write = await driver.request(OUT, sector, { data: pattern(length, 4) });
     assertEquals([write.status, write.used], [IOERR, 1], `write of ${length} at ${sector}`);
   }
@@ -105,7 +106,7 @@ Deno.test("5.2.6: sectors beyond the disk and parts of sectors are IOERR, and no
 Deno.test("a request without a whole header, or without room for a status", async () => {
   using driver = new BlockDriver({ size: 16 * SECTOR });
   const short = await driver.request(IN, 0, { header: 15, data: SECTOR });
-  assertEquals([short.status, short.used], [IOERR, 1]);
+  assertEquals([short.status, short.used], [IOERR, 0]);
   const none = await driver.request(OUT, 0, { data: pattern(SECTOR, 5), status: false });
   assertEquals([none.status, none.used], [NO_STATUS, 0]);
   assertEquals((await driver.request(IN, 0, { data: SECTOR })).status, OK);
@@ -118,7 +119,7 @@ Deno.test("a buffer that cannot be reached: IOERR and nothing moves; the status 
   const write = await driver.request(OUT, 0, { data: pattern(2 * SECTOR, 6), ...beyond });
   assertEquals([write.status, write.used], [IOERR, 1]);
   const read = await driver.request(IN, 0, { data: 2 * SECTOR, pieces: [SECTOR], ...beyond });
-  assertEquals([read.status, read.used], [IOERR, 1]);
+  assertEquals([read.status, read.used], [IOERR, 0]);
   const status = await driver.request(OUT, 0, {
     data: pattern(SECTOR, 7),
     statusAddress: 1 << 30,
@@ -214,8 +215,61 @@ Deno.test("5.2.6: a request of unknown type is UNSUPP", async () => {
   using driver = new BlockDriver({ size: SECTOR });
   for (const type of [2, 3, 10, 14, 0xffffffff]) {
     const answer = await driver.request(type, 0, { data: 64 });
-    assertEquals([answer.status, answer.used], [UNSUPP, 1]);
+    assertEquals([answer.status, answer.used], [UNSUPP, 0]);
+    const bare = await driver.request(type, 0);
+    assertEquals([bare.status, bare.used], [UNSUPP, 1]);
   }
+});
+
+// Virtio 1.4, 2.7.8.2: the device writes at least the used length, from the first writable byte on.
+Deno.test("2.7.8.2: the used length ends where the first byte that was not written is", async () => {
+  using driver = new BlockDriver({ size: 64 * SECTOR });
+  await Deno.truncate(driver.path, 32 * SECTOR);
+  const cases = [
+    [IN, 0, 2 * SECTOR, OK, 2 * SECTOR + 1],
+    [IN, 64, SECTOR, IOERR, 0],
+    [IN, 30, 4 * SECTOR, IOERR, 2 * SECTOR], // the image ends in the middle
+    [GET_ID, 0, 20, OK, 21],
+    [GET_ID, 0, 7, OK, 8],
+    [GET_ID, 0, 64, OK, 20],
+    [FLUSH, 0, 64, OK, 0],
+    [FLUSH, 0, 0, OK, 1],
+    [99, 0, 64, UNSUPP, 0],
+    [DISCARD, 0, 64, IOERR, 0],
+  ] as const;
+  for (const [type, sector, data, status, used] of cases) {
+    const answer = await driver.request(type, sector, { data });
+    assertEquals([answer.status, answer.used], [status, used], `type ${type}, ${data} bytes`);
+  }
+});
+
+Deno.test("2.7.8.2: whatever is asked, the bytes that the used length counts were written", async () => {
+  const request = fc.record({
+    type: fc.constantFrom(IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES, 2, 99),
+    sector: fc.constantFrom(0, 1, 30, 31, 32, 62, 63, 64, 2 ** 40),
+    data: fc.oneof(fc.nat(70), fc.nat(6).map((sectors) => sectors * SECTOR)),
+    pieces: fc.array(fc.integer({ min: 1, max: 700 }), { maxLength: 4 }),
+    header: fc.constantFrom(16, 16, 16, 15, 1),
+    status: fc.boolean(),
+  });
+  using driver = new BlockDriver({ size: 64 * SECTOR });
+  await Deno.truncate(driver.path, 32 * SECTOR);
+  await fc.assert(
+    fc.asyncProperty(request, async ({ type, sector, ...layout }) => {
+      const { data, status } = layout;
+      // The same request twice, over two patterns: a byte that differs afterwards was not written.
+      const one = await driver.request(type, sector, { ...layout, poison: 0x5a });
+      const other = await driver.request(type, sector, { ...layout, poison: 0xa5 });
+      assertEquals([one.status, one.used], [other.status, other.used]);
+      const isStatusCounted = one.used === data + 1;
+      assert(one.used <= data || (isStatusCounted && status), `${one.used} of ${data} bytes`);
+      assertEquals(one.status === NO_STATUS, !status);
+      const counted = isStatusCounted ? data : one.used;
+      assertEquals(one.data.subarray(0, counted), other.data.subarray(0, counted));
+      if (counted < data) assert(one.data[counted] !== other.data[counted], "more was written");
+    }),
+    { numRuns: runs(150) },
+  );
 });
 
 Deno.test("an image that has become shorter answers IOERR", async () => {
