@@ -137,6 +137,21 @@ export const ATTACH: readonly Statement[] = [
     },
   },
   {
+    id: "A-caps",
+    text:
+      "more domains than the device takes are refused with NOMEM, and served again after a DETACH",
+    configuration: { maxDomains: 2 },
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assertEquals(await attach(dut, 2, 16), "OK");
+      assertEquals(await attach(dut, 3, 24), "NOMEM");
+      assertEquals(await attach(dut, 2, 24), "OK", "a domain that is there takes any number");
+      assertEquals(await map(dut, 3, 0x1000n, 0x1fffn, 0x5000n), "NOENT");
+      assertEquals(await detach(dut, 1, 8), "OK");
+      assertEquals(await attach(dut, 3, 8), "OK");
+    },
+  },
+  {
     id: "A8b",
     text: "an endpoint in a bypass domain goes through untranslated, whatever the bypass byte says",
     configuration: { bypass: false },

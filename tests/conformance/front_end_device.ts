@@ -11,6 +11,7 @@ import { IommuDevice } from "../../device/iommu_device.ts";
 import { Log } from "../../device/log.ts";
 import { DeviceServer } from "../../device/server.ts";
 import { FrontEnd, type FrontEndQueue, TransportFeature } from "../../device/vhost_user/mod.ts";
+import { piecesOf } from "../device/in_process_guest.ts";
 import {
   type AccessResult,
   type Answer,
@@ -97,13 +98,17 @@ export class FrontEndDevice implements DeviceUnderTest {
     return this.#device.featuresLow;
   }
 
-  async request(readable: Uint8Array, writableLength: number): Promise<Answer> {
+  async request(readable: Uint8Array, writableLength: number, pieces = 1): Promise<Answer> {
     const { driver } = this.#requests;
     this.#memory.set(readable, READABLE);
     this.#memory.fill(POISON, WRITABLE, WRITABLE + writableLength);
     driver.begin();
-    if (readable.length > 0) driver.addReadable(READABLE, readable.length);
-    if (writableLength > 0) driver.addWritable(WRITABLE, writableLength);
+    for (const [address, length] of piecesOf(READABLE, readable.length, pieces)) {
+      driver.addReadable(address, length);
+    }
+    for (const [address, length] of piecesOf(WRITABLE, writableLength, pieces)) {
+      driver.addWritable(address, length);
+    }
     driver.commit();
     this.#requests.kick();
     if (!await this.#requests.reap(PATIENCE)) throw new Error("Cannot find the answer in time");

@@ -29,8 +29,8 @@ export class InProcessDevice implements DeviceUnderTest {
     return this.#guest.device.featuresLow;
   }
 
-  request(readable: Uint8Array, writableLength: number): Promise<Answer> {
-    return Promise.resolve(this.#guest.request(readable, writableLength, POISON));
+  request(readable: Uint8Array, writableLength: number, pieces = 1): Promise<Answer> {
+    return Promise.resolve(this.#guest.request(readable, writableLength, POISON, pieces));
   }
 
   readConfig(): Promise<Uint8Array> {

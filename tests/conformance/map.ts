@@ -100,6 +100,64 @@ export const MAP: readonly Statement[] = [
     },
   },
   {
+    id: "M-none",
+    text: "MAP with neither READ nor WRITE is refused, and nothing is mapped",
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      for (const flags of [0, 4]) {
+        assert((await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n, flags)) !== "OK");
+        assertEquals(await reaches(dut, 8, 0x1000n), undefined);
+      }
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "OK");
+    },
+  },
+  {
+    id: "M-places",
+    text: "MAP leads from and to page 0, and across 4 GiB on both sides",
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assertEquals(await map(dut, 1, 0n, 0xfffn, 0n), "OK");
+      assertEquals(await reaches(dut, 8, 0x123n), 0x123n);
+      const start = 2n ** 32n - 0x2000n;
+      assertEquals(await map(dut, 1, start, start + 0x3fffn, 2n ** 33n - 0x1000n), "OK");
+      for (let at = 0n; at < 0x4000n; at += 0x800n) {
+        assertEquals(await reaches(dut, 8, start + at, "w"), 2n ** 33n - 0x1000n + at);
+      }
+      assertEquals(await reaches(dut, 8, start + 0x4000n), undefined);
+    },
+  },
+  {
+    id: "M-top",
+    text: "MAP up to the last of 64 bits does not wrap around",
+    async run(dut) {
+      const top = 2n ** 64n - 1n;
+      const config = new DataView((await dut.readConfig()).buffer);
+      const isWhole = config.getBigUint64(16, true) === top;
+      assertEquals(await attach(dut, 1, 8), "OK");
+      const all = await map(dut, 1, 0n, top, 0n);
+      if (!isWhole) assert(all !== "OK");
+      assertEquals(await reaches(dut, 8, 0x5000n), all === "OK" ? 0x5000n : undefined);
+      assertEquals(await unmap(dut, 1, 0n, top), "OK");
+      const last = await map(dut, 1, top - 0xfffn, top, 0x7000n);
+      if (!isWhole) assert(last !== "OK");
+      assertEquals(await reaches(dut, 8, 0n), undefined);
+    },
+  },
+  {
+    id: "M-below",
+    text: "MAP below input_range is refused",
+    configuration: { inputRange: "0x10000-0xffffff" },
+    async run(dut) {
+      const config = new DataView((await dut.readConfig()).buffer);
+      assertEquals(config.getBigUint64(8, true), 0x10000n);
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assertEquals(await map(dut, 1, 0xf000n, 0xffffn, 0x5000n), "RANGE");
+      assertEquals(await map(dut, 1, 0xf000n, 0x10fffn, 0x5000n), "RANGE");
+      assertEquals(await reaches(dut, 8, 0x10000n), undefined);
+      assertEquals(await map(dut, 1, 0x10000n, 0x10fffn, 0x5000n), "OK");
+    },
+  },
+  {
     id: "M-input",
     text: "MAP outside input_range is refused",
     async run(dut) {

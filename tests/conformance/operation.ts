@@ -4,9 +4,12 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { attachRequest } from "../../device/driver_requests.ts";
-import { assertUnwritten, attach, map, reaches, status } from "./requests.ts";
+import { attachRequest, mapRequest, probeRequest } from "../../device/driver_requests.ts";
+import { assertUnwritten, attach, map, probe, probeSizeOf, reaches, status } from "./requests.ts";
 import type { Statement } from "./statement.ts";
+import { POISON } from "./subject.ts";
+
+const F_PROBE = 1 << 4;
 
 /** Virtio 1.4, 5.13.6. */
 export const OPERATION: readonly Statement[] = [
@@ -46,6 +49,44 @@ export const OPERATION: readonly Statement[] = [
     async run(dut) {
       assertEquals(await reaches(dut, 8, 0x1000n), undefined);
       assertEquals(await reaches(dut, 8, 0x1000n, "w"), undefined);
+    },
+  },
+  {
+    id: "O-cut",
+    text: "how a request and its answer are cut into buffers means nothing (2.7.4.1)",
+    async run(dut) {
+      assertEquals(status(await dut.request(attachRequest(1, 8), 4, 3)), "OK");
+      const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x5000n };
+      assertEquals(status(await dut.request(mapRequest({ ...fields, flags: 3 }), 4, 4)), "OK");
+      assertEquals(await reaches(dut, 8, 0x1234n), 0x5234n);
+      if ((dut.features & F_PROBE) === 0) return;
+      const size = await probeSizeOf(dut);
+      const whole = await probe(dut, 8, size);
+      const cut = await dut.request(probeRequest(8), size + 4, 3);
+      assertEquals([cut.length, cut.bytes], [whole.length, whole.bytes]);
+    },
+  },
+  {
+    id: "O-long",
+    text: "bytes behind a request, and room behind its answer, change nothing",
+    async run(dut) {
+      const bytes = new Uint8Array(200).fill(0xcd);
+      bytes.set(attachRequest(1, 8));
+      const answer = await dut.request(bytes, 64);
+      assertEquals(answer.length, 4);
+      assertEquals([...answer.bytes.subarray(0, 4)], [0, 0, 0, 0]);
+      assertEquals(answer.bytes.subarray(4).every((byte) => byte === POISON), true);
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "OK");
+    },
+  },
+  {
+    id: "L4b",
+    text: "a request without room for a status comes back with used length 0",
+    async run(dut) {
+      for (const room of [0, 1, 3]) {
+        assertEquals((await dut.request(attachRequest(1, 8), room)).length, 0);
+      }
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "NOENT");
     },
   },
   {

@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { probeRequest, readProperties } from "../../device/driver_requests.ts";
 import { assertUnwritten, attach, map, probe, probeSizeOf, reaches, status } from "./requests.ts";
 import type { Statement } from "./statement.ts";
+import { POISON } from "./subject.ts";
 
 /** The regions of the tests: the MSI region of x86 for all, two more for endpoint 16. */
 const REGIONS = [
@@ -93,6 +94,18 @@ export const PROBE: readonly Statement[] = [
       assertEquals(status(answer), "OK");
       assertEquals(readProperties(answer.bytes, size).length, 1);
       assert(answer.bytes.subarray(24, size).every((byte) => byte === 0));
+    },
+  },
+  {
+    id: "P-room",
+    text: "a property area that is larger than probe_size gets the tail behind probe_size bytes",
+    async run(dut) {
+      const size = await probeSizeOf(dut);
+      const whole = await probe(dut, 8, size);
+      const large = await probe(dut, 8, size + 300);
+      assertEquals(large.length, size + 4);
+      assertEquals(large.bytes.subarray(0, size + 4), whole.bytes);
+      assert(large.bytes.subarray(size + 4).every((byte) => byte === POISON));
     },
   },
   {

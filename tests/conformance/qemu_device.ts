@@ -10,6 +10,7 @@ import { Edu, eduArguments } from "../oracle/edu.ts";
 import { type ConfigSpace, portConfigSpace } from "../oracle/pci.ts";
 import { Qtest } from "../oracle/qtest.ts";
 import { VirtioPci } from "../oracle/virtio_pci.ts";
+import { piecesOf } from "../device/in_process_guest.ts";
 import {
   type AccessResult,
   type Answer,
@@ -110,15 +111,19 @@ export class QemuDevice implements DeviceUnderTest {
     this.#eventBuffer = 0;
   }
 
-  async request(readable: Uint8Array, writableLength: number): Promise<Answer> {
+  async request(readable: Uint8Array, writableLength: number, pieces = 1): Promise<Answer> {
     const buffers = [];
     if (readable.length > 0) {
       await this.#machine.write(READABLE, readable);
-      buffers.push({ address: READABLE, length: readable.length, writable: false });
+      for (const [address, length] of piecesOf(READABLE, readable.length, pieces)) {
+        buffers.push({ address, length, writable: false });
+      }
     }
     if (writableLength > 0) {
       await this.#machine.write(WRITABLE, new Uint8Array(writableLength).fill(POISON));
-      buffers.push({ address: WRITABLE, length: writableLength, writable: true });
+      for (const [address, length] of piecesOf(WRITABLE, writableLength, pieces)) {
+        buffers.push({ address, length, writable: true });
+      }
     }
     await this.#device.ring(0).add(buffers);
     const used = await this.#device.waitFor(0, PATIENCE);

@@ -32,6 +32,8 @@ export interface Configuration {
   readonly withoutFeature?: number;
   /** Ends the endpoint ids, inclusive; 0xffff by default. */
   readonly lastEndpoint?: number;
+  /** What can be mapped, both included, as a text such as `0x1000-0xffff`. */
+  readonly inputRange?: string;
   /** Highest number of domains, of mappings. */
   readonly maxDomains?: number;
   readonly maxMappings?: number;
@@ -41,8 +43,12 @@ export interface Configuration {
 export interface DeviceUnderTest {
   /** Device feature bits 31:0 that are offered. */
   readonly features: number;
-  /** Sends one request and waits for it to be used. */
-  request(readable: Uint8Array, writableLength: number): Promise<Answer>;
+  /**
+   * Sends one request and waits for it to be used.
+   *
+   * @param pieces How many buffers either part is cut into at most; 1 by default.
+   */
+  request(readable: Uint8Array, writableLength: number, pieces?: number): Promise<Answer>;
   /** Reads the configuration space. */
   readConfig(): Promise<Uint8Array>;
   /** Writes one byte of the configuration space. */

@@ -111,6 +111,19 @@ export const UNMAP: readonly Statement[] = [
       assertEquals(await unmap(dut, 1, 0n, 2n ** 64n - 1n), "OK");
     },
   },
+  {
+    id: "U-order",
+    text: "UNMAP that ends before it begins removes nothing",
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      await mapUnits(dut, 0n, 4n);
+      await mapUnits(dut, 5n, 9n);
+      for (const [start, end] of [[0x5000n, 0x4fffn], [0xa000n, 0xfffn], [2n ** 64n - 1n, 0n]]) {
+        assertEquals(["OK", "INVAL", "RANGE"].includes(await unmap(dut, 1, start, end)), true);
+        assertEquals(await picture(dut), "xxxxxxxxxx.....");
+      }
+    },
+  },
   ...EXAMPLES.map((example, at): Statement => ({
     id: `U-example-${at + 1}`,
     text: `worked example ${at + 1} of UNMAP comes out as the specification says`,

@@ -11,10 +11,12 @@ import type { Configuration } from "./subject.ts";
 
 /** The options of our device for a configuration of the suite. */
 export function optionsOf(configuration: Configuration): DeviceOptions {
-  const { bypass, reserved, withoutFeature, lastEndpoint, maxDomains, maxMappings } = configuration;
+  const { bypass, reserved, withoutFeature, lastEndpoint, maxDomains, maxMappings, inputRange } =
+    configuration;
   return {
     ...DEFAULT_OPTIONS,
     ...(bypass === undefined ? {} : { bypass }),
+    ...(inputRange === undefined ? {} : { inputRange: parsePageRange(inputRange)! }),
     ...(maxDomains === undefined ? {} : { maxDomains }),
     ...(maxMappings === undefined ? {} : { maxMappings }),
     ...(withoutFeature === undefined ? {} : { withoutFeatures: 1 << withoutFeature }),

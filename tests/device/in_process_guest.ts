@@ -27,6 +27,18 @@ export const DEFAULT_OPTIONS: DeviceOptions = {
   tableBaseFrame: 2 ** 31,
 };
 
+/** Cuts `length` bytes from `address` on into so many pieces at most: address and length of each. */
+export function piecesOf(
+  address: number,
+  length: number,
+  pieces: number,
+): readonly (readonly [address: number, length: number])[] {
+  const list: [number, number][] = [];
+  const each = Math.ceil(length / pieces);
+  for (let at = 0; at < length; at += each) list.push([address + at, Math.min(each, length - at)]);
+  return list;
+}
+
 /** A device, and a driver that has set it up. */
 export class InProcessGuest {
   /** The device. */
@@ -63,16 +75,21 @@ export class InProcessGuest {
    * Sends one request and has the device serve it.
    *
    * @param poison What the writable part is filled with beforehand.
+   * @param pieces How many buffers either part is cut into at most.
    */
-  request(readable: Uint8Array, writableLength: number, poison = 0): {
+  request(readable: Uint8Array, writableLength: number, poison = 0, pieces = 1): {
     readonly length: number;
     readonly bytes: Uint8Array<ArrayBuffer>;
   } {
     this.#bytes.set(readable, READABLE);
     this.#bytes.fill(poison, WRITABLE, WRITABLE + writableLength);
     this.#requests.begin();
-    if (readable.length > 0) this.#requests.addReadable(READABLE, readable.length);
-    if (writableLength > 0) this.#requests.addWritable(WRITABLE, writableLength);
+    for (const [address, length] of piecesOf(READABLE, readable.length, pieces)) {
+      this.#requests.addReadable(address, length);
+    }
+    for (const [address, length] of piecesOf(WRITABLE, writableLength, pieces)) {
+      this.#requests.addWritable(address, length);
+    }
     this.#requests.commit();
     this.#requests.kick();
     this.device.service(0, this.#requestQueue, 1);
