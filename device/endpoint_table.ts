@@ -91,6 +91,16 @@ export class EndpointTable {
     if (endpoint.domain === undefined && endpoint.faults === 0) this.#seen.delete(endpoint.id);
   }
 
+  /** The ids of the endpoints that were attached or have faulted, in the order in which they were. */
+  get seenIds(): Iterable<number> {
+    return this.#seen.keys();
+  }
+
+  /** How many endpoints were attached or have faulted. */
+  get seenCount(): number {
+    return this.#seen.size;
+  }
+
   /** The endpoints that were attached or have faulted, by ascending id. */
   list(): readonly Endpoint[] {
     return [...this.#seen.values()].sort((a, b) => a.id - b.id);

@@ -44,10 +44,15 @@ export class GuestLife {
     return this.#state;
   }
 
-  /** The blocked endpoints by ascending id, or `all`: all that are neither attached nor given back. */
-  get blocked(): readonly number[] | "all" {
-    if (this.#state === "unknown") return "all";
-    return this.#state === "lost" ? [...this.#endpoints].sort((a, b) => a - b) : [];
+  /** How many endpoints are blocked; undefined if it is all that are neither attached nor given back. */
+  get blockedCount(): number | undefined {
+    if (this.#state === "unknown") return undefined;
+    return this.#state === "lost" ? this.#endpoints.size : 0;
+  }
+
+  /** The ids of the endpoints that are blocked, where there is a number of them. */
+  get blockedIds(): Iterable<number> {
+    return this.#state === "lost" ? this.#endpoints : [];
   }
 
   /** Whether any endpoint may be blocked. */

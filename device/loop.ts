@@ -121,8 +121,14 @@ export class DeviceLoop {
     }
   }
 
-  /** Serves the companions alone until a listener has something or {@linkcode stop} is called. */
-  async serveCompanions(listener: number): Promise<void> {
+  /**
+   * Serves the companions alone until a listener has something or {@linkcode stop} is called.
+   *
+   * @param listener A descriptor to sleep on as well, or -1.
+   * @param milliseconds After which it ends in any case.
+   */
+  async serveCompanions(listener: number, milliseconds = Infinity): Promise<void> {
+    const end = performance.now() + milliseconds;
     const poll = this.#poll;
     let isBusy = false;
     while (!this.#stopped) {
@@ -133,10 +139,11 @@ export class DeviceLoop {
         await eventLoopTurn();
         poll.poll(0);
       } else {
-        await poll.wait(this.#companionMustPoll() ? 1 : -1);
+        const left = end - performance.now();
+        await poll.wait(this.#companionMustPoll() ? 1 : left === Infinity ? -1 : Math.max(0, left));
       }
       this.#lookAtCompanions();
-      if (poll.ready(slot) !== 0) return;
+      if (poll.ready(slot) !== 0 || performance.now() >= end) return;
       isBusy = this.#workOfCompanions() > 0 || this.#setCompanionNotifications(true);
     }
   }

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { delay } from "@std/async";
 import type { Companion } from "./companion.ts";
 import { OsError, PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
@@ -96,7 +95,7 @@ export class DeviceServer {
         }
         if (!isTold) this.#log.info(`Waiting for a front end to listen on ${path}`);
         isTold = true;
-        await delay(RECONNECT_MS);
+        await this.#loop.serveCompanions(-1, RECONNECT_MS);
       }
     } finally {
       for (const companion of this.#companions) companion.close();

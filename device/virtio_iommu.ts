@@ -97,6 +97,16 @@ export class VirtioIommu {
     return [...this.#domains.values()].sort((a, b) => a.id - b.id);
   }
 
+  /** The ids of the domains there are, in the order in which the guest made them. */
+  get domainIds(): Iterable<number> {
+    return this.#domains.keys();
+  }
+
+  /** How many domains there are. */
+  get domainCount(): number {
+    return this.#domains.size;
+  }
+
   /** The domain of an id, if the guest made it. */
   domain(id: number): Domain | undefined {
     return this.#domains.get(id);

@@ -11,15 +11,18 @@ import type { IommuDevice } from "../iommu_device.ts";
 export class ApiError extends Error {
   /** Name of the class. */
   override readonly name = "ApiError";
-  /** 400 for bad parameters, 404 for what does not exist. */
-  readonly status: 400 | 404;
+  /** An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist. */
+  readonly status: number;
 
   /** An error to answer with. */
-  constructor(status: 400 | 404, message: string) {
+  constructor(status: number, message: string) {
     super(message);
     this.status = status;
   }
 }
+
+/** What clients may do: look only, or read and write guest memory as well (`POST /v1/dma`). */
+export type ApiAccess = "read" | "full";
 
 /** What the routes ask besides the device. */
 export interface ApiContext {
@@ -33,4 +36,6 @@ export interface ApiContext {
   readonly version: string;
   /** Whether a front end is connected. */
   readonly connected: boolean;
+  /** What clients may do; `read` by default. */
+  readonly access?: ApiAccess;
 }

@@ -10,6 +10,7 @@ import { EndpointMemory } from "../endpoint/endpoint_memory.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { parameter, parseAccess } from "./parameters.ts";
+import { Work } from "./work.ts";
 import { faultOf, type FaultState } from "./translate.ts";
 
 /** The body of `POST /v1/dma`, not checked yet. */
@@ -22,21 +23,54 @@ export interface DmaBody {
   readonly length?: unknown;
   /** `r` or `w`. */
   readonly access?: unknown;
-  /** Bytes to write, in hexadecimal. */
+  /** Bytes to write, in hexadecimal or decoded already. */
   readonly data?: unknown;
 }
 
-/** The answer to `POST /v1/dma`. */
-export type DmaAnswer =
-  | { /** What was read, in hexadecimal. */ readonly data: string }
+/** What came of `POST /v1/dma`. */
+export type DmaResult =
+  | { /** What was read. */ readonly data: Uint8Array }
   | { /** Why nothing moved. */ readonly fault: FaultState }
   | Readonly<Record<string, never>>;
 
 /** Bytes that one `POST /v1/dma` moves at most. */
 const DMA_MAX = 1 << 20;
 
-/** `POST /v1/dma`: an access of an endpoint, all of it or nothing. A fault also goes to the guest. */
-export function dma(context: ApiContext, body: DmaBody): DmaAnswer {
+/** Bytes that become hexadecimal at a time. */
+const HEX_PIECE = 32768;
+
+/** `POST /v1/dma` as JSON, in pieces. */
+export function* dmaPieces(
+  context: ApiContext,
+  body: DmaBody,
+  work: Work,
+): Generator<string, void> {
+  const result = dma(context, body, work);
+  if (!("data" in result)) {
+    yield `${JSON.stringify(result)}\n`;
+    return;
+  }
+  yield '{"data":"';
+  for (let at = 0; at < result.data.length; at += HEX_PIECE) {
+    work.add(HEX_PIECE >>> 10);
+    yield result.data.subarray(at, at + HEX_PIECE).toHex();
+  }
+  yield '"}\n';
+}
+
+/**
+ * `POST /v1/dma`: an access of an endpoint, all of it or nothing. A fault also goes to the guest.
+ *
+ * @throws {ApiError} If clients may not do that, or the parameters are wrong.
+ */
+export function dma(context: ApiContext, body: DmaBody, work: Work = new Work()): DmaResult {
+  if (context.access !== "full") {
+    throw new ApiError(
+      403,
+      "Cannot access guest memory: this socket allows reading the device's state only " +
+        "(serve --api-access full allows it)",
+    );
+  }
   const endpoint = parameter(
     "endpoint",
     textOf(body.endpoint),
@@ -49,14 +83,13 @@ export function dma(context: ApiContext, body: DmaBody): DmaAnswer {
     throw new ApiError(404, `There is no endpoint ${endpoint}`);
   }
   const form = `bytes in hexadecimal, at most ${DMA_MAX}`;
-  const bytes = access === WRITE
-    ? parameter("data", textOf(body.data), parseBytes, form)
-    : new Uint8Array(
-      parameter("length", textOf(body.length), parseDmaLength, `a number from 1 to ${DMA_MAX}`),
-    );
+  const bytes = access === WRITE ? parseData(body.data, form) : new Uint8Array(
+    parameter("length", textOf(body.length), parseDmaLength, `a number from 1 to ${DMA_MAX}`),
+  );
+  work.add(1 + Math.floor(bytes.length / PAGE_SIZE));
   const fault = endpointAccess(context.device, endpoint, iova, access, bytes);
   if (fault !== undefined) return { fault };
-  return access === WRITE ? {} : { data: bytesText(bytes) };
+  return access === WRITE ? {} : { data: bytes };
 }
 
 /** Reads or writes guest memory as an endpoint does. Returns the fault, after which nothing has moved. */
@@ -100,16 +133,14 @@ function parseDmaLength(text: string): number | undefined {
   return length === 0 ? undefined : length;
 }
 
-/** Bytes in hexadecimal. */
-function parseBytes(text: string): Uint8Array | undefined {
-  if (!/^([0-9a-fA-F]{2})+$/.test(text) || text.length > 2 * DMA_MAX) return undefined;
-  return Uint8Array.from(
-    { length: text.length / 2 },
-    (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16),
-  );
+/** The bytes to write: in hexadecimal, unless the body had so many that they are decoded already. */
+function parseData(data: unknown, form: string): Uint8Array {
+  if (!(data instanceof Uint8Array)) return parameter("data", textOf(data), parseBytes, form);
+  if (data.length <= DMA_MAX) return data;
+  throw new ApiError(400, `Cannot take data of ${data.length} bytes: it must be ${form}`);
 }
 
-/** Bytes as hexadecimal. */
-function bytesText(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+/** Bytes in hexadecimal. */
+function parseBytes(text: string): Uint8Array | undefined {
+  return /^([0-9a-fA-F]{2})+$/.test(text) ? Uint8Array.fromHex(text) : undefined;
 }

@@ -6,6 +6,9 @@
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { ApiError } from "./context.ts";
 
+/** Characters of a wrong value that an error shows. */
+const SHOWN = 100;
+
 /** A query parameter, parsed, or the error that says what it must be. */
 export function parameter<T>(
   name: string,
@@ -16,7 +19,8 @@ export function parameter<T>(
   if (text === null) throw new ApiError(400, `Parameter ${name} is missing: it must be ${form}`);
   const value = parse(text);
   if (value === undefined) {
-    throw new ApiError(400, `Cannot take ${name}=${text}: it must be ${form}`);
+    const shown = text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
+    throw new ApiError(400, `Cannot take ${name}=${shown}: it must be ${form}`);
   }
   return value;
 }

@@ -1,76 +1,193 @@
 /**
- * The API socket: HTTP with JSON on a unix socket, in front of the routes.
+ * The API socket: HTTP with JSON on a unix socket, served in the loop of the device a small step at a time.
+ *
+ * The guest comes first. Between two looks at the rings at most one connection gets on by one step, however many
+ * there are and whatever they ask; and the last {@linkcode RESERVE} descriptors of the process are left to the device.
  *
  * @module
  */
-import { type ApiContext, ApiError } from "./context.ts";
-import { dma } from "./dma.ts";
-import { mappingsOf } from "./mappings.ts";
-import { stateOf } from "./state.ts";
-import { translate } from "./translate.ts";
+import type { Companion } from "../companion.ts";
+import {
+  hasDescriptors,
+  OsError,
+  POLLIN,
+  POLLOUT,
+  type PollSet,
+  type UnixListener,
+  type UnixStream,
+} from "../host/mod.ts";
+import type { Log } from "../log.ts";
+import { ApiConnection } from "./connection.ts";
+import type { ApiContext } from "./context.ts";
+import { Work } from "./work.ts";
+
+/** Connections at once; another takes the place of the one that has been silent for longest. */
+export const CONNECTIONS_MAX = 32;
+/** Descriptors that are left to the device. */
+const RESERVE = 16;
+/** Connections accepted between two looks at the rings. */
+const ACCEPTS = 4;
+/** Milliseconds until the listener is looked at again after a connection could not be accepted. */
+const REST_MS = 100;
 
 /** A running API socket. */
-export interface ApiServer {
-  /** Stops listening and removes the socket. */
-  close(): Promise<void>;
-}
+export class ApiServer implements Companion {
+  /** What was done so far. */
+  readonly work: Work = new Work();
+  readonly #listener: UnixListener;
+  readonly #context: ApiContext;
+  readonly #log: Log;
+  #connections: ApiConnection[] = [];
+  #slots: number[] = [];
+  #listenerSlot = -1;
+  /** Which connection has the next turn. */
+  #turn = 0;
+  /** Until when nobody is accepted. */
+  #restsUntil = 0;
 
-/**
- * Answers requests on a unix socket until closed.
- *
- * @param path Where the socket goes; nothing may be there.
- * @throws {Error} If the socket cannot be made.
- */
-export function serveApi(path: string, context: ApiContext): ApiServer {
-  const server = Deno.serve({ path, onListen: () => {} }, (request) => respond(request, context));
-  return {
-    async close() {
-      await server.shutdown();
-    },
-  };
-}
+  /** Answers on a listener once it is in a loop. */
+  constructor(listener: UnixListener, context: ApiContext, log: Log) {
+    this.#listener = listener;
+    this.#context = context;
+    this.#log = log;
+  }
 
-/** Answers one HTTP request. */
-export async function respond(request: Request, context: ApiContext): Promise<Response> {
-  try {
-    return Response.json(await route(request, context));
-  } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    return Response.json({ error: error.message }, { status: error.status });
+  /** Connections that are open. */
+  get connections(): number {
+    return this.#connections.length;
   }
-}
 
-/** The JSON value that answers a request. */
-async function route(request: Request, context: ApiContext): Promise<unknown> {
-  const url = new URL(request.url);
-  const name = `${request.method} ${url.pathname}`;
-  switch (name) {
-    case "GET /v1/state":
-      return stateOf(context);
-    case "GET /v1/mappings":
-      return mappingsOf(context, url.searchParams);
-    case "GET /v1/translate":
-      return translate(context, url.searchParams);
-    case "POST /v1/dma":
-      return dma(context, await jsonObject(request));
-    default:
-      throw new ApiError(
-        404,
-        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate and POST /v1/dma`,
-      );
+  /** See {@linkcode Companion.mustPoll}. */
+  get mustPoll(): boolean {
+    return this.#restsUntil > 0;
   }
-}
 
-/** The body of a request as a JSON object. */
-async function jsonObject(request: Request): Promise<object> {
-  let value: unknown;
-  try {
-    value = await request.json();
-  } catch {
-    value = undefined;
+  /** See {@linkcode Companion.addTo}. */
+  addTo(poll: PollSet): void {
+    if (this.#restsUntil > 0 && performance.now() >= this.#restsUntil) this.#restsUntil = 0;
+    this.#listenerSlot = poll.add(this.#restsUntil > 0 ? -1 : this.#listener.descriptor.number);
+    this.#slots = this.#connections.map((connection) => {
+      const input = connection.awaitsInput ? POLLIN : 0;
+      return poll.add(connection.descriptor, connection.awaitsOutput ? POLLOUT : input);
+    });
   }
-  if (typeof value !== "object" || value === null) {
-    throw new ApiError(400, "Cannot read the body: it must be a JSON object");
+
+  /** See {@linkcode Companion.look}. */
+  look(poll: PollSet): void {
+    const connections = this.#connections;
+    for (let i = 0; i < this.#slots.length; i++) {
+      const events = poll.ready(this.#slots[i]);
+      if (events === 0) continue;
+      // One that is not waited for has hung up.
+      if ((events & (POLLIN | POLLOUT)) === 0) connections[i].close();
+      else connections[i].ready();
+    }
+    this.#slots = [];
+    this.#removeGone();
+    if (this.#listenerSlot >= 0 && poll.ready(this.#listenerSlot) !== 0) this.#acceptSome();
+    this.#listenerSlot = -1;
   }
-  return value;
+
+  /** See {@linkcode Companion.serve}. */
+  serve(): boolean {
+    const connections = this.#connections;
+    this.work.begin();
+    for (let i = 0; i < connections.length; i++) {
+      const connection = connections[(this.#turn + i) % connections.length];
+      if (!connection.canStep) continue;
+      this.#turn = (this.#turn + i + 1) % connections.length;
+      this.#step(connection);
+      return true;
+    }
+    return false;
+  }
+
+  /** See {@linkcode Companion.setNotifications}: there are no rings. */
+  setNotifications(on: boolean): boolean {
+    return on && this.#connections.some((connection) => connection.canStep);
+  }
+
+  /** Ends all connections, whatever they are in the middle of, and removes the socket. */
+  close(): void {
+    for (const connection of this.#connections) connection.close();
+    this.#connections = [];
+    this.#listener.close();
+  }
+
+  /** A failure of a connection is that connection's end and nothing else's. */
+  #step(connection: ApiConnection): void {
+    try {
+      connection.step(this.work);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#log.warnLimited("api", `Cannot answer a client of the API: ${reason}`);
+      connection.fail();
+    }
+    if (connection.isGone) this.#removeGone();
+  }
+
+  #removeGone(): void {
+    if (!this.#connections.some((connection) => connection.isGone)) return;
+    this.#connections = this.#connections.filter((connection) => !connection.isGone);
+    this.#slots = [];
+    this.#turn = 0;
+  }
+
+  #acceptSome(): void {
+    for (let i = 0; i < ACCEPTS; i++) {
+      const stream = this.#accept();
+      if (stream === undefined) {
+        // Somebody waits, and there is no descriptor left: looking at once would find the same.
+        if (i === 0) this.#restsUntil = performance.now() + REST_MS;
+        return;
+      }
+      this.#take(stream);
+    }
+  }
+
+  #accept(): UnixStream | undefined {
+    try {
+      return this.#listener.accept();
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      this.#log.warnLimited("api", `Cannot accept a client of the API: ${error.message}`);
+      return undefined;
+    }
+  }
+
+  /** Takes a connection, in place of another one if there are too many, or answers that there are. */
+  #take(stream: UnixStream): void {
+    const connection = new ApiConnection(stream, this.#context);
+    let isRoom = this.#isRoom();
+    while (!isRoom && this.#closeOldest()) isRoom = this.#isRoom();
+    if (isRoom) {
+      this.#connections.push(connection);
+      return;
+    }
+    this.#log.warnLimited("api", "Refused a client of the API: there are too many");
+    connection.refuse(503, "There are too many clients: ask again later", true);
+    this.#step(connection);
+    connection.close();
+  }
+
+  #isRoom(): boolean {
+    return this.#connections.length < CONNECTIONS_MAX && hasDescriptors(RESERVE);
+  }
+
+  /**
+   * Closes the connection whose client has been silent for longest, of those that wait for their clients. Returns
+   * whether there was one.
+   */
+  #closeOldest(): boolean {
+    let oldest: ApiConnection | undefined;
+    for (const connection of this.#connections) {
+      if (connection.canStep) continue;
+      if (oldest === undefined || connection.lastProgress < oldest.lastProgress) {
+        oldest = connection;
+      }
+    }
+    oldest?.close();
+    this.#removeGone();
+    return oldest !== undefined;
+  }
 }

@@ -6,9 +6,13 @@
 import type { Domain } from "../domain.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
+import type { EndpointTable } from "../endpoint_table.ts";
+import type { GuestLife } from "../guest_life.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../wire.ts";
+import { ascending } from "./ascending.ts";
 import type { ApiContext } from "./context.ts";
+import type { Work } from "./work.ts";
 
 /** The answer to `GET /v1/state`. */
 export interface State {
@@ -21,10 +25,10 @@ export interface State {
   /** Whether unattached endpoints reach memory. */
   readonly bypass: boolean;
   /**
-   * Endpoints that are blocked because it is not known what the guest has attached, or `all` but those that it
+   * How many endpoints are blocked because it is not known what the guest has attached, or `all` but those that it
    * attaches or gives back; absent where all is known.
    */
-  readonly blocked?: readonly number[] | "all";
+  readonly blocked?: number | "all";
   /** The domains there are. */
   readonly domains: readonly DomainState[];
   /** Endpoints that were attached, are blocked, have faulted, or have a device that this process serves or translates for. */
@@ -133,46 +137,106 @@ export interface EndpointDeviceState {
   readonly faults: number;
 }
 
-/** `GET /v1/state`. */
-export function stateOf(context: ApiContext): State {
+/**
+ * `GET /v1/state`: a JSON object of the type {@linkcode State}, in pieces between which the state may change. Domains
+ * and endpoints are by ascending id.
+ */
+export function* state(context: ApiContext, work: Work): Generator<string, void> {
   const { device } = context;
-  return {
+  const { iommu } = device;
+  const head = {
     version: context.version,
     connected: context.connected,
     features: Object.entries(FEATURE_NAMES)
       .filter(([bit]) => (device.featuresLow & (1 << Number(bit))) !== 0)
       .map(([_, name]) => name),
     bypass: device.bypass,
-    ...(device.life.blocksAny ? { blocked: device.life.blocked } : {}),
-    domains: device.iommu.domains.map(domainState),
-    endpoints: endpointStates(context),
-    requests: requestCounts(device.iommu.counts),
-    faults: { reported: device.faults.reported, dropped: device.faults.dropped },
+    ...(device.life.blocksAny ? { blocked: device.life.blockedCount ?? "all" } : {}),
   };
+  let text = `${JSON.stringify(head).slice(0, -1)},"domains":[`;
+  let separator = "";
+  for (const id of ascending(iommu.domainIds, iommu.domainCount, work)) {
+    const domain = id === undefined ? undefined : iommu.domain(id);
+    if (domain !== undefined) {
+      text += separator;
+      separator = ",";
+      for (const piece of domainState(domain, work)) {
+        text += piece;
+        if (!work.isEnough) continue;
+        yield text;
+        text = "";
+      }
+    } else if (work.isEnough) {
+      yield text;
+      text = "";
+    }
+  }
+  text += '],"endpoints":[';
+  separator = "";
+  for (const id of endpointIds(context, work)) {
+    if (id !== undefined) {
+      text += separator + JSON.stringify(endpointState(context, id));
+      separator = ",";
+    }
+    if (!work.isEnough) continue;
+    yield text;
+    text = "";
+  }
+  const faults = { reported: device.faults.reported, dropped: device.faults.dropped };
+  yield `${text}],"requests":${JSON.stringify(requestCounts(iommu.counts))},` +
+    `"faults":${JSON.stringify(faults)}}\n`;
 }
 
-/** The endpoints worth showing, by ascending id. */
-function endpointStates(
+/** The endpoints worth showing, by ascending id, each once. */
+function* endpointIds(
+  { device: { endpoints, life }, services = [], proxies = [] }: ApiContext,
+  work: Work,
+): Generator<number | undefined, void> {
+  const served = [...services, ...proxies].map(({ endpoint }) => endpoint).sort((a, b) => a - b);
+  let last = -1;
+  const count = endpoints.seenCount + (life.blockedCount ?? 0);
+  for (const id of ascending(seenOrBlocked(endpoints, life), count, work)) {
+    if (id === undefined) {
+      yield undefined;
+      continue;
+    }
+    while (served.length > 0 && served[0] < id) {
+      const next = served.shift()!;
+      if (next !== last) yield next;
+      last = next;
+    }
+    if (served[0] === id) served.shift();
+    if (id !== last) yield id;
+    last = id;
+  }
+  for (const id of served) {
+    if (id !== last) yield id;
+    last = id;
+  }
+}
+
+function* seenOrBlocked(endpoints: EndpointTable, life: GuestLife): Generator<number, void> {
+  yield* endpoints.seenIds;
+  yield* life.blockedIds;
+}
+
+/** One endpoint. */
+function endpointState(
   { device, services = [], proxies = [] }: ApiContext,
-): readonly EndpointState[] {
-  const ids = new Set(device.endpoints.list().map(({ id }) => id));
-  for (const { endpoint } of [...services, ...proxies]) ids.add(endpoint);
-  const { blocked } = device.life;
-  if (blocked !== "all") { for (const id of blocked) ids.add(id); }
-  return [...ids].sort((a, b) => a - b).map((id) => {
-    const endpoint = device.endpoints.seen(id);
-    const service = services.find((each) => each.endpoint === id);
-    const proxy = proxies.find((each) => each.endpoint === id);
-    return {
-      id,
-      domain: endpoint?.domain?.id ?? null,
-      ...(endpoint?.domain === undefined && device.life.blocks(id) ? { blocked: true } : {}),
-      format: endpoint?.format ?? device.endpoints.formatOf(id) ?? "",
-      faults: endpoint?.faults ?? 0,
-      ...(service === undefined ? {} : { device: deviceState(service) }),
-      ...(proxy === undefined ? {} : { proxy: proxyState(proxy) }),
-    };
-  });
+  id: number,
+): EndpointState {
+  const endpoint = device.endpoints.seen(id);
+  const service = services.find((each) => each.endpoint === id);
+  const proxy = proxies.find((each) => each.endpoint === id);
+  return {
+    id,
+    domain: endpoint?.domain?.id ?? null,
+    ...(endpoint?.domain === undefined && device.life.blocks(id) ? { blocked: true } : {}),
+    format: endpoint?.format ?? device.endpoints.formatOf(id) ?? "",
+    faults: endpoint?.faults ?? 0,
+    ...(service === undefined ? {} : { device: deviceState(service) }),
+    ...(proxy === undefined ? {} : { proxy: proxyState(proxy) }),
+  };
 }
 
 /** What a device behind the IOMMU did. */
@@ -210,12 +274,20 @@ function proxyState({ connected, counters }: EndpointProxy): EndpointProxyState 
   };
 }
 
-/** A domain as the state shows it. */
-function domainState(domain: Domain): DomainState {
-  return {
-    id: domain.id,
-    bypass: domain.bypass,
-    endpoints: [...domain.endpoints].map((endpoint) => endpoint.id).sort((a, b) => a - b),
+/** A domain as the state shows it, of the type {@linkcode DomainState}, in pieces. */
+function* domainState(domain: Domain, work: Work): Generator<string, void> {
+  let text = `{"id":${domain.id},"bypass":${domain.bypass},"endpoints":[`;
+  let separator = "";
+  for (const id of ascending(idsOf(domain), domain.endpoints.size, work)) {
+    if (id !== undefined) {
+      text += separator + id;
+      separator = ",";
+    }
+    if (!work.isEnough) continue;
+    yield text;
+    text = "";
+  }
+  const rest: Omit<DomainState, "id" | "bypass" | "endpoints"> = {
     mappings: domain.space.mappingCount,
     pages: domain.space.pageCount,
     tables: domain.tables.map((table) => ({
@@ -225,6 +297,13 @@ function domainState(domain: Domain): DomainState {
       tablePages: table.tablePages,
     })),
   };
+  work.add(2);
+  yield `${text}],${JSON.stringify(rest).slice(1)}`;
+}
+
+/** The ids of a domain's endpoints, in the order in which they were attached. */
+function* idsOf(domain: Domain): Generator<number, void> {
+  for (const endpoint of domain.endpoints) yield endpoint.id;
 }
 
 /** Answers by request type and status, those that occurred. */

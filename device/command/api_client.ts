@@ -29,6 +29,35 @@ export class ApiClient {
    * @throws {CommandError} If nothing answers, or the answer is an error: one line.
    */
   async get<T>(route: string): Promise<T> {
+    const response = await this.#ask(route);
+    try {
+      return await response.json();
+    } catch (error) {
+      throw this.#cutOff(error);
+    }
+  }
+
+  /**
+   * Asks for an answer that may be too long to be kept, and gives its lines one by one.
+   *
+   * @throws {CommandError} As {@linkcode get}.
+   */
+  async *lines(route: string): AsyncGenerator<string, void> {
+    const response = await this.#ask(route);
+    let rest = "";
+    try {
+      for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + text).split("\n");
+        rest = lines.pop()!;
+        yield* lines;
+      }
+    } catch (error) {
+      throw this.#cutOff(error);
+    }
+    if (rest !== "") yield rest;
+  }
+
+  async #ask(route: string): Promise<Response> {
     let response: Response;
     try {
       response = await fetch(`${ORIGIN}${route}`, { client: this.#client });
@@ -38,9 +67,15 @@ export class ApiClient {
         `Cannot ask ${this.#path}: nothing answers there; is "viommu serve --api-socket" running?`,
       );
     }
-    const body = await response.json();
-    if (!response.ok) throw new CommandError(`Cannot answer ${route}: ${body.error}`);
-    return body;
+    if (response.ok) return response;
+    const { error } = await response.json().catch(() => ({ error: `status ${response.status}` }));
+    throw new CommandError(`Cannot answer ${route}: ${error}`);
+  }
+
+  /** An answer that breaks off, as one line. */
+  #cutOff(error: unknown): unknown {
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) return error;
+    return new CommandError(`Cannot read the answer of ${this.#path}: it ended early`);
   }
 
   /** Closes the connection. */

@@ -13,7 +13,7 @@ import {
   HostRandom,
   SeededRandom,
 } from "../endpoint/mod.ts";
-import { ImageFile, UnixListener } from "../host/mod.ts";
+import { ImageFile, type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
 import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
@@ -83,6 +83,7 @@ export function openEndpointDevices(
   options: readonly EndpointDeviceOptions[],
   iommu: IommuDevice,
   log: Log,
+  access: SocketAccess = {},
 ): readonly EndpointService[] {
   const services: EndpointService[] = [];
   try {
@@ -96,7 +97,7 @@ export function openEndpointDevices(
       const device = openDevice(each);
       let listener: UnixListener;
       try {
-        listener = UnixListener.listen(socket);
+        listener = UnixListener.listen(socket, access);
       } catch (error) {
         device.close();
         throw error;

@@ -4,7 +4,7 @@
  * @module
  */
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
-import type { MappingState, State, TranslateAnswer } from "../api/mod.ts";
+import type { State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
 import {
   type Command,
@@ -14,7 +14,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
-import { mappingsText, stateText, translationText } from "./inspect_text.ts";
+import { mappingText, stateText, translationText } from "./inspect_text.ts";
 import { watch, type WatchOptions } from "./watch.ts";
 
 /** Shows what a running device holds. */
@@ -74,11 +74,18 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
         await watch(client, look);
         return 0;
       }
+      const isJson = values["json"] === true;
+      if (question.text === undefined) {
+        await showMappings(client.lines(question.route), isJson);
+        return 0;
+      }
       const answer = await client.get(question.route);
-      console.log(
-        values["json"] === true ? JSON.stringify(answer, null, 2) : question.text(answer),
-      );
+      console.log(isJson ? JSON.stringify(answer, null, 2) : question.text(answer));
       return 0;
+    } catch (error) {
+      // Whoever reads the output has seen enough.
+      if (error instanceof Deno.errors.BrokenPipe) return 0;
+      throw error;
     } finally {
       client.close();
     }
@@ -115,10 +122,32 @@ function writeAll(bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
 }
 
-/** A route of the API and how its answer reads. */
+/** Characters of output that are written at once. */
+const OUTPUT = 65536;
+
+/** Writes mappings as they come: there may be more than would fit into memory. */
+async function showMappings(lines: AsyncIterable<string>, isJson: boolean): Promise<void> {
+  const encoder = new TextEncoder();
+  let text = "";
+  let isAny = false;
+  for await (const line of lines) {
+    if (isJson) text += `${line}\n`;
+    else if (line.startsWith("{")) {
+      text += `${mappingText(JSON.parse(line.replace(/,$/, "")))}\n`;
+      isAny = true;
+    }
+    if (text.length < OUTPUT) continue;
+    writeAll(encoder.encode(text));
+    text = "";
+  }
+  if (!isAny && !isJson) text = "nothing is mapped\n";
+  writeAll(encoder.encode(text));
+}
+
+/** A route of the API and how its answer reads; mappings are shown as they come. */
 interface Question {
   readonly route: string;
-  readonly text: (answer: unknown) => string;
+  readonly text?: (answer: unknown) => string;
 }
 
 /** What was asked for. */
@@ -136,10 +165,7 @@ function questionOf(positionals: readonly string[], values: OptionValues): Quest
         (text) => parseNumber(text, 0xffffffff),
         "a domain id such as 2",
       );
-      return {
-        route: domain === undefined ? "/v1/mappings" : `/v1/mappings?domain=${domain}`,
-        text: (answer) => mappingsText(answer as readonly MappingState[]),
-      };
+      return { route: domain === undefined ? "/v1/mappings" : `/v1/mappings?domain=${domain}` };
     }
     case "translate": {
       const query = translateQuery(values);

@@ -39,14 +39,15 @@ export function stateText(state: State): string {
 }
 
 /** Which endpoints are blocked because it is not known what the guest has attached. */
-function blockedLines({ blocked }: State): readonly string[] {
+function blockedLines({ blocked, endpoints }: State): readonly string[] {
   if (blocked === undefined) return [];
   if (blocked === "all") {
     return [
       "blocked   all endpoints that the guest does not attach or detach: it has mappings unknown here",
     ];
   }
-  return [`blocked   ${namedEndpoints(blocked)}: attached when the connection ended`];
+  const ids = endpoints.filter((endpoint) => endpoint.blocked).map(({ id }) => id);
+  return [`blocked   ${namedEndpoints(ids)}: attached when the connection ended`];
 }
 
 /** Some endpoints by name, and how many more there are. */
@@ -110,12 +111,9 @@ function proxyLines({ id, proxy }: EndpointState): readonly string[] {
   ];
 }
 
-/** Mappings, one a line. */
-export function mappingsText(mappings: readonly MappingState[]): string {
-  if (mappings.length === 0) return "nothing is mapped";
-  return mappings.map((mapping) =>
-    `domain ${mapping.domain}  ${mapping.iova}-${mapping.last} -> ${mapping.phys} ${mapping.flags}`
-  ).join("\n");
+/** A mapping as a line. */
+export function mappingText({ domain, iova, last, phys, flags }: MappingState): string {
+  return `domain ${domain}  ${iova}-${last} -> ${phys} ${flags}`;
 }
 
 /** A translation, with the entries that led to it. */

@@ -5,7 +5,7 @@
  */
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { EndpointProxy, type WriteOnly } from "../endpoint/mod.ts";
-import { UnixListener } from "../host/mod.ts";
+import { type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
 import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
@@ -75,6 +75,7 @@ export function openEndpointProxies(
   choices: readonly EndpointProxyChoice[],
   iommu: IommuDevice,
   log: Log,
+  access: SocketAccess = {},
 ): readonly EndpointProxy[] {
   const proxies: EndpointProxy[] = [];
   try {
@@ -85,11 +86,11 @@ export function openEndpointProxies(
           `Cannot proxy ${endpointText(endpoint)}: no --endpoint includes it`,
         );
       }
-      const listener = UnixListener.listen(choice.listen);
+      const listener = UnixListener.listen(choice.listen, access);
       let backEnd: string | UnixListener = choice.backEnd;
       if (choice.backEndMode === "listen") {
         try {
-          backEnd = UnixListener.listen(choice.backEnd);
+          backEnd = UnixListener.listen(choice.backEnd, access);
         } catch (error) {
           listener.close();
           throw error;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ApiContext, type ApiServer, serveApi } from "../api/mod.ts";
+import { type ApiAccess, type ApiContext, ApiServer } from "../api/mod.ts";
 import { parseNumber } from "../address.ts";
 import {
   activatedListener,
@@ -12,6 +12,7 @@ import {
   mapMemoryFile,
   OsError,
   type SharedMemory,
+  type SocketAccess,
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
@@ -45,6 +46,12 @@ import {
   parseEndpointProxies,
 } from "./proxy_options.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
+import {
+  apiSocketAccess,
+  SOCKET_OPTIONS,
+  SOCKET_OPTIONS_HELP,
+  socketAccess,
+} from "./socket_options.ts";
 
 /** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
 const DEFAULT_POLL_US = 2000;
@@ -77,7 +84,9 @@ Where:
                            inherited as N
                            (none of these: the socket that LISTEN_FDS passes)
   --api-socket PATH        HTTP and JSON about the live state, for "inspect"
-
+  --api-access read|full   what its clients may do: look, or read and write
+                           guest memory as an endpoint, too (default read)
+${SOCKET_OPTIONS_HELP}
 The device:
 ${DEVICE_OPTIONS_HELP}
 Devices behind it:
@@ -106,7 +115,9 @@ Example:
       "socket-path": { type: "string" },
       "connect": { type: "string" },
       "fd": { type: "string" },
+      ...SOCKET_OPTIONS,
       "api-socket": { type: "string" },
+      "api-access": { type: "string" },
       "poll-us": { type: "string" },
       "rings": { type: "string" },
       "log-level": { type: "string" },
@@ -131,21 +142,23 @@ Example:
       `none, or a list of ${RING_FEATURE_NAMES.join(", ")}`,
     ) ?? parseRings(DEFAULT_RINGS)!;
     checkSocketChoice(values);
+    const access = socketAccess(values);
+    const api = apiChoice(values);
     const options = parseDeviceOptions(values);
     const devices = parseEndpointDevices(values);
     const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
     using tables = shareTableMemory(options.maxTableMemory);
     const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
-    const socket = openSocket(values);
+    const socket = openSocket(values, access);
     if (socket instanceof UnixListener && socket.path !== undefined) {
       log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
       for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
     }
-    const services = openEndpointDevices(devices, device, log);
+    const services = openEndpointDevices(devices, device, log, access);
     for (const each of devices) {
       for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
     }
-    const proxies = openProxies(choices, device, services, log);
+    const proxies = openProxies(choices, device, services, log, access);
     await serveUntilStopped(
       device,
       services,
@@ -154,7 +167,7 @@ Example:
       log,
       pollUs,
       rings,
-      textOption(values, "api-socket"),
+      api,
     );
     device.close();
     return 0;
@@ -170,26 +183,27 @@ async function serveUntilStopped(
   log: Log,
   pollUs: number,
   rings: RingFeatures,
-  apiPath: string | undefined,
+  apiChoice: ApiChoice | undefined,
 ): Promise<void> {
-  const server = new DeviceServer(device, log, pollUs, [...services, ...proxies], rings);
-  for (const service of services) service.device.onProgress = () => server.wake();
-  for (const proxy of proxies) proxy.onDue = () => server.wake();
+  let server: DeviceServer | undefined;
   const context: ApiContext = {
     device,
     services,
     proxies,
     version: VERSION,
+    access: apiChoice?.access ?? "read",
     get connected() {
-      return server.connected;
+      return server?.connected ?? false;
     },
   };
-  let api: ApiServer | undefined;
   function stop(): void {
-    server.stop();
+    server?.stop();
   }
   try {
-    api = apiPath === undefined ? undefined : openApi(apiPath, context);
+    const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];
+    server = new DeviceServer(device, log, pollUs, [...services, ...proxies, ...api], rings);
+    for (const service of services) service.device.onProgress = () => server?.wake();
+    for (const proxy of proxies) proxy.onDue = () => server?.wake();
     Deno.addSignalListener("SIGINT", stop);
     Deno.addSignalListener("SIGTERM", stop);
     await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
@@ -197,7 +211,6 @@ async function serveUntilStopped(
     if (typeof socket !== "string") socket.close();
     Deno.removeSignalListener("SIGINT", stop);
     Deno.removeSignalListener("SIGTERM", stop);
-    await api?.close();
   }
 }
 
@@ -207,9 +220,10 @@ function openProxies(
   device: IommuDevice,
   services: readonly EndpointService[],
   log: Log,
+  access: SocketAccess,
 ): readonly EndpointProxy[] {
   try {
-    return openEndpointProxies(choices, device, log);
+    return openEndpointProxies(choices, device, log, access);
   } catch (error) {
     for (const service of services) service.close();
     throw error;
@@ -236,9 +250,12 @@ function shareTableMemory(size: number): SharedMemory {
 }
 
 /** The socket that the options name, or the path to connect to. */
-function openSocket(values: OptionValues): UnixListener | UnixStream | string {
+function openSocket(
+  values: OptionValues,
+  access: SocketAccess,
+): UnixListener | UnixStream | string {
   const path = textOption(values, "socket-path");
-  if (path !== undefined) return UnixListener.listen(path);
+  if (path !== undefined) return UnixListener.listen(path, access);
   const peer = textOption(values, "connect");
   if (peer !== undefined) return peer;
   if (values["fd"] === undefined) return openActivated();
@@ -284,11 +301,34 @@ function variable(name: string): string | undefined {
   return state === "granted" ? Deno.env.get(name) : undefined;
 }
 
-/** The API socket, or one line that says why not. A socket nobody answers on is replaced. */
-function openApi(path: string, context: ApiContext): ApiServer {
-  // Listening for a moment removes a stale socket by the same rules as for the device's own.
-  UnixListener.listen(path).close();
-  return serveApi(path, context);
+/** What was chosen about the API socket. */
+interface ApiChoice {
+  readonly path: string;
+  readonly access: ApiAccess;
+  readonly socket: SocketAccess;
+}
+
+/** The API socket that was asked for, if one was. */
+function apiChoice(values: OptionValues): ApiChoice | undefined {
+  const access = parsedOption(values, "api-access", parseApiAccess, "read or full") ?? "read";
+  const socket = apiSocketAccess(values);
+  const path = textOption(values, "api-socket");
+  if (path !== undefined) return { path, access, socket };
+  const name = ["api-access", "api-socket-mode", "api-socket-group"].find((option) =>
+    values[option] !== undefined
+  );
+  if (name === undefined) return undefined;
+  throw new UsageError(`Cannot take --${name} without --api-socket PATH`);
+}
+
+/** What clients of the API may do. */
+function parseApiAccess(text: string): ApiAccess | undefined {
+  return text === "read" || text === "full" ? text : undefined;
+}
+
+/** The API socket. */
+function openApi({ path, socket }: ApiChoice, context: ApiContext, log: Log): ApiServer {
+  return new ApiServer(UnixListener.listen(path, socket), context, log);
 }
 
 /** A list of ring features, or none. */

@@ -4,7 +4,14 @@
  *
  * @module
  */
-import { EBADF, F_DUPFD_CLOEXEC, F_GETFL, F_SETFL, SOCK_NONBLOCK } from "./constants.ts";
+import {
+  EBADF,
+  F_DUPFD_CLOEXEC,
+  F_GETFL,
+  F_SETFL,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+} from "./constants.ts";
 import { errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 
@@ -68,6 +75,23 @@ export class Descriptor {
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/** Whether the process may open so many descriptors more: tried, because nothing else tells. */
+export function hasDescriptors(count: number): boolean {
+  const opened: Descriptor[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      const number = i === 0
+        ? libc().eventfd(0, SOCK_CLOEXEC)
+        : libc().fcntl(opened[0].number, F_DUPFD_CLOEXEC, 3);
+      if (number < 0) return false;
+      opened.push(new Descriptor(number));
+    }
+    return true;
+  } finally {
+    closeAll(opened);
   }
 }
 

@@ -29,6 +29,7 @@ const symbols = {
   flock: { parameters: ["i32", "i32"], result: "i32" }, // int flock(int fd, int operation)
   ftruncate: { parameters: ["i32", "i64"], result: "i32" }, // int ftruncate(int fd, off_t length)
   getdents64: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t getdents64(int fd, void *entries, size_t size)
+  getgrnam: { parameters: ["buffer"], result: "pointer" }, // struct group *getgrnam(const char *name)
   getpagesize: { parameters: [], result: "i32" }, // int getpagesize(void)
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" }, // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
@@ -39,6 +40,7 @@ const symbols = {
   }, // int io_getevents(aio_context_t ctx, long least, long most, struct io_event *events, struct timespec *timeout), by its number
   ioSetup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" }, // int io_setup(unsigned int events, aio_context_t *ctx), by its number
   ioSubmit: { name: "syscall", parameters: ["u64", "u64", "i64", "buffer"], result: "i32" }, // int io_submit(aio_context_t ctx, long count, struct iocb **requests), by its number
+  lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" }, // int lchown(const char *path, uid_t owner, gid_t group)
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // off_t lseek(int fd, off_t offset, int whence)
   memfdCreate: { name: "memfd_create", parameters: ["buffer", "u32"], result: "i32" }, // int memfd_create(const char *name, unsigned int flags)
@@ -76,6 +78,7 @@ const symbols = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // int socketpair(int domain, int type, int protocol, int fds[2])
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *out)
+  umask: { parameters: ["u32"], result: "u32" }, // mode_t umask(mode_t mask)
   unlink: { parameters: ["buffer"], result: "i32" }, // int unlink(const char *path)
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t write(int fd, const void *buf, size_t count)
 } as const satisfies Deno.ForeignLibraryInterface;

@@ -10,7 +10,7 @@
  */
 export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "./constants.ts";
 export { truncations } from "./bus_guard.ts";
-export { closeAll, Descriptor } from "./descriptor.ts";
+export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
@@ -34,5 +34,6 @@ export {
 } from "./processors.ts";
 export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
+export { groupNumber, type SocketAccess } from "./socket_file.ts";
 export { UnixListener } from "./unix_listener.ts";
 export { CLOSED, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";

@@ -21,6 +21,7 @@ import { pathStatus } from "./file_status.ts";
 import { cString, errno, libc, MOST_TRIES } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
+import { giveToGroup, makeSocketFile, type SocketAccess } from "./socket_file.ts";
 import { UnixStream } from "./unix_stream.ts";
 
 /** Connections that may wait to be accepted. */
@@ -46,20 +47,31 @@ export class UnixListener {
    *
    * Throws a RangeError if the path cannot be a socket's, holds something else, or is served by a living
    * process; an OsError if the host refuses.
+   *
+   * @param access Who may connect.
    */
-  static listen(path: string): UnixListener {
+  static listen(path: string, access: SocketAccess = {}): UnixListener {
     const address = socketAddress(path);
     removeStale(path);
     const number = libc().socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (number < 0) throw new OsError(`Cannot listen on ${path}`, "socket");
     const descriptor = new Descriptor(number);
-    if (libc().bind(number, address, address.length) < 0) {
-      const error = errno();
+    const [bound, error] = makeSocketFile(
+      access,
+      () => libc().bind(number, address, address.length),
+    );
+    if (bound < 0) {
       descriptor.close();
       throw new OsError(`Cannot listen on ${path}`, "bind", error);
     }
     const status = pathStatus(path);
     const identity = typeof status === "number" ? "" : status.identity;
+    try {
+      giveToGroup(path, access);
+    } catch (error) {
+      new UnixListener(descriptor, path, identity).close();
+      throw error;
+    }
     if (libc().listen(number, BACKLOG) < 0) {
       const error = errno();
       new UnixListener(descriptor, path, identity).close();

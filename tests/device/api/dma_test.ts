@@ -1,17 +1,20 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
-import { ApiError, dma, respond } from "../../../device/api/mod.ts";
+import { type ApiContext, ApiError, dma } from "../../../device/api/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** A guest with a page of endpoint 8 mapped to be read and written, and the next to be read. */
-function mappedGuest(): { guest: InProcessGuest; context: Parameters<typeof dma>[0] } {
+function mappedGuest(): { guest: InProcessGuest; context: ApiContext } {
   const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
   guest.request(attachRequest(1, 8), 4);
   const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x50000n, flags: 3 };
   guest.request(mapRequest(fields), 4);
   guest.request(mapRequest({ ...fields, virtStart: 0x2000n, virtEnd: 0x2fffn, flags: 1 }), 4);
-  return { guest, context: { device: guest.device, version: "0", connected: true } };
+  return {
+    guest,
+    context: { device: guest.device, version: "0", connected: true, access: "full" },
+  };
 }
 
 Deno.test("dma() writes and reads guest memory through the endpoint's translation", () => {
@@ -20,13 +23,15 @@ Deno.test("dma() writes and reads guest memory through the endpoint's translatio
     fault: { reason: "no-write", code: "0x5" },
   });
   assertEquals(dma(context, { endpoint: 8, iova: "0x1ffe", length: 3, access: "r" }), {
-    data: "000000",
+    data: new Uint8Array(3),
   }, "an access that faults moves nothing");
   assertEquals(
     dma(context, { endpoint: "00:01.0", iova: 0x1ffd, access: "w", data: "C0FFEE" }),
     {},
   );
-  assertEquals(dma(context, { endpoint: 8, iova: "0x1ffd", length: 3 }), { data: "c0ffee" });
+  assertEquals(dma(context, { endpoint: 8, iova: "0x1ffd", length: 3 }), {
+    data: Uint8Array.of(0xc0, 0xff, 0xee),
+  });
   guest.close();
 });
 
@@ -58,16 +63,13 @@ Deno.test("dma() says what is wrong with a request", () => {
   guest.close();
 });
 
-Deno.test("respond() answers unknown paths with 404 and a body that is no object with 400", async () => {
+Deno.test("dma() needs the right to write guest memory, also to read it", () => {
   const { guest, context } = mappedGuest();
-  const unknown = await respond(new Request("http://x/v1/nothing"), context);
-  assertEquals(unknown.status, 404);
-  for (const body of ["", "[", "3", "null"]) {
-    const answer = await respond(new Request("http://x/v1/dma", { method: "POST", body }), context);
-    assertEquals([answer.status, (await answer.json()).error], [
-      400,
-      "Cannot read the body: it must be a JSON object",
-    ]);
+  const body = { endpoint: 8, iova: "0x1000", length: 1 };
+  for (const access of ["read", undefined] as const) {
+    const { device, version, connected } = context;
+    const narrow = { device, version, connected, ...(access === undefined ? {} : { access }) };
+    assertThrows(() => dma(narrow, body), ApiError, "--api-access full");
   }
   guest.close();
 });

@@ -6,12 +6,12 @@ import {
   parseEndpointProxies,
 } from "../../../device/command/proxy_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
-import { respond, type State } from "../../../device/api/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { openDescriptors, temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
+import { stateOf } from "../api/api_world.ts";
 
 function parse(...texts: readonly string[]): ReturnType<typeof parseEndpointProxies> {
   return parseEndpointProxies({ "endpoint-proxy": [...texts] }, [0x28]);
@@ -70,7 +70,7 @@ Deno.test("what is wrong is said in one line", () => {
   assertThrows(() => parse("24,listen=/a,backend=/b", "24,listen=/c,backend=/d"), UsageError);
 });
 
-Deno.test("sockets are opened or none is; the state shows what each proxy has done", async () => {
+Deno.test("sockets are opened or none is; the state shows what each proxy has done", () => {
   const before = openDescriptors().length;
   const iommu = new IommuDevice({
     ...DEFAULT_OPTIONS,
@@ -97,8 +97,7 @@ Deno.test("sockets are opened or none is; the state shows what each proxy has do
   served.close();
   const proxies = openEndpointProxies(parse(good), iommu, log);
   const context = { device: iommu, proxies, version: "0", connected: false };
-  const response = await respond(new Request("http://localhost/v1/state"), context);
-  const state = await response.json() as State;
+  const state = stateOf(context);
   assertEquals(state.endpoints.map(({ id, proxy }) => [id, proxy?.connected, proxy?.misses]), [
     [24, false, 0],
   ]);

@@ -2,8 +2,9 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
 import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
-import { UnixListener, UnixStream } from "../../../device/host/mod.ts";
+import { OsError, UnixListener, UnixStream } from "../../../device/host/mod.ts";
 import { FrontEnd } from "../../../device/vhost_user/mod.ts";
+import { until } from "../../until.ts";
 import {
   connect,
   connectOver,
@@ -264,3 +265,117 @@ Deno.test("the API answers 1000 requests a second on one connection", async () =
     assertStringIncludes((await missing.json()).error, "/v1/state");
   });
 });
+
+/** Permission bits of a file, in octal. */
+async function modeOf(path: string): Promise<string> {
+  return ((await Deno.lstat(path)).mode! & 0o777).toString(8);
+}
+
+Deno.test("the API socket is the user's own unless asked, and others are as the umask wants", async () => {
+  await withServe([], async ({ socket, api }) => {
+    assertEquals(await modeOf(api), "600");
+    assertEquals(await modeOf(socket), (0o777 & ~Deno.umask()).toString(8));
+  });
+  const gid = Deno.gid()!;
+  const group = ["--socket-group", String(gid), "--api-socket-group", String(gid)];
+  await withServe(group, async ({ socket, api }) => {
+    assertEquals([await modeOf(socket), await modeOf(api)], ["660", "660"]);
+    assertEquals((await Deno.lstat(socket)).gid, gid);
+  });
+  const modes = ["--socket-mode", "0600", "--api-socket-mode", "666"];
+  const folder = await Deno.makeTempDir();
+  const path = `${folder}/rng.sock`;
+  const device = ["--endpoint-device", `rng:00:04.0,socket=${path}`];
+  await withServe([...modes, ...device], async ({ socket, api }) => {
+    assertEquals([await modeOf(socket), await modeOf(api), await modeOf(path)], [
+      "600",
+      "666",
+      "600",
+    ]);
+  });
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("guest memory can be read and written with --api-access full only", async () => {
+  async function dma(api: string): Promise<number> {
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
+    const body = JSON.stringify({ endpoint: 24, iova: "0x0", length: 4 });
+    const answer = await fetch("http://127.0.0.1/v1/dma", { client, method: "POST", body });
+    await answer.body?.cancel();
+    return answer.status;
+  }
+  for (const [args, status] of [[[], 403], [["--api-access", "full"], 200]] as const) {
+    await withServe(args, async ({ socket, api }) => {
+      const session = await connect(socket);
+      assertEquals(await dma(api), status);
+      session.frontEnd.close();
+    });
+  }
+});
+
+Deno.test("SIGTERM ends serve within a second, whatever clients of the API have open", async () => {
+  const opened: UnixStream[] = [];
+  let asked = 0;
+  await withServe([], async ({ api }) => {
+    const texts = ["POST /v1/dma HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", "GET /v1/st", ""];
+    const clients = texts.map((text) => {
+      const stream = UnixStream.connect(api);
+      if (text !== "") {
+        const bytes = new TextEncoder().encode(text);
+        assertEquals(stream.send(bytes, 0, bytes.length), bytes.length);
+      }
+      return stream;
+    });
+    // One that is answered after them tells that they have arrived.
+    assertStringIncludes(await inspect(api, "state"), "viommu ");
+    opened.push(...clients);
+    asked = performance.now();
+  });
+  // Twice the second, for the start and the end of processes on a busy machine.
+  assert(performance.now() - asked < 2000, `${performance.now() - asked} ms`);
+  for (const client of opened) client.close();
+});
+
+Deno.test("the last 16 descriptors are never taken by clients of the API", async () => {
+  const folder = await Deno.makeTempDir();
+  const [socket, api] = [`${folder}/v.sock`, `${folder}/a.sock`];
+  const process = new Deno.Command("bash", {
+    // So few that clients of the API could take all that are left.
+    args: [
+      "-c",
+      `ulimit -n 64; exec '${Deno.execPath()}' ${DENO.join(" ")} serve ` +
+      `--socket-path ${socket} --api-socket ${api}`,
+    ],
+    env: { NO_COLOR: "1" },
+    stderr: "null",
+  }).spawn();
+  const clients: UnixStream[] = [];
+  try {
+    await until(() => exists(api), "serve makes its API socket");
+    for (let i = 0; i < 200; i++) {
+      await until(() => tryConnect(api, clients), "the API accepts, or refuses");
+    }
+    // A whole session: sockets, memory, events.
+    const session = await connect(socket);
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    assertStringIncludes(await inspect(api, "state"), "a VMM is connected");
+    session.frontEnd.close();
+    process.kill("SIGTERM");
+    assertEquals((await deadline(process.status, 5000)).code, 0);
+  } finally {
+    for (const client of clients) client.close();
+    await kill(process);
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+/** Connects once more, unless too many wait already. */
+function tryConnect(path: string, clients: UnixStream[]): boolean {
+  try {
+    clients.push(UnixStream.connect(path));
+    return true;
+  } catch (error) {
+    if (error instanceof OsError && error.code === "EAGAIN") return false;
+    throw error;
+  }
+}

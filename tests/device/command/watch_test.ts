@@ -1,9 +1,11 @@
 /** `inspect watch`: the rates it shows, and how it ends. */
 import { assert, assertEquals } from "@std/assert";
-import { serveApi, type State } from "../../../device/api/mod.ts";
+import { ApiServer, type State } from "../../../device/api/mod.ts";
 import { ApiClient } from "../../../device/command/api_client.ts";
 import { watch } from "../../../device/command/watch.ts";
 import { EntropyDevice, SeededRandom } from "../../../device/endpoint/mod.ts";
+import { UnixListener } from "../../../device/host/mod.ts";
+import type { Log } from "../../../device/log.ts";
 import { until } from "../../until.ts";
 import { ask, EndpointWorld, IOVA } from "../endpoint/endpoint_world.ts";
 import { exists } from "../served_process.ts";
@@ -79,18 +81,11 @@ Deno.test("watchLines() has one line for each device, or the requests where ther
 
 /** Watches a real device through its API socket while it works; what was written. */
 async function watchDevice(isTerminal: boolean, count: number): Promise<readonly string[]> {
-  await using world = new EndpointWorld(new EntropyDevice(new SeededRandom(1)));
+  await using world = new EndpointWorld(new EntropyDevice(new SeededRandom(1)), { beside: api });
   world.attach();
   const connected = await world.connect();
   const queue = await connected.frontEnd.startQueue(0, { size: 16, address: 0x4000 });
-  const path = `${world.path}.api`;
-  const api = serveApi(path, {
-    device: world.guest.device,
-    services: [world.service],
-    version: "1.2.3",
-    connected: true,
-  });
-  const client = new ApiClient(path);
+  const client = new ApiClient(`${world.path}.api`);
   const written: string[] = [];
   const watching = watch(client, {
     interval: 50,
@@ -102,8 +97,18 @@ async function watchDevice(isTerminal: boolean, count: number): Promise<readonly
   await watching;
   connected.frontEnd.close();
   client.close();
-  await api.close();
   return written;
+}
+
+/** The API socket of a world. */
+function api(world: EndpointWorld, log: Log): ApiServer {
+  const context = {
+    device: world.guest.device,
+    services: [world.service],
+    version: "1.2.3",
+    connected: true,
+  };
+  return new ApiServer(UnixListener.listen(`${world.path}.api`), context, log);
 }
 
 Deno.test("watch() adds plain lines where it is not on a terminal", async () => {

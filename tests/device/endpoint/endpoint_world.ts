@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { Companion } from "../../../device/companion.ts";
 import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
 import { type EndpointDevice, EndpointService } from "../../../device/endpoint/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
@@ -32,6 +33,8 @@ export interface WorldOptions {
   readonly bypass?: boolean;
   /** What I/O virtual addresses are above the guest-physical ones; {@linkcode IOVA} by default. */
   readonly shift?: number;
+  /** Makes what is served besides. */
+  readonly beside?: (world: EndpointWorld, log: Log) => Companion;
 }
 
 /** The IOMMU, its driver, the device and its front end. */
@@ -63,7 +66,8 @@ export class EndpointWorld implements AsyncDisposable {
       listener: UnixListener.listen(this.path),
       log,
     });
-    this.#server = new DeviceServer(this.guest.device, log, 0, [this.service]);
+    const beside = options.beside === undefined ? [] : [options.beside(this, log)];
+    this.#server = new DeviceServer(this.guest.device, log, 0, [this.service, ...beside]);
     device.onProgress = () => this.#server.wake();
     this.#done = this.#server.run(UnixListener.listen(`${this.#folder}/iommu.sock`));
   }

@@ -1,0 +1,331 @@
+/**
+ * One connection of an API client: HTTP/1.1, one request after another, a small step at a time.
+ *
+ * No step waits. What a client may cost is limited: a head of {@linkcode HEAD_MAX} bytes, a body of
+ * {@linkcode BODY_MAX}, and of an answer no more is put together than the socket takes.
+ *
+ * @module
+ */
+import { CLOSED, readNow, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
+import { BODY_MAX, BodyReader } from "./body.ts";
+import { ChunkDecoder } from "./chunks.ts";
+import { type ApiContext, ApiError } from "./context.ts";
+import { answerHead, parseHead, type RequestHead } from "./http_head.ts";
+import { route } from "./routes.ts";
+import type { Work } from "./work.ts";
+
+/** Bytes that the head of a request has at most; also how much is read at once. */
+const HEAD_MAX = 16384;
+/** Characters of an answer that are put together at most before they are sent. */
+const PIECE = 65536;
+/** Bytes of a refused body that are read and thrown away, so that the client gets to read why. */
+const DRAIN_MAX = 16 << 20;
+
+/** What a byte of a body counts as work: 128 of them are a unit. */
+const BYTES_SHIFT = 7;
+
+const ENCODER = new TextEncoder();
+const DECODER = new TextDecoder("latin1");
+
+/** A head is awaited, or the rest of one. */
+const HEAD = 0;
+/** A body is awaited, or the rest of one. */
+const BODY = 1;
+/** An answer is put together and sent. */
+const ANSWER = 2;
+/** The last answer has been given: what is left of it is sent, then the connection is closed. */
+const LAST = 3;
+/** The same, and what still comes is thrown away before that. */
+const DRAIN = 4;
+/** The connection is closed. */
+const GONE = 5;
+
+/** A connection. */
+export class ApiConnection {
+  /** When the client last sent or took something, in milliseconds of `performance.now()`. */
+  lastProgress: number = performance.now();
+  readonly #stream: UnixStream;
+  readonly #context: ApiContext;
+  readonly #input = new Uint8Array(new ArrayBuffer(HEAD_MAX));
+  /** What was read and not used yet is at `[#from, #filled)`. */
+  #from = 0;
+  #filled = 0;
+  /** Where to go on looking for the end of the head. */
+  #searched = 0;
+  #phase = HEAD;
+  /** Whether there may be something to read: nobody has said otherwise yet. */
+  #isReadable = true;
+  /** What is to be sent, from `#sent` on. */
+  #output: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  #sent = 0;
+  #isBlocked = false;
+  #head: RequestHead | undefined;
+  #body: BodyReader | undefined;
+  #chunks: ChunkDecoder | undefined;
+  /** Bytes of the body that have come, chunks not decoded; then those that were thrown away. */
+  #bodyBytes = 0;
+  #pieces: Iterator<string, void> | undefined;
+
+  /** Of a client that has just connected. */
+  constructor(stream: UnixStream, context: ApiContext) {
+    this.#stream = stream;
+    this.#context = context;
+  }
+
+  /** The socket, to be polled. */
+  get descriptor(): number {
+    return this.#stream.descriptor.number;
+  }
+
+  /** Whether it is over. */
+  get isGone(): boolean {
+    return this.#phase === GONE;
+  }
+
+  /** Whether the client has to send something before anything happens. */
+  get awaitsInput(): boolean {
+    return this.#phase !== ANSWER && this.#phase !== LAST && !this.#hasOutput && !this.#isReadable;
+  }
+
+  /** Whether the client has to take something before anything happens. */
+  get awaitsOutput(): boolean {
+    return this.#isBlocked;
+  }
+
+  /** Whether a step would do something. */
+  get canStep(): boolean {
+    return this.#phase !== GONE && !this.awaitsInput && !this.awaitsOutput;
+  }
+
+  get #hasOutput(): boolean {
+    return this.#sent < this.#output.length;
+  }
+
+  /** There is something to read, or room to send. */
+  ready(): void {
+    this.#isReadable = true;
+    this.#isBlocked = false;
+  }
+
+  /** Does a small piece of work. */
+  step(work: Work): void {
+    if (this.#hasOutput) {
+      this.#send();
+      return;
+    }
+    try {
+      if (this.#phase === ANSWER && this.#pieces === undefined) this.#begin(work);
+      else if (this.#phase === ANSWER) this.#answer(work);
+      else if (this.#phase === LAST) this.close();
+      else this.#read(work);
+    } catch (error) {
+      if (!(error instanceof ApiError) || this.#pieces !== undefined) throw error;
+      this.refuse(error.status, error.message, this.#phase !== ANSWER);
+    }
+    if (this.#hasOutput) this.#send();
+  }
+
+  /**
+   * Answers with an error.
+   *
+   * @param closes Whether that is the last answer: the client may be in the middle of a request.
+   */
+  refuse(status: number, message: string, closes: boolean): void {
+    this.#pieces = undefined;
+    this.#put(this.#whole(status, `${JSON.stringify({ error: message })}\n`, closes));
+    this.#bodyBytes = 0;
+    this.#phase = closes ? DRAIN : this.#phaseAfter();
+  }
+
+  /** Answers with an error of our own, unless an answer has begun. */
+  fail(): void {
+    if (this.#pieces !== undefined || this.#phase === GONE) this.close();
+    else this.refuse(500, "Cannot answer: the log of viommu says why", true);
+  }
+
+  /** Closes the connection, whatever was under way. */
+  close(): void {
+    if (this.#phase === GONE) return;
+    this.#phase = GONE;
+    this.#pieces = undefined;
+    this.#stream.close();
+  }
+
+  #send(): void {
+    const left = this.#output.length - this.#sent;
+    const count = this.#stream.send(this.#output, this.#sent, left);
+    if (count === CLOSED) return this.close();
+    if (count === WOULD_BLOCK) {
+      this.#isBlocked = true;
+      return;
+    }
+    this.lastProgress = performance.now();
+    this.#sent += count;
+  }
+
+  #put(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#output = bytes;
+    this.#sent = 0;
+  }
+
+  #read(work: Work): void {
+    if (this.#from === this.#filled) {
+      this.#from = 0;
+      this.#filled = 0;
+      this.#searched = 0;
+    }
+    if (this.#filled === 0 || (this.#phase === HEAD && !this.#takeHead())) this.#receive();
+    if (this.#phase === DRAIN) this.#drain();
+    if (this.#phase === BODY) this.#takeBody(work);
+  }
+
+  /** Reads more, behind what is there. */
+  #receive(): void {
+    if (this.#from > 0) {
+      this.#input.copyWithin(0, this.#from, this.#filled);
+      this.#filled -= this.#from;
+      this.#searched -= this.#from;
+      this.#from = 0;
+    }
+    const room = this.#input.subarray(this.#filled);
+    if (room.length === 0) throw new ApiError(431, `The head has more than ${HEAD_MAX} bytes`);
+    const count = readNow(this.#stream.descriptor, room, room.length);
+    if (count === WOULD_BLOCK) {
+      this.#isReadable = false;
+      return;
+    }
+    if (count <= 0) return this.close();
+    this.lastProgress = performance.now();
+    this.#filled += count;
+  }
+
+  /** Takes the head out of what was read. Returns whether it is whole. */
+  #takeHead(): boolean {
+    const end = headEnd(this.#input, Math.max(this.#from, this.#searched - 3), this.#filled);
+    this.#searched = this.#filled;
+    if (end < 0) return false;
+    const head = parseHead(DECODER.decode(this.#input.subarray(this.#from, end)));
+    this.#from = end + 4;
+    this.#searched = this.#from;
+    this.#head = head;
+    if (head.bodyLength > BODY_MAX) throw tooLarge();
+    this.#bodyBytes = 0;
+    this.#body = head.bodyLength === 0 ? undefined : new BodyReader();
+    this.#chunks = head.bodyLength < 0 ? new ChunkDecoder() : undefined;
+    this.#phase = BODY;
+    if (head.expectsContinue && head.bodyLength !== 0) {
+      this.#put(ENCODER.encode("HTTP/1.1 100 Continue\r\n\r\n"));
+    }
+    return true;
+  }
+
+  /** Takes the body out of what was read. The answer behind it is a piece of work of its own. */
+  #takeBody(work: Work): void {
+    const head = this.#head!;
+    const before = this.#from;
+    if (this.#chunks !== undefined) {
+      this.#takeChunks(this.#chunks);
+      work.add((this.#filled - before) >>> BYTES_SHIFT);
+      if (!this.#chunks.isDone) return;
+    } else if (this.#body !== undefined) {
+      const count = Math.min(this.#filled - this.#from, head.bodyLength - this.#bodyBytes);
+      this.#body.add(this.#input, this.#from, this.#from + count);
+      work.add(count >>> BYTES_SHIFT);
+      this.#from += count;
+      this.#bodyBytes += count;
+      if (this.#bodyBytes < head.bodyLength) return;
+    }
+    this.#phase = ANSWER;
+  }
+
+  #takeChunks(chunks: ChunkDecoder): void {
+    const before = this.#from;
+    while (this.#from < this.#filled && !chunks.isDone) {
+      this.#from = chunks.next(this.#input, this.#from, this.#filled);
+      this.#body!.add(this.#input, chunks.start, chunks.end);
+    }
+    this.#bodyBytes += this.#from - before;
+    if (this.#bodyBytes > BODY_MAX) throw tooLarge();
+  }
+
+  /** Begins the answer; one that is done in a piece has its length in front. */
+  #begin(work: Work): void {
+    const head = this.#head!;
+    const body = this.#body ?? new BodyReader();
+    this.#body = undefined;
+    const pieces = route(this.#context, head.method, head.target, () => body.finish(), work);
+    const [text, isDone] = collect(pieces, work);
+    if (isDone) {
+      this.#put(this.#whole(200, text, head.closes));
+      this.#phase = this.#phaseAfter();
+      return;
+    }
+    this.#pieces = pieces;
+    const closes = head.closes || !head.knowsChunks;
+    const front = answerHead(200, undefined, head.knowsChunks, closes);
+    this.#put(ENCODER.encode(front + this.#framed(text)));
+  }
+
+  /** Puts the next piece of the answer together. */
+  #answer(work: Work): void {
+    const [text, isDone] = collect(this.#pieces!, work);
+    const end = isDone && this.#head!.knowsChunks ? "0\r\n\r\n" : "";
+    this.#put(ENCODER.encode(this.#framed(text) + end));
+    if (!isDone) return;
+    this.#pieces = undefined;
+    this.#phase = this.#head!.knowsChunks ? this.#phaseAfter() : LAST;
+  }
+
+  /** A piece as a chunk. An empty one would end the body. */
+  #framed(text: string): string {
+    if (text === "" || !this.#head!.knowsChunks) return text;
+    return `${text.length.toString(16)}\r\n${text}\r\n`;
+  }
+
+  /** A whole answer. */
+  #whole(status: number, text: string, closes: boolean): Uint8Array<ArrayBuffer> {
+    const bytes = ENCODER.encode(text);
+    const front = ENCODER.encode(answerHead(status, bytes.length, false, closes));
+    if (this.#head?.method === "HEAD") return front;
+    const whole = new Uint8Array(front.length + bytes.length);
+    whole.set(front);
+    whole.set(bytes, front.length);
+    return whole;
+  }
+
+  #phaseAfter(): number {
+    return this.#head === undefined || this.#head.closes ? LAST : HEAD;
+  }
+
+  /** Throws away what the client still sends. */
+  #drain(): void {
+    this.#bodyBytes += this.#filled - this.#from;
+    this.#from = this.#filled;
+    if (this.#bodyBytes > DRAIN_MAX) this.close();
+  }
+}
+
+/** Pieces of an answer up to the end, or to where it is enough for now; and whether that was the end. */
+function collect(pieces: Iterator<string, void>, work: Work): readonly [string, boolean] {
+  let text = "";
+  for (;;) {
+    const { value, done } = pieces.next();
+    if (done === true) return [text, true];
+    text += value;
+    if (work.isEnough || text.length >= PIECE) return [text, false];
+  }
+}
+
+/** Index of the empty line that ends a head, or -1. */
+function headEnd(bytes: Uint8Array, from: number, to: number): number {
+  for (let i = from; i + 3 < to; i++) {
+    if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) {
+      return i;
+    }
+  }
+  return -1;
+}
+
+function tooLarge(): ApiError {
+  return new ApiError(413, `The body has more than ${BODY_MAX} bytes`);
+}
