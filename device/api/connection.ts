@@ -53,7 +53,7 @@ export class ApiConnection {
   /** Where to go on looking for the end of the head. */
   #searched = 0;
   #phase = HEAD;
-  /** Whether there may be something to read: nobody has said otherwise yet. */
+  /** Whether there may be something to read: the last read did not find the socket empty. */
   #isReadable = true;
   /** What is to be sent, from `#sent` on. */
   #output: Uint8Array<ArrayBuffer> = new Uint8Array(0);

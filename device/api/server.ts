@@ -42,7 +42,7 @@ export class ApiServer implements Companion {
   #listenerSlot = -1;
   /** Which connection has the next turn. */
   #turn = 0;
-  /** Until when nobody is accepted. */
+  /** Until when no connection is accepted; 0 if they are. */
   #restsUntil = 0;
 
   /** Answers on a listener once it is in a loop. */
@@ -137,7 +137,7 @@ export class ApiServer implements Companion {
     for (let i = 0; i < ACCEPTS; i++) {
       const stream = this.#accept();
       if (stream === undefined) {
-        // Somebody waits, and there is no descriptor left: looking at once would find the same.
+        // A connection waits, and there is no descriptor left: looking at once would find the same.
         if (i === 0) this.#restsUntil = performance.now() + REST_MS;
         return;
       }

@@ -83,7 +83,7 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       console.log(isJson ? JSON.stringify(answer, null, 2) : question.text(answer));
       return 0;
     } catch (error) {
-      // Whoever reads the output has seen enough.
+      // The reader of the output has closed it, as `head` does.
       if (error instanceof Deno.errors.BrokenPipe) return 0;
       throw error;
     } finally {

@@ -46,7 +46,7 @@ export function makeSocketFile(
 }
 
 /**
- * Gives a socket file to its group. Nobody may listen on it yet.
+ * Gives a socket file to its group. The socket may not listen yet.
  *
  * @throws {OsError} If the process is not in the group, or may not do that.
  */
