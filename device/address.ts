@@ -20,6 +20,11 @@ export interface Address {
   readonly offset: number;
 }
 
+/** Whether two addresses are the same. */
+export function isSameAddress(one: Address, other: Address): boolean {
+  return one.page === other.page && one.offset === other.offset;
+}
+
 /** An inclusive range of whole pages. */
 export interface PageRange {
   /** First page. */

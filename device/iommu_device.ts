@@ -209,7 +209,7 @@ export class IommuDevice implements VirtioDevice {
 
   memoryRemoved(region: MemoryRegion): void {
     this.observers.settle();
-    this.memory.remove(region.guestAddress, region.size, region.userAddress);
+    this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
     const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;

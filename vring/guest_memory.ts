@@ -22,8 +22,6 @@ export interface MemoryRegion {
   readonly guestAddress: number;
   /** Bytes. */
   readonly size: number;
-  /** First byte in the front end's own address space; ring addresses arrive in these terms. */
-  readonly userAddress: number;
   /** The mapped memory. */
   readonly buffer: ArrayBuffer;
   /** Index in `buffer` of the region's first byte; a multiple of 8. */
@@ -103,13 +101,11 @@ export class GuestMemory implements AddressSpace {
    *
    * @param guestAddress First byte of the region.
    * @param size Its exact size.
-   * @param userAddress Its user address, where that has to agree too.
    * @returns The region, whose buffer may be detached and unmapped now, or why nothing was removed.
    */
-  remove(guestAddress: number, size: number, userAddress?: number): MemoryRegion | MemoryError {
+  remove(guestAddress: number, size: number): MemoryRegion | MemoryError {
     const region = this.#regions.find((region) =>
-      region.guestAddress === guestAddress && region.size === size &&
-      (userAddress === undefined || region.userAddress === userAddress)
+      region.guestAddress === guestAddress && region.size === size
     );
     if (region === undefined) {
       return {
@@ -203,20 +199,6 @@ export class GuestMemory implements AddressSpace {
     if (log !== null) log.mark(page * 4096 + address, length);
   }
 
-  /**
-   * Translates an address of the front end's own address space, as `SET_VRING_ADDR` gives them.
-   *
-   * @param userAddress The byte, in the front end's address space.
-   * @returns Its guest-physical address, or -1 if it is in no region.
-   */
-  guestAddressOf(userAddress: number): number {
-    for (const region of this.#regions) {
-      const into = userAddress - region.userAddress;
-      if (into >= 0 && into < region.size) return region.guestAddress + into;
-    }
-    return -1;
-  }
-
   #find(address: number): Window {
     const windows = this.#windows;
     let low = 0;
@@ -263,18 +245,13 @@ function windowsOf(region: MemoryRegion): Window[] {
 }
 
 function checkRegion(region: MemoryRegion): MemoryError | undefined {
-  const { guestAddress, size, userAddress, buffer, offset } = region;
+  const { guestAddress, size, buffer, offset } = region;
   const refused = `Cannot use memory region ${name(region)}`;
   if (size === 0) return { kind: "empty", message: `${refused}: its size is 0` };
   if (
-    !(guestAddress >= 0 && size > 0 && userAddress >= 0 &&
-      guestAddress + size <= Number.MAX_SAFE_INTEGER &&
-      userAddress + size <= Number.MAX_SAFE_INTEGER)
+    !(guestAddress >= 0 && size > 0 && guestAddress + size <= Number.MAX_SAFE_INTEGER)
   ) {
-    return {
-      kind: "wrap",
-      message: `${refused}: it reaches beyond 2^53, at user address ${hex(userAddress)}`,
-    };
+    return { kind: "wrap", message: `${refused}: it reaches beyond 2^53` };
   }
   if (guestAddress % 8 !== 0 || offset % 8 !== 0) {
     return {

@@ -42,7 +42,7 @@ export class RingDriver {
     const buffer = new ArrayBuffer(MEMORY_SIZE);
     this.#words = new Int32Array(buffer);
     const memory = new GuestMemory();
-    const region = { guestAddress: 0, size: MEMORY_SIZE, userAddress: 0, buffer, offset: 0 };
+    const region = { guestAddress: 0, size: MEMORY_SIZE, buffer, offset: 0 };
     memory.add(region);
     this.device.memoryAdded(region);
     this.device.featuresAgreed(~0, 0);

@@ -132,7 +132,6 @@ for (let i = 0; i < 64; i++) {
   many.add({
     guestAddress,
     size: 0x1_0000,
-    userAddress: 0,
     buffer: new ArrayBuffer(0x1_0000),
     offset: 0,
   });

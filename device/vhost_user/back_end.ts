@@ -144,8 +144,7 @@ export class BackEnd {
   wantsPolling(index: number): boolean {
     const ring = this.#session.rings.rings[index];
     if (ring?.running === undefined) return false;
-    if (ring.kick !== undefined) return ring.kick.isEndless;
-    return !this.#session.agreed(ProtocolFeature.INBAND_NOTIFICATIONS);
+    return ring.kick === undefined ? ring.polls : ring.kick.isEndless;
   }
 
   /** Takes back the signals on a kick descriptor that was ready. One that always is, is not used any more. */
@@ -235,9 +234,12 @@ export class BackEnd {
   #serve(): void {
     const { request, flags } = this.#connection;
     const hasOwnReply = messageShape(request)?.replies ?? false;
-    const wantsReply = (flags & FLAG_NEED_REPLY) !== 0 && !hasOwnReply &&
-      this.#session.agreed(ProtocolFeature.REPLY_ACK);
+    const asksReply = (flags & FLAG_NEED_REPLY) !== 0 && !hasOwnReply;
+    const wasAgreed = this.#session.agreed(ProtocolFeature.REPLY_ACK);
     const refusal = this.#misfit() ?? this.#dispatch(request);
+    // The very message that agrees on REPLY_ACK is acknowledged, too.
+    const wantsReply = asksReply &&
+      (wasAgreed || this.#session.agreed(ProtocolFeature.REPLY_ACK));
     const misplaced = this.#session.rings.takeMisplaced();
     closeAll(this.#connection.descriptors);
     this.#served++;
@@ -249,7 +251,7 @@ export class BackEnd {
       return;
     }
     const line = `${requestName(request)} refused: ${refusal}`;
-    if (!wantsReply && !misplaced) {
+    if (this.#messages.mustEnd || (!wantsReply && !misplaced)) {
       this.#violation(line);
       return;
     }

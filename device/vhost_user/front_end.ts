@@ -42,8 +42,8 @@ export interface FrontEndOptions {
   readonly acceptHigh?: number;
   /** Protocol features it accepts; all of them by default. */
   readonly acceptProtocol?: number;
-  /** What is added to a guest address to make a user address; by default 2^46. */
-  readonly userOffset?: number;
+  /** What is added to a guest address to make a user address, as a number of 64 bits; by default 2^46. */
+  readonly userOffset?: number | bigint;
   /**
    * What is added to a ring's guest address to make its I/O virtual address, by default 0. With ACCESS_PLATFORM
    * rings are handed over so, and their log address, too, as QEMU does (`vhost_virtqueue_set_addr`).
@@ -75,7 +75,7 @@ export class FrontEnd {
   protocolFeatures = 0;
 
   readonly #options: FrontEndOptions;
-  readonly #userOffset: number;
+  readonly #userOffset: bigint;
   readonly #iovaOffset: number;
   readonly #poll = new PollSet(1);
   readonly #regions: FrontEndRegion[] = [];
@@ -87,7 +87,7 @@ export class FrontEnd {
   constructor(stream: UnixStream, options: FrontEndOptions = {}) {
     this.connection = new Connection(stream);
     this.#options = options;
-    this.#userOffset = options.userOffset ?? 2 ** 46;
+    this.#userOffset = BigInt(options.userOffset ?? 2 ** 46);
     this.#iovaOffset = options.iovaOffset ?? 0;
   }
 
@@ -137,8 +137,7 @@ export class FrontEnd {
   createMemory(guestAddress: number, size: number, existing?: Descriptor): FrontEndRegion {
     const file = existing?.duplicate() ?? createMemoryFile("guest-memory", size);
     const mapping = mapMemoryFile(file, 0, size);
-    const userAddress = guestAddress + this.#userOffset;
-    const region = { guestAddress, size, userAddress, buffer: mapping.buffer, offset: 0 };
+    const region = { guestAddress, size, buffer: mapping.buffer, offset: 0 };
     const error = this.memory.add(region);
     if (error !== undefined) {
       mapping.close();
@@ -172,7 +171,7 @@ export class FrontEnd {
     const regions = this.#regions.filter((each) => !this.#withdrawn.has(each));
     const payload = new Uint8Array(8 + regions.length * REGION_BYTES);
     new DataView(payload.buffer).setUint32(0, regions.length, true);
-    regions.forEach(({ region }, i) => putRegion(payload, 8 + i * REGION_BYTES, region));
+    regions.forEach(({ region }, i) => this.#putRegion(payload, 8 + i * REGION_BYTES, region));
     await this.tell(Request.SET_MEM_TABLE, payload, regions.map((each) => each.file));
   }
 
@@ -184,7 +183,7 @@ export class FrontEnd {
     this.#withdrawn.add(made);
     if (this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) {
       const payload = new Uint8Array(8 + REGION_BYTES);
-      putRegion(payload, 8, made.region);
+      this.#putRegion(payload, 8, made.region);
       await this.tell(Request.REM_MEM_REG, payload);
     } else {
       await this.setMemoryTable();
@@ -232,11 +231,11 @@ export class FrontEnd {
     data.setUint32(0, index, true);
     data.setUint32(4, flags, true);
     const translated = (this.featuresHigh & TransportFeature.ACCESS_PLATFORM) !== 0;
-    const offset = translated ? this.#iovaOffset : this.#userOffset;
-    writeU64(data, 8, driver.descriptors + offset);
-    writeU64(data, 16, driver.deviceArea + offset);
-    writeU64(data, 24, driver.driverArea + offset);
-    writeU64(data, 32, driver.deviceArea + (translated ? offset : 0));
+    const offset = translated ? BigInt(this.#iovaOffset) : this.#userOffset;
+    data.setBigUint64(8, BigInt(driver.descriptors) + offset, true);
+    data.setBigUint64(16, BigInt(driver.deviceArea) + offset, true);
+    data.setBigUint64(24, BigInt(driver.driverArea) + offset, true);
+    writeU64(data, 32, driver.deviceArea + (translated ? this.#iovaOffset : 0));
     await this.tell(Request.SET_VRING_ADDR, payload);
   }
 
@@ -330,8 +329,16 @@ export class FrontEnd {
   async #handOver(made: FrontEndRegion): Promise<void> {
     if (!this.agreed(ProtocolFeature.CONFIGURE_MEM_SLOTS)) return await this.setMemoryTable();
     const payload = new Uint8Array(8 + REGION_BYTES);
-    putRegion(payload, 8, made.region);
+    this.#putRegion(payload, 8, made.region);
     await this.tell(Request.ADD_MEM_REG, payload, [made.file]);
+  }
+
+  #putRegion(payload: Uint8Array, at: number, region: MemoryRegion): void {
+    const data = new DataView(payload.buffer, payload.byteOffset);
+    writeU64(data, at, region.guestAddress);
+    writeU64(data, at + 8, region.size);
+    data.setBigUint64(at + 16, BigInt(region.guestAddress) + this.#userOffset, true);
+    writeU64(data, at + 24, 0);
   }
 
   async #send(
@@ -382,12 +389,4 @@ function words(first: number, second: number): Uint8Array {
   data.setUint32(0, first >>> 0, true);
   data.setUint32(4, second >>> 0, true);
   return payload;
-}
-
-function putRegion(payload: Uint8Array, at: number, region: MemoryRegion): void {
-  const data = new DataView(payload.buffer, payload.byteOffset);
-  writeU64(data, at, region.guestAddress);
-  writeU64(data, at + 8, region.size);
-  writeU64(data, at + 16, region.userAddress);
-  writeU64(data, at + 24, 0);
 }

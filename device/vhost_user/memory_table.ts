@@ -2,6 +2,9 @@
  * Guest memory as the front end hands it over: descriptors of memory files, mapped here, and regions of
  * them that the guest sees (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG).
  *
+ * A region has two addresses: the guest's, and the front end's own, its *user address*, in whose terms ring addresses
+ * arrive. User addresses have all 64 bits, so they are pages and offsets here.
+ *
  * Order of a removal: the table changes and queues notice, the device is told, the buffers are detached,
  * the memory is unmapped. Nothing can reach it after any of these steps that the next one would break.
  *
@@ -9,6 +12,14 @@
  */
 import { type Descriptor, descriptorStatus, SharedMemory } from "../host/mod.ts";
 import { GuestMemory, type MemoryRegion } from "../../vring/mod.ts";
+import {
+  type Address,
+  addressText,
+  isSameAddress,
+  LAST_PAGE,
+  PAGE_SIZE,
+  readAddress,
+} from "../address.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
 import { MAX_MEMORY_SLOTS, readU64 } from "./protocol.ts";
 
@@ -19,7 +30,7 @@ export interface RegionDescription {
   /** Bytes. */
   readonly size: number;
   /** First byte in the front end's own address space. */
-  readonly userAddress: number;
+  readonly userAddress: Address;
   /** Where in the file it begins, in bytes. */
   readonly fileOffset: number;
 }
@@ -28,17 +39,19 @@ export interface RegionDescription {
 interface MappedRegion {
   readonly region: MemoryRegion;
   readonly memory: SharedMemory;
+  /** First byte in the front end's own address space. */
+  readonly userAddress: Address;
   /** The file it is of, so that the same region handed over again is recognised. */
   readonly file: string;
   readonly fileOffset: number;
 }
 
-/** Reads a region description at byte `at`; a field of 2^53 or more comes out as -1. */
+/** Reads a region description at byte `at`; a guest address, size or offset of 2^53 or more comes out as -1. */
 export function readRegion(data: DataView, at: number): RegionDescription {
   return {
     guestAddress: readU64(data, at),
     size: readU64(data, at + 8),
-    userAddress: readU64(data, at + 16),
+    userAddress: readAddress(data, at + 16),
     fileOffset: readU64(data, at + 24),
   };
 }
@@ -85,9 +98,16 @@ export class MemoryTable {
    */
   remove(description: RegionDescription): string | undefined {
     const { guestAddress, size, userAddress } = description;
-    const removed = this.memory.remove(guestAddress, size, userAddress);
-    if ("kind" in removed) return removed.message;
-    this.#unmapAllBut(this.#mapped.filter((each) => each.region !== removed));
+    const found = this.#mapped.find((each) =>
+      each.region.guestAddress === guestAddress && each.region.size === size &&
+      isSameAddress(each.userAddress, userAddress)
+    );
+    if (found === undefined) {
+      return `no region of ${size} bytes is at 0x${guestAddress.toString(16)}, user address ` +
+        addressText(userAddress.page, userAddress.offset);
+    }
+    this.memory.remove(guestAddress, size);
+    this.#unmapAllBut(this.#mapped.filter((each) => each !== found));
     return undefined;
   }
 
@@ -124,6 +144,17 @@ export class MemoryTable {
     return undefined;
   }
 
+  /** The guest-physical address behind a user address, as SET_VRING_ADDR gives them; -1 if it is in no region. */
+  guestAddressOf(address: Address): number {
+    for (const { region, userAddress } of this.#mapped) {
+      // The difference is exact wherever it is below 2^53, and so inside any region.
+      const into = (address.page - userAddress.page) * PAGE_SIZE +
+        (address.offset - userAddress.offset);
+      if (into >= 0 && into < region.size) return region.guestAddress + into;
+    }
+    return -1;
+  }
+
   /** Removes everything. */
   clear(): void {
     this.replace([], []);
@@ -132,10 +163,10 @@ export class MemoryTable {
   #find(description: RegionDescription, file: Descriptor): MappedRegion | undefined {
     const status = descriptorStatus(file.number);
     if (typeof status === "number") return undefined;
-    return this.#mapped.find(({ region, file, fileOffset }) =>
+    return this.#mapped.find(({ region, userAddress, file, fileOffset }) =>
       file === status.identity && fileOffset === description.fileOffset &&
       region.guestAddress === description.guestAddress && region.size === description.size &&
-      region.userAddress === description.userAddress
+      isSameAddress(userAddress, description.userAddress)
     );
   }
 
@@ -150,14 +181,17 @@ export class MemoryTable {
 
 function map(description: RegionDescription, file: Descriptor): MappedRegion | string {
   const { guestAddress, size, userAddress, fileOffset } = description;
-  if (guestAddress < 0 || size < 0 || userAddress < 0 || fileOffset < 0) {
-    return "an address, size or offset is 2^53 or more";
+  if (guestAddress < 0 || size < 0 || fileOffset < 0) {
+    return "a guest address, size or offset is 2^53 or more";
+  }
+  if (userAddress.page + Math.floor((userAddress.offset + size - 1) / PAGE_SIZE) > LAST_PAGE) {
+    return "its user addresses reach beyond 2^64";
   }
   const status = descriptorStatus(file.number);
   const memory = SharedMemory.map(file, fileOffset, size);
   if (typeof memory === "string" || typeof status === "number") {
     return `the file of guest memory at 0x${guestAddress.toString(16)}: ${memory}`;
   }
-  const region = { guestAddress, size, userAddress, buffer: memory.buffer, offset: 0 };
-  return { region, memory, file: status.identity, fileOffset };
+  const region = { guestAddress, size, buffer: memory.buffer, offset: 0 };
+  return { region, memory, userAddress, file: status.identity, fileOffset };
 }

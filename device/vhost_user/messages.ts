@@ -24,6 +24,9 @@ import type { Refusal, Session } from "./session.ts";
 
 const { LOG_ALL, PROTOCOL_FEATURES, VERSION_1, ACCESS_PLATFORM } = TransportFeature;
 
+/** What in-band notifications need, by the protocol: a channel for calls, and replies that say when a kick was served. */
+const INBAND_NEEDS = ProtocolFeature.BACKEND_REQ | ProtocolFeature.REPLY_ACK;
+
 const OFFERED_PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
   ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ | ProtocolFeature.CONFIG |
   ProtocolFeature.INFLIGHT_SHMFD | ProtocolFeature.RESET_DEVICE |
@@ -39,6 +42,8 @@ const NO_BYTES = new Uint8Array(0);
 export class Messages {
   /** Messages to the front end, on a socket of their own. */
   requests: Connection | undefined;
+  /** Whether the message refused last leaves no way to go on, whether or not it asked for a reply. */
+  mustEnd = false;
 
   readonly #session: Session;
   readonly #migration: MigrationMessages;
@@ -110,7 +115,9 @@ export class Messages {
   setMemTable(): Refusal {
     const { data, size, descriptors } = this.#session.connection;
     const count = data.getUint32(0, true);
-    if (count < 1 || count > MAX_TABLE_REGIONS) return `it has ${count} regions`;
+    if (count < 1 || count > MAX_TABLE_REGIONS) {
+      return `it has ${count} regions, not 1 to ${MAX_TABLE_REGIONS}`;
+    }
     if (size !== 8 + count * REGION_BYTES) return `its size is ${size} with ${count} regions`;
     if (descriptors.length !== count) {
       return `it has ${count} regions and ${descriptors.length} descriptors`;
@@ -134,6 +141,13 @@ export class Messages {
     const foreign = low & ~this.#offeredProtocol;
     if (foreign !== 0 || high !== 0) {
       return `protocol features ${hex64(foreign, high)} were not on offer`;
+    }
+    if (
+      (low & ProtocolFeature.INBAND_NOTIFICATIONS) !== 0 && (low & INBAND_NEEDS) !== INBAND_NEEDS
+    ) {
+      // "The back-end should close the connection" (vhost-user.rst, "In-band notifications").
+      this.mustEnd = true;
+      return "INBAND_NOTIFICATIONS needs BACKEND_REQ and REPLY_ACK as well";
     }
     this.#session.protocolFeatures = low;
     return undefined;

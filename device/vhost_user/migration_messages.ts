@@ -52,14 +52,19 @@ export class MigrationMessages {
     memory.dirtyLog = (featuresLow & LOG_ALL) !== 0 ? this.#dirtyLog : null;
   }
 
-  /** SET_LOG_BASE: size u64, offset u64 and the log's memory. Front ends change it while rings run. */
+  /**
+   * SET_LOG_BASE: size u64, offset u64 and the log's memory. Front ends change it while rings run.
+   *
+   * The protocol asks for a reply and does not say of how many bytes. rust-vmm's front end waits for the 16 that it sent;
+   * QEMU's takes any number.
+   */
   setLogBase(): Refusal {
-    const { data, descriptors } = this.#session.connection;
+    const { data, descriptors, payload, size } = this.#session.connection;
     if (descriptors.length !== 1) return "its descriptor is missing";
     const memory = SharedMemory.map(descriptors[0], readU64(data, 8), readU64(data, 0));
     if (typeof memory === "string") return `the log's file: ${memory}`;
     this.#useDirtyLog(memory);
-    return this.#session.reply64(0, 0);
+    return this.#session.reply(payload.subarray(0, size));
   }
 
   /** SET_LOG_FD: nobody waits for single log writes; the descriptor is closed. */

@@ -1,23 +1,23 @@
 /**
  * One ring as the front end describes it, message by message, and the queue that runs on it.
  *
- * A ring is *started* from SET_VRING_KICK to GET_VRING_BASE and *enabled* by SET_VRING_ENABLE (or from the
+ * A ring is *started* from SET_VRING_KICK (or the first VRING_KICK) to GET_VRING_BASE and *enabled* by SET_VRING_ENABLE (or from the
  * beginning where the protocol features are not agreed). It *runs* while it is both and everything else is
  * known: size, addresses and the memory they are in. The protocol would have a disabled ring's requests
  * consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
  *
  * @module
  */
-import { type Address, addressText } from "../address.ts";
 import type { Event } from "../host/mod.ts";
 import {
   type AddressSpace,
   type DirtyLog,
-  type GuestMemory,
   PackedQueue,
   type Queue,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { type Address, addressText, isSameAddress, PAGE_SIZE } from "../address.ts";
+import type { MemoryTable } from "./memory_table.ts";
 import { RING_FLAG_LOG } from "./protocol.ts";
 
 /** What is agreed for all rings of a session. */
@@ -36,23 +36,24 @@ export interface RingFeatures {
   readonly enabledAtFirst: boolean;
 }
 
-/** Where SET_VRING_ADDR puts a ring; user addresses unless the rings are translated, -1 if 2^53 or more. */
+/** Where SET_VRING_ADDR puts a ring; user addresses unless the rings are translated. */
 export interface RingAddresses {
   /** `RING_FLAG_LOG` or 0. */
   readonly flags: number;
   /** Descriptor table (split) or ring (packed). */
-  readonly descriptors: number;
+  readonly descriptors: Address;
   /** Used ring (split) or device event suppression (packed). */
-  readonly used: number;
+  readonly used: Address;
   /** Available ring (split) or driver event suppression (packed). */
-  readonly available: number;
-  /** Address under which writes to the used ring are logged: guest-physical, or of the queue's space as the rest. */
+  readonly available: Address;
+  /**
+   * Address under which writes to the used ring are logged: guest-physical, or of the queue's space as the rest; -1
+   * if 2^53 or more.
+   */
   readonly log: number;
-  /** Descriptors, available and used once more, with all 64 bits: to say where a ring cannot be reached. */
-  readonly exact: readonly Address[];
 }
 
-/** The parts of a ring, in the order of {@linkcode RingAddresses.exact}. */
+/** The parts of a ring, in the order of its places. */
 const PARTS = ["descriptors", "available ring", "used ring"];
 
 /** A packed ring's base at the beginning: slot 0 and wrap counter 1, for available and for used descriptors. */
@@ -65,8 +66,13 @@ export function isFreshBase(base: number, packed: boolean): boolean {
 
 /** Whether two places are the same one, logged or not. */
 export function samePlace(one: RingAddresses, other: RingAddresses): boolean {
-  return one.descriptors === other.descriptors && one.used === other.used &&
-    one.available === other.available;
+  return isSameAddress(one.descriptors, other.descriptors) &&
+    isSameAddress(one.used, other.used) && isSameAddress(one.available, other.available);
+}
+
+/** An address as one number; -1 if it is 2^53 or more, where nothing can be. */
+function byteAddress({ page, offset }: Address): number {
+  return page < 2 ** 41 ? page * PAGE_SIZE + offset : -1;
 }
 
 /** A ring of a session. */
@@ -79,12 +85,14 @@ export class Ring {
   addresses: RingAddresses | undefined;
   /** Where it begins, or went to when it stopped. */
   base = 0;
-  /** Between SET_VRING_KICK and GET_VRING_BASE. */
+  /** Between SET_VRING_KICK or VRING_KICK and GET_VRING_BASE. */
   started = false;
   /** Between SET_VRING_ENABLE 1 and 0. */
   enabled = false;
-  /** What the driver signals; without it, a started ring wants to be polled. */
+  /** What the driver signals. */
   kick: Event | undefined;
+  /** SET_VRING_KICK came with bit 8: nothing is signalled, and the ring is to be polled. */
+  polls = false;
   /** What the device signals. */
   call: Event | undefined;
   /** What is signalled when the ring is broken. */
@@ -97,6 +105,8 @@ export class Ring {
   inflight: Uint8Array | null = null;
   /** The queue while the ring runs. */
   queue: Queue | undefined;
+  /** It has started, and the driver has not been signalled since. */
+  owesCall = false;
   /** A malformed ring was found; it does not run again before it is stopped and started. */
   broken = false;
   /** Some part of it is not in memory. The queue, if there is one, waits for memory with all that it has taken. */
@@ -121,31 +131,31 @@ export class Ring {
   }
 
   /** Whether the user addresses mean other places now than where the queue is, or none. */
-  isElsewhere(memory: GuestMemory): boolean {
-    return this.#placesIn(memory, false).some((place, i) => place !== this.#places[i]);
+  isElsewhere(table: MemoryTable): boolean {
+    return this.#placesIn(table, false).some((place, i) => place !== this.#places[i]);
   }
 
   /** What part of the ring is at a user address outside memory; nothing if none is. */
-  missingPart(memory: GuestMemory): string | undefined {
-    return missing(this.#placesIn(memory, false));
+  missingPart(table: MemoryTable): string | undefined {
+    return missing(this.#placesIn(table, false));
   }
 
   /**
    * Makes the queue, or sets it up anew at another place where it runs already.
    *
    * @param space What the queue's addresses mean.
-   * @param memory Where user addresses are looked up.
+   * @param table Where user addresses are looked up.
    * @returns nothing, or why the ring cannot run.
    */
   run(
     space: AddressSpace,
-    memory: GuestMemory,
+    table: MemoryTable,
     features: RingFeatures,
   ): string | undefined {
-    const places = this.#placesIn(memory, features.translated);
+    const places = this.#placesIn(table, features.translated);
     const outside = missing(places);
     if (outside !== undefined) {
-      return features.translated ? this.#failAtExact(space, places) : outside;
+      return features.translated ? this.#failAtPlace(space, places) : outside;
     }
     const queue = this.queue ?? (features.packed ? new PackedQueue(space) : new SplitQueue(space));
     const error = queue.configure({
@@ -187,11 +197,12 @@ export class Ring {
     this.lost = false;
   }
 
-  /** Takes back SET_VRING_KICK. */
+  /** Takes back SET_VRING_KICK and VRING_KICK. */
   forgetStart(): void {
     this.started = false;
     this.broken = false;
     this.lost = false;
+    this.polls = false;
     this.kick?.close();
     this.kick = undefined;
   }
@@ -208,20 +219,25 @@ export class Ring {
    * Accesses the first part of the ring whose address no `number` holds, as far as that goes: the access fails, and
    * for a device behind an IOMMU it is a fault that its guest is told of.
    */
-  #failAtExact(space: AddressSpace, places: readonly number[]): string {
+  #failAtPlace(space: AddressSpace, places: readonly number[]): string {
     const outside = places.findIndex((place) => place < 0);
-    const { page, offset } = this.addresses!.exact[outside];
+    const { page, offset } = partsOf(this.addresses!)[outside];
     space.resolve(offset, 1, outside === 2, page);
     return `its ${PARTS[outside]} are at ${addressText(page, offset)}, where there is no memory`;
   }
 
-  /** Where the addresses put the ring's parts in the queue's space; -1 for a user address outside memory. */
-  #placesIn(memory: GuestMemory, translated: boolean): readonly number[] {
+  /** Where the addresses put the ring's parts in the queue's space; -1 for one outside memory. */
+  #placesIn(table: MemoryTable, translated: boolean): readonly number[] {
     if (this.addresses === undefined) return [-1, -1, -1];
-    const { descriptors, used, available } = this.addresses;
-    const addresses = [descriptors, available, used];
-    return translated ? addresses : addresses.map((address) => memory.guestAddressOf(address));
+    return partsOf(this.addresses).map((address) =>
+      translated ? byteAddress(address) : table.guestAddressOf(address)
+    );
   }
+}
+
+/** The addresses of a ring's parts, in the order of {@linkcode PARTS}. */
+function partsOf({ descriptors, available, used }: RingAddresses): readonly Address[] {
+  return [descriptors, available, used];
 }
 
 function missing(places: readonly number[]): string | undefined {

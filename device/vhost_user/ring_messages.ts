@@ -42,11 +42,10 @@ export class RingMessages {
     if (typeof ring === "string") return ring;
     return this.#session.rings.place(ring, {
       flags: data.getUint32(4, true),
-      descriptors: readU64(data, 8),
-      used: readU64(data, 16),
-      available: readU64(data, 24),
+      descriptors: readAddress(data, 8),
+      used: readAddress(data, 16),
+      available: readAddress(data, 24),
       log: readU64(data, 32),
-      exact: [8, 24, 16].map((at) => readAddress(data, at)),
     });
   }
 
@@ -79,6 +78,7 @@ export class RingMessages {
     if (typeof event === "string") return event;
     ring.kick?.close();
     ring.kick = event;
+    ring.polls = event === undefined;
     ring.started = true;
     return this.#session.rings.start(ring);
   }
@@ -91,6 +91,7 @@ export class RingMessages {
     if (typeof event === "string") return event;
     ring.call?.close();
     ring.call = event;
+    this.#session.rings.callOwed(ring);
     return undefined;
   }
 
@@ -116,10 +117,14 @@ export class RingMessages {
     return this.#session.rings.start(ring);
   }
 
-  /** VRING_KICK: index u32. The loop looks at every ring after a message anyway. */
+  /**
+   * VRING_KICK: index u32. Starts the ring as SET_VRING_KICK does; the loop looks at every ring after a message anyway.
+   */
   vringKick(): Refusal {
     const ring = this.#ringOfState();
-    return typeof ring === "string" ? ring : undefined;
+    if (typeof ring === "string") return ring;
+    ring.started = true;
+    return this.#session.rings.start(ring);
   }
 
   /** The ring that a payload of index u32 and value u32 names. */

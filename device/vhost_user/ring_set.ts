@@ -22,12 +22,12 @@ import type { Log } from "../log.ts";
 import {
   type AddressSpace,
   type DirtyLog,
-  type GuestMemory,
   isMemoryError,
   type Queue,
   RING_OK,
 } from "../../vring/mod.ts";
 import type { ResetKind, StartSign, VirtioDevice } from "../virtio_device.ts";
+import type { MemoryTable } from "./memory_table.ts";
 import { TransportFeature } from "./protocol.ts";
 import { isFreshBase, Ring, type RingAddresses, type RingFeatures, samePlace } from "./ring.ts";
 
@@ -46,7 +46,7 @@ export class RingSet {
   onError: (ring: Ring) => void = (ring) => ring.error?.signal();
 
   readonly #device: VirtioDevice;
-  readonly #memory: GuestMemory;
+  readonly #table: MemoryTable;
   readonly #space: AddressSpace;
   readonly #log: Log;
   #features: RingFeatures = ringFeatures(0, 0);
@@ -60,9 +60,9 @@ export class RingSet {
   #usedBefore = false;
 
   /** The rings of a device, none of them known yet. */
-  constructor(device: VirtioDevice, memory: GuestMemory, space: AddressSpace, log: Log) {
+  constructor(device: VirtioDevice, table: MemoryTable, space: AddressSpace, log: Log) {
     this.#device = device;
-    this.#memory = memory;
+    this.#table = table;
     this.#space = space;
     this.#log = log;
     this.rings = Array.from({ length: device.queueCount }, (_, index) => new Ring(index));
@@ -107,7 +107,7 @@ export class RingSet {
    * one behind an IOMMU that was not in memory is not looked at again before memory has changed.
    */
   start(ring: Ring, memoryChanged = false): string | undefined {
-    if (ring.queue !== undefined || !ring.isReady || this.#memory.regions.length === 0) {
+    if (ring.queue !== undefined || !ring.isReady || this.#table.memory.regions.length === 0) {
       return undefined;
     }
     if (ring.lost && this.#features.translated && !memoryChanged) return undefined;
@@ -128,7 +128,19 @@ export class RingSet {
     ring.stoppedAt = undefined;
     this.#device.queueStarted(ring.index, ring.queue);
     this.generation++;
+    ring.owesCall = true;
+    this.callOwed(ring);
     return undefined;
+  }
+
+  /**
+   * Signals the driver of a ring that has started, once there is a way to. What ran the ring before may have ended
+   * between an answer and its signal, and nothing in memory tells; a call too many does no harm.
+   */
+  callOwed(ring: Ring): void {
+    if (!ring.owesCall || ring.queue === undefined) return;
+    ring.owesCall = ring.call === undefined;
+    this.onUsed(ring);
   }
 
   /** Puts a ring somewhere, perhaps while it runs; nothing, or why it cannot run there, and then it is stopped. */
@@ -268,14 +280,14 @@ export class RingSet {
   /** Looks what has become of a ring with a queue, now that memory has changed; nothing, or why it had to stop. */
   #lookAgain(ring: Ring, queue: Queue): string | undefined {
     const { translated } = this.#features;
-    const missing = translated ? undefined : ring.missingPart(this.#memory);
+    const missing = translated ? undefined : ring.missingPart(this.#table);
     if (missing !== undefined) {
       this.#lose(ring, missing);
-    } else if (!translated && ring.isElsewhere(this.#memory)) {
+    } else if (!translated && ring.isElsewhere(this.#table)) {
       return this.#answerFor(ring, this.#move(ring, queue));
     } else if (ring.lost) {
       this.#goOn(ring, queue);
-    } else if (this.#space === this.#memory) {
+    } else if (this.#space === this.#table.memory) {
       // Behind an IOMMU a look may be a fault, which is reported to the guest: there the device looks first.
       queue.hasWork();
       if (queue.error !== RING_OK) this.fail(ring);
@@ -304,7 +316,7 @@ export class RingSet {
   }
 
   #run(ring: Ring): string | undefined {
-    const refusal = ring.run(this.#space, this.#memory, this.#features);
+    const refusal = ring.run(this.#space, this.#table, this.#features);
     if (refusal === undefined) ring.logWrites(this.#dirtyLog);
     return refusal === undefined ? undefined : `queue ${ring.index} cannot run: ${refusal}`;
   }

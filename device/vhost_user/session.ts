@@ -53,7 +53,7 @@ export class Session {
     this.table = new MemoryTable(device);
     this.translates = addressSpace !== undefined;
     const space = addressSpace?.(this.memory) ?? this.memory;
-    this.rings = new RingSet(device, this.memory, space, log);
+    this.rings = new RingSet(device, this.table, space, log);
   }
 
   /** Guest memory. */

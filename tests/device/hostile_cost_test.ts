@@ -31,7 +31,7 @@ class Bare {
 
   constructor() {
     const buffer = this.#bytes.buffer;
-    const region = { guestAddress: 0, size: 0x1000, userAddress: 0, buffer, offset: 0 };
+    const region = { guestAddress: 0, size: 0x1000, buffer, offset: 0 };
     this.#memory.add(region);
     this.device.featuresAgreed(this.device.featuresLow, 0);
   }

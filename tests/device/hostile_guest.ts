@@ -90,7 +90,7 @@ export class HostileGuest {
   /** Adds memory at a guest address. */
   addMemory(guestAddress: number, buffer: ArrayBuffer): MemoryRegion {
     const size = buffer.byteLength;
-    const region = { guestAddress, size, userAddress: guestAddress, buffer, offset: 0 };
+    const region = { guestAddress, size, buffer, offset: 0 };
     assertEquals(this.memory.add(region), undefined);
     this.device.memoryAdded(region);
     return region;

@@ -56,7 +56,6 @@ export class InProcessGuest {
     const region = {
       guestAddress: 0,
       size: MEMORY_SIZE,
-      userAddress: 0,
       buffer: this.#bytes.buffer,
       offset: 0,
     };

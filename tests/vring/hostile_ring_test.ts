@@ -81,7 +81,7 @@ function checkHostile(packed: boolean, options: Partial<QueueSetup>): void {
       (ring, moves) => {
         const buffer = new ArrayBuffer(MEMORY);
         const memory = new GuestMemory();
-        memory.add({ guestAddress: BASE, size: MEMORY, userAddress: 0, buffer, offset: 0 });
+        memory.add({ guestAddress: BASE, size: MEMORY, buffer, offset: 0 });
         const data = new DataView(buffer);
         ring.forEach((from, i) => writeDescriptor(data, 16 * i, packed, from));
         const setup: QueueSetup = {
@@ -188,7 +188,7 @@ for (const packed of [false, true]) {
     const running = new Int32Array(new SharedArrayBuffer(4));
     const worker = new Worker(URL.createObjectURL(new Blob([WRITER])), { type: "module" });
     const memory = new GuestMemory();
-    const region = { guestAddress: BASE, size: MEMORY, userAddress: 0, offset: 0 };
+    const region = { guestAddress: BASE, size: MEMORY, offset: 0 };
     // Guest memory is shared in truth as well; only its type is not.
     memory.add({ ...region, buffer: shared as unknown as ArrayBuffer });
     const setup: QueueSetup = {

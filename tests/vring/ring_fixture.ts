@@ -39,7 +39,6 @@ export function regionOf(guestAddress: number, size: number): MemoryRegion {
   return {
     guestAddress,
     size,
-    userAddress: 0x7f00_0000_0000 + guestAddress,
     buffer: new ArrayBuffer(size + 64),
     offset: 64,
   };

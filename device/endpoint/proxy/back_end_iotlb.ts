@@ -264,7 +264,13 @@ export class BackEndIotlb {
     const run = this.#run;
     const { counters } = this.#options;
     this.#sendUnsent(false);
-    this.#unsent = updateMessage(run.firstPage, run.lastPage, run.userAddress, run.permission);
+    this.#unsent = updateMessage(
+      run.firstPage,
+      run.lastPage,
+      run.userPage,
+      run.userOffset,
+      run.permission,
+    );
     counters.updates++;
     if (run.isIdentity) counters.identityUpdates++;
     if (this.#late.length === 0) return;

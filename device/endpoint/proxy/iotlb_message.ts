@@ -8,7 +8,6 @@
  * @module
  */
 import { LAST_PAGE, PAGE_SIZE, writeAddress } from "../../address.ts";
-import { writeU64 } from "../../vhost_user/mod.ts";
 
 /** Bytes of the payload. */
 export const IOTLB_BYTES = 32;
@@ -31,19 +30,21 @@ const TYPE_AT = 25;
 /**
  * A translation of pages that follow each other on both sides.
  *
- * @param userAddress Where the first page is in the front end's own address space; below 2^53.
+ * @param userPage Where the first page is in the front end's own address space,
+ * @param userOffset and what is added to it, which is 0 where user addresses are multiples of a page.
  * @param permission `READ`, `WRITE` or both, which are the bits of the wire, too.
  */
 export function updateMessage(
   firstPage: number,
   lastPage: number,
-  userAddress: number,
+  userPage: number,
+  userOffset: number,
   permission: number,
 ): Uint8Array {
   const [bytes, data] = empty(IotlbType.UPDATE);
   writeAddress(data, 0, firstPage, 0);
-  writeU64(data, 8, (lastPage - firstPage + 1) * PAGE_SIZE);
-  writeU64(data, 16, userAddress);
+  writeAddress(data, 8, lastPage - firstPage + 1, 0);
+  writeAddress(data, 16, userPage, userOffset);
   data.setUint8(PERMISSION_AT, permission);
   return bytes;
 }

@@ -8,7 +8,6 @@
  * @module
  */
 import { READ, WRITE } from "../../../pagetable/mod.ts";
-import { PAGE_SIZE } from "../../address.ts";
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { UserRegions } from "./user_regions.ts";
 
@@ -24,8 +23,10 @@ export class TranslatedRun {
   firstPage = 0;
   /** Its last page, inclusive. */
   lastPage = 0;
-  /** Where the first page is in the front end's own address space. */
-  userAddress = 0;
+  /** Where the first page is in the front end's own address space, */
+  userPage = 0;
+  /** and what is added to it. */
+  userOffset = 0;
   /** What the back end may do: `READ`, `WRITE` or both. */
   permission = 0;
   /** Whether it lies at the same guest-physical addresses. */
@@ -72,7 +73,8 @@ export class TranslatedRun {
     this.firstPage = page;
     this.permission = permission;
     this.isIdentity = page === firstFrame;
-    this.userAddress = region.userAddress + (firstFrame - region.firstPage) * PAGE_SIZE;
+    this.userPage = region.userAddress.page + (firstFrame - region.firstPage);
+    this.userOffset = region.userAddress.offset;
     const most = Math.min(limit, page + region.lastPage - firstFrame);
     let last = Math.min(most, this.#leafEnd);
     while (last < most && this.budget > 0) {

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { PAGE_SIZE } from "../../address.ts";
+import { type Address, isSameAddress, LAST_PAGE, PAGE_SIZE } from "../../address.ts";
 import { readRegion, type RegionDescription } from "../../vhost_user/memory_table.ts";
 import { REGION_BYTES } from "../../vhost_user/mod.ts";
 
@@ -16,8 +16,8 @@ export interface UserRegion {
   readonly firstPage: number;
   /** Last guest-physical page, inclusive. */
   readonly lastPage: number;
-  /** User address of the first page. */
-  readonly userAddress: number;
+  /** User address of the first page; its offset is not 0 where user addresses are no multiples of a page. */
+  readonly userAddress: Address;
 }
 
 /** Most regions that are followed: as many as a back end may have slots. */
@@ -73,17 +73,21 @@ export class UserRegions {
   }
 }
 
-/** The whole pages of a region; nothing if there are none, or if a field is 2^53 or more. */
+/** The whole pages of a region; nothing if there are none, or if it reaches beyond 2^53, or beyond 2^64 in user addresses. */
 function inPages(description: RegionDescription): UserRegion | undefined {
   const { guestAddress, size, userAddress } = description;
-  if (guestAddress < 0 || size < 0 || userAddress < 0) return undefined;
+  if (guestAddress < 0 || size < 0) return undefined;
   const firstPage = Math.ceil(guestAddress / PAGE_SIZE);
   const lastPage = Math.floor((guestAddress + size) / PAGE_SIZE) - 1;
   if (lastPage < firstPage) return undefined;
-  return { firstPage, lastPage, userAddress: userAddress + firstPage * PAGE_SIZE - guestAddress };
+  const into = userAddress.offset + firstPage * PAGE_SIZE - guestAddress;
+  const page = userAddress.page + Math.floor(into / PAGE_SIZE);
+  const offset = into % PAGE_SIZE;
+  const isBeyond = page + (lastPage - firstPage) + (offset === 0 ? 0 : 1) > LAST_PAGE;
+  return isBeyond ? undefined : { firstPage, lastPage, userAddress: { page, offset } };
 }
 
 function isSame(one: UserRegion, other: UserRegion): boolean {
   return one.firstPage === other.firstPage && one.lastPage === other.lastPage &&
-    one.userAddress === other.userAddress;
+    isSameAddress(one.userAddress, other.userAddress);
 }

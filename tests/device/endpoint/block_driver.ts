@@ -82,7 +82,6 @@ export class BlockDriver {
     this.#memory.add({
       guestAddress: 0,
       size: MEMORY,
-      userAddress: 0,
       buffer: this.#bytes.buffer,
       offset: 0,
     });

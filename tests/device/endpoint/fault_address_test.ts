@@ -78,7 +78,7 @@ function faultOf(
   const guest = new InProcessGuest();
   const memory = new GuestMemory();
   const buffer = new ArrayBuffer(0x10000);
-  memory.add({ guestAddress: 0, size: 0x10000, userAddress: 0, buffer, offset: 0 });
+  memory.add({ guestAddress: 0, size: 0x10000, buffer, offset: 0 });
   if (isAttached) guest.request(attachRequest(1, ENDPOINT), 4);
   const endpoint = new EndpointMemory(guest.device, ENDPOINT, guest.device.memory);
   const space = new SplitSpaces(memory, endpoint);

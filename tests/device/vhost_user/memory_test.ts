@@ -1,10 +1,12 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import fc from "fast-check";
 import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { MemoryTable } from "../../../device/vhost_user/memory_table.ts";
 import { Descriptor } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
-import { connect, disconnect } from "./serving.ts";
+import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
 const MIB = 1 << 20;
 
@@ -148,8 +150,18 @@ Deno.test("REM_MEM_REG may bring a descriptor, which is closed", () => {
   });
 });
 
-Deno.test("user addresses up to 2^53 find their rings", async () => {
-  for (const userOffset of [0, 2 ** 47, 2 ** 52]) {
+/** vhost-user.rst, "Memory region description": "user address: a 64-bit user address". */
+Deno.test("user addresses of all 64 bits find their rings", async () => {
+  for (
+    const userOffset of [
+      0,
+      2 ** 47,
+      2 ** 52,
+      2n ** 53n - 8n,
+      2n ** 60n + 1n,
+      2n ** 64n - BigInt(MIB),
+    ]
+  ) {
     const session = connect({ userOffset });
     await session.frontEnd.negotiate();
     await session.frontEnd.addMemory(0, MIB);
@@ -157,6 +169,74 @@ Deno.test("user addresses up to 2^53 find their rings", async () => {
     assertEquals(session.device.takeEvents().at(-1), "start 0");
     await disconnect(session);
   }
+});
+
+/** rust-vmm's front ends send up to 32 regions, cloud-hypervisor 10 and more. */
+Deno.test("a table may have up to 32 regions; one more is refused, and the old table stays", () => {
+  withDescriptors(({ memory }) => {
+    const peer = new RawPeer();
+    peer.agree();
+    const table = (count: number) =>
+      joined(
+        longs(count),
+        ...Array.from({ length: count }, (_, i) =>
+          longs(i * 8192, 4096, 2n ** 63n + BigInt(i) * 8192n, 0)),
+      );
+    for (const count of [1, 8, 9, 31, 32]) {
+      const files = new Array(count).fill(memory);
+      assertEquals(peer.acknowledged(Request.SET_MEM_TABLE, table(count), files), 0, `${count}`);
+      assertEquals(peer.device.regions.length, count);
+    }
+    peer.device.takeEvents();
+    assertEquals(
+      peer.acknowledged(Request.SET_MEM_TABLE, table(33), new Array(33).fill(memory)),
+      1,
+    );
+    assertEquals([peer.device.takeEvents(), peer.device.regions.length], [[], 32]);
+    assertEquals(peer.warnings, ["SET_MEM_TABLE refused: it has 33 regions, not 1 to 32"]);
+    peer.close();
+  });
+  assertEquals(mappingsOf("raw-peer"), []);
+});
+
+Deno.test("a user address is looked up without losing a bit", () => {
+  withDescriptors(({ memory }) => {
+    const table = new MemoryTable(new RecordingDevice());
+    fc.assert(
+      fc.property(
+        fc.bigInt(0n, 2n ** 64n - 0x3000n),
+        fc.integer({ min: -4, max: 0x3003 }),
+        (user, into) => {
+          const at = (value: bigint) => ({
+            page: Number(value >> 12n),
+            offset: Number(value & 0xfffn),
+          });
+          const region = {
+            guestAddress: 0x8000,
+            size: 0x3000,
+            userAddress: at(user),
+            fileOffset: 0,
+          };
+          assertEquals(table.replace([region], [memory]), undefined);
+          const asked = user + BigInt(into);
+          if (asked < 0n || asked >= 2n ** 64n) return;
+          const isInside = into >= 0 && into < 0x3000;
+          assertEquals(table.guestAddressOf(at(asked)), isInside ? 0x8000 + into : -1);
+          assertEquals(table.guestAddressOf(at(asked ^ (1n << 63n))), -1);
+          // The same but for the lowest bit is another region.
+          const other = { ...region, userAddress: at(user ^ 1n) };
+          assert(
+            table.remove(other)?.startsWith(
+              "no region of 12288 bytes is at 0x8000, user address 0x",
+            ),
+          );
+          assertEquals(table.remove(region), undefined);
+        },
+      ),
+      { numRuns: 200, seed: 13 },
+    );
+    table.clear();
+  });
 });
 
 Deno.test({

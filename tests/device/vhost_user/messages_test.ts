@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { Event, POLLIN, PollSet, UnixStream } from "../../../device/host/mod.ts";
+import fc from "fast-check";
+import { type Descriptor, Event, POLLIN, PollSet, UnixStream } from "../../../device/host/mod.ts";
 import {
   BackEndRequest,
   Connection,
@@ -8,7 +9,7 @@ import {
   Request,
 } from "../../../device/vhost_user/mod.ts";
 import { openDescriptors } from "../host/host_state.ts";
-import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { EVERYTHING, joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
 function session(name: string, test: (peer: RawPeer) => void): void {
@@ -60,6 +61,19 @@ session("NEED_REPLY counts only once REPLY_ACK is agreed", (peer) => {
   assertEquals(peer.acknowledged(Request.SET_OWNER), 0);
 });
 
+/** vhost-user.rst, REPLY_ACK; virtiofsd, vhost-device-vsock, libvhost-user and DPDK all do it. */
+session(
+  "the very SET_PROTOCOL_FEATURES that agrees REPLY_ACK is acknowledged, if it asks",
+  (peer) => {
+    const { REPLY_ACK, MQ } = ProtocolFeature;
+    assertEquals(peer.acknowledged(Request.SET_PROTOCOL_FEATURES, longs(REPLY_ACK | MQ)), 0);
+    assertEquals(peer.acknowledged(Request.SET_OWNER), 0);
+    assertEquals(peer.ask(Request.SET_PROTOCOL_FEATURES, longs(REPLY_ACK)), undefined, "unasked");
+    assertEquals(peer.acknowledged(Request.SET_PROTOCOL_FEATURES, longs(MQ)), 0, "the last one");
+    assertEquals(peer.acknowledged(Request.SET_OWNER), -1);
+  },
+);
+
 session("a message with a reply of its own has just one, NEED_REPLY or not", (peer) => {
   peer.agree();
   const reply = peer.ask(Request.GET_QUEUE_NUM, words(), [], 8)!;
@@ -105,6 +119,39 @@ Deno.test("GET_CONFIG answers with as many bytes as were asked, and SET_CONFIG w
   assertEquals(device.takeEvents(), ["config 36+1"]);
   assertEquals([...await frontEnd.readConfig(36, 2)], [9, 38]);
   await disconnect(both);
+});
+
+/** cloud-hypervisor and crosvm show the guest 4 KiB; virtiofsd and libvhost-user answer all of it. */
+session("GET_CONFIG beyond the device's space gives zeros, SET_CONFIG there is ignored", (peer) => {
+  peer.agree();
+  peer.device.takeEvents();
+  const space = new Uint8Array(8192);
+  space.set(peer.device.config);
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.nat(64), fc.nat(4096), fc.nat(0xffff_ffff)),
+      fc.oneof(fc.nat(8), fc.nat(300), fc.nat(4096)),
+      fc.nat(3),
+      fc.boolean(),
+      fc.boolean(),
+      (offset, length, flags, hasRoom, writes) => {
+        const header = words(offset, length, flags);
+        if (writes) {
+          const bytes = new Uint8Array(length).fill(0x5a);
+          assertEquals(peer.acknowledged(Request.SET_CONFIG, joined(header, bytes)), 0);
+          space.fill(0x5a, Math.min(offset, 40), Math.min(offset + length, 40));
+          assertEquals(peer.device.config, space.slice(0, 40));
+          return;
+        }
+        const ask = hasRoom ? joined(header, new Uint8Array(length)) : header;
+        const reply = peer.ask(Request.GET_CONFIG, ask, [], 8)!;
+        const expected = new Uint8Array(length);
+        expected.set(space.slice(Math.min(offset, 8192), offset + length).slice(0, length));
+        assertEquals(new Uint8Array(reply.buffer), joined(header, expected));
+      },
+    ),
+    { numRuns: 500, seed: 13 },
+  );
 });
 
 session(
@@ -195,9 +242,11 @@ Deno.test("in-band notifications take the place of descriptors", async () => {
   one.close();
   const queue = await frontEnd.startQueue(1, { size: 8, address: 0 });
   const withoutDescriptor = words(1 | 0x100, 0);
+  assertEquals(service.backEnd.wantsPolling(1), false);
+  // "It may however still be used [...] to enable polling" (vhost-user.rst, SET_VRING_KICK).
   await frontEnd.tell(Request.SET_VRING_KICK, withoutDescriptor);
   await frontEnd.tell(Request.SET_VRING_CALL, withoutDescriptor);
-  assertEquals(service.backEnd.wantsPolling(1), false);
+  assertEquals(service.backEnd.wantsPolling(1), true);
   queue.driver.begin();
   queue.driver.addWritable(0x8000, 4);
   queue.driver.commit();
@@ -211,6 +260,81 @@ Deno.test("in-band notifications take the place of descriptors", async () => {
   assertEquals([channel.request, channel.data.getUint32(0, true)], [BackEndRequest.VRING_CALL, 1]);
   channel.close();
   await disconnect(both);
+});
+
+/** "The ring is also started on the VRING_KICK message" (vhost-user.rst, SET_VRING_KICK). */
+session("VRING_KICK starts a ring that had no SET_VRING_KICK, and it is not polled", (peer) => {
+  peer.agree(EVERYTHING | ProtocolFeature.INBAND_NOTIFICATIONS);
+  const [one, other] = UnixStream.pair();
+  peer.send(Request.SET_BACKEND_REQ_FD, words(), [one.descriptor]);
+  one.close();
+  const channel = new Connection(other);
+  withDescriptors(({ memory, event }) => {
+    peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
+    peer.send(Request.SET_VRING_NUM, words(1, 8));
+    peer.send(Request.SET_VRING_ADDR, joined(words(1, 0), longs(0x1000, 0x3000, 0x2000, 0)));
+    assertEquals(peer.acknowledged(Request.SET_VRING_ENABLE, words(1, 1)), 0);
+    assertEquals([peer.backEnd.queue(1), channel.read()], [undefined, "nothing"]);
+    assertEquals(peer.acknowledged(Request.VRING_KICK, words(1, 0)), 0);
+    assert(peer.backEnd.queue(1) !== undefined);
+    assertEquals(peer.backEnd.wantsPolling(1), false);
+    // The call that another process may have owed.
+    assertEquals([channel.read(), channel.request], ["message", BackEndRequest.VRING_CALL]);
+    assertEquals(peer.ask(Request.GET_VRING_BASE, words(1, 0))?.getUint32(4, true), 0);
+    assertEquals(peer.backEnd.queue(1), undefined);
+    peer.send(Request.VRING_KICK, words(1, 0));
+    assert(peer.backEnd.queue(1) !== undefined, "a stopped ring is started again by it");
+    peer.send(Request.SET_VRING_KICK, longs(0x101));
+    assertEquals([peer.backEnd.wantsPolling(1), peer.backEnd.kickDescriptor(1)], [true, -1]);
+    peer.send(Request.SET_VRING_KICK, longs(1), [event]);
+    assertEquals(peer.backEnd.wantsPolling(1), false);
+  });
+  channel.close();
+});
+
+/** vhost-user.rst, "In-band notifications": "the back-end should close the connection as a response". */
+Deno.test("INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK ends the session, with one line", () => {
+  const { INBAND_NOTIFICATIONS, BACKEND_REQ, REPLY_ACK } = ProtocolFeature;
+  for (
+    const [before, agreed] of [[0, 0], [0, BACKEND_REQ], [0, REPLY_ACK], [REPLY_ACK, REPLY_ACK]]
+  ) {
+    const peer = new RawPeer();
+    peer.send(Request.SET_PROTOCOL_FEATURES, longs(before));
+    const asked = longs(INBAND_NOTIFICATIONS | agreed);
+    assertEquals(peer.acknowledged(Request.SET_PROTOCOL_FEATURES, asked), -1);
+    assertEquals(peer.backEnd.isOpen, false);
+    assertEquals(peer.warnings, [
+      "SET_PROTOCOL_FEATURES refused: INBAND_NOTIFICATIONS needs BACKEND_REQ and REPLY_ACK as well; " +
+      "connection closed",
+    ]);
+    peer.close();
+  }
+});
+
+session("a ring that starts signals once, for what another process may have owed", (peer) => {
+  peer.agree();
+  using call = Event.create();
+  withDescriptors(({ memory, event }) => {
+    peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
+    for (const [index, order] of [[0, "call first"], [1, "call last"]] as const) {
+      peer.send(Request.SET_VRING_NUM, words(index, 8));
+      peer.send(Request.SET_VRING_ADDR, joined(words(index, 0), longs(0x1000, 0x3000, 0x2000, 0)));
+      const steps: [number, Uint8Array, Descriptor[]][] = [
+        [Request.SET_VRING_CALL, longs(index), [call.descriptor]],
+        [Request.SET_VRING_KICK, longs(index), [event]],
+        [Request.SET_VRING_ENABLE, words(index, 1), []],
+      ];
+      if (order === "call last") steps.push(steps.shift()!);
+      for (const [request, payload, files] of steps) {
+        assertEquals(call.drain(), false, order);
+        peer.send(request, payload, files);
+      }
+      assertEquals(call.drain(), true, order);
+      peer.send(Request.SET_VRING_CALL, longs(index), [call.descriptor]);
+      assertEquals(call.drain(), false, `${order}: once`);
+      peer.send(Request.GET_VRING_BASE, words(index, 0));
+    }
+  });
 });
 
 Deno.test("a ring without kick descriptor wants to be polled", async () => {

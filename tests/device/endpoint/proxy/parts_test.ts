@@ -18,11 +18,11 @@ function field(bytes: Uint8Array, at: number): bigint {
 }
 
 Deno.test("IOTLB messages are 32 bytes: address, size, user address, permission, type", () => {
-  const update = updateMessage(2 ** 40 + 5, 2 ** 40 + 6, 2 ** 46 + 0x123000, 2);
+  const update = updateMessage(2 ** 40 + 5, 2 ** 40 + 6, 2 ** 52 - 2, 0x800, 2);
   assertEquals(update.length, 32);
   assertEquals(
     [field(update, 0), field(update, 8), field(update, 16), update[24], update[25]],
-    [2n ** 52n + 0x5000n, 0x2000n, 2n ** 46n + 0x123000n, 2, 2],
+    [2n ** 52n + 0x5000n, 0x2000n, 2n ** 64n - 0x1800n, 2, 2],
   );
   const some = invalidateMessage(1, 2 ** 51);
   assertEquals([field(some, 0), field(some, 8), some[25]], [0x1000n, 2n ** 63n, 3]);
@@ -62,10 +62,10 @@ Deno.test("regions count in whole pages, and a table that drops one says so", ()
   assertEquals(regions.find(1), {
     firstPage: 1,
     lastPage: 0x8f,
-    userAddress: 0x10_0800,
+    userAddress: { page: 0x100, offset: 0x800 },
   });
   assertEquals(regions.find(0x90), undefined);
-  assertEquals(regions.find(2 ** 20)?.userAddress, 0x20_0000);
+  assertEquals(regions.find(2 ** 20)?.userAddress, { page: 0x200, offset: 0 });
   const other = table(high);
   assertEquals(regions.replace(other, other.byteLength), false);
   assertEquals(regions.find(1), undefined);
@@ -77,12 +77,29 @@ Deno.test("regions count in whole pages, and a table that drops one says so", ()
   assertEquals(regions.all.length, 1);
 });
 
-Deno.test("regions that cannot be are left out: no page, beyond 2^53, a count that the message has no room for", () => {
+Deno.test("regions that cannot be are left out: no page, beyond 2^53 or 2^64, a count that the message has no room for", () => {
   const regions = new UserRegions();
-  const data = table([0n, 0xfffn, 0n], [2n ** 53n, 4096n, 0n], [0n, 4096n, 2n ** 60n]);
+  const data = table(
+    [0n, 0xfffn, 0n],
+    [2n ** 53n, 4096n, 0n],
+    [0n, 4096n, 2n ** 64n - 4095n],
+  );
   data.setUint32(0, 7, true);
   regions.replace(data, data.byteLength);
   assertEquals(regions.all, []);
+});
+
+Deno.test("user addresses keep all their 64 bits", () => {
+  const regions = new UserRegions();
+  // Two pages whose last byte is at 2^64 - 1, and one that begins in the middle of a page.
+  const data = table([0n, 0x2000n, 2n ** 64n - 0x2000n], [0x3800n, 0x1800n, 2n ** 63n + 0x801n]);
+  regions.replace(data, data.byteLength);
+  assertEquals(regions.find(1)?.userAddress, { page: LAST_PAGE - 1, offset: 0 });
+  assertEquals(regions.find(4), {
+    firstPage: 4,
+    lastPage: 4,
+    userAddress: { page: 2 ** 51 + 1, offset: 1 },
+  });
 });
 
 Deno.test("misses are remembered once, taken by range, and the oldest goes first", () => {
