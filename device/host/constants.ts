@@ -30,6 +30,10 @@ export const ETOOMANYREFS = 109;
 export const ECONNREFUSED = 111;
 /** No such file. */
 export const ENOENT = 2;
+/** There is such a file already. */
+export const EEXIST = 17;
+/** Something is bound to that address already. */
+export const EADDRINUSE = 98;
 
 /** Unix domain sockets. */
 export const AF_UNIX = 1;

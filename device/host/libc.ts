@@ -41,6 +41,7 @@ const symbols = {
   ioSetup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" }, // int io_setup(unsigned int events, aio_context_t *ctx), by its number
   ioSubmit: { name: "syscall", parameters: ["u64", "u64", "i64", "buffer"], result: "i32" }, // int io_submit(aio_context_t ctx, long count, struct iocb **requests), by its number
   lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" }, // int lchown(const char *path, uid_t owner, gid_t group)
+  link: { parameters: ["buffer", "buffer"], result: "i32" }, // int link(const char *old_path, const char *new_path)
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // off_t lseek(int fd, off_t offset, int whence)
   memfdCreate: { name: "memfd_create", parameters: ["buffer", "u32"], result: "i32" }, // int memfd_create(const char *name, unsigned int flags)

@@ -48,11 +48,12 @@ export function makeSocketFile(
 /**
  * Gives a socket file to its group. The socket may not listen yet.
  *
+ * @param path The path that the file is meant for, to be named in an error.
  * @throws {OsError} If the process is not in the group, or may not do that.
  */
-export function giveToGroup(path: string, { group }: SocketAccess): void {
+export function giveToGroup(file: string, path: string, { group }: SocketAccess): void {
   if (group === undefined) return;
-  if (libc().lchown(cString(path), UNCHANGED, group) < 0) {
+  if (libc().lchown(cString(file), UNCHANGED, group) < 0) {
     throw new OsError(`Cannot give ${path} to group ${group}`, "lchown");
   }
 }

@@ -5,8 +5,10 @@
  */
 import {
   AF_UNIX,
+  EADDRINUSE,
   EAGAIN,
   ECONNABORTED,
+  EEXIST,
   EINTR,
   EMFILE,
   ENFILE,
@@ -20,12 +22,14 @@ import { Descriptor } from "./descriptor.ts";
 import { pathStatus } from "./file_status.ts";
 import { cString, errno, libc, MOST_TRIES } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
-import { socketAddress } from "./socket_address.ts";
+import { LONGEST_SOCKET_PATH, socketAddress } from "./socket_address.ts";
 import { giveToGroup, makeSocketFile, type SocketAccess } from "./socket_file.ts";
 import { UnixStream } from "./unix_stream.ts";
 
 /** Connections that may wait to be accepted. */
 const BACKLOG = 16;
+/** Times that another name or another look is tried where some other process is just as quick. */
+const TRIES = 16;
 
 /** A listening socket. Its descriptor is nonblocking. */
 export class UnixListener {
@@ -45,39 +49,37 @@ export class UnixListener {
   /**
    * Listens at a path. A socket file that is there already and on which nobody answers is replaced.
    *
+   * A socket that is bound and does not listen yet refuses connections. So it is bound at a name of its own beside the
+   * path and gets the path once it listens: whatever finds a new socket there can connect.
+   *
    * Throws a RangeError if the path cannot be a socket's, holds something else, or is served by a living
    * process; an OsError if the host refuses.
    *
    * @param access Who may connect.
    */
   static listen(path: string, access: SocketAccess = {}): UnixListener {
-    const address = socketAddress(path);
+    socketAddress(path);
     removeStale(path);
     const number = libc().socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (number < 0) throw new OsError(`Cannot listen on ${path}`, "socket");
     const descriptor = new Descriptor(number);
-    const [bound, error] = makeSocketFile(
-      access,
-      () => libc().bind(number, address, address.length),
-    );
-    if (bound < 0) {
-      descriptor.close();
-      throw new OsError(`Cannot listen on ${path}`, "bind", error);
-    }
-    const status = pathStatus(path);
-    const identity = typeof status === "number" ? "" : status.identity;
+    let temporary: string | undefined;
     try {
-      giveToGroup(path, access);
+      temporary = bindBeside(path, number, access);
+      const status = pathStatus(temporary);
+      const identity = typeof status === "number" ? "" : status.identity;
+      giveToGroup(temporary, path, access);
+      if (libc().listen(number, BACKLOG) < 0) {
+        throw new OsError(`Cannot listen on ${path}`, "listen");
+      }
+      nameIt(temporary, path);
+      return new UnixListener(descriptor, path, identity);
     } catch (error) {
-      new UnixListener(descriptor, path, identity).close();
+      descriptor.close();
       throw error;
+    } finally {
+      if (temporary !== undefined) libc().unlink(cString(temporary));
     }
-    if (libc().listen(number, BACKLOG) < 0) {
-      const error = errno();
-      new UnixListener(descriptor, path, identity).close();
-      throw new OsError(`Cannot listen on ${path}`, "listen", error);
-    }
-    return new UnixListener(descriptor, path, identity);
   }
 
   /** Takes over a socket that listens already, such as one of socket activation. Its file is not ours to remove. */
@@ -121,6 +123,36 @@ export class UnixListener {
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+/** Binds a socket at an unused name in the folder of `path`. Returns that path; throws an OsError if the host refuses. */
+function bindBeside(path: string, number: number, access: SocketAccess): string {
+  const folder = path.slice(0, path.lastIndexOf("/") + 1);
+  const room = LONGEST_SOCKET_PATH - new TextEncoder().encode(folder).length;
+  for (let tries = 1;; tries++) {
+    const name = `.${crypto.randomUUID().replaceAll("-", "")}`.slice(room < 2 ? 1 : 0).slice(
+      0,
+      room,
+    );
+    const address = socketAddress(folder + name.slice(0, 12));
+    const bind = () => libc().bind(number, address, address.length);
+    const [bound, error] = makeSocketFile(access, bind);
+    if (bound === 0) return folder + name.slice(0, 12);
+    if (error !== EADDRINUSE || tries === TRIES) {
+      throw new OsError(`Cannot listen on ${path}`, "bind", error);
+    }
+  }
+}
+
+/** Gives a socket file the path it is for, where nothing may be. A link never replaces what another process puts there. */
+function nameIt(temporary: string, path: string): void {
+  for (let tries = 1; libc().link(cString(temporary), cString(path)) < 0; tries++) {
+    const error = errno();
+    if (error !== EEXIST || tries === TRIES) {
+      throw new OsError(`Cannot listen on ${path}`, "link", error);
+    }
+    removeStale(path);
   }
 }
 

@@ -73,7 +73,7 @@ Deno.test("where a load fails and what was there does not fit any more either, e
   assertEquals(guest.request(mapRequest({ domain: 9, ...hole }), 4).bytes[0], 0);
   // RAM comes to what was mapped as device memory, and is more than may be pinned.
   const buffer = new ArrayBuffer(0x8000);
-  const region = { guestAddress: 0x20_0000, size: 0x8000, userAddress: 0, buffer, offset: 0 };
+  const region = { guestAddress: 0x20_0000, size: 0x8000, buffer, offset: 0 };
   guest.device.memoryAdded(region);
   const error = guest.device.loadState(busyGuest().device.saveState());
   assertStringIncludes(error ?? "", "every endpoint is blocked");
@@ -89,7 +89,7 @@ Deno.test("a reset undoes a load for good, also where memory changes and a queue
   assertEquals(guest.device.loadState(busyGuest().device.saveState()), undefined);
   guest.device.reset("device");
   const buffer = new ArrayBuffer(0x8000);
-  const region = { guestAddress: 0x20_0000, size: 0x8000, userAddress: 0, buffer, offset: 0 };
+  const region = { guestAddress: 0x20_0000, size: 0x8000, buffer, offset: 0 };
   guest.device.memoryAdded(region);
   assertEquals(guest.device.queueBegins(0, "loaded"), undefined);
   assertEquals(guest.device.iommu.domains, []);

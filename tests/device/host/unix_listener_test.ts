@@ -1,15 +1,30 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   Descriptor,
+  OsError,
   pathStatus,
   UnixListener,
   UnixStream,
   WOULD_BLOCK,
 } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
+import { until } from "../../until.ts";
 import { openDescriptors, temporaryPath } from "./host_state.ts";
 
 const ENOENT = 2;
+
+/** What is in a folder that is removed at the end. */
+class Folder implements Disposable {
+  readonly path: string = Deno.makeTempDirSync();
+
+  get names(): readonly string[] {
+    return [...Deno.readDirSync(this.path)].map(({ name }) => name).sort();
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.path, { recursive: true });
+  }
+}
 
 Deno.test("UnixListener accepts connections and removes its socket when closed", () => {
   const before = openDescriptors();
@@ -83,4 +98,63 @@ Deno.test("UnixListener leaves a socket alone that has taken its place", () => {
   UnixStream.connect(path).close();
   second.close();
   assertEquals(pathStatus(path), ENOENT);
+});
+
+Deno.test("what finds a new socket can connect: there is no moment at which it is refused", async () => {
+  using folder = new Folder();
+  const paths = Array.from({ length: 400 }, (_, i) => `${folder.path}/${i}.sock`);
+  const program = new URL("eager_client.ts", import.meta.url).pathname;
+  const client = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--allow-ffi", program, ...paths],
+    stdout: "piped",
+  }).output();
+  for (const path of paths) {
+    using listener = UnixListener.listen(path);
+    await until(() => {
+      const stream = listener.accept();
+      stream?.close();
+      return stream !== undefined;
+    }, `the client has come to ${path}`);
+  }
+  const outcomes = new TextDecoder().decode((await client).stdout).trim().split("\n");
+  assertEquals(new Set(outcomes), new Set(["connected"]));
+  assertEquals(folder.names, []);
+});
+
+Deno.test("listening leaves nothing beside the socket, and a failure nothing at all", () => {
+  using folder = new Folder();
+  const before = openDescriptors();
+  const path = `${folder.path}/a.sock`;
+  const listener = UnixListener.listen(path);
+  assertEquals(folder.names, ["a.sock"]);
+  assertThrows(() => UnixListener.listen(path), RangeError, "another process serves it");
+  assertThrows(() => UnixListener.listen(`${folder.path}/b/c.sock`), OsError, "bind");
+  Deno.writeTextFileSync(`${folder.path}/file`, "");
+  assertThrows(() => UnixListener.listen(`${folder.path}/file`), RangeError, "not a socket");
+  assertEquals(folder.names, ["a.sock", "file"]);
+  new Descriptor(listener.descriptor.take()).close();
+  const next = UnixListener.listen(path);
+  UnixStream.connect(path).close();
+  next.close();
+  assertEquals(folder.names, ["file"]);
+  assertEquals(openDescriptors(), before);
+});
+
+Deno.test("UnixListener listens at paths of every length that a socket can have", () => {
+  using folder = new Folder();
+  const room = 107 - folder.path.length - 1;
+  for (const length of [1, 2, 11, 12, 13, room - 1, room]) {
+    const path = `${folder.path}/${"s".repeat(length)}`;
+    const listener = UnixListener.listen(path);
+    UnixStream.connect(path).close();
+    assertEquals(folder.names, ["s".repeat(length)]);
+    listener.close();
+  }
+  // A folder that leaves room for one byte only.
+  const deep = `${folder.path}/${"d".repeat(room - 2)}`;
+  Deno.mkdirSync(deep);
+  const listeners = ["a", "b", "c"].map((name) => UnixListener.listen(`${deep}/${name}`));
+  assertEquals([...Deno.readDirSync(deep)].map(({ name }) => name).sort(), ["a", "b", "c"]);
+  for (const each of listeners) each.close();
+  assertThrows(() => UnixListener.listen(`${deep}/ab`), RangeError, "more than 107 bytes");
 });
