@@ -13,6 +13,8 @@ export interface Command {
   readonly summary: string;
   /** The text of `--help`. */
   readonly help: string;
+  /** An option that prints a text, beside which everything else is ignored. */
+  readonly printing?: { readonly option: string; text(): string };
   /**
    * Runs it.
    *

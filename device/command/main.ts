@@ -45,6 +45,10 @@ export async function main(args: readonly string[]): Promise<number> {
   const command = [...COMMANDS, ...INNER_COMMANDS].find((candidate) => candidate.name === name);
   try {
     if (command === undefined) return runWithoutCommand(name);
+    if (command.printing !== undefined && rest.includes(command.printing.option)) {
+      console.log(command.printing.text());
+      return 0;
+    }
     if (rest.includes("--help") || rest.includes("-h")) {
       console.log(command.help.trimEnd());
       return 0;

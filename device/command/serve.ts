@@ -107,6 +107,11 @@ Exit codes: 0 ended as asked, 1 failed while running, 2 wrong arguments.
 Example:
   viommu serve --socket-path /run/viommu.sock --api-socket /run/viommu-api.sock
 `,
+  // "Other options and arguments should be ignored" (vhost-user.rst, "Backend program conventions").
+  printing: {
+    option: "--print-capabilities",
+    text: () => JSON.stringify({ type: "iommu", features: [] }),
+  },
   async run(args) {
     const { values, positionals } = parseOptions(args, {
       ...DEVICE_OPTIONS,
@@ -123,10 +128,6 @@ Example:
       "log-level": { type: "string" },
       "print-capabilities": { type: "boolean" },
     });
-    if (values["print-capabilities"] === true) {
-      console.log(JSON.stringify({ type: "iommu", features: [] }));
-      return 0;
-    }
     refusePositionals(positionals);
     const log = new Log(parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", ")));
     const pollUs = parsedOption(
