@@ -1,6 +1,7 @@
 /**
  * The channel on which a back end sends messages of its own, with us in between: its misses are answered here, the rest
- * passes to the front end, and the replies back.
+ * passes to the front end, and the replies back. A front end that has not agreed on such a channel has none; then only
+ * misses have a meaning, and what asks for a reply is told that it failed.
  *
  * Where the channel fails the session goes on without it, as it would between the two sides alone.
  *
@@ -39,24 +40,34 @@ export class BackEndChannel {
   readonly #options: BackEndChannelOptions;
   /** Leads to the back end. */
   readonly #own: Connection;
-  /** Leads to the front end. */
-  readonly #upstream: Connection;
+  /** Leads to the front end, where that has agreed on a channel. */
+  readonly #upstream: Connection | undefined;
 
-  private constructor(own: UnixStream, upstream: UnixStream, options: BackEndChannelOptions) {
+  private constructor(
+    own: UnixStream,
+    upstream: Connection | undefined,
+    options: BackEndChannelOptions,
+  ) {
     this.#own = new Connection(own);
-    this.#upstream = new Connection(upstream);
+    this.#upstream = upstream;
     this.#options = options;
   }
 
   /**
    * Opens one.
    *
-   * @param upstream The end that the front end meant for the back end; owned by the channel from now on.
+   * @param upstream The end that the front end meant for the back end, if it has; owned by the channel from now on.
    * @returns The channel, and the end for the back end, which is the caller's.
    */
-  static open(upstream: Descriptor, options: BackEndChannelOptions): [BackEndChannel, Descriptor] {
+  static open(
+    upstream: Descriptor | undefined,
+    options: BackEndChannelOptions,
+  ): [BackEndChannel, Descriptor] {
     const [own, theirs] = UnixStream.pair();
-    return [new BackEndChannel(own, new UnixStream(upstream), options), theirs.descriptor];
+    const connection = upstream === undefined
+      ? undefined
+      : new Connection(new UnixStream(upstream));
+    return [new BackEndChannel(own, connection, options), theirs.descriptor];
   }
 
   /** Adds the back end's side to a set. */
@@ -67,6 +78,7 @@ export class BackEndChannel {
   /** Adds the front end's side to a set, to be read or only to be written. */
   addFrontEnd(poll: PollSet, reads = true): number {
     const upstream = this.#upstream;
+    if (upstream === undefined) return -1;
     return poll.add(
       upstream.stream.descriptor.number,
       eventsOf(upstream, reads && this.#readsFrontEnd),
@@ -88,24 +100,26 @@ export class BackEndChannel {
 
   /** Passes the front end's replies. */
   passFrontEnd(): void {
-    if (!this.#upstream.flush()) return this.close();
+    const upstream = this.#upstream;
+    if (upstream === undefined) return;
+    if (!upstream.flush()) return this.close();
     for (let i = 0; i < BURST && this.#isOpen && this.#readsFrontEnd; i++) {
-      const result = this.#upstream.read();
+      const result = upstream.read();
       if (result === "nothing") return;
       if (result !== "message") return this.close();
-      pass(this.#upstream, this.#own);
+      pass(upstream, this.#own);
     }
   }
 
   /** Sends what waits for the front end. */
   flushFrontEnd(): void {
-    if (this.#isOpen && !this.#upstream.flush()) this.close();
+    if (this.#isOpen && this.#upstream?.flush() === false) this.close();
   }
 
   /** Closes both ends. Does nothing the second time. */
   close(): void {
     this.#own.close();
-    this.#upstream.close();
+    this.#upstream?.close();
   }
 
   get #isOpen(): boolean {
@@ -114,7 +128,7 @@ export class BackEndChannel {
 
   /** Misses lead to messages to the back end, and the rest to the front end. */
   get #readsBackEnd(): boolean {
-    return !this.#options.backEnd.hasUnsent && !this.#upstream.hasUnsent;
+    return !this.#options.backEnd.hasUnsent && this.#upstream?.hasUnsent !== true;
   }
 
   get #readsFrontEnd(): boolean {
@@ -124,7 +138,10 @@ export class BackEndChannel {
   #fromBackEnd(): void {
     const { request, flags, data, size } = this.#own;
     if (request !== CHANNEL_IOTLB || (flags & FLAG_REPLY) !== 0) {
-      return pass(this.#own, this.#upstream);
+      if (this.#upstream !== undefined) return pass(this.#own, this.#upstream);
+      const wantsReply = (flags & (FLAG_NEED_REPLY | FLAG_REPLY)) === FLAG_NEED_REPLY;
+      if (wantsReply) this.#own.send(request, FLAG_REPLY, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
+      return;
     }
     if (size < IOTLB_BYTES) {
       this.problem = `an IOTLB message of ${size} bytes`;

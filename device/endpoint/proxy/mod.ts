@@ -9,6 +9,7 @@
  */
 export * from "./back_end_channel.ts";
 export * from "./back_end_iotlb.ts";
+export * from "./config_access.ts";
 export * from "./endpoint_proxy.ts";
 export * from "./iotlb_message.ts";
 export * from "./proxy_counters.ts";

@@ -7,14 +7,27 @@
  * guest's. Of the channel on which a back end sends messages of its own we keep the front end's end, and the back end
  * gets one of ours (`back_end_channel.ts`).
  *
+ * A translation that is taken back has to be acknowledged, and a back end has to have a way to ask for one. Front ends
+ * that agree on neither (OpenVMM has no channel) are served all the same: we agree on both with the back end ourselves, if
+ * it offers them.
+ *
  * @module
  */
-import { isUnixStream, POLLERR, POLLHUP, type PollSet, type UnixStream } from "../../host/mod.ts";
+import {
+  type Descriptor,
+  isUnixStream,
+  POLLERR,
+  POLLHUP,
+  type PollSet,
+  type UnixStream,
+} from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import {
+  CONFIG_HEADER_BYTES,
   Connection,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
+  MAX_TABLE_REGIONS,
   ProtocolError,
   ProtocolFeature,
   Request,
@@ -23,13 +36,21 @@ import {
 } from "../../vhost_user/mod.ts";
 import { BackEndChannel } from "./back_end_channel.ts";
 import { BackEndIotlb, type BackEndIotlbOptions } from "./back_end_iotlb.ts";
-import { eventsOf, pass } from "./relay.ts";
-import { ReplyOrder } from "./reply_order.ts";
+import {
+  type ConfigAccess,
+  configAnswer,
+  passedPayload,
+  readConfigAccess,
+} from "./config_access.ts";
+import { eventsOf, pass, passAs } from "./relay.ts";
+import { type LocalReply, ReplyOrder } from "./reply_order.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
+/** What translation cannot do without. */
+const NEEDED = ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ;
 const FRONT_END_GONE = "the front end is gone";
 const HUNG_UP = POLLHUP | POLLERR;
 
@@ -59,7 +80,14 @@ export class ProxySession {
   /** The back end's own messages. */
   #channel: BackEndChannel | undefined;
   readonly #replies = new ReplyOrder();
-  #protocolFeatures = 0;
+  /** Protocol features that the back end offers, as far as it has been asked. */
+  #offered = 0;
+  /** Those that the front end has agreed on. */
+  #agreed = 0;
+  /** Those that we have agreed on besides. */
+  #added = 0;
+  /** Bytes of configuration that the back end has given so far, up to the last. */
+  #configEnd = 0;
   #slots = [-1, -1, -1, -1];
 
   /** Begins; nothing has been read from either side. */
@@ -163,20 +191,24 @@ export class ProxySession {
   }
 
   #fromFrontEnd(): void {
-    const { request, data, size } = this.#frontEnd;
+    const { request, flags, data, size } = this.#frontEnd;
     const { iotlb } = this;
     switch (request) {
       case Request.IOTLB_MSG:
-        return this.#answerFrontEnd();
+        return this.#acknowledge(request, flags, 0);
       case Request.SET_BACKEND_REQ_FD:
         return this.#openChannel();
       case Request.SET_PROTOCOL_FEATURES:
-        if (size >= 4) this.#protocolFeatures = data.getUint32(0, true);
-        return this.#toBackEnd();
+        return this.#agree();
+      case Request.GET_CONFIG:
+      case Request.SET_CONFIG:
+        return this.#passConfig();
       case Request.SET_FEATURES:
         this.#toBackEnd();
         return this.#setFeatures();
       case Request.SET_MEM_TABLE: {
+        const count = size < 8 ? 0 : data.getUint32(0, true);
+        if (count > MAX_TABLE_REGIONS) return this.#refuseTable(count);
         const isKept = size < 8 || iotlb.regions.replace(data, size);
         if (!isKept) iotlb.invalidateAll();
         this.#toBackEnd();
@@ -197,21 +229,76 @@ export class ProxySession {
   }
 
   #toBackEnd(): void {
-    const { request, flags } = this.#frontEnd;
-    this.#replies.passed(request, flags, this.#protocolFeatures);
-    pass(this.#frontEnd, this.#backEnd);
+    const { request, flags, payload, size } = this.#frontEnd;
+    this.#replies.passed(request, flags, this.#agreed);
+    passAs(this.#frontEnd, this.#backEnd, this.#passedFlags(flags), payload.subarray(0, size));
   }
 
-  /** The front end's own translation is nobody's business here. */
-  #answerFrontEnd(): void {
-    if ((this.#frontEnd.flags & FLAG_NEED_REPLY) === 0) return;
-    if (this.#replies.answered()) this.#acknowledgeFrontEnd(1);
+  /** A front end that has not agreed on acknowledgements must not get any because we have. */
+  #passedFlags(flags: number): number {
+    return (this.#added & ProtocolFeature.REPLY_ACK) === 0 ? flags : flags & ~FLAG_NEED_REPLY;
   }
 
-  #acknowledgeFrontEnd(count: number): void {
-    for (let i = 0; i < count; i++) {
-      this.#frontEnd.send(Request.IOTLB_MSG, FLAG_REPLY, new Uint8Array(STATUS_BYTES));
+  /** Whether a message of the front end asks for a general reply. */
+  #wantsReply(flags: number): boolean {
+    return (flags & FLAG_NEED_REPLY) !== 0 && (this.#agreed & ProtocolFeature.REPLY_ACK) !== 0;
+  }
+
+  /** Answers a message that is not passed, if it asks for that. */
+  #acknowledge(request: number, flags: number, status: number): void {
+    if (!this.#wantsReply(flags)) return;
+    const payload = new Uint8Array(STATUS_BYTES);
+    payload[0] = status;
+    this.#answer({ request, payload });
+  }
+
+  /** Answers a message that is not passed, as soon as the replies before it have come. */
+  #answer(reply: LocalReply): void {
+    if (this.#replies.answered(reply)) this.#giveReplies([reply]);
+  }
+
+  #giveReplies(replies: readonly LocalReply[]): void {
+    for (const { request, payload } of replies) this.#frontEnd.send(request, FLAG_REPLY, payload);
+  }
+
+  /** SET_PROTOCOL_FEATURES: agrees on what we need as well. */
+  #agree(): void {
+    const { data, size } = this.#frontEnd;
+    if (size === STATUS_BYTES) {
+      this.#agreed = data.getUint32(0, true);
+      this.#added = NEEDED & this.#offered & ~this.#agreed;
+      data.setUint32(0, this.#agreed | this.#added, true);
     }
+    this.#toBackEnd();
+    if ((this.#added & ProtocolFeature.BACKEND_REQ) !== 0 && this.#channel === undefined) {
+      const theirs = this.#replaceChannel(undefined);
+      this.#backEnd.send(Request.SET_BACKEND_REQ_FD, 0, new Uint8Array(0), [theirs]);
+      theirs.close();
+    }
+  }
+
+  /** GET_CONFIG and SET_CONFIG, as far as they are about bytes that a back end may have. */
+  #passConfig(): void {
+    const { request, flags } = this.#frontEnd;
+    const access = (this.#agreed & ProtocolFeature.CONFIG) === 0
+      ? undefined
+      : readConfigAccess(this.#frontEnd);
+    if (access === undefined) return this.#toBackEnd();
+    if (access.passed > 0 || access.length === 0) {
+      this.#replies.passed(request, flags, this.#agreed, access);
+      const payload = passedPayload(this.#frontEnd, access);
+      return passAs(this.#frontEnd, this.#backEnd, this.#passedFlags(flags), payload);
+    }
+    if (request === Request.SET_CONFIG) return this.#acknowledge(request, flags, 0);
+    this.#answer({ request, payload: configAnswer(access, new Uint8Array(0)) });
+  }
+
+  #refuseTable(count: number): void {
+    const { request, flags } = this.#frontEnd;
+    const line = `SET_MEM_TABLE has ${count} regions, not 1 to ${MAX_TABLE_REGIONS}`;
+    if (!this.#wantsReply(flags)) return this.#end(`of the front end: ${line}`);
+    this.#options.log.warnLimited("refused", `${this.#options.name}: refused: ${line}`);
+    this.#acknowledge(request, flags, 1);
   }
 
   #setFeatures(): void {
@@ -233,8 +320,7 @@ export class ProxySession {
 
   /** Without acknowledgements nothing could be promised to the guest. */
   #checkProtocol(): void {
-    const needed = ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ;
-    if (!this.iotlb.isActive || (this.#protocolFeatures & needed) === needed) return;
+    if (!this.iotlb.isActive || ((this.#agreed | this.#added) & NEEDED) === NEEDED) return;
     this.#end("REPLY_ACK and BACKEND_REQ are not agreed, without which nothing can be translated");
   }
 
@@ -244,14 +330,19 @@ export class ProxySession {
     if (descriptors.length !== 1 || !isUnixStream(descriptors[0])) {
       return this.#end("of the front end: SET_BACKEND_REQ_FD came without a unix stream socket");
     }
+    descriptors.push(this.#replaceChannel(descriptors.shift()));
+    this.#toBackEnd();
+  }
+
+  /** Opens a channel in place of the one there was. Returns the end for the back end, which is the caller's. */
+  #replaceChannel(upstream: Descriptor | undefined): Descriptor {
     this.#channel?.close();
     const { iotlb } = this;
     const { log, name } = this.#options;
     const options = { iotlb, backEnd: this.#backEnd, log, name };
-    const [channel, theirs] = BackEndChannel.open(descriptors.shift()!, options);
+    const [channel, theirs] = BackEndChannel.open(upstream, options);
     this.#channel = channel;
-    descriptors.push(theirs);
-    this.#toBackEnd();
+    return theirs;
   }
 
   /** Messages of the back end: replies. */
@@ -277,11 +368,38 @@ export class ProxySession {
     if ((flags & FLAG_REPLY) === 0) {
       return this.#end(`of the back end: ${requestName(request)} is not marked as a reply`);
     }
-    const { before, behind } = this.#replies.replied(request);
-    this.#acknowledgeFrontEnd(before);
+    const { before, behind, access } = this.#replies.replied(request);
+    this.#giveReplies(before);
     if (request === Request.GET_FEATURES) this.#checkOffer();
-    pass(this.#backEnd, this.#frontEnd);
-    this.#acknowledgeFrontEnd(behind);
+    if (request === Request.GET_PROTOCOL_FEATURES) this.#noteOffer();
+    if (request === Request.GET_CONFIG && access !== undefined) this.#passConfigAnswer(access);
+    else pass(this.#backEnd, this.#frontEnd);
+    this.#giveReplies(behind);
+  }
+
+  #noteOffer(): void {
+    const { data, size } = this.#backEnd;
+    if (size >= 4) this.#offered = data.getUint32(0, true);
+  }
+
+  /** A back end's answer to GET_CONFIG, in the length that the front end waits for. */
+  #passConfigAnswer(access: ConfigAccess): void {
+    const { payload, size, flags } = this.#backEnd;
+    const { log, name } = this.#options;
+    // Bytes that are there, or may be, must not turn to zeros: that is a failure, and the front end is told.
+    if (size === 0 && (access.offset === 0 || access.offset < this.#configEnd)) {
+      return pass(this.#backEnd, this.#frontEnd);
+    }
+    if (size === CONFIG_HEADER_BYTES + access.passed) {
+      this.#configEnd = Math.max(this.#configEnd, access.offset + access.passed);
+    } else {
+      log.warnLimited(
+        "config",
+        `${name}: the back end answered GET_CONFIG of ${access.passed} bytes at ${access.offset} with ` +
+          `${size} bytes; the front end gets zeros for what is missing`,
+      );
+    }
+    passAs(this.#backEnd, this.#frontEnd, flags, configAnswer(access, payload.subarray(0, size)));
   }
 
   #takeAcknowledgement(): void {

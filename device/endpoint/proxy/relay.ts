@@ -13,7 +13,16 @@ export function eventsOf(connection: Connection, reads: boolean): number {
 
 /** Passes the message just read, with its descriptors. That the other side is gone is noticed when it is read. */
 export function pass(from: Connection, to: Connection): void {
+  passAs(from, to, from.flags, from.payload.subarray(0, from.size));
+}
+
+/** As {@linkcode pass}, with other flags and another payload. */
+export function passAs(
+  from: Connection,
+  to: Connection,
+  flags: number,
+  payload: Uint8Array,
+): void {
   // The version is a connection's own.
-  const flags = from.flags & ~FLAG_VERSION;
-  to.send(from.request, flags, from.payload.subarray(0, from.size), from.descriptors);
+  to.send(from.request, flags & ~FLAG_VERSION, payload, from.descriptors);
 }

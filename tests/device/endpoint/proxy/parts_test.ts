@@ -117,19 +117,26 @@ Deno.test("misses are remembered once, taken by range, and the oldest goes first
 
 Deno.test("replies given on the way keep their places", () => {
   const order = new ReplyOrder();
-  assertEquals(order.answered(), true, "nothing is due before it");
+  const [one, two, three] = [1, 2, 3].map((i) => ({ request: 22, payload: Uint8Array.of(i) }));
+  const nothing = { before: [], behind: [], access: undefined };
+  assertEquals(order.answered(one), true, "nothing is due before it");
   order.passed(Request.SET_VRING_ENABLE, 0, ProtocolFeature.REPLY_ACK);
   order.passed(Request.SET_VRING_ENABLE, FLAG_NEED_REPLY, 0);
   order.passed(Request.SET_LOG_BASE, 0, 0);
-  assertEquals(order.answered(), true, "those are not replied to");
+  assertEquals(order.answered(one), true, "those are not replied to");
   order.passed(Request.SET_VRING_ENABLE, FLAG_NEED_REPLY, ProtocolFeature.REPLY_ACK);
-  assertEquals(order.answered(), false);
+  assertEquals(order.answered(one), false);
   order.passed(Request.SET_LOG_BASE, 0, ProtocolFeature.LOG_SHMFD);
-  order.passed(Request.GET_CONFIG, 0, 0);
-  assertEquals(order.answered(), false);
-  assertEquals(order.answered(), false);
-  assertEquals(order.replied(Request.SET_VRING_ENABLE), { before: 0, behind: 1 });
-  assertEquals(order.replied(Request.GET_STATUS), { before: 0, behind: 0 }, "nobody asked");
-  assertEquals(order.replied(Request.GET_CONFIG), { before: 0, behind: 2 });
-  assertEquals(order.answered(), true);
+  const access = { offset: 0, length: 8, flags: 0, passed: 8 };
+  order.passed(Request.GET_CONFIG, 0, 0, access);
+  assertEquals(order.answered(two), false);
+  assertEquals(order.answered(three), false);
+  assertEquals(order.replied(Request.SET_VRING_ENABLE), { ...nothing, behind: [one] });
+  assertEquals(order.replied(Request.GET_STATUS), nothing, "nobody asked");
+  assertEquals(order.replied(Request.GET_CONFIG), { before: [], behind: [two, three], access });
+  assertEquals(order.answered(one), true);
+  order.passed(Request.GET_STATUS, 0, 0);
+  assertEquals(order.answered(one), false);
+  order.passed(Request.GET_FEATURES, 0, 0);
+  assertEquals(order.replied(Request.GET_FEATURES), { ...nothing, before: [one] });
 });

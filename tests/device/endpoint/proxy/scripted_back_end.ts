@@ -60,6 +60,8 @@ export class ScriptedBackEnd implements Disposable {
   readonly unanswered: Set<number> = new Set();
   /** Protocol features it offers: MQ, REPLY_ACK, BACKEND_REQ. */
   offers = 0b101001;
+  /** The config space; GET_CONFIG that is not wholly inside gets an empty answer, as from the rust-vmm crates. */
+  config: Uint8Array = new Uint8Array(0);
   /** Messages to the front end, once there is a channel. */
   channel: Connection | undefined;
   readonly connection: Connection;
@@ -183,8 +185,18 @@ export class ScriptedBackEnd implements Disposable {
     if (this.unanswered.has(request)) return;
     if (request === Request.GET_FEATURES) this.reply(request, words(FEATURES_LOW, FEATURES_HIGH));
     else if (request === Request.GET_PROTOCOL_FEATURES) this.reply(request, words(this.offers, 0));
+    else if (request === Request.GET_CONFIG) this.reply(request, this.#configAnswer(copy));
     else if (request === Request.GET_QUEUE_NUM) this.reply(request, words(2, 0));
     else if ((flags & FLAG_NEED_REPLY) !== 0) this.reply(request, words(0, 0));
+  }
+
+  #configAnswer(ask: DataView): Uint8Array {
+    const [offset, length] = [ask.getUint32(0, true), ask.getUint32(4, true)];
+    if (offset + length > this.config.length) return new Uint8Array(0);
+    const answer = new Uint8Array(12 + length);
+    answer.set(new Uint8Array(ask.buffer, 0, 12));
+    answer.set(this.config.subarray(offset, offset + length), 12);
+    return answer;
   }
 
   #serveIotlb(data: DataView, flags: number): void {
