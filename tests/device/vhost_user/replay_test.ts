@@ -15,7 +15,8 @@ async function booted(habits: VmmHabits, world: IommuWorld): Promise<[Vmm, Repla
   const vmm = new Vmm(habits, IOMMU_FACTS);
   vmm.newDriver();
   vmm.open(world.path);
-  await vmm.play(...habits.connect(vmm), ...habits.activate(vmm));
+  await vmm.play(...habits.connect(vmm), habits.read(0, IOMMU_FACTS.config));
+  await vmm.play(...habits.activate(vmm));
   const guest = new ReplayedGuest(vmm);
   await guest.boot();
   for (let i = 0; i < 3; i++) await guest.works(world.device);
