@@ -2,7 +2,7 @@
  * A front end that is a random mix of those that there are (`vmm_habits.ts`): whichever way it does each of its steps, and in
  * whichever order they come, the guest is served and has the translations that it had.
  *
- * `VIOMMU_TEST=full` tries twenty times as many.
+ * `VIOMMU_TEST=full` tries more of them.
  */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
@@ -17,7 +17,7 @@ const KIB = 1024;
 const RUNS =
   Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state === "granted" &&
     Deno.env.get("VIOMMU_TEST") === "full"
-    ? 400
+    ? 150
     : 20;
 
 /** Ways: which VMM's, by their place in {@linkcode VMMS}; for a start also one of its own, in the order of a seed. */

@@ -35,6 +35,8 @@ export interface VmmHabits {
   readonly asksAlways: boolean;
   /** Through what it takes a device's state; nothing if it never does. */
   readonly transfersBy?: "socket" | "pipe";
+  /** Whether memory is handed over once in a connection and never changes. */
+  readonly handsOverOnce?: boolean;
   /** A new connection. */
   connect(vmm: Vmm): Message[];
   /** A new connection that is to go on where another ended, if that is not the same. */
@@ -261,6 +263,7 @@ const openVmm: VmmHabits = {
   userOffset: 2n ** 52n,
   regions: [[0, 1024 * KIB]],
   asksAlways: false,
+  handsOverOnce: true,
   connect: (vmm) => [
     getFeatures(vmm),
     getProtocol(vmm),

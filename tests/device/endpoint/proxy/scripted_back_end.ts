@@ -5,6 +5,7 @@
  * @module
  */
 import {
+  createMemoryFile,
   type Descriptor,
   PollSet,
   type UnixListener,
@@ -16,6 +17,7 @@ import {
   FLAG_REPLY,
   Request,
 } from "../../../../device/vhost_user/mod.ts";
+import { SplitInflight } from "../../../../vring/mod.ts";
 
 /** A message that came, and what came with it. */
 export interface Received {
@@ -29,7 +31,7 @@ export interface Received {
 export interface Entry {
   readonly iova: number;
   readonly size: number;
-  readonly user: number;
+  readonly user: bigint;
   readonly permission: number;
 }
 
@@ -40,9 +42,8 @@ const UPDATE = 2;
 const INVALIDATE = 3;
 const MISS = 1;
 const ACCESS_FAIL = 4;
-/** Bits 30 and 0 to be seen in a reply, VERSION_1 and ACCESS_PLATFORM. */
-const FEATURES_LOW = 0x4000_0001;
-const FEATURES_HIGH = 3;
+/** Bits 30, 26 (LOG_ALL) and 0 to be seen in a reply, VERSION_1 and ACCESS_PLATFORM. */
+export const SCRIPTED_FEATURES = [0x4400_0001, 3] as const;
 
 /** One end of the proxy. */
 export class ScriptedBackEnd implements Disposable {
@@ -137,7 +138,15 @@ export class ScriptedBackEnd implements Disposable {
     const entry = this.entries.find((each) =>
       iova >= each.iova && iova < each.iova + each.size && (each.permission & permission) !== 0
     );
-    return entry === undefined ? undefined : entry.user + iova - entry.iova;
+    return entry === undefined ? undefined : Number(entry.user) + iova - entry.iova;
+  }
+
+  /** As {@linkcode translate}, with all 64 bits. */
+  userAddressOf(iova: number, permission: number): bigint | undefined {
+    const entry = this.entries.find((each) =>
+      iova >= each.iova && iova < each.iova + each.size && (each.permission & permission) !== 0
+    );
+    return entry === undefined ? undefined : entry.user + BigInt(iova - entry.iova);
   }
 
   /** Replies to a message. */
@@ -183,11 +192,38 @@ export class ScriptedBackEnd implements Disposable {
       this.channel = new Connection(new UnixStream(descriptors.shift()!));
     }
     if (this.unanswered.has(request)) return;
-    if (request === Request.GET_FEATURES) this.reply(request, words(FEATURES_LOW, FEATURES_HIGH));
+    if (request === Request.GET_FEATURES) this.reply(request, words(...SCRIPTED_FEATURES));
     else if (request === Request.GET_PROTOCOL_FEATURES) this.reply(request, words(this.offers, 0));
     else if (request === Request.GET_CONFIG) this.reply(request, this.#configAnswer(copy));
     else if (request === Request.GET_QUEUE_NUM) this.reply(request, words(2, 0));
-    else if ((flags & FLAG_NEED_REPLY) !== 0) this.reply(request, words(0, 0));
+    else if (request === Request.GET_MAX_MEM_SLOTS) this.reply(request, words(512, 0));
+    else if (request === Request.SET_LOG_BASE) this.reply(request, payload.slice(0, size));
+    else if (request === Request.GET_INFLIGHT_FD) this.#replyRecord(copy);
+    else if (request === Request.GET_VRING_BASE) {
+      const index = copy.getUint32(0, true);
+      this.reply(request, words(index, this.#lastOf(Request.SET_VRING_BASE, index)));
+    } else if (request === Request.GET_STATUS) {
+      const status = this.messages.findLast((each) => each.request === Request.SET_STATUS);
+      this.reply(request, words(status?.payload.getUint32(0, true) ?? 0, 0));
+    } else if ((flags & FLAG_NEED_REPLY) !== 0) this.reply(request, words(0, 0));
+  }
+
+  /** What the last message of a kind about a ring said. */
+  #lastOf(request: number, index: number): number {
+    const last = this.messages.findLast((each) =>
+      each.request === request && each.payload.getUint32(0, true) === index
+    );
+    return last?.payload.getUint32(4, true) ?? 0;
+  }
+
+  /** A record of requests in flight in split rings. */
+  #replyRecord(ask: DataView): void {
+    const [queues, size] = [ask.getUint16(16, true), ask.getUint16(18, true)];
+    const bytes = queues * SplitInflight.byteLength(size);
+    const answer = new Uint8Array(ask.buffer.slice(0));
+    new DataView(answer.buffer).setUint32(0, bytes, true);
+    using file = createMemoryFile("scripted-inflight", bytes);
+    this.reply(Request.GET_INFLIGHT_FD, answer, [file]);
   }
 
   #configAnswer(ask: DataView): Uint8Array {
@@ -205,7 +241,7 @@ export class ScriptedBackEnd implements Disposable {
     const type = data.getUint8(25);
     const place = `${iova.toString(16)}+${size >= 2 ** 63 ? "all" : size.toString(16)}`;
     if (type === UPDATE) {
-      const user = Number(data.getBigUint64(16, true));
+      const user = data.getBigUint64(16, true);
       const permission = data.getUint8(24);
       this.told.push(`update ${place} ${user.toString(16)} ${permission}`);
       // What is there is taken to be the same.

@@ -136,7 +136,7 @@ function checkNothingStale(backEnd: ScriptedBackEnd, model: Model): void {
     for (let at = 0; at < size; at += 4096) {
       const found = model.translate((iova + at) / 4096);
       const place = `page ${(iova + at) / 4096} of ${iova / 4096}+${size / 4096}`;
-      assertEquals(found?.[0], (user + at - USER) / 4096, place);
+      assertEquals(found?.[0], (Number(user) + at - USER) / 4096, place);
       assertEquals(permission & ~found![1], 0, place);
     }
   }

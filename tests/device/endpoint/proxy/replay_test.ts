@@ -1,0 +1,220 @@
+/**
+ * A proxied endpoint under the front ends of five VMMs (`vmm_habits.ts`): every answer byte by byte, and after every step the
+ * back end has the translations that the guest has made, to the front end's own addresses.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { ProtocolFeature, Request } from "../../../../device/vhost_user/mod.ts";
+import { until } from "../../../until.ts";
+import { mappingsOf, openDescriptors } from "../../host/host_state.ts";
+import { type DeviceFacts, Vmm } from "../../vhost_user/vmm.ts";
+import { type VmmHabits, VMMS } from "../../vhost_user/vmm_habits.ts";
+import { attach, map, ProxyWorld, unmap } from "./proxy_world.ts";
+import { SCRIPTED_FEATURES, ScriptedBackEnd } from "./scripted_back_end.ts";
+
+const KIB = 1024;
+const READ_WRITE = 3;
+const CONFIG = Uint8Array.from({ length: 20 }, (_, i) => i + 1);
+/** All that the IOMMU offers but INBAND_NOTIFICATIONS. */
+const PROTOCOL = 0x9_b22b;
+
+/** A VMM with a back end behind the proxy, and the guest that uses it. */
+class ProxiedLife implements AsyncDisposable {
+  readonly vmm: Vmm;
+  readonly world: ProxyWorld;
+  backEnd: ScriptedBackEnd | undefined;
+  /** Frames by page, as the guest mapped them. */
+  readonly #mapped = new Map<number, number>();
+  #page = 0x100;
+
+  constructor(habits: VmmHabits, world: ProxyWorld) {
+    this.world = world;
+    const facts: DeviceFacts = {
+      features: SCRIPTED_FEATURES,
+      protocol: PROTOCOL,
+      queues: 2,
+      config: CONFIG,
+      ringShift: 0x1000_0000n,
+    };
+    this.vmm = new Vmm(habits, facts);
+    this.vmm.newDriver();
+  }
+
+  async connect(again = false): Promise<void> {
+    const { vmm, world } = this;
+    const { habits } = vmm;
+    vmm.open(world.paths[0]);
+    await this.#endBackEnd();
+    this.backEnd = await ScriptedBackEnd.accept(world.listeners[0]!);
+    this.backEnd.offers = PROTOCOL;
+    this.backEnd.config = CONFIG;
+    await vmm.play(...(again ? habits.reconnect ?? habits.connect : habits.connect)(vmm));
+    await vmm.play(habits.read(0, CONFIG), ...habits.activate(vmm));
+  }
+
+  /** The guest maps and unmaps, and the back end has the same translations. */
+  async works(frame = this.#page % 64): Promise<void> {
+    const { world } = this;
+    const page = this.#page++;
+    assertEquals(await world.request(map(page, frame)), [0]);
+    this.#mapped.set(page, frame);
+    if (this.#mapped.size > 3) {
+      const [oldest] = this.#mapped.keys();
+      assertEquals(await world.request(unmap(oldest)), [0]);
+      this.#mapped.delete(oldest);
+    }
+    await this.check();
+  }
+
+  /** What the guest has mapped is what the back end has, in the end; what it has not is gone at once. */
+  async check(): Promise<void> {
+    const backEnd = this.backEnd!;
+    for (let page = this.#page - 8; page < this.#page + 8; page++) {
+      if (this.#mapped.has(page)) continue;
+      assertEquals(backEnd.userAddressOf(page * 4096, READ_WRITE), undefined);
+    }
+    const { userOffset, name } = this.vmm.habits;
+    for (const [page, frame] of this.#mapped) {
+      const expected = BigInt(frame * 4096 + 5) + userOffset;
+      await until(
+        () => backEnd.userAddressOf(page * 4096 + 5, READ_WRITE) === expected,
+        `${name}: the back end has page ${page}`,
+      );
+    }
+  }
+
+  async #endBackEnd(): Promise<void> {
+    this.backEnd?.[Symbol.dispose]();
+    await this.backEnd?.closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.vmm[Symbol.dispose]();
+    await this.#endBackEnd();
+  }
+}
+
+function life(
+  what: string,
+  who: readonly VmmHabits[],
+  test: (life: ProxiedLife, habits: VmmHabits) => Promise<void>,
+): void {
+  for (const habits of who) {
+    Deno.test(`${habits.name}, proxied: ${what}`, async () => {
+      const before = openDescriptors();
+      {
+        await using world = await ProxyWorld.start();
+        await world.request(attach());
+        await using life = new ProxiedLife(habits, world);
+        await life.connect();
+        await life.works();
+        await test(life, habits);
+        await life.works();
+        const warnings = world.warnings.filter((line) => !line.includes("gets zeros"));
+        assertEquals(warnings, []);
+        assertEquals(world.counters.refused, 0);
+      }
+      assertEquals(openDescriptors(), before);
+      assertEquals(mappingsOf("vmm-"), []);
+    });
+  }
+}
+
+life("stops, goes on, resets of the driver, and configuration of 4 KiB", VMMS, async (
+  life,
+  habits,
+) => {
+  const { vmm } = life;
+  const space = new Uint8Array(8192);
+  space.set(CONFIG);
+  for (let round = 0; round < 3; round++) {
+    await vmm.play(...habits.stop(vmm), ...habits.activate(vmm));
+    await life.works();
+    // The back end has 20 bytes and gives nothing beyond, the front end gets zeros.
+    for (const [offset, length] of [[0, 20], [20, 4], [252, 8], [256, 8], [4092, 4]]) {
+      await vmm.play(habits.read(offset, space.slice(offset, offset + length)));
+      await vmm.play(habits.write(offset, new Uint8Array(length).fill(1)));
+    }
+    const [pause, resume] = habits.pause?.(vmm) ?? [[], []];
+    await vmm.play(...pause, ...resume);
+    await life.works();
+    await vmm.play(...(habits.reset ?? habits.stop)(vmm));
+    vmm.newDriver();
+    await vmm.play(habits.read(0, CONFIG), ...habits.activate(vmm));
+    await life.works();
+  }
+  const written = life.backEnd!.messages.filter(({ request }) => request === Request.SET_CONFIG);
+  assert(written.every(({ payload }) => payload.getUint32(8, true) <= 1), "flag 2 is passed as 1");
+  assert(written.every(({ payload }) => payload.byteLength <= 12 + 256));
+});
+
+life("acknowledgements and a channel are agreed, whether the front end does or not", VMMS, async (
+  life,
+  habits,
+) => {
+  const backEnd = life.backEnd!;
+  const { REPLY_ACK, BACKEND_REQ } = ProtocolFeature;
+  const agreed = backEnd.messages.find(({ request }) => request === Request.SET_PROTOCOL_FEATURES);
+  const expected = (habits.wants & PROTOCOL | REPLY_ACK | BACKEND_REQ) >>> 0;
+  assertEquals(agreed?.payload.getUint32(0, true), expected);
+  const hasChannel = backEnd.messages.some(({ request }) => request === Request.SET_BACKEND_REQ_FD);
+  assertEquals(hasChannel, true);
+  await life.world.request(map(0x900, 9));
+  backEnd.takeTold();
+  backEnd.miss(0x900 * 4096, READ_WRITE);
+  await backEnd.asked();
+  await until(() => backEnd.told.length > 0, "the miss is answered");
+  await life.world.request(unmap(0x900));
+  assertEquals(backEnd.userAddressOf(0x900 * 4096, READ_WRITE), undefined);
+});
+
+life(
+  "a connection that ends, and one that goes on at the old bases",
+  VMMS,
+  async (life, habits) => {
+    const { vmm, world } = life;
+    await vmm.play(...habits.stop(vmm));
+    vmm.disconnect();
+    await until(() => !world.proxies[0].connected, "the proxy has seen the connection end");
+    if (habits.reconnect !== undefined) {
+      // It agrees on what it needs by itself, without having asked.
+      await life.connect(true);
+    } else await life.connect();
+    await life.works();
+  },
+);
+
+life(
+  "memory comes and goes while mappings exist, up to 32 regions",
+  VMMS.filter(({ handsOverOnce }) => handsOverOnce !== true),
+  async (life, habits) => {
+    const { vmm } = life;
+    const { plug, unplug } = habits;
+    const added = [];
+    while (plug !== undefined ? added.length < 32 : vmm.regions.length < 32) {
+      const at = (64 + added.length * 2) * KIB * KIB;
+      const region = vmm.addRegion(at, 64 * KIB);
+      added.push(region);
+      await vmm.play(...(plug?.(vmm, region) ?? [...habits.stop(vmm), ...habits.activate(vmm)]));
+      await life.works(at / 4096 + added.length % 16);
+    }
+    for (let i = 0; i < 4; i++) await life.works();
+    for (const region of added.filter((_, i) => i % 3 !== 1)) {
+      if (plug !== undefined && unplug === undefined) continue;
+      const messages = unplug?.(vmm, region);
+      vmm.removeRegion(region);
+      await vmm.play(...(messages ?? [...habits.stop(vmm), ...habits.activate(vmm)]));
+      await life.works();
+    }
+  },
+);
+
+life("a log comes, and other ones in its place", VMMS.filter(({ beginLog }) => beginLog), async (
+  life,
+  habits,
+) => {
+  await life.vmm.play(...habits.beginLog!(life.vmm));
+  await life.works();
+  await life.vmm.play(...habits.nextLog!(life.vmm), ...habits.nextLog!(life.vmm));
+  await life.works();
+  await life.vmm.play(...habits.endLog!(life.vmm));
+});
