@@ -7,10 +7,6 @@
  * guest's. Of the channel on which a back end sends messages of its own we keep the front end's end, and the back end
  * gets one of ours (`back_end_channel.ts`).
  *
- * A translation that is taken back has to be acknowledged, and a back end has to have a way to ask for one. Front ends
- * that agree on neither (OpenVMM has no channel) are served all the same: we agree on both with the back end ourselves, if
- * it offers them.
- *
  * @module
  */
 import {
@@ -25,7 +21,6 @@ import type { Log } from "../../log.ts";
 import {
   CONFIG_HEADER_BYTES,
   Connection,
-  FLAG_NEED_REPLY,
   FLAG_REPLY,
   MAX_TABLE_REGIONS,
   ProtocolError,
@@ -42,15 +37,14 @@ import {
   passedPayload,
   readConfigAccess,
 } from "./config_access.ts";
+import { FrontEndReplies } from "./front_end_replies.ts";
+import { ProtocolAgreement } from "./protocol_agreement.ts";
 import { eventsOf, pass, passAs } from "./relay.ts";
-import { type LocalReply, ReplyOrder } from "./reply_order.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
-/** What translation cannot do without. */
-const NEEDED = ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ;
 const FRONT_END_GONE = "the front end is gone";
 const HUNG_UP = POLLHUP | POLLERR;
 
@@ -79,13 +73,8 @@ export class ProxySession {
   readonly #backEnd: Connection;
   /** The back end's own messages. */
   #channel: BackEndChannel | undefined;
-  readonly #replies = new ReplyOrder();
-  /** Protocol features that the back end offers, as far as it has been asked. */
-  #offered = 0;
-  /** Those that the front end has agreed on. */
-  #agreed = 0;
-  /** Those that we have agreed on besides. */
-  #added = 0;
+  readonly #agreement = new ProtocolAgreement();
+  readonly #replies: FrontEndReplies;
   /** Bytes of configuration that the back end has given so far, up to the last. */
   #configEnd = 0;
   #slots = [-1, -1, -1, -1];
@@ -95,6 +84,7 @@ export class ProxySession {
     this.#options = options;
     this.#frontEnd = new Connection(options.frontEnd);
     this.#backEnd = new Connection(options.backEnd);
+    this.#replies = new FrontEndReplies(this.#frontEnd, this.#agreement);
     this.iotlb = new BackEndIotlb({ ...options, connection: this.#backEnd });
   }
 
@@ -195,7 +185,7 @@ export class ProxySession {
     const { iotlb } = this;
     switch (request) {
       case Request.IOTLB_MSG:
-        return this.#acknowledge(request, flags, 0);
+        return this.#replies.acknowledge(request, flags, 0);
       case Request.SET_BACKEND_REQ_FD:
         return this.#openChannel();
       case Request.SET_PROTOCOL_FEATURES:
@@ -230,47 +220,23 @@ export class ProxySession {
 
   #toBackEnd(): void {
     const { request, flags, payload, size } = this.#frontEnd;
-    this.#replies.passed(request, flags, this.#agreed);
-    passAs(this.#frontEnd, this.#backEnd, this.#passedFlags(flags), payload.subarray(0, size));
-  }
-
-  /** A front end that has not agreed on acknowledgements must not get any because we have. */
-  #passedFlags(flags: number): number {
-    return (this.#added & ProtocolFeature.REPLY_ACK) === 0 ? flags : flags & ~FLAG_NEED_REPLY;
-  }
-
-  /** Whether a message of the front end asks for a general reply. */
-  #wantsReply(flags: number): boolean {
-    return (flags & FLAG_NEED_REPLY) !== 0 && (this.#agreed & ProtocolFeature.REPLY_ACK) !== 0;
-  }
-
-  /** Answers a message that is not passed, if it asks for that. */
-  #acknowledge(request: number, flags: number, status: number): void {
-    if (!this.#wantsReply(flags)) return;
-    const payload = new Uint8Array(STATUS_BYTES);
-    payload[0] = status;
-    this.#answer({ request, payload });
-  }
-
-  /** Answers a message that is not passed, as soon as the replies before it have come. */
-  #answer(reply: LocalReply): void {
-    if (this.#replies.answered(reply)) this.#giveReplies([reply]);
-  }
-
-  #giveReplies(replies: readonly LocalReply[]): void {
-    for (const { request, payload } of replies) this.#frontEnd.send(request, FLAG_REPLY, payload);
+    this.#replies.passed(request, flags);
+    passAs(
+      this.#frontEnd,
+      this.#backEnd,
+      this.#agreement.passedFlags(flags),
+      payload.subarray(0, size),
+    );
   }
 
   /** SET_PROTOCOL_FEATURES: agrees on what we need as well. */
   #agree(): void {
     const { data, size } = this.#frontEnd;
     if (size === STATUS_BYTES) {
-      this.#agreed = data.getUint32(0, true);
-      this.#added = NEEDED & this.#offered & ~this.#agreed;
-      data.setUint32(0, this.#agreed | this.#added, true);
+      data.setUint32(0, this.#agreement.agree(data.getUint32(0, true)), true);
     }
     this.#toBackEnd();
-    if ((this.#added & ProtocolFeature.BACKEND_REQ) !== 0 && this.#channel === undefined) {
+    if (this.#agreement.needsChannel && this.#channel === undefined) {
       const theirs = this.#replaceChannel(undefined);
       this.#backEnd.send(Request.SET_BACKEND_REQ_FD, 0, new Uint8Array(0), [theirs]);
       theirs.close();
@@ -280,25 +246,25 @@ export class ProxySession {
   /** GET_CONFIG and SET_CONFIG, as far as they are about bytes that a back end may have. */
   #passConfig(): void {
     const { request, flags } = this.#frontEnd;
-    const access = (this.#agreed & ProtocolFeature.CONFIG) === 0
+    const access = (this.#agreement.agreed & ProtocolFeature.CONFIG) === 0
       ? undefined
       : readConfigAccess(this.#frontEnd);
     if (access === undefined) return this.#toBackEnd();
     if (access.passed > 0 || access.length === 0) {
-      this.#replies.passed(request, flags, this.#agreed, access);
+      this.#replies.passed(request, flags, access);
       const payload = passedPayload(this.#frontEnd, access);
-      return passAs(this.#frontEnd, this.#backEnd, this.#passedFlags(flags), payload);
+      return passAs(this.#frontEnd, this.#backEnd, this.#agreement.passedFlags(flags), payload);
     }
-    if (request === Request.SET_CONFIG) return this.#acknowledge(request, flags, 0);
-    this.#answer({ request, payload: configAnswer(access, new Uint8Array(0)) });
+    if (request === Request.SET_CONFIG) return this.#replies.acknowledge(request, flags, 0);
+    this.#replies.answer({ request, payload: configAnswer(access, new Uint8Array(0)) });
   }
 
   #refuseTable(count: number): void {
     const { request, flags } = this.#frontEnd;
     const line = `SET_MEM_TABLE has ${count} regions, not 1 to ${MAX_TABLE_REGIONS}`;
-    if (!this.#wantsReply(flags)) return this.#end(`of the front end: ${line}`);
+    if (!this.#agreement.wantsReply(flags)) return this.#end(`of the front end: ${line}`);
     this.#options.log.warnLimited("refused", `${this.#options.name}: refused: ${line}`);
-    this.#acknowledge(request, flags, 1);
+    this.#replies.acknowledge(request, flags, 1);
   }
 
   #setFeatures(): void {
@@ -320,7 +286,7 @@ export class ProxySession {
 
   /** Without acknowledgements nothing could be promised to the guest. */
   #checkProtocol(): void {
-    if (!this.iotlb.isActive || ((this.#agreed | this.#added) & NEEDED) === NEEDED) return;
+    if (!this.iotlb.isActive || this.#agreement.isEnough) return;
     this.#end("REPLY_ACK and BACKEND_REQ are not agreed, without which nothing can be translated");
   }
 
@@ -368,18 +334,17 @@ export class ProxySession {
     if ((flags & FLAG_REPLY) === 0) {
       return this.#end(`of the back end: ${requestName(request)} is not marked as a reply`);
     }
-    const { before, behind, access } = this.#replies.replied(request);
-    this.#giveReplies(before);
+    const { behind, access } = this.#replies.replied(request);
     if (request === Request.GET_FEATURES) this.#checkOffer();
     if (request === Request.GET_PROTOCOL_FEATURES) this.#noteOffer();
     if (request === Request.GET_CONFIG && access !== undefined) this.#passConfigAnswer(access);
     else pass(this.#backEnd, this.#frontEnd);
-    this.#giveReplies(behind);
+    this.#replies.give(behind);
   }
 
   #noteOffer(): void {
     const { data, size } = this.#backEnd;
-    if (size >= 4) this.#offered = data.getUint32(0, true);
+    if (size >= 4) this.#agreement.offered = data.getUint32(0, true);
   }
 
   /** A back end's answer to GET_CONFIG, in the length that the front end waits for. */
