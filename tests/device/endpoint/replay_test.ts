@@ -19,12 +19,15 @@ import { type VmmHabits, VMMS } from "../vhost_user/vmm_habits.ts";
 import { EndpointWorld, IOVA } from "./endpoint_world.ts";
 
 const KIB = 1024;
+/** Requests that are under way on each ring when it is stopped. */
+const LOAD = 20;
 const SEED = 99;
 const SECTOR = 512;
 /** Where requests and buffers are, guest-physical. */
 const HEADER = 0x40000;
 const STATUS = 0x41000;
 const BUFFER = 0x50000;
+const LOADED = 0x80000;
 /** VERSION_1, ACCESS_PLATFORM, RING_PACKED, IN_ORDER, NOTIFICATION_DATA. */
 const FEATURES_HIGH = 0x4f;
 /** LOG_ALL, INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES. */
@@ -39,6 +42,10 @@ interface Kind extends Disposable {
   readonly facts: DeviceFacts;
   /** Uses the device with a buffer at a guest address that is mapped, and looks at what comes. */
   use(vmm: Vmm, buffer: number): Promise<void>;
+  /** Makes {@linkcode LOAD} requests available on each ring, and notifies the device once. */
+  load(vmm: Vmm): void;
+  /** Looks at what has come of them. */
+  check(vmm: Vmm): void;
 }
 
 function bytesAt(vmm: Vmm, address: number, length: number): Uint8Array {
@@ -76,6 +83,23 @@ function rng(): Kind {
       driver.addWritable(IOVA + buffer + 100, bytes.length);
       assertEquals(await exchange(vmm, 0, 1), bytes.length);
       assertEquals(bytesAt(vmm, buffer + 100, bytes.length), bytes);
+    },
+    load(vmm) {
+      const { driver } = vmm.rings[0];
+      for (let i = 0; i < LOAD; i++) {
+        driver.begin();
+        driver.addWritable(IOVA + BUFFER + i * 4096, 3000);
+        driver.commit();
+      }
+      vmm.rings[0].kick();
+    },
+    check(vmm) {
+      const bytes = new Uint8Array(3000);
+      for (let i = 0; i < LOAD; i++) {
+        expected.fill(bytes, bytes.length);
+        assertEquals(bytesAt(vmm, BUFFER + i * 4096, 3000), bytes, `request ${i}`);
+      }
+      vmm.used[0] += LOAD;
     },
     [Symbol.dispose]() {},
   };
@@ -123,6 +147,37 @@ function blk(): Kind {
       bytesAt(vmm, buffer, SECTOR).fill(0);
       await request(vmm, 1 - index, T_IN, sector, buffer);
       assertEquals(bytesAt(vmm, buffer, SECTOR), content);
+    },
+    load(vmm) {
+      for (const [index, { driver }] of vmm.rings.entries()) {
+        for (let i = 0; i < LOAD; i++) {
+          const at = (index * LOAD + i) * 1024;
+          const header = new DataView(new ArrayBuffer(16));
+          header.setUint32(0, T_OUT, true);
+          header.setBigUint64(8, BigInt(100 + index * LOAD + i), true);
+          bytesAt(vmm, LOADED + at, 16).set(new Uint8Array(header.buffer));
+          bytesAt(vmm, LOADED + at + 16, 1).fill(0xee);
+          bytesAt(vmm, LOADED + at + 512, SECTOR).fill(i + 1);
+          driver.begin();
+          driver.addReadable(IOVA + LOADED + at, 16);
+          driver.addReadable(IOVA + LOADED + at + 512, SECTOR);
+          driver.addWritable(IOVA + LOADED + at + 16, 1);
+          driver.commit();
+        }
+        vmm.rings[index].kick();
+      }
+    },
+    check(vmm) {
+      const disk = Deno.readFileSync(path);
+      for (const index of vmm.rings.keys()) {
+        for (let i = 0; i < LOAD; i++) {
+          const at = index * LOAD + i;
+          assertEquals([...bytesAt(vmm, LOADED + at * 1024 + 16, 1)], [0], `request ${at}`);
+          const sector = disk.slice((100 + at) * SECTOR, (101 + at) * SECTOR);
+          assertEquals(sector, new Uint8Array(SECTOR).fill(i + 1));
+        }
+        vmm.used[index] += LOAD * (vmm.isPacked ? 3 : 1);
+      }
     },
     [Symbol.dispose]() {
       Deno.removeSync(path);
@@ -184,6 +239,30 @@ life("stops, goes on, resets of the driver, and configuration of 4 KiB", VMMS, a
     await vmm.play(...(habits.reset ?? habits.stop)(vmm));
     vmm.newDriver();
     await vmm.play(habits.read(0, kind.facts.config), ...habits.activate(vmm));
+    await kind.use(vmm, BUFFER);
+  }
+});
+
+life("rings are stopped and started under load, and every request is answered once", VMMS, async (
+  { habits, vmm, kind },
+) => {
+  for (let round = 0; round < 5; round++) {
+    kind.load(vmm);
+    // No notification comes again for what is available already.
+    for (let i = 0; i <= round; i++) {
+      await vmm.play(...vmm.stopAnywhere());
+      await vmm.play(...habits.activate(vmm));
+    }
+    for (const ring of vmm.rings) {
+      const tokens = new Set<number>();
+      for (let i = 0; i < LOAD; i++) {
+        assertEquals(await ring.reap(), true, `request ${i} is answered`);
+        tokens.add(ring.driver.token);
+      }
+      assertEquals([tokens.size, ring.driver.inFlight], [LOAD, 0]);
+    }
+    kind.check(vmm);
+    await vmm.play(...habits.stop(vmm), ...habits.activate(vmm));
     await kind.use(vmm, BUFFER);
   }
 });

@@ -14,6 +14,8 @@ import { type Message, RING_SIZE, Vmm } from "./vmm.ts";
 import { type VmmHabits, VMMS } from "./vmm_habits.ts";
 
 const KIB = 1024;
+/** Requests under way when the rings stop. */
+const LOAD = 10;
 const RUNS =
   Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state === "granted" &&
     Deno.env.get("VIOMMU_TEST") === "full"
@@ -28,7 +30,7 @@ type Step =
   | { readonly does: "work" | "fault" | "pause" | "save" | "forget" | "plug" | "unplug" | "table" }
   | { readonly does: "log"; readonly way: Way; readonly stage: "begin" | "next" | "end" }
   | {
-    readonly does: "stop" | "reset" | "move";
+    readonly does: "stop" | "restart" | "reset" | "move";
     readonly ways: readonly [Way, Way];
     readonly seed: number;
   }
@@ -62,7 +64,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     stage: fc.constantFrom("begin" as const, "next" as const, "end" as const),
   }),
   fc.record({
-    does: fc.constantFrom("stop" as const, "stop" as const, "reset" as const, "move" as const),
+    does: fc.constantFrom("stop" as const, "restart" as const, "reset" as const, "move" as const),
     ways: fc.tuple(way, startWay),
     seed: fc.nat(0xffff),
   }),
@@ -195,6 +197,12 @@ class Mix implements AsyncDisposable {
         await guest.isForgotten(this.world.device);
         await guest.boot();
         this.#config.set(IOMMU_FACTS.config);
+        break;
+      case "restart":
+        guest.load(LOAD);
+        await vmm.play(...vmm.stopAnywhere(VMMS[step.ways[0]]));
+        await this.#start(step.ways[1], step.seed);
+        await guest.loaded(LOAD);
         break;
       case "stop":
         await vmm.play(...VMMS[step.ways[0]].stop(vmm));

@@ -108,6 +108,25 @@ life("the machine stops and goes on where it was, once and again", VMMS, async (
   }
 });
 
+life("the machine stops and goes on under load, and every request is answered once", VMMS, async (
+  habits,
+  world,
+) => {
+  const [vmm, guest] = await booted(habits, world);
+  using _ = vmm;
+  for (let round = 0; round < 5; round++) {
+    guest.load(25);
+    // No notification comes again for what is available already.
+    for (let i = 0; i <= round; i++) {
+      await vmm.play(...vmm.stopAnywhere());
+      await vmm.play(...habits.activate(vmm));
+    }
+    await guest.loaded(25);
+    guest.check(world.device);
+    await guest.works(world.device);
+  }
+});
+
 life("the machine pauses with its rings where they are", VMMS.filter(({ pause }) => pause), async (
   habits,
   world,

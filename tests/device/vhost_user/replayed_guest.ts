@@ -22,6 +22,7 @@ const DOMAIN = 1;
 const REQUESTS = 0x40000;
 const ANSWERS = 0x48000;
 const EVENT = 0x4c000;
+const LOADED = 0x50000;
 const NOENT = 6;
 
 /** What the device of {@linkcode IommuWorld} answers (virtio 1.4, 5.13.3, 5.13.4 and 6; vhost-user.rst). */
@@ -161,6 +162,43 @@ export class ReplayedGuest {
       const walk = device.walk(ENDPOINT, page, READ);
       assertEquals([walk.ok, walk.frame], [true, frame]);
     }
+  }
+
+  /** Many requests at once: MAPs whose answers are not waited for. */
+  load(count: number): void {
+    const { memory, rings } = this.#vmm;
+    for (let i = 0; i < count; i++) {
+      const page = this.#page++;
+      const virtStart = BigInt(page) * 4096n;
+      const physStart = BigInt(this.#frame) * 4096n;
+      const fields = { domain: DOMAIN, virtStart, virtEnd: virtStart + 4095n, physStart, flags: 3 };
+      this.mapped.set(page, this.#frame++);
+      const bytes = mapRequest(fields);
+      memory.resolve(LOADED + i * 64, bytes.length, true);
+      memory.bytes.set(bytes, memory.offset);
+      memory.resolve(LOADED + 0x2000 + i * 4, 4, true);
+      memory.bytes.fill(0xee, memory.offset, memory.offset + 4);
+      rings[0].driver.begin();
+      rings[0].driver.addReadable(LOADED + i * 64, bytes.length);
+      rings[0].driver.addWritable(LOADED + 0x2000 + i * 4, 4);
+      rings[0].driver.commit();
+    }
+    rings[0].kick();
+  }
+
+  /** Waits for the answers to {@linkcode load}: each once, each good. */
+  async loaded(count: number): Promise<void> {
+    const { memory, rings, used, isPacked } = this.#vmm;
+    const tokens = new Set<number>();
+    for (let i = 0; i < count; i++) {
+      assertEquals(await rings[0].reap(), true, `${this.#vmm.habits.name}: answer ${i}`);
+      tokens.add(rings[0].driver.token);
+    }
+    assertEquals([tokens.size, rings[0].driver.inFlight], [count, 0]);
+    memory.resolve(LOADED + 0x2000, count * 4, false);
+    const answers = memory.bytes.slice(memory.offset, memory.offset + count * 4);
+    assertEquals(answers, new Uint8Array(count * 4));
+    used[0] += count * (isPacked ? 2 : 1);
   }
 
   /** The guest has gone on where the device has not: nothing of it translates, and what it gives back is not there. */

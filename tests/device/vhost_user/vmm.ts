@@ -48,8 +48,8 @@ export interface Message {
   readonly files?: readonly Descriptor[] | (() => readonly Descriptor[]);
   /** Whether it asks for the general reply; then that says 0. */
   readonly needsReply?: boolean;
-  /** The payload of the reply that the message has of its own. */
-  readonly answer?: Uint8Array;
+  /** The payload of the reply that the message has of its own, or what looks at it. */
+  readonly answer?: Uint8Array | ((payload: DataView) => void);
 }
 
 /** What a device answers to every front end. */
@@ -179,6 +179,17 @@ export class Vmm implements Disposable {
     for (const message of messages) await this.#exchange(message);
   }
 
+  /** What stops the rings while requests are under way: where they stand is what the device says. */
+  stopAnywhere(habits: VmmHabits = this.habits): Message[] {
+    return habits.stop(this).map((message) => {
+      if (message.request !== Request.GET_VRING_BASE) return message;
+      const answer = (payload: DataView) => {
+        this.bases[payload.getUint32(0, true)] = payload.getUint32(4, true);
+      };
+      return { ...message, answer };
+    });
+  }
+
   /** The region's description in SET_MEM_TABLE and its like. */
   describe(region: VmmRegion): Uint8Array<ArrayBuffer> {
     const { guestAddress, size } = region;
@@ -301,11 +312,11 @@ export class Vmm implements Disposable {
   }
 
   async #exchange(message: Message): Promise<void> {
-    const { request, payload = new Uint8Array(0), files = [], needsReply = false } = message;
+    const { request, payload: sent = new Uint8Array(0), files = [], needsReply = false } = message;
     const connection = this.#connection!;
     const name = `${this.habits.name}: ${requestName(request)}`;
     const descriptors = typeof files === "function" ? files() : files;
-    connection.send(request, needsReply ? FLAG_NEED_REPLY : 0, payload, descriptors);
+    connection.send(request, needsReply ? FLAG_NEED_REPLY : 0, sent, descriptors);
     const answer = message.answer ?? (needsReply ? longs(0) : undefined);
     if (answer === undefined) return;
     using poll = new PollSet(1);
@@ -319,7 +330,9 @@ export class Vmm implements Disposable {
     }
     assertEquals(result, "message", name);
     assertEquals([connection.request, connection.flags], [request, FLAG_REPLY | 1], name);
-    assertEquals(connection.payload.slice(0, connection.size), answer, name);
+    const payload = connection.payload.slice(0, connection.size);
+    if (typeof answer === "function") answer(new DataView(payload.buffer));
+    else assertEquals(payload, answer, name);
     if (request === Request.GET_INFLIGHT_FD) {
       this.record?.close();
       this.record = connection.descriptors.shift();

@@ -18,11 +18,11 @@ function field(bytes: Uint8Array, at: number): bigint {
 }
 
 Deno.test("IOTLB messages are 32 bytes: address, size, user address, permission, type", () => {
-  const update = updateMessage(2 ** 40 + 5, 2 ** 40 + 6, 2 ** 52 - 2, 0x800, 2);
+  const update = updateMessage(2 ** 40 + 5, 2 ** 40 + 6, 2 ** 52 - 2, 0x801, 2);
   assertEquals(update.length, 32);
   assertEquals(
     [field(update, 0), field(update, 8), field(update, 16), update[24], update[25]],
-    [2n ** 52n + 0x5000n, 0x2000n, 2n ** 64n - 0x1800n, 2, 2],
+    [2n ** 52n + 0x5000n, 0x2000n, 2n ** 64n - 0x17ffn, 2, 2],
   );
   const some = invalidateMessage(1, 2 ** 51);
   assertEquals([field(some, 0), field(some, 8), some[25]], [0x1000n, 2n ** 63n, 3]);
