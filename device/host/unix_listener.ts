@@ -29,7 +29,9 @@ import { UnixStream } from "./unix_stream.ts";
 /** Connections that may wait to be accepted. */
 const BACKLOG = 16;
 /** Times that another name or another look is tried where some other process is just as quick. */
-const TRIES = 16;
+const TRIES = 64;
+/** Bytes of the name that a socket has before it listens, where the folder's path leaves room for them. */
+const NAME_BYTES = 12;
 
 /** A listening socket. Its descriptor is nonblocking. */
 export class UnixListener {
@@ -131,18 +133,23 @@ function bindBeside(path: string, number: number, access: SocketAccess): string 
   const folder = path.slice(0, path.lastIndexOf("/") + 1);
   const room = LONGEST_SOCKET_PATH - new TextEncoder().encode(folder).length;
   for (let tries = 1;; tries++) {
-    const name = `.${crypto.randomUUID().replaceAll("-", "")}`.slice(room < 2 ? 1 : 0).slice(
-      0,
-      room,
-    );
-    const address = socketAddress(folder + name.slice(0, 12));
+    const temporary = folder + randomName(Math.min(room, NAME_BYTES));
+    if (temporary === path && tries < TRIES) continue;
+    const address = socketAddress(temporary);
     const bind = () => libc().bind(number, address, address.length);
     const [bound, error] = makeSocketFile(access, bind);
-    if (bound === 0) return folder + name.slice(0, 12);
+    if (bound === 0) return temporary;
     if (error !== EADDRINUSE || tries === TRIES) {
       throw new OsError(`Cannot listen on ${path}`, "bind", error);
     }
   }
+}
+
+/** A name of so many letters and digits, hidden if it has two or more. */
+function randomName(length: number): string {
+  const random = crypto.getRandomValues(new Uint8Array(length));
+  const name = Array.from(random, (byte) => (byte % 36).toString(36)).join("");
+  return length < 2 ? name : `.${name.slice(1)}`;
 }
 
 /** Gives a socket file the path it is for, where nothing may be. A link never replaces what another process puts there. */

@@ -41,7 +41,10 @@ export class FrontEndReplies {
     if (this.#order.answered(reply)) this.give([reply]);
   }
 
-  /** See {@linkcode ReplyOrder.replied}: what comes before goes out, and then the caller passes the back end's reply. */
+  /**
+   * The back end replied to a message. Replies of ours that are due before that go out; the caller passes the back end's
+   * own, and {@linkcode give}s those that are due behind it.
+   */
   replied(request: number): Replied {
     const replied = this.#order.replied(request);
     this.give(replied.before);

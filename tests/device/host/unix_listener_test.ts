@@ -157,4 +157,5 @@ Deno.test("UnixListener listens at paths of every length that a socket can have"
   assertEquals([...Deno.readDirSync(deep)].map(({ name }) => name).sort(), ["a", "b", "c"]);
   for (const each of listeners) each.close();
   assertThrows(() => UnixListener.listen(`${deep}/ab`), RangeError, "more than 107 bytes");
+  assertThrows(() => UnixListener.listen(`${deep}x/`), OsError, "bind");
 });
