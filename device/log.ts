@@ -4,6 +4,8 @@
  * What a guest or a front end provokes may come a million times, so a {@linkcode Log} also has a limit:
  * of one kind of line, a burst is written and then one a second, with the number left out.
  *
+ * A log never fails: a line that cannot be written is lost, and nothing else.
+ *
  * @module
  */
 
@@ -36,7 +38,8 @@ export class Log {
    * A log that writes what is important enough.
    *
    * @param level The least important level that is written.
-   * @param write Takes a finished line without its newline; standard error by default.
+   * @param write Takes a finished line without its newline; standard error by default, which may make the process
+   * wait. What it throws is ignored.
    * @param now A clock in milliseconds.
    */
   constructor(
@@ -80,7 +83,21 @@ export class Log {
    * @param kind Which limit it counts against; a constant, never text of the peer's.
    */
   warnLimited(kind: string, message: string): void {
-    if (!this.enabled("warn")) return;
+    this.#limited("warn", kind, message);
+  }
+
+  /** An error of such a kind. */
+  errorLimited(kind: string, message: string): void {
+    this.#limited("error", kind, message);
+  }
+
+  /** What a user wants to know of, of such a kind. */
+  infoLimited(kind: string, message: string): void {
+    this.#limited("info", kind, message);
+  }
+
+  #limited(level: LogLevel, kind: string, message: string): void {
+    if (!this.enabled(level)) return;
     let limit = this.#limits.get(kind);
     if (limit === undefined) {
       limit = { written: 0, leftOut: 0, last: 0 };
@@ -95,10 +112,15 @@ export class Log {
     limit.written++;
     limit.leftOut = 0;
     limit.last = now;
-    this.#line("warn", message + more);
+    this.#line(level, message + more);
   }
 
   #line(level: LogLevel, message: string): void {
-    if (this.enabled(level)) this.#write(`viommu: ${level}: ${message}`);
+    if (!this.enabled(level)) return;
+    try {
+      this.#write(`viommu: ${level}: ${message}`);
+    } catch {
+      // There is no place left to say so.
+    }
   }
 }

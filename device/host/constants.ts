@@ -66,6 +66,17 @@ export const MSG_NOSIGNAL = 0x4000;
 /** Received descriptors are closed on exec. */
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 
+/** `shutdown`: neither receive nor send any more. */
+export const SHUT_RDWR = 2;
+/** `ioctl`: bytes of a socket that can be read. */
+export const FIONREAD = 0x541b;
+/** Option: a descriptor of the peer's process (Linux 6.5). */
+export const SO_PEERPIDFD = 77;
+/** `getrlimit`: open descriptors. */
+export const RLIMIT_NOFILE = 7;
+/** `fcntl`: size of a pipe in bytes. */
+export const F_GETPIPE_SZ = 1032;
+
 /** `fcntl`: duplicate, with close on exec. */
 export const F_DUPFD_CLOEXEC = 1030;
 /** `fcntl`: read the descriptor's flags. */

@@ -14,6 +14,7 @@ const symbols = {
   accept4: { parameters: ["i32", "pointer", "pointer", "i32"], result: "i32" }, // int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int bind(int fd, const struct sockaddr *addr, socklen_t len)
   close: { parameters: ["i32"], result: "i32" }, // int close(int fd)
+  closeOnThread: { name: "close", parameters: ["i32"], result: "i32", nonblocking: true }, // the same, on a thread of the runtime's pool
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" }, // int connect(int fd, const struct sockaddr *addr, socklen_t len)
   errnoLocation: { name: "__errno_location", parameters: [], result: "pointer" }, // int *__errno_location(void)
   eventfd: { parameters: ["u32", "i32"], result: "i32" }, // int eventfd(unsigned int initval, int flags)
@@ -32,7 +33,9 @@ const symbols = {
   getgrnam: { parameters: ["buffer"], result: "pointer" }, // struct group *getgrnam(const char *name)
   getpagesize: { parameters: [], result: "i32" }, // int getpagesize(void)
   getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" }, // int getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+  getrlimit: { parameters: ["i32", "buffer"], result: "i32" }, // int getrlimit(int resource, struct rlimit *limits)
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" }, // int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+  ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // int ioctl(int fd, unsigned long request, void *argument)
   ioGetEvents: {
     name: "syscall",
     parameters: ["u64", "u64", "i64", "i64", "buffer", "pointer"],
@@ -50,6 +53,7 @@ const symbols = {
   munmap: { parameters: ["pointer", "usize"], result: "i32" }, // int munmap(void *addr, size_t len)
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // int open(const char *path, int flags, mode_t mode)
   openat: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // int openat(int directory, const char *path, int flags)
+  pidfdOpen: { name: "syscall", parameters: ["u64", "i32", "u32"], result: "i32" }, // int pidfd_open(pid_t pid, unsigned int flags), by its number
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // int pipe2(int fds[2], int flags)
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" }, // int poll(struct pollfd *fds, nfds_t count, int timeout)
   pollOnThread: {
@@ -76,12 +80,19 @@ const symbols = {
   }, // int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *mask)
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
   sigaction: { parameters: ["i32", "buffer", "pointer"], result: "i32" }, // int sigaction(int signum, const struct sigaction *act, struct sigaction *old)
+  shutdown: { parameters: ["i32", "i32"], result: "i32" }, // int shutdown(int fd, int how)
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // int socketpair(int domain, int type, int protocol, int fds[2])
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *out)
   umask: { parameters: ["u32"], result: "u32" }, // mode_t umask(mode_t mask)
   unlink: { parameters: ["buffer"], result: "i32" }, // int unlink(const char *path)
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t write(int fd, const void *buf, size_t count)
+  writeOnThread: {
+    name: "write",
+    parameters: ["i32", "buffer", "usize"],
+    result: "i32",
+    nonblocking: true,
+  }, // the same, on a thread of the runtime's pool
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The C functions as Deno gives them. */
@@ -94,6 +105,15 @@ let errnoCell: Int32Array | undefined;
 export function libc(): Libc {
   if (opened === undefined) opened = Deno.dlopen("libc.so.6", symbols).symbols;
   return opened;
+}
+
+/**
+ * Puts a table in the place of the C library's, or with `undefined` takes it away again: for tests, in which calls have
+ * to fail that otherwise never do. (A preloaded library would not do: symbols are looked up in the C library itself. And
+ * it would reach the runtime's own calls, too.)
+ */
+export function replaceLibc(replacement: Libc | undefined): void {
+  opened = replacement;
 }
 
 /**

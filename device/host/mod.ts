@@ -22,6 +22,7 @@ export {
   isUnixStream,
 } from "./inherited_socket.ts";
 export { IoVectors } from "./io_vectors.ts";
+export { LineWriter } from "./line_writer.ts";
 export { errnoName, OsError } from "./os_error.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";

@@ -23,3 +23,24 @@ Deno.test("Log.warnLimited() writes a burst, then one line a second with the num
   log.warnLimited("other", "something else");
   assertEquals(lines.length, 12);
 });
+
+Deno.test("every level that a peer can provoke has a limit of its own", () => {
+  const lines: string[] = [];
+  const log = new Log("info", (line) => lines.push(line), () => 0);
+  for (let i = 0; i < 100; i++) log.infoLimited("connected", "A front end connected");
+  for (let i = 0; i < 100; i++) log.errorLimited("failed", "A session failed");
+  assertEquals(lines.filter((line) => line.startsWith("viommu: info: ")).length, 10);
+  assertEquals(lines.filter((line) => line.startsWith("viommu: error: ")).length, 10);
+});
+
+Deno.test("Log goes on when its lines cannot be written", () => {
+  let tries = 0;
+  const log = new Log("info", () => {
+    tries++;
+    throw new Error("No space left on device");
+  });
+  log.error("a");
+  log.warnLimited("kind", "b");
+  log.info("c");
+  assertEquals(tries, 3);
+});
