@@ -5,8 +5,15 @@
  */
 import type { PollSet } from "./host/mod.ts";
 
-/** Has descriptors to sleep on and rings to look at. None of its methods waits. */
+/**
+ * Has descriptors to sleep on and rings to look at. None of its methods waits. What `look`, `serve` and
+ * `setNotifications` throw is on behalf of the session that is under way, which is ended.
+ */
 export interface Companion {
+  /** What log lines call it. */
+  readonly name: string;
+  /** Called by it when it is time to look, and no descriptor says so; set by what serves it. */
+  set onDue(onDue: () => void);
   /** Whether its rings must be looked at from time to time, because nobody will signal new requests. */
   readonly mustPoll: boolean;
 
@@ -25,6 +32,9 @@ export interface Companion {
    * @returns When switching on: whether there is work already, so that it is too early to sleep.
    */
   setNotifications(on: boolean): boolean;
+
+  /** Ends the session that is under way, for its peer failed; others may come. Does nothing without one. */
+  endSession(): void;
 
   /** Ends it for good. */
   close(): void;

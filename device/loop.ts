@@ -17,7 +17,7 @@
  */
 import type { Companion } from "./companion.ts";
 import { ElbowRoom } from "./elbow_room.ts";
-import { eventLoopTurn, type PollSet } from "./host/mod.ts";
+import { eventLoopTurn, type PollSet, type UnixListener } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import type { BackEnd } from "./vhost_user/mod.ts";
@@ -91,17 +91,21 @@ export class DeviceLoop {
   /**
    * Serves a connection until it is closed or {@linkcode stop} is called.
    *
-   * @param listener A descriptor to sleep on as well, or -1.
+   * @param listener A listener to sleep on as well, if any.
    * @param onListener Called when the listener has something.
    */
-  async serve(backEnd: BackEnd, listener: number, onListener: () => void): Promise<void> {
+  async serve(
+    backEnd: BackEnd,
+    listener: UnixListener | undefined,
+    onListener: () => void,
+  ): Promise<void> {
     const poll = this.#poll;
     using room = new ElbowRoom(backEnd.findPeerThreads());
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
       const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
       const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
-      const listenerSlot = poll.add(listener);
+      const listenerSlot = poll.add(listener?.pollNumber ?? -1);
       const kickSlots: number[] = [];
       for (let i = 0; i < this.#device.queueCount; i++) {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
@@ -124,16 +128,19 @@ export class DeviceLoop {
   /**
    * Serves the companions alone until a listener has something or {@linkcode stop} is called.
    *
-   * @param listener A descriptor to sleep on as well, or -1.
+   * @param listener A listener to sleep on as well, if any.
    * @param milliseconds After which it ends in any case.
    */
-  async serveCompanions(listener: number, milliseconds = Infinity): Promise<void> {
+  async serveCompanions(
+    listener: UnixListener | undefined,
+    milliseconds = Infinity,
+  ): Promise<void> {
     const end = performance.now() + milliseconds;
     const poll = this.#poll;
     let isBusy = false;
     while (!this.#stopped) {
       poll.clear();
-      const slot = poll.add(listener);
+      const slot = poll.add(listener?.pollNumber ?? -1);
       this.#addCompanions();
       if (isBusy) {
         await eventLoopTurn();

@@ -117,7 +117,7 @@ async function rehearseOnce(
       // A loop finds requests when it wakes, or nothing at first.
       if (i % 2 === 0) driver.begin();
       queue.kickEvent.signal();
-      await loop.serve(backEnd, -1, () => {});
+      await loop.serve(backEnd, undefined, () => {});
     }
     return driver;
   } finally {

@@ -69,6 +69,8 @@ export interface RehearsalPlan {
 
 /** A driver on a ring. */
 export class RehearsalDriver implements Companion {
+  readonly name = "rehearsal";
+  onDue: () => void = () => {};
   readonly mustPoll = false;
   /** Called when everything sent was answered, and nothing more is sent before {@linkcode begin}. */
   onBreak: () => void = () => {};
@@ -146,6 +148,8 @@ export class RehearsalDriver implements Companion {
   setNotifications(): boolean {
     return false;
   }
+
+  endSession(): void {}
 
   close(): void {}
 

@@ -4,14 +4,18 @@
  * @module
  */
 import type { Companion } from "./companion.ts";
+import { GuardedCompanion, logFailure } from "./guarded_companion.ts";
 import { OsError, PollSet, type UnixListener, UnixStream } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import { DeviceLoop } from "./loop.ts";
+import { PeerClaim } from "./peer_claim.ts";
 import { ALL_RING_FEATURES, BackEnd, type RingFeatures } from "./vhost_user/mod.ts";
 
 /** Milliseconds between two attempts to connect. */
 const RECONNECT_MS = 200;
+/** A session that took as many milliseconds may be followed by the next at once. */
+const SESSION_MS = 1000;
 
 /** A device on a socket. */
 export class DeviceServer {
@@ -19,10 +23,13 @@ export class DeviceServer {
   readonly #log: Log;
   readonly #poll: PollSet = new PollSet();
   readonly #loop: DeviceLoop;
-  readonly #companions: readonly Companion[];
+  readonly #companions: readonly GuardedCompanion[];
   readonly #ringFeatures: RingFeatures;
   #stopped = false;
   #connected = false;
+  /** A front end that has taken the place of the one before it. */
+  #next: UnixStream | undefined;
+  #failures = 0;
 
   /**
    * A server of a device.
@@ -40,9 +47,11 @@ export class DeviceServer {
   ) {
     this.#device = device;
     this.#log = log;
-    this.#companions = companions;
+    this.#companions = companions.map((each) => new GuardedCompanion(each, log));
     this.#ringFeatures = ringFeatures;
-    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, companions);
+    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, this.#companions);
+    for (const each of this.#companions) each.onDue = () => this.wake();
+    this.#poll.onProblem = (line) => log.warnLimited("poll", line);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
     device.onFault = () => this.wake();
   }
@@ -50,6 +59,11 @@ export class DeviceServer {
   /** Whether a front end is connected. */
   get connected(): boolean {
     return this.#connected;
+  }
+
+  /** Sessions that were ended because something failed: the device's own, and those of its companions. */
+  get failures(): number {
+    return this.#companions.reduce((sum, each) => sum + each.failures, this.#failures);
   }
 
   /** Ends a sleep: there is something to serve that no descriptor tells of. */
@@ -72,6 +86,7 @@ export class DeviceServer {
       if (socket instanceof UnixStream) await this.#serve(socket, undefined);
       else await this.#acceptAll(socket);
     } finally {
+      this.#next?.end();
       socket.close();
       for (const companion of this.#companions) companion.close();
       this.#poll.close();
@@ -84,18 +99,22 @@ export class DeviceServer {
    * @param path The front end's socket; waits until somebody listens there.
    */
   async runClient(path: string): Promise<void> {
-    let isTold = false;
+    let told: string | undefined;
     try {
       while (!this.#stopped) {
-        const stream = connectOrNothing(path);
-        if (stream !== undefined) {
-          isTold = false;
+        const begun = performance.now();
+        const stream = connect(path);
+        if (stream instanceof UnixStream) {
+          told = undefined;
           await this.#serve(stream, undefined);
-          continue;
+        } else if (stream !== told) {
+          told = stream;
+          this.#log.infoLimited("waiting", `Waiting for a front end to listen on ${path}${told}`);
         }
-        if (!isTold) this.#log.info(`Waiting for a front end to listen on ${path}`);
-        isTold = true;
-        await this.#loop.serveCompanions(-1, RECONNECT_MS);
+        // One that accepts and closes must not keep us busy.
+        if (performance.now() - begun < SESSION_MS) {
+          await this.#loop.serveCompanions(undefined, RECONNECT_MS);
+        }
       }
     } finally {
       for (const companion of this.#companions) companion.close();
@@ -104,43 +123,70 @@ export class DeviceServer {
   }
 
   async #acceptAll(listener: UnixListener): Promise<void> {
+    listener.onProblem = (line) => this.#log.warnLimited("accept", line);
+    listener.onRested = () => this.wake();
     while (!this.#stopped) {
-      await this.#loop.serveCompanions(listener.descriptor.number);
+      if (this.#next === undefined) await this.#loop.serveCompanions(listener);
       if (this.#stopped) return;
-      const stream = listener.accept();
+      const stream = this.#next ?? listener.accept();
+      this.#next = undefined;
       if (stream !== undefined) await this.#serve(stream, listener);
     }
   }
 
+  /** Serves a front end until it goes. What the host refuses on its behalf ends its session and nothing else. */
   async #serve(stream: UnixStream, listener: UnixListener | undefined): Promise<void> {
+    const claim = new PeerClaim(stream);
     const backEnd = new BackEnd(stream, this.#device, {
       log: this.#log,
       ringFeatures: this.#ringFeatures,
     });
     this.#connected = true;
-    this.#log.info("A front end connected");
+    this.#log.infoLimited("connected", "A front end connected");
     try {
-      await this.#loop.serve(backEnd, listener?.descriptor.number ?? -1, () => {
-        listener?.accept()?.close();
-        this.#log.warnLimited("second", "Refused a second front end: one is connected already");
+      await this.#loop.serve(backEnd, listener, () => {
+        const other = listener?.accept();
+        if (other !== undefined) this.#admit(other, backEnd, claim);
       });
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      this.#failures++;
+      logFailure(this.#log, "The session is ended", error);
     } finally {
+      claim.close();
       backEnd.close();
       this.#connected = false;
     }
-    this.#log.info(this.#stopped ? "Stopped" : "The front end is gone");
+    if (this.#stopped) this.#log.info("Stopped");
+    else this.#log.infoLimited("gone", "The front end is gone");
+  }
+
+  /** A second front end comes: refuses it, or gives it the place of one that has lost it. */
+  #admit(stream: UnixStream, backEnd: BackEnd, claim: PeerClaim): void {
+    const lost = claim.lost(backEnd.generation > 0);
+    if (lost === undefined) {
+      stream.end();
+      this.#log.warnLimited("second", "Refused a second front end: one is connected already");
+      return;
+    }
+    this.#log.warnLimited("lost", `The front end makes room for another: ${lost}`);
+    backEnd.close();
+    this.#next = stream;
   }
 }
 
-/** Connects, if somebody listens. */
-function connectOrNothing(path: string): UnixStream | undefined {
+/**
+ * Connects, or says why not, as the end of a line. Whatever the host answers, it may be another answer the next time:
+ * what is at the path is not ours.
+ */
+function connect(path: string): UnixStream | string {
   try {
     return UnixStream.connect(path);
   } catch (error) {
-    if (error instanceof OsError && NOBODY_LISTENS.includes(error.code)) return undefined;
-    throw error;
+    if (!(error instanceof OsError)) throw error;
+    return NOT_THERE.includes(error.code) ? "" : `: ${error.call} failed: ${error.code}`;
   }
 }
 
-/** What connecting fails with while the front end is not there yet. */
-const NOBODY_LISTENS = ["ENOENT", "ECONNREFUSED"];
+/** What connecting fails with while nothing listens. */
+const NOT_THERE = ["ENOENT", "ECONNREFUSED"];

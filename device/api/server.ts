@@ -9,7 +9,6 @@
 import type { Companion } from "../companion.ts";
 import {
   hasDescriptors,
-  OsError,
   POLLIN,
   POLLOUT,
   type PollSet,
@@ -27,11 +26,13 @@ export const CONNECTIONS_MAX = 32;
 const RESERVE = 16;
 /** Connections accepted between two looks at the rings. */
 const ACCEPTS = 4;
-/** Milliseconds until the listener is looked at again after a connection could not be accepted. */
-const REST_MS = 100;
 
 /** A running API socket. */
 export class ApiServer implements Companion {
+  /** What log lines call it. */
+  readonly name: string = "the API";
+  /** See {@linkcode Companion.onDue}. */
+  onDue: () => void = () => {};
   /** What was done so far. */
   readonly work: Work = new Work();
   readonly #listener: UnixListener;
@@ -42,14 +43,14 @@ export class ApiServer implements Companion {
   #listenerSlot = -1;
   /** Which connection has the next turn. */
   #turn = 0;
-  /** Until when no connection is accepted; 0 if they are. */
-  #restsUntil = 0;
 
   /** Answers on a listener once it is in a loop. */
   constructor(listener: UnixListener, context: ApiContext, log: Log) {
     this.#listener = listener;
     this.#context = context;
     this.#log = log;
+    listener.onProblem = (line) => log.warnLimited("api accept", `The API: ${line}`);
+    listener.onRested = () => this.onDue();
   }
 
   /** Connections that are open. */
@@ -59,13 +60,12 @@ export class ApiServer implements Companion {
 
   /** See {@linkcode Companion.mustPoll}. */
   get mustPoll(): boolean {
-    return this.#restsUntil > 0;
+    return false;
   }
 
   /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
-    if (this.#restsUntil > 0 && performance.now() >= this.#restsUntil) this.#restsUntil = 0;
-    this.#listenerSlot = poll.add(this.#restsUntil > 0 ? -1 : this.#listener.descriptor.number);
+    this.#listenerSlot = poll.add(this.#listener.pollNumber);
     this.#slots = this.#connections.map((connection) => {
       const input = connection.awaitsInput ? POLLIN : 0;
       return poll.add(connection.descriptor, connection.awaitsOutput ? POLLOUT : input);
@@ -107,10 +107,16 @@ export class ApiServer implements Companion {
     return on && this.#connections.some((connection) => connection.canStep);
   }
 
-  /** Ends all connections, whatever they are in the middle of, and removes the socket. */
-  close(): void {
+  /** Ends all connections, whatever they are in the middle of. */
+  endSession(): void {
     for (const connection of this.#connections) connection.close();
     this.#connections = [];
+    this.#slots = [];
+  }
+
+  /** Ends all connections and removes the socket. */
+  close(): void {
+    this.endSession();
     this.#listener.close();
   }
 
@@ -135,23 +141,9 @@ export class ApiServer implements Companion {
 
   #acceptSome(): void {
     for (let i = 0; i < ACCEPTS; i++) {
-      const stream = this.#accept();
-      if (stream === undefined) {
-        // A connection waits, and there is no descriptor left: looking at once would find the same.
-        if (i === 0) this.#restsUntil = performance.now() + REST_MS;
-        return;
-      }
+      const stream = this.#listener.accept();
+      if (stream === undefined) return;
       this.#take(stream);
-    }
-  }
-
-  #accept(): UnixStream | undefined {
-    try {
-      return this.#listener.accept();
-    } catch (error) {
-      if (!(error instanceof OsError)) throw error;
-      this.#log.warnLimited("api", `Cannot accept a client of the API: ${error.message}`);
-      return undefined;
     }
   }
 

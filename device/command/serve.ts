@@ -9,6 +9,7 @@ import {
   activatedListener,
   createMemoryFile,
   inheritedSocket,
+  LineWriter,
   mapMemoryFile,
   OsError,
   type SharedMemory,
@@ -24,6 +25,7 @@ import { VERSION } from "../version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
 import {
   type Command,
+  CommandError,
   type OptionValues,
   parsedOption,
   parseOptions,
@@ -34,6 +36,7 @@ import {
 import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
 import {
   ENDPOINT_DEVICE_HELP,
+  type EndpointDeviceOptions,
   endpointQemuArguments,
   openEndpointDevices,
   parseEndpointDevices,
@@ -45,6 +48,7 @@ import {
   openEndpointProxies,
   parseEndpointProxies,
 } from "./proxy_options.ts";
+import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
 import {
   apiSocketAccess,
@@ -63,6 +67,10 @@ const DEFAULT_POLL_US = 2000;
  * ring. Indirect tables it would have to allocate for each request, whose two descriptors fit a ring as they are.
  */
 const DEFAULT_RINGS = "packed,event-index,in-order";
+
+/** Milliseconds that the last log lines have to be written. */
+const LAST_LINES_MS = 1000;
+const STANDARD_ERROR = 2;
 
 /** Serves the device. */
 export const serve: Command = {
@@ -129,7 +137,7 @@ Example:
       "print-capabilities": { type: "boolean" },
     });
     refusePositionals(positionals);
-    const log = new Log(parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", ")));
+    const level = parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", "));
     const pollUs = parsedOption(
       values,
       "poll-us",
@@ -148,43 +156,57 @@ Example:
     const options = parseDeviceOptions(values);
     const devices = parseEndpointDevices(values);
     const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
-    using tables = shareTableMemory(options.maxTableMemory);
-    const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
-    const socket = openSocket(values, access);
-    if (socket instanceof UnixListener && socket.path !== undefined) {
-      log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
-      for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
+    const lines = new LineWriter(STANDARD_ERROR);
+    const log = new Log(level, (line) => lines.write(line));
+    // From here on a signal ends it in order, before there is a socket to be left behind.
+    using stop = new StopSignals();
+    using _rejections = new RejectionLog(log);
+    try {
+      using tables = shareTableMemory(options.maxTableMemory);
+      const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
+      if (!stop.isAsked) {
+        const socket = openSocket(values, access);
+        if (socket instanceof UnixListener && socket.path !== undefined) {
+          log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
+          for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
+        }
+        const companions = openCompanions(devices, choices, device, socket, log, access);
+        for (const each of devices) {
+          for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
+        }
+        const parts = { device, ...companions, socket, api };
+        await serveUntilStopped(parts, { log, pollUs, rings }, stop);
+      }
+      device.close();
+    } finally {
+      await lines.flush(LAST_LINES_MS);
+      lines.close();
     }
-    const services = openEndpointDevices(devices, device, log, access);
-    for (const each of devices) {
-      for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
-    }
-    const proxies = openProxies(choices, device, services, log, access);
-    await serveUntilStopped(
-      device,
-      services,
-      proxies,
-      socket,
-      log,
-      pollUs,
-      rings,
-      api,
-    );
-    device.close();
     return 0;
   },
 };
 
+/** What is served. */
+interface ServedParts {
+  readonly device: IommuDevice;
+  readonly services: readonly EndpointService[];
+  readonly proxies: readonly EndpointProxy[];
+  readonly socket: UnixListener | UnixStream | string;
+  readonly api: ApiChoice | undefined;
+}
+
+/** How it is served. */
+interface ServeOptions {
+  readonly log: Log;
+  readonly pollUs: number;
+  readonly rings: RingFeatures;
+}
+
 /** Serves until SIGINT, SIGTERM, or the end of an inherited connection. */
 async function serveUntilStopped(
-  device: IommuDevice,
-  services: readonly EndpointService[],
-  proxies: readonly EndpointProxy[],
-  socket: UnixListener | UnixStream | string,
-  log: Log,
-  pollUs: number,
-  rings: RingFeatures,
-  apiChoice: ApiChoice | undefined,
+  { device, services, proxies, socket, api: apiChoice }: ServedParts,
+  { log, pollUs, rings }: ServeOptions,
+  stop: StopSignals,
 ): Promise<void> {
   let server: DeviceServer | undefined;
   const context: ApiContext = {
@@ -197,36 +219,35 @@ async function serveUntilStopped(
       return server?.connected ?? false;
     },
   };
-  function stop(): void {
-    server?.stop();
-  }
   try {
     const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];
     server = new DeviceServer(device, log, pollUs, [...services, ...proxies, ...api], rings);
     for (const service of services) service.device.onProgress = () => server?.wake();
-    for (const proxy of proxies) proxy.onDue = () => server?.wake();
-    Deno.addSignalListener("SIGINT", stop);
-    Deno.addSignalListener("SIGTERM", stop);
+    stop.onStop(() => server?.stop());
     await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
   } finally {
+    // Where serving has not begun, these are still open.
+    for (const each of [...services, ...proxies]) each.close();
     if (typeof socket !== "string") socket.close();
-    Deno.removeSignalListener("SIGINT", stop);
-    Deno.removeSignalListener("SIGTERM", stop);
   }
 }
 
-/** The proxies; where one cannot be had, the services that are open already are closed. */
-function openProxies(
+/** The devices behind the IOMMU, and the proxies; where one cannot be had, what is open already is closed. */
+function openCompanions(
+  devices: readonly EndpointDeviceOptions[],
   choices: readonly EndpointProxyChoice[],
   device: IommuDevice,
-  services: readonly EndpointService[],
+  socket: UnixListener | UnixStream | string,
   log: Log,
   access: SocketAccess,
-): readonly EndpointProxy[] {
+): { readonly services: readonly EndpointService[]; readonly proxies: readonly EndpointProxy[] } {
+  let services: readonly EndpointService[] = [];
   try {
-    return openEndpointProxies(choices, device, log, access);
+    services = openEndpointDevices(devices, device, log, access);
+    return { services, proxies: openEndpointProxies(choices, device, log, access) };
   } catch (error) {
     for (const service of services) service.close();
+    if (typeof socket !== "string") socket.close();
     throw error;
   }
 }
@@ -256,7 +277,7 @@ function openSocket(
   access: SocketAccess,
 ): UnixListener | UnixStream | string {
   const path = textOption(values, "socket-path");
-  if (path !== undefined) return UnixListener.listen(path, access);
+  if (path !== undefined) return listen(path, access);
   const peer = textOption(values, "connect");
   if (peer !== undefined) return peer;
   if (values["fd"] === undefined) return openActivated();
@@ -272,6 +293,16 @@ function openSocket(
     if (error instanceof RangeError || error instanceof OsError) {
       throw new UsageError(`Cannot take --fd ${fd}: ${error.message}`);
     }
+    throw error;
+  }
+}
+
+/** Listens at a path, or says in one line why that cannot be. */
+function listen(path: string, access: SocketAccess): UnixListener {
+  try {
+    return UnixListener.listen(path, access);
+  } catch (error) {
+    if (error instanceof RangeError) throw new CommandError(error.message);
     throw error;
   }
 }
@@ -329,7 +360,7 @@ function parseApiAccess(text: string): ApiAccess | undefined {
 
 /** The API socket. */
 function openApi({ path, socket }: ApiChoice, context: ApiContext, log: Log): ApiServer {
-  return new ApiServer(UnixListener.listen(path, socket), context, log);
+  return new ApiServer(listen(path, socket), context, log);
 }
 
 /** A list of ring features, or none. */

@@ -242,7 +242,7 @@ export class BlockRequest {
     if (!isAccessible(this.chain)) return;
     this.#phase = SYNCING;
     const sync = ++this.#syncs;
-    this.#disk.image.syncOnThread().then((isStable) => {
+    this.#disk.image.syncOnThread().catch(() => false).then((isStable) => {
       if (sync !== this.#syncs) return;
       this.#end(isStable ? S_OK : S_IOERR);
       this.#onSynced();

@@ -13,6 +13,7 @@
  */
 import type { Companion } from "../companion.ts";
 import { endpointText } from "../address.ts";
+import { PeerClaim } from "../peer_claim.ts";
 import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
@@ -42,10 +43,13 @@ export class EndpointService implements Companion {
   readonly endpoint: number;
   /** What is served. */
   readonly device: EndpointDevice;
+  /** What log lines call it. */
+  readonly name: string;
+  /** See {@linkcode Companion.onDue}. */
+  onDue: () => void = () => {};
   readonly #iommu: IommuDevice;
   readonly #listener: UnixListener;
   readonly #log: Log;
-  readonly #name: string;
   readonly #iotlb = new Iotlb();
   readonly #kickSlots: number[] = [];
   /** Queues that wait for a notification before they are looked at. */
@@ -53,6 +57,7 @@ export class EndpointService implements Companion {
   #listenerSlot = 0;
   #connectionSlot = -1;
   #backEnd: BackEnd | undefined;
+  #claim: PeerClaim | undefined;
   #memory: EndpointMemory | undefined;
   #pastFaults = 0;
 
@@ -63,7 +68,10 @@ export class EndpointService implements Companion {
     this.#iommu = options.iommu;
     this.#listener = options.listener;
     this.#log = options.log;
-    this.#name = `${options.device.type} ${endpointText(options.endpoint)}`;
+    this.name = `${options.device.type} ${endpointText(options.endpoint)}`;
+    const { log, listener } = options;
+    listener.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
+    listener.onRested = () => this.onDue();
   }
 
   /** Whether a front end is connected. */
@@ -97,7 +105,7 @@ export class EndpointService implements Companion {
   /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
     const backEnd = this.#backEnd;
-    this.#listenerSlot = poll.add(this.#listener.descriptor.number);
+    this.#listenerSlot = poll.add(this.#listener.pollNumber);
     this.#connectionSlot = backEnd === undefined
       ? -1
       : poll.add(backEnd.descriptor, backEnd.events);
@@ -154,10 +162,18 @@ export class EndpointService implements Companion {
     return work;
   }
 
+  /** See {@linkcode Companion.endSession}. */
+  endSession(): void {
+    try {
+      this.#backEnd?.close();
+    } finally {
+      this.#forgetSession();
+    }
+  }
+
   /** Ends the session, the socket and the device. */
   close(): void {
-    this.#backEnd?.close();
-    this.#endSession();
+    this.endSession();
     this.#listener.close();
     this.device.close();
   }
@@ -165,23 +181,26 @@ export class EndpointService implements Companion {
   #answerDoor(): void {
     const stream = this.#listener.accept();
     if (stream === undefined) return;
-    if (this.#backEnd === undefined) {
-      this.#beginSession(stream);
-      return;
+    const lost = this.#claim?.lost((this.#backEnd?.generation ?? 0) > 0);
+    if (lost !== undefined) {
+      this.#log.warnLimited("lost", `The front end of ${this.name} makes room: ${lost}`);
+      this.endSession();
     }
-    stream.close();
-    this.#log.warnLimited("second", `Refused a second front end of ${this.#name}`);
+    if (this.#backEnd === undefined) return this.#beginSession(stream);
+    stream.end();
+    this.#log.warnLimited("second", `Refused a second front end of ${this.name}`);
   }
 
   #beginSession(stream: UnixStream): void {
     this.#iotlb.invalidateAll();
+    this.#claim = new PeerClaim(stream);
     this.#backEnd = new BackEnd(stream, this.device, {
       log: this.#log,
       addressSpace: (memory) =>
         this.#memory = new EndpointMemory(this.#iommu, this.endpoint, memory, this.#iotlb),
     });
     this.#memory!.onLosing = () => this.#sleep();
-    this.#log.info(`A front end of ${this.#name} connected`);
+    this.#log.infoLimited(`connected ${this.name}`, `A front end of ${this.name} connected`);
   }
 
   /** Reports a ring's error. Whether notifications are on is not known then: it is looked at when it is back. */
@@ -207,8 +226,8 @@ export class EndpointService implements Companion {
   #listen(backEnd: BackEnd): void {
     const generation = backEnd.generation;
     if (!backEnd.onReadable()) {
-      this.#endSession();
-      this.#log.info(`The front end of ${this.#name} is gone`);
+      this.#forgetSession();
+      this.#log.infoLimited(`gone ${this.name}`, `The front end of ${this.name} is gone`);
     } else if (backEnd.generation !== generation) {
       // Queues that stopped let go of their rings this way; those that run keep theirs anew.
       this.#memory?.releaseKept();
@@ -216,7 +235,9 @@ export class EndpointService implements Companion {
     }
   }
 
-  #endSession(): void {
+  #forgetSession(): void {
+    this.#claim?.close();
+    this.#claim = undefined;
     this.#pastFaults = this.faults;
     this.#memory?.close();
     this.#memory = undefined;

@@ -4,6 +4,8 @@
  * @module
  */
 
+/** No such process. */
+export const ESRCH = 3;
 /** A signal arrived before anything happened. */
 export const EINTR = 4;
 /** The descriptor is not open. */

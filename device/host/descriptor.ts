@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { closeElsewhere, closesAtOnce, hasUnread } from "./closing.ts";
 import {
   EBADF,
   F_DUPFD_CLOEXEC,
@@ -18,13 +19,29 @@ import { OsError } from "./os_error.ts";
 /** An open file descriptor and the duty to close it. */
 export class Descriptor {
   #number: number;
+  readonly #closesAtOnce: boolean;
 
-  /** Takes over an open descriptor. */
-  constructor(number: number) {
+  /**
+   * Takes over an open descriptor.
+   *
+   * @param mayWait Whether closing it may take as long as a peer likes; then it is closed on another thread.
+   */
+  constructor(number: number, mayWait = false) {
     if (!Number.isInteger(number) || number < 0) {
       throw new RangeError(`Cannot own a descriptor below 0: ${number}`);
     }
     this.#number = number;
+    this.#closesAtOnce = !mayWait;
+  }
+
+  /** Takes over a descriptor that a peer has sent, and that may be of any file. */
+  static received(number: number): Descriptor {
+    return new Descriptor(number, !closesAtOnce(number));
+  }
+
+  /** Whether {@linkcode Descriptor.close} leaves it to another thread. */
+  get mayWait(): boolean {
+    return !this.#closesAtOnce;
   }
 
   /** The descriptor's number, or -1 once it is closed or taken. */
@@ -49,7 +66,7 @@ export class Descriptor {
   duplicate(): Descriptor {
     const copy = libc().fcntl(this.#number, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) throw new OsError(`Cannot duplicate descriptor ${this.#number}`, "fcntl");
-    return new Descriptor(copy);
+    return new Descriptor(copy, this.mayWait);
   }
 
   /** Makes reads and writes on the open file return instead of waiting. */
@@ -60,11 +77,12 @@ export class Descriptor {
     }
   }
 
-  /** Closes it; does nothing the second time. */
+  /** Closes it, at once or on another thread; does nothing the second time. */
   close(): void {
     const number = this.#number;
     if (number < 0) return;
     this.#number = -1;
+    if (!this.#closesAtOnce) return closeElsewhere(number);
     // Linux has let go of the number even when close reports an error, so it is never tried again; EBADF
     // alone means that somebody closed what was ours.
     if (libc().close(number) < 0 && errno() === EBADF) {
@@ -93,6 +111,16 @@ export function hasDescriptors(count: number): boolean {
   } finally {
     closeAll(opened);
   }
+}
+
+/**
+ * Closes a socket of a peer's. What the peer sent and nobody read is closed with it, which may wait.
+ *
+ * @param socket Shut down, so that nothing comes any more.
+ */
+export function closeSocket(socket: Descriptor): void {
+  if (socket.isOpen && hasUnread(socket.number)) closeElsewhere(socket.take());
+  else socket.close();
 }
 
 /** Closes every descriptor of a list and empties it. */

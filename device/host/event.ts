@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { EVENT_NAME } from "./closing.ts";
 import { RWF_NOWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { descriptorName } from "./file_status.ts";
@@ -16,9 +17,6 @@ import { signalRemote } from "./remote_signal.ts";
 
 /** Times that single signals are taken back at once. */
 const MOST_SINGLES = 64;
-
-/** How `/proc` calls an event descriptor. */
-const EVENT_NAME = "anon_inode:[eventfd]";
 
 const one = new BigUint64Array([1n]);
 /** What was read from the counter: its lower half, its upper half. */

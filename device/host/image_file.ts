@@ -38,6 +38,9 @@ export class ImageFile {
   /** Bytes it had when it was opened. */
   readonly size: number;
   readonly #descriptor: Descriptor;
+  /** Syncs that run on other threads: the file stays open for them. */
+  #syncs = 0;
+  #isClosed = false;
 
   private constructor(descriptor: Descriptor, size: number) {
     this.#descriptor = descriptor;
@@ -114,18 +117,28 @@ export class ImageFile {
 
   /** The same while everything else goes on. @returns whether it worked; the reason stays on its thread. */
   async syncOnThread(): Promise<boolean> {
-    using descriptor = this.#descriptor.duplicate();
-    return await libc().fdatasyncOnThread(descriptor.number) === 0;
+    this.#syncs++;
+    try {
+      return await libc().fdatasyncOnThread(this.#descriptor.number) === 0;
+    } finally {
+      this.#syncs--;
+      this.#closeUnused();
+    }
   }
 
-  /** Closes the image and lets go of its lock. */
+  /** Closes the image and lets go of its lock, once no sync is under way. */
   close(): void {
-    this.#descriptor.close();
+    this.#isClosed = true;
+    this.#closeUnused();
   }
 
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #closeUnused(): void {
+    if (this.#isClosed && this.#syncs === 0) this.#descriptor.close();
   }
 
   #allocate(mode: number, offset: number, length: number): number {

@@ -10,6 +10,7 @@
  */
 export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "./constants.ts";
 export { truncations } from "./bus_guard.ts";
+export { descriptorsClosed, descriptorsClosing } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
@@ -24,6 +25,7 @@ export {
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
 export { errnoName, OsError } from "./os_error.ts";
+export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
 export {

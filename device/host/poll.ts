@@ -20,7 +20,7 @@ import { Event } from "./event.ts";
 import { eventLoopTurn } from "./event_loop.ts";
 import { descriptorName } from "./file_status.ts";
 import { errno, libc } from "./libc.ts";
-import { OsError } from "./os_error.ts";
+import { errnoName } from "./os_error.ts";
 
 /** A wait this long, in milliseconds, has no end of its own. */
 const FOREVER = -1;
@@ -31,6 +31,8 @@ const MOST_SLICES = 20;
 /** How `/proc` calls an epoll descriptor, and how far to look for those of the runtime, which opens them first. */
 const EPOLL_NAME = "anon_inode:[eventpoll]";
 const EPOLL_LAST = 32;
+/** Milliseconds that a wait takes at least where the host refuses to poll. */
+const REFUSED_MS = 10;
 /** Milliseconds that fit into the C int of a timeout. */
 const LONGEST = 0x7fffffff;
 
@@ -50,7 +52,10 @@ export class PollSet {
   #waits = false;
   /** Whether the last poll found the wake-up. */
   #woken = false;
-  #runtimeEpolls: readonly number[] | undefined;
+  readonly #runtimeEpolls: readonly number[] = findRuntimeEpolls();
+  /** Called with one line that says why the host refused to poll: nothing is ready then. */
+  onProblem: (line: string) => void = () => {};
+  #refused = false;
   /** Whether {@linkcode PollSet.look} found that the event loop has a socket or a signal to serve. */
   runtimeReady = false;
 
@@ -96,17 +101,16 @@ export class PollSet {
    * Looks, or waits with the whole process standing still.
    *
    * @param timeout Milliseconds, 0 to look only, -1 without end.
-   * @returns how many slots are ready. 0 also when a signal came: serve the event loop then.
+   * @returns how many slots are ready. 0 also when a signal came, or the host refused: serve the event loop then.
    */
   poll(timeout = 0): number {
     const found = libc().poll(this.#slots, this.#nativeCount, timeout | 0);
-    if (found < 0) {
-      const error = errno();
-      if (error !== EINTR) throw new OsError("Cannot poll", "poll", error);
-      this.#forget();
-      return 0;
-    }
-    return this.#collect(found);
+    if (found >= 0) return this.#collect(found);
+    const error = errno();
+    this.#refused = error !== EINTR;
+    if (this.#refused) this.onProblem(`Cannot poll: poll failed: ${errnoName(error)}`);
+    this.#forget();
+    return 0;
   }
 
   /** Looks as {@linkcode PollSet.poll} does, and at the event loop's own descriptors: see `runtimeReady`. */
@@ -129,12 +133,18 @@ export class PollSet {
     this.#waits = true;
     try {
       const milliseconds = timeout < 0 ? FOREVER : Math.min(Math.ceil(timeout), LONGEST) | 0;
-      await libc().pollOnThread(this.#waiting, this.#nativeCount, milliseconds);
+      this.#refused = false;
+      const found = await libc().pollOnThread(this.#waiting, this.#nativeCount, milliseconds);
+      // The thread's errno cannot be read, and the set may have changed: what counts is how things are now.
+      const ready = this.poll(0);
+      // What fails at once again and again would keep the processor busy.
+      if (this.#refused || (found < 0 && ready === 0)) {
+        await new Promise<void>((resolve) => setTimeout(resolve, REFUSED_MS));
+      }
+      return ready;
     } finally {
       this.#waits = false;
     }
-    // The thread's errno cannot be read, and the set may have changed: what counts is how things are now.
-    return this.poll(0);
   }
 
   /**
@@ -183,22 +193,10 @@ export class PollSet {
     return found - 1;
   }
 
-  /** The runtime's own epoll descriptors: readable when the event loop has something to do. */
-  #epolls(): readonly number[] {
-    if (this.#runtimeEpolls === undefined) {
-      const found: number[] = [];
-      for (let number = 0; number <= EPOLL_LAST; number++) {
-        if (descriptorName(number) === EPOLL_NAME) found.push(number);
-      }
-      this.#runtimeEpolls = found;
-    }
-    return this.#runtimeEpolls;
-  }
-
   /** Polls, and ends when the event loop has something to do, too. The number of our own slots that are ready. */
   #pollWithRuntime(timeout: number): number {
     const count = this.#count;
-    for (const epoll of this.#epolls()) this.add(epoll);
+    for (const epoll of this.#runtimeEpolls) this.add(epoll);
     let found = this.poll(timeout);
     this.runtimeReady = false;
     for (let slot = count; slot < this.#count; slot++) {
@@ -225,4 +223,21 @@ export class PollSet {
     slots.set(this.#slots);
     this.#slots = slots;
   }
+}
+
+let runtimeEpolls: readonly number[] | undefined;
+
+/**
+ * The runtime's own epoll descriptors: readable when the event loop has something to do. Looked for once, before a peer
+ * can have sent one of its own.
+ */
+function findRuntimeEpolls(): readonly number[] {
+  if (runtimeEpolls === undefined) {
+    const found: number[] = [];
+    for (let number = 0; number <= EPOLL_LAST; number++) {
+      if (descriptorName(number) === EPOLL_NAME) found.push(number);
+    }
+    runtimeEpolls = found;
+  }
+  return runtimeEpolls;
 }

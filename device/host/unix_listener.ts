@@ -10,9 +10,8 @@ import {
   ECONNABORTED,
   EEXIST,
   EINTR,
-  EMFILE,
-  ENFILE,
   ENOENT,
+  RLIMIT_NOFILE,
   S_IFSOCK,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
@@ -20,7 +19,7 @@ import {
 } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { pathStatus } from "./file_status.ts";
-import { cString, errno, libc, MOST_TRIES } from "./libc.ts";
+import { cString, errno, libc } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
 import { LONGEST_SOCKET_PATH, socketAddress } from "./socket_address.ts";
 import { giveToGroup, makeSocketFile, type SocketAccess } from "./socket_file.ts";
@@ -32,6 +31,10 @@ const BACKLOG = 16;
 const TRIES = 64;
 /** Bytes of the name that a socket has before it listens, where the folder's path leaves room for them. */
 const NAME_BYTES = 12;
+/** Descriptors that no connection gets: the process goes on working with them. */
+const RESERVED_DESCRIPTORS = 16;
+/** Milliseconds for which a listener is left alone after an accept that the host refused. */
+const REST_MS = 100;
 
 /** A listening socket. Its descriptor is nonblocking. */
 export class UnixListener {
@@ -39,8 +42,13 @@ export class UnixListener {
   readonly descriptor: Descriptor;
   /** Where it listens, if we made it there ourselves. */
   readonly path: string | undefined;
+  /** Called with one line that says why a connection could not be accepted. */
+  onProblem: (line: string) => void = () => {};
+  /** Called when {@linkcode UnixListener.pollNumber} is a descriptor again. */
+  onRested: () => void = () => {};
   /** Device and inode of the socket file, so that another's is never removed. */
   readonly #identity: string;
+  #rest: ReturnType<typeof setTimeout> | undefined;
 
   private constructor(descriptor: Descriptor, path?: string, identity = "") {
     this.descriptor = descriptor;
@@ -91,29 +99,39 @@ export class UnixListener {
   }
 
   /**
-   * Accepts the next connection; `undefined` when nobody waits. A connection that the process has no
-   * descriptor left for stays in the queue and counts as nobody.
+   * The descriptor to poll, or -1 for a moment after the host could not accept: a connection that stays in the queue
+   * would keep every wait from sleeping.
+   */
+  get pollNumber(): number {
+    return this.#rest === undefined ? this.descriptor.number : -1;
+  }
+
+  /**
+   * Accepts the next connection; `undefined` when there is none. One that the host refuses, or that would need one of
+   * the process's last {@linkcode RESERVED_DESCRIPTORS} descriptors, counts as none and is told of by
+   * {@linkcode UnixListener.onProblem}.
    */
   accept(): UnixStream | undefined {
-    for (let tries = 1;; tries++) {
-      const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
-      if (number >= 0) return new UnixStream(new Descriptor(number));
+    const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
+    if (number < 0) {
       const error = errno();
-      switch (error) {
-        case EAGAIN:
-        case ECONNABORTED:
-        case EINTR:
-        case EMFILE:
-        case ENFILE:
-          return undefined;
+      if (error !== EAGAIN && error !== ECONNABORTED && error !== EINTR) {
+        this.#leaveAlone(`accept4 failed: ${errnoName(error)}`);
       }
-      if (tries === MOST_TRIES) throw new OsError("Cannot accept a connection", "accept4", error);
+      return undefined;
     }
+    const stream = new UnixStream(new Descriptor(number));
+    // It is the lowest number that was free, so all below it are in use.
+    if (number < descriptorLimit() - RESERVED_DESCRIPTORS) return stream;
+    stream.end();
+    this.#leaveAlone(`fewer than ${RESERVED_DESCRIPTORS} descriptors are left`);
+    return undefined;
   }
 
   /** Stops listening and removes the socket file if it is still the one we made; does nothing the second time. */
   close(): void {
     if (!this.descriptor.isOpen) return;
+    clearTimeout(this.#rest);
     this.descriptor.close();
     if (this.path === undefined) return;
     const status = pathStatus(this.path);
@@ -126,6 +144,21 @@ export class UnixListener {
   [Symbol.dispose](): void {
     this.close();
   }
+
+  #leaveAlone(problem: string): void {
+    this.onProblem(`Cannot accept a connection: ${problem}`);
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => {
+      this.#rest = undefined;
+      this.onRested();
+    }, REST_MS);
+  }
+}
+
+/** How many descriptors the process may have open; without end where the host does not say. */
+function descriptorLimit(): number {
+  const limits = new BigUint64Array(2);
+  return libc().getrlimit(RLIMIT_NOFILE, limits) < 0 ? Infinity : Number(limits[0]);
 }
 
 /** Binds a socket at an unused name in the folder of `path`. Returns that path; throws an OsError if the host refuses. */

@@ -21,12 +21,14 @@ import {
   MSG_NOSIGNAL,
   SCM_MAX_FD,
   SCM_RIGHTS,
+  SHUT_RDWR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
 } from "./constants.ts";
-import { closeAll, Descriptor } from "./descriptor.ts";
+import { descriptorsClosing } from "./closing.ts";
+import { closeAll, closeSocket, Descriptor } from "./descriptor.ts";
 import { addressOf, errno, libc, MOST_TRIES } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
@@ -44,6 +46,9 @@ const AGAIN = -2;
 /** What the peer can bring about: it is gone, or it lets descriptors pile up unread. */
 const PEER_ERRORS: readonly number[] = [ECONNRESET, EPIPE, ENOTCONN, ETOOMANYREFS];
 
+/** Descriptors that may wait to be closed before a peer that sends more of the kind counts as hostile. */
+const MOST_CLOSING = 256;
+
 const HEADER_BYTES = 56;
 const CONTROL_HEADER_BYTES = 16;
 const CONTROL_BYTES = CONTROL_HEADER_BYTES + ((SCM_MAX_FD * 4 + 7) & ~7);
@@ -54,7 +59,10 @@ export class UnixStream {
   readonly descriptor: Descriptor;
   /** Descriptors that have arrived and that nobody has taken yet, in order. */
   readonly received: Descriptor[] = [];
-  /** Whether control data was ever cut off: more descriptors came than this process may open. */
+  /**
+   * Whether control data was ever cut off, as more descriptors came than this process may open; or more came that are
+   * neither memory nor events than can be closed.
+   */
   descriptorsLost = false;
 
   readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
@@ -159,7 +167,16 @@ export class UnixStream {
   /** Closes the socket and every descriptor that arrived and was not taken; does nothing the second time. */
   close(): void {
     closeAll(this.received);
-    this.descriptor.close();
+    closeSocket(this.descriptor);
+  }
+
+  /**
+   * Ends the connection, other owners of the socket included, and closes it. Unlike {@linkcode UnixStream.close} it
+   * cannot be made to wait by what the peer sends meanwhile.
+   */
+  end(): void {
+    if (this.descriptor.isOpen) libc().shutdown(this.descriptor.number, SHUT_RDWR);
+    this.close();
   }
 
   /** Closes it at the end of a `using` block. */
@@ -208,7 +225,9 @@ export class UnixStream {
       const rights = this.#control.getInt32(at + 8, true) === SOL_SOCKET &&
         this.#control.getInt32(at + 12, true) === SCM_RIGHTS;
       for (let data = CONTROL_HEADER_BYTES; rights && data + 4 <= length; data += 4) {
-        this.received.push(new Descriptor(this.#control.getInt32(at + data, true)));
+        const descriptor = Descriptor.received(this.#control.getInt32(at + data, true));
+        if (descriptor.mayWait && descriptorsClosing() > MOST_CLOSING) this.descriptorsLost = true;
+        this.received.push(descriptor);
       }
       at += (length + 7) & ~7;
     }

@@ -123,7 +123,7 @@ export class Connection {
     data.setUint32(4, flags | FLAG_VERSION, true);
     data.setUint32(8, payload.length, true);
     bytes.set(payload, HEADER_BYTES);
-    this.#unsent.push({ bytes, descriptors: descriptors.map((each) => each.duplicate()), sent: 0 });
+    this.#unsent.push({ bytes, descriptors: duplicates(descriptors), sent: 0 });
     return this.flush();
   }
 
@@ -150,7 +150,7 @@ export class Connection {
       for (const each of descriptors) each.close();
     }
     this.#unsent.length = 0;
-    this.stream.close();
+    this.stream.end();
   }
 
   #takeHeader(): ProtocolError | undefined {
@@ -190,4 +190,16 @@ export class Connection {
         : `${requestName(this.request)}: closed after ${this.#payloadBytes} of ${this.size} bytes`,
     );
   }
+}
+
+/** Copies of descriptors; none if one of them cannot be had. */
+function duplicates(descriptors: readonly Descriptor[]): readonly Descriptor[] {
+  const copies: Descriptor[] = [];
+  try {
+    for (const each of descriptors) copies.push(each.duplicate());
+  } catch (error) {
+    closeAll(copies);
+    throw error;
+  }
+  return copies;
 }

@@ -39,6 +39,8 @@ class ScriptedObserver implements RemoteObserver, Companion {
   owed = 0;
   /** How often it was waited for with the thread standing still. */
   waits = 0;
+  readonly name = "scripted";
+  onDue: () => void = () => {};
   readonly mustPoll = false;
   readonly #observers: TranslationObservers;
   readonly #event = Event.create();
@@ -84,6 +86,8 @@ class ScriptedObserver implements RemoteObserver, Companion {
   serve(): boolean {
     return false;
   }
+
+  endSession(): void {}
 
   setNotifications(_on: boolean): boolean {
     return false;

@@ -14,8 +14,10 @@
 import { endpointText } from "../../address.ts";
 import type { Companion } from "../../companion.ts";
 import { OsError, PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import { logFailure } from "../../guarded_companion.ts";
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
+import { PeerClaim } from "../../peer_claim.ts";
 import type { RemoteObserver } from "../../translation_observers.ts";
 import { ProxyCounters } from "./proxy_counters.ts";
 import { ProxySession } from "./proxy_session.ts";
@@ -23,8 +25,8 @@ import type { WriteOnly } from "./translated_run.ts";
 
 /** Milliseconds between two attempts to connect to a back end. */
 const RETRY_MS = 200;
-/** What connecting fails with while the back end is not there yet, or has no room. */
-const NOBODY_LISTENS = ["ENOENT", "ECONNREFUSED", "EAGAIN"];
+/** What connecting fails with while the back end is not there yet. */
+const NOT_THERE = ["ENOENT", "ECONNREFUSED"];
 
 /** What a proxied endpoint is made of. */
 export interface EndpointProxyOptions {
@@ -50,24 +52,35 @@ export class EndpointProxy implements Companion, RemoteObserver {
   readonly endpoint: number;
   /** What it has done. */
   readonly counters: ProxyCounters = new ProxyCounters();
-  /** Called when it is time to look, and no descriptor says so: whoever serves it comes back. */
+  /** See {@linkcode Companion.onDue}. */
   onDue: () => void = () => {};
+  /** What log lines call it. */
+  readonly name: string;
   readonly #options: EndpointProxyOptions;
-  readonly #name: string;
   readonly #poll = new PollSet(4);
   #frontEnd: UnixStream | undefined;
+  /** Of the front end that waits, or has a session. */
+  #claim: PeerClaim | undefined;
   #backEnd: UnixStream | undefined;
   #session: ProxySession | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #retryAt = 0;
+  /** What was logged about a back end that cannot be reached. */
+  #told: string | undefined;
   #slots = [-1, -1, -1, -1];
 
   /** Observes the endpoint until {@linkcode close}; waits for both sides once it is in a loop. */
   constructor(options: EndpointProxyOptions) {
     this.endpoint = options.endpoint;
     this.#options = options;
-    this.#name = `proxy ${endpointText(options.endpoint)}`;
+    this.name = `proxy ${endpointText(options.endpoint)}`;
     options.iommu.observers.addRemote(options.endpoint, this);
+    const { listener, backEnd, log } = options;
+    this.#poll.onProblem = (line) => log.warnLimited("poll", line);
+    for (const each of typeof backEnd === "string" ? [listener] : [listener, backEnd]) {
+      each.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
+      each.onRested = () => this.onDue();
+    }
   }
 
   /** Whether both sides are connected. */
@@ -84,8 +97,8 @@ export class EndpointProxy implements Companion, RemoteObserver {
   addTo(poll: PollSet): void {
     const { listener, backEnd } = this.#options;
     this.#slots = [
-      poll.add(listener.descriptor.number),
-      poll.add(typeof backEnd === "string" ? -1 : backEnd.descriptor.number),
+      poll.add(listener.pollNumber),
+      poll.add(typeof backEnd === "string" ? -1 : backEnd.pollNumber),
       // Nothing is awaited from a side that is alone, but that it goes.
       poll.add(this.#frontEnd?.descriptor.number ?? -1, 0),
       poll.add(this.#backEnd?.descriptor.number ?? -1, 0),
@@ -103,12 +116,9 @@ export class EndpointProxy implements Companion, RemoteObserver {
       this.#session.look(poll);
       this.#checkSession();
     }
-    if (frontEndGone !== 0) {
-      this.#frontEnd?.close();
-      this.#frontEnd = undefined;
-    }
+    if (frontEndGone !== 0) this.#dropFrontEnd();
     if (backEndGone !== 0) {
-      this.#backEnd?.close();
+      this.#backEnd?.end();
       this.#backEnd = undefined;
     }
     if (frontEndKnocks !== 0) this.#acceptFrontEnd();
@@ -128,49 +138,95 @@ export class EndpointProxy implements Companion, RemoteObserver {
 
   /** See {@linkcode RemoteObserver}. */
   invalidate(firstPage: number, lastPage: number): void {
-    this.#session?.iotlb.invalidate(firstPage, lastPage);
+    try {
+      this.#session?.iotlb.invalidate(firstPage, lastPage);
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** See {@linkcode RemoteObserver}. */
   invalidateAll(): void {
-    this.#session?.iotlb.invalidateAll();
+    try {
+      this.#session?.iotlb.invalidateAll();
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** See {@linkcode RemoteObserver}. */
   mapped(firstPage: number, lastPage: number): void {
-    this.#session?.iotlb.mapped(firstPage, lastPage);
+    try {
+      this.#session?.iotlb.mapped(firstPage, lastPage);
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   /** See {@linkcode RemoteObserver}. */
   wait(milliseconds: number): void {
     if (this.#session === undefined) return;
-    this.#session.wait(this.#poll, milliseconds);
+    try {
+      this.#session.wait(this.#poll, milliseconds);
+    } catch (error) {
+      this.#failed(error);
+    }
     this.#checkSession();
+  }
+
+  /** See {@linkcode Companion.endSession}. A front end that waits for its back end goes, too. */
+  endSession(): void {
+    const session = this.#session;
+    this.#session = undefined;
+    session?.close();
+    this.#dropFrontEnd();
+    this.#backEnd?.end();
+    this.#backEnd = undefined;
   }
 
   /** Ends the session and the sockets, and observes nothing any more. */
   close(): void {
-    this.#session?.close();
-    this.#session = undefined;
+    this.endSession();
     this.#options.iommu.observers.remove(this.endpoint, this);
     clearTimeout(this.#retry);
-    this.#frontEnd?.close();
-    this.#backEnd?.close();
     this.#options.listener.close();
     if (typeof this.#options.backEnd !== "string") this.#options.backEnd.close();
     this.#poll.close();
   }
 
+  /**
+   * What an observer is told comes from within the IOMMU's own work, which goes on: a back end that cannot be told is
+   * disconnected.
+   */
+  #failed(error: unknown): void {
+    logFailure(this.#options.log, `The session of ${this.name} is ended`, error);
+    this.endSession();
+  }
+
+  #dropFrontEnd(): void {
+    this.#claim?.close();
+    this.#claim = undefined;
+    this.#frontEnd?.end();
+    this.#frontEnd = undefined;
+  }
+
   #acceptFrontEnd(): void {
     const stream = this.#options.listener.accept();
     if (stream === undefined) return;
+    const lost = this.#claim?.lost(this.#session?.hasSpoken ?? true);
+    if (lost !== undefined) {
+      this.#options.log.warnLimited("lost", `The front end of ${this.name} makes room: ${lost}`);
+      this.endSession();
+    }
     if (this.#session === undefined && this.#frontEnd === undefined) {
       this.#frontEnd = stream;
+      this.#claim = new PeerClaim(stream);
       this.#retryAt = 0;
+      this.#told = undefined;
       return;
     }
-    stream.close();
-    this.#options.log.warnLimited("second", `Refused a second front end of ${this.#name}`);
+    stream.end();
+    this.#options.log.warnLimited("second", `Refused a second front end of ${this.name}`);
   }
 
   #acceptBackEnd(): void {
@@ -181,8 +237,8 @@ export class EndpointProxy implements Companion, RemoteObserver {
       this.#backEnd = stream;
       return;
     }
-    stream.close();
-    log.warnLimited("second", `Refused a second back end of ${this.#name}`);
+    stream.end();
+    log.warnLimited("second", `Refused a second back end of ${this.name}`);
   }
 
   /** Begins a session if both sides are there. */
@@ -198,14 +254,17 @@ export class EndpointProxy implements Companion, RemoteObserver {
       patience,
       log,
       counters: this.counters,
-      name: this.#name,
+      name: this.name,
       frontEnd: this.#frontEnd,
       backEnd: this.#backEnd,
     });
     this.#frontEnd = undefined;
     this.#backEnd = undefined;
     this.counters.sessions++;
-    log.info(`A front end and the back end of ${this.#name} are connected`);
+    log.infoLimited(
+      `connected ${this.name}`,
+      `A front end and the back end of ${this.name} are connected`,
+    );
   }
 
   /** Connects to the back end, if it listens; if not, tries again later. */
@@ -213,27 +272,42 @@ export class EndpointProxy implements Companion, RemoteObserver {
     const { backEnd, log } = this.#options;
     const now = performance.now();
     if (typeof backEnd !== "string" || now < this.#retryAt) return;
-    try {
-      this.#backEnd = UnixStream.tryConnect(backEnd);
-    } catch (error) {
-      if (!(error instanceof OsError && NOBODY_LISTENS.includes(error.code))) throw error;
-    }
+    const problem = this.#tryConnect(backEnd);
     if (this.#backEnd !== undefined) return;
-    if (this.#retryAt === 0) {
-      log.info(`A front end of ${this.#name} waits for the back end to listen on ${backEnd}`);
+    if (problem !== this.#told) {
+      this.#told = problem;
+      log.infoLimited(
+        `waiting ${this.name}`,
+        `A front end of ${this.name} waits for the back end to listen on ${backEnd}${problem}`,
+      );
     }
     this.#retryAt = now + RETRY_MS;
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.onDue(), RETRY_MS + 1);
   }
 
+  /**
+   * Connects, or returns why not as the end of a line. What is at the path is the back end's, and whatever that is, it
+   * may be something else the next time.
+   */
+  #tryConnect(path: string): string {
+    try {
+      this.#backEnd = UnixStream.tryConnect(path);
+      return "";
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      return NOT_THERE.includes(error.code) ? "" : `: ${error.call} failed: ${error.code}`;
+    }
+  }
+
   #checkSession(): void {
     const session = this.#session;
     if (session?.ended === undefined) return;
     this.#session = undefined;
-    const line = `The session of ${this.#name} is over: ${session.ended}`;
+    this.#dropFrontEnd();
+    const line = `The session of ${this.name} is over: ${session.ended}`;
     const { log } = this.#options;
-    if (session.isOrderly) log.info(line);
+    if (session.isOrderly) log.infoLimited(`over ${this.name}`, line);
     else log.warnLimited("proxy", line);
   }
 }

@@ -142,6 +142,11 @@ export class ProxySession {
     this.#end("it was closed");
   }
 
+  /** Whether the front end has ever sent a message. */
+  get hasSpoken(): boolean {
+    return this.#frontEnd.request !== 0;
+  }
+
   get #readsBackEnd(): boolean {
     return !this.#frontEnd.hasUnsent;
   }
@@ -296,7 +301,10 @@ export class ProxySession {
     if (descriptors.length !== 1 || !isUnixStream(descriptors[0])) {
       return this.#end("of the front end: SET_BACKEND_REQ_FD came without a unix stream socket");
     }
-    descriptors.push(this.#replaceChannel(descriptors.shift()));
+    // It stays in the list, which is closed, until the channel has it.
+    const theirs = this.#replaceChannel(descriptors[0]);
+    descriptors.length = 0;
+    descriptors.push(theirs);
     this.#toBackEnd();
   }
 

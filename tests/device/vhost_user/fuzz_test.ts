@@ -12,6 +12,7 @@ import {
   createMemoryFile,
   createPipe,
   type Descriptor,
+  descriptorsClosed,
   Event,
   mapMemoryFile,
   UnixStream,
@@ -301,9 +302,10 @@ Deno.test("whatever a front end sends, nothing of it is left and the next one is
   const before = openDescriptors();
   const given = new Belongings();
   const free = lowestFree();
-  fc.assert(
-    fc.property(plays, (each) => {
+  await fc.assert(
+    fc.asyncProperty(plays, async (each) => {
       play(each, given);
+      await descriptorsClosed();
       assertEquals(lowestFree(), free);
     }),
     { seed, numRuns: Math.ceil(messages / STEPS), ...(path === undefined ? {} : { path }) },
@@ -396,6 +398,7 @@ Deno.test("a front end may vanish before, within and after every message", async
       for (let i = 0; i < 10 && peer.backEnd.onReadable(); i++);
       assertEquals(peer.backEnd.isOpen, false);
       assertEquals(peer.device.regions, []);
+      await descriptorsClosed();
       assertEquals(openDescriptors(), during, `after ${last} messages and ${part} bytes`);
     }
   }

@@ -1,5 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
-import { createPipe, type Descriptor, Event, UnixStream } from "../../../device/host/mod.ts";
+import {
+  createPipe,
+  type Descriptor,
+  descriptorsClosed,
+  Event,
+  UnixStream,
+} from "../../../device/host/mod.ts";
 import { Request, requestName } from "../../../device/vhost_user/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
@@ -419,7 +425,7 @@ function startRing(peer: RawPeer, index: number, at: number, kick: Descriptor): 
   return peer.send(Request.SET_VRING_ENABLE, words(index, 1));
 }
 
-Deno.test("sockets and pipes where memory or events belong are refused", () => {
+Deno.test("sockets and pipes where memory or events belong are refused", async () => {
   const before = openDescriptors();
   const [one, other] = UnixStream.pair();
   const [reader, writer] = createPipe();
@@ -431,5 +437,6 @@ Deno.test("sockets and pipes where memory or events belong are refused", () => {
     peer.close();
   }
   for (const each of [one, other, reader, writer]) each.close();
+  await descriptorsClosed();
   assertEquals(openDescriptors(), before);
 });

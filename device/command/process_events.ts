@@ -1,0 +1,55 @@
+/**
+ * What comes to the process as a whole while it serves: signals, and failures that nothing waits for.
+ *
+ * @module
+ */
+import { logFailure } from "../guarded_companion.ts";
+import type { Log } from "../log.ts";
+
+const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** SIGINT and SIGTERM while it lives: a request to stop. */
+export class StopSignals implements Disposable {
+  /** Whether one has come. */
+  isAsked = false;
+  #stop: () => void = () => {};
+  readonly #listener = () => {
+    this.isAsked = true;
+    this.#stop();
+  };
+
+  /** Takes the signals from now on. */
+  constructor() {
+    for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, this.#listener);
+  }
+
+  /** Has a function called when one comes, or at once if one has. */
+  onStop(stop: () => void): void {
+    this.#stop = stop;
+    if (this.isAsked) stop();
+  }
+
+  /** Leaves the signals to the system again. */
+  [Symbol.dispose](): void {
+    for (const signal of STOP_SIGNALS) Deno.removeSignalListener(signal, this.#listener);
+  }
+}
+
+/** While it lives, a promise that is rejected and that nothing waits for is logged, and does not end the process. */
+export class RejectionLog implements Disposable {
+  readonly #listener: (event: PromiseRejectionEvent) => void;
+
+  /** Logs from now on. */
+  constructor(log: Log) {
+    this.#listener = (event) => {
+      event.preventDefault();
+      logFailure(log, "Something failed that nothing waits for", event.reason);
+    };
+    addEventListener("unhandledrejection", this.#listener);
+  }
+
+  /** Leaves them to the runtime again, which ends the process. */
+  [Symbol.dispose](): void {
+    removeEventListener("unhandledrejection", this.#listener);
+  }
+}

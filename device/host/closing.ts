@@ -1,0 +1,75 @@
+/**
+ * Closing what a peer has handed over, where that may wait.
+ *
+ * `close(2)` waits for the daemon of a FUSE file system, however long that takes and with no way to end it, and for a
+ * TCP socket that lingers (`SO_LINGER`) up to an hour. Closing a unix socket closes the descriptors that are still on
+ * their way in it, with the same effect. So what may wait is closed on threads of the runtime's pool, a few at a time:
+ * the pool is small, and waiting for rings needs a thread of it, too.
+ *
+ * @module
+ */
+import { F_GET_SEALS, F_GETPIPE_SZ, FIONREAD } from "./constants.ts";
+import { descriptorName } from "./file_status.ts";
+import { libc } from "./libc.ts";
+
+/** Threads that close at once. */
+const MOST_AT_ONCE = 4;
+
+/** How `/proc` calls an event descriptor. */
+export const EVENT_NAME = "anon_inode:[eventfd]";
+
+const waiting: number[] = [];
+let underWay = 0;
+let whenIdle: (() => void)[] = [];
+
+/**
+ * Whether closing a descriptor of a peer's cannot wait: it is memory, an event or a pipe. Asks no file system, which
+ * could wait itself.
+ */
+export function closesAtOnce(number: number): boolean {
+  return libc().fcntl(number, F_GET_SEALS, 0) >= 0 || libc().fcntl(number, F_GETPIPE_SZ, 0) >= 0 ||
+    descriptorName(number) === EVENT_NAME;
+}
+
+/** Whether a socket holds bytes that nobody has read, and with them perhaps descriptors; also where it cannot tell. */
+export function hasUnread(number: number): boolean {
+  const bytes = new Int32Array(1);
+  return libc().ioctl(number, BigInt(FIONREAD), bytes) < 0 || bytes[0] !== 0;
+}
+
+/** Closes a descriptor on another thread, sometime. */
+export function closeElsewhere(number: number): void {
+  waiting.push(number);
+  closeNext();
+}
+
+/** Descriptors that are not closed yet. */
+export function descriptorsClosing(): number {
+  return waiting.length + underWay;
+}
+
+/** Resolves when every descriptor is closed. */
+export function descriptorsClosed(): Promise<void> {
+  return new Promise((resolve) => {
+    if (descriptorsClosing() === 0) resolve();
+    else whenIdle.push(resolve);
+  });
+}
+
+function closeNext(): void {
+  while (underWay < MOST_AT_ONCE) {
+    const number = waiting.shift();
+    if (number === undefined) return;
+    underWay++;
+    libc().closeOnThread(number).then(closed, closed);
+  }
+}
+
+function closed(): void {
+  underWay--;
+  closeNext();
+  if (descriptorsClosing() > 0) return;
+  const idle = whenIdle;
+  whenIdle = [];
+  for (const resolve of idle) resolve();
+}

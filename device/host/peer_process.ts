@@ -1,0 +1,54 @@
+/**
+ * The process at the other end of a socket, and whether it still lives.
+ *
+ * The end of a connection is no sure sign of that: a peer can hand its own end over to us, and then nobody but us
+ * keeps the connection open when it is gone.
+ *
+ * @module
+ */
+import { ESRCH, POLLIN, SO_PEERCRED, SO_PEERPIDFD } from "./constants.ts";
+import { Descriptor } from "./descriptor.ts";
+import { errno, libc } from "./libc.ts";
+import { socketOption } from "./socket_option.ts";
+import type { UnixStream } from "./unix_stream.ts";
+
+/** The number of the system call, for C libraries that have no function for it; the same on all architectures. */
+const PIDFD_OPEN = 434n;
+
+/** The process that made the other end of a socket: connected it, listened, or made the pair. */
+export class PeerProcess {
+  /** A descriptor of the process (`pidfd_open(2)`); none where the process was gone already. */
+  readonly #process: Descriptor | undefined;
+
+  private constructor(process: Descriptor | undefined) {
+    this.#process = process;
+  }
+
+  /** The process behind a connection, or `undefined` where it cannot be seen from here. */
+  static of({ descriptor }: UnixStream): PeerProcess | undefined {
+    // Asked by number, the process may be another one by now that has got the same.
+    const direct = socketOption(descriptor.number, SO_PEERPIDFD);
+    if (direct >= 0) return new PeerProcess(new Descriptor(direct));
+    const pid = socketOption(descriptor.number, SO_PEERCRED);
+    return pid <= 0 ? undefined : PeerProcess.ofProcess(pid);
+  }
+
+  /** A process by its number. */
+  static ofProcess(pid: number): PeerProcess | undefined {
+    const number = libc().pidfdOpen(PIDFD_OPEN, pid, 0);
+    if (number >= 0) return new PeerProcess(new Descriptor(number));
+    return errno() === ESRCH ? new PeerProcess(undefined) : undefined;
+  }
+
+  /** Whether the process has ended. */
+  get isGone(): boolean {
+    if (this.#process === undefined) return true;
+    const slot = new Int32Array([this.#process.number, POLLIN]);
+    return libc().poll(slot, 1n, 0) === 1 && ((slot[1] >>> 16) & POLLIN) !== 0;
+  }
+
+  /** Lets go of the process. */
+  close(): void {
+    this.#process?.close();
+  }
+}
