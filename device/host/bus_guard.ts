@@ -12,9 +12,14 @@
  *
  * @module
  */
-import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ_EXECUTE, PROT_READ_WRITE } from "./constants.ts";
+import {
+  MAP_ANONYMOUS,
+  MAP_FAILED,
+  MAP_PRIVATE,
+  PROT_READ_EXECUTE,
+  PROT_READ_WRITE,
+} from "./constants.ts";
 import { libc } from "./libc.ts";
-import { OsError } from "./os_error.ts";
 
 const SIGBUS = 7;
 /** The handler is told the address; it runs on the signal stack that the runtime has set up. */
@@ -49,11 +54,13 @@ let entries = 0;
  * Guards a mapping from its first byte to the byte before `end`, in pages of `page` bytes. The mapping begins
  * and ends at such a page.
  *
- * @returns whether it is guarded: not on other machines than x86-64, nor beyond some 2700 mappings.
+ * @returns whether it is guarded: not on other machines than x86-64, nor beyond some 2700 mappings, nor where the host
+ * refuses what it takes.
  */
 export function guardMapping(first: bigint, end: bigint, page: number): boolean {
   if (Deno.build.arch !== "x86_64" || entries >= MOST_ENTRIES) return false;
   data ??= install();
+  if (data === undefined) return false;
   data.set([first, end, BigInt(page), 0n, 0n], TABLE_WORD + entries * ENTRY_WORDS);
   entries++;
   return true;
@@ -78,22 +85,23 @@ export function truncations(): number {
   return data === undefined ? 0 : Number(data[COUNT_WORD]);
 }
 
-/** Puts the handler in memory and gives it SIGBUS. The words behind the code. */
-function install(): BigUint64Array {
+/** Puts the handler in memory and gives it SIGBUS. The words behind the code, or `undefined` where the host refuses. */
+function install(): BigUint64Array | undefined {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
   const size = CODE_BYTES + DATA_BYTES;
   const place = libc().mmap(null, BigInt(size), PROT_READ_WRITE, flags, -1, 0n);
-  if (place === null) throw new OsError("Cannot guard shared memory", "mmap");
+  if (place === null || Deno.UnsafePointer.value(place) === MAP_FAILED) return undefined;
   const code = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(place, CODE_BYTES));
   code.set(HANDLER.join("").match(/../g)?.map((byte) => parseInt(byte, 16)) ?? []);
-  if (libc().mprotect(place, BigInt(CODE_BYTES), PROT_READ_EXECUTE) < 0) {
-    throw new OsError("Cannot guard shared memory", "mprotect");
-  }
   const action = new DataView(new ArrayBuffer(SIGACTION_BYTES));
   action.setBigUint64(0, Deno.UnsafePointer.value(place), true);
   action.setInt32(136, SA_SIGINFO_ONSTACK, true);
-  if (libc().sigaction(SIGBUS, action.buffer, null) < 0) {
-    throw new OsError("Cannot guard shared memory", "sigaction");
+  if (
+    libc().mprotect(place, BigInt(CODE_BYTES), PROT_READ_EXECUTE) < 0 ||
+    libc().sigaction(SIGBUS, action.buffer, null) < 0
+  ) {
+    libc().munmap(place, BigInt(size));
+    return undefined;
   }
   return new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(place, DATA_BYTES, CODE_BYTES));
 }

@@ -12,10 +12,8 @@ export const EINTR = 4;
 export const EBADF = 9;
 /** The operation would block. */
 export const EAGAIN = 11;
-/** No more room for descriptors in this process. */
-export const EMFILE = 24;
-/** No more room for descriptors in the system. */
-export const ENFILE = 23;
+/** The argument is none of the kind. */
+export const EINVAL = 22;
 /** The other end of a pipe or socket is closed. */
 export const EPIPE = 32;
 /** A pending connection went away before it was accepted. */
@@ -114,6 +112,8 @@ export const MAP_PRIVATE = 2;
 export const MAP_ANONYMOUS = 0x20;
 /** `mmap`: writes reach the file. */
 export const MAP_SHARED = 1;
+/** `mmap`: the pointer `(void *)-1` that it returns where it fails. */
+export const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** `mmap`: no swap space is set aside. */
 export const MAP_NORESERVE = 0x4000;
 

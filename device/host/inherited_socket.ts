@@ -6,21 +6,12 @@
  *
  * @module
  */
-import {
-  AF_UNIX,
-  F_SETFD,
-  FD_CLOEXEC,
-  S_IFSOCK,
-  SO_ACCEPTCONN,
-  SO_DOMAIN,
-  SO_PEERCRED,
-  SO_TYPE,
-  SOCK_STREAM,
-} from "./constants.ts";
+import { F_SETFD, FD_CLOEXEC, S_IFSOCK, SO_ACCEPTCONN, SO_PEERCRED } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { descriptorStatus } from "./file_status.ts";
 import { libc } from "./libc.ts";
 import { errnoName } from "./os_error.ts";
+import { isUnixStreamNumber, socketName } from "./received_stream.ts";
 import { socketOption } from "./socket_option.ts";
 import { UnixListener } from "./unix_listener.ts";
 import { UnixStream } from "./unix_stream.ts";
@@ -81,18 +72,6 @@ export function activatedListener(environment: ActivationEnvironment): UnixListe
   throw new RangeError(`Cannot use the socket of LISTEN_FDS: it does not listen`);
 }
 
-/** Whether a descriptor is a unix stream socket, connected or not. */
-export function isUnixStream(descriptor: Descriptor): boolean {
-  return isUnixStreamNumber(descriptor.number);
-}
-
-function isUnixStreamNumber(number: number): boolean {
-  return socketOption(number, SO_DOMAIN) === AF_UNIX &&
-    socketOption(number, SO_TYPE) === SOCK_STREAM;
-}
-
 function hasPeer(number: number): boolean {
-  const address = new Uint8Array(110);
-  const length = new Uint32Array([address.length]);
-  return libc().getpeername(number, address, length) === 0;
+  return socketName("getpeername", number) !== undefined;
 }

@@ -20,7 +20,6 @@ export {
   activatedListener,
   type ActivationEnvironment,
   inheritedSocket,
-  isUnixStream,
 } from "./inherited_socket.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
@@ -28,6 +27,7 @@ export { errnoName, OsError } from "./os_error.ts";
 export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
+export { isOtherEnd, isPipe, isUnixStream } from "./received_stream.ts";
 export {
   allowedProcessors,
   currentProcessor,

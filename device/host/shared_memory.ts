@@ -7,18 +7,24 @@
  * length 0 (reads give `undefined`, writes do nothing), and DataView and Atomics throw. `structuredClone`
  * with a transfer list detaches too, but keeps a second buffer over the memory alive and takes 5 ms.
  *
+ * **A file that stalls.** Touching a page of a file on FUSE or on a network waits for a daemon or a server, with no way
+ * to end it. So only memory is mapped: files that answer `F_GET_SEALS` (memfd, tmpfs, hugetlbfs), which is asked before
+ * anything that a file system could answer. {@linkcode SharedMemory.allowsAnyFile} lifts that.
+ *
  * **A file that shrinks.** Touching a mapped page beyond the end of the file is SIGBUS. The size is checked
- * when mapping, and a file that allows it is sealed against shrinking (`F_SEAL_SHRINK`), as QEMU's own memfds
- * already are. Other files (tmpfs or hugetlbfs by path, a memfd without seals) can be truncated by the peer
+ * when mapping, and a file that allows it is sealed against shrinking (`F_SEAL_SHRINK`) before that, as QEMU's own
+ * memfds already are. Other files (tmpfs or hugetlbfs by path, a memfd without seals) can be truncated by the peer
  * at any time, and the host may run out of huge pages: `bus_guard.ts` puts zeros in the place of what is gone,
  * on x86-64. {@linkcode SharedMemory.isSafe} tells whether one of the two holds.
  *
  * @module
  */
 import {
+  EINVAL,
   F_ADD_SEALS,
   F_GET_SEALS,
   F_SEAL_SHRINK,
+  MAP_FAILED,
   MAP_NORESERVE,
   MAP_SHARED,
   MFD_ALLOW_SEALING,
@@ -28,12 +34,15 @@ import {
 } from "./constants.ts";
 import { guardMapping, unguardMapping } from "./bus_guard.ts";
 import { Descriptor } from "./descriptor.ts";
-import { descriptorStatus } from "./file_status.ts";
+import { descriptorStatus, type FileStatus } from "./file_status.ts";
 import { cString, errno, libc } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
 
 /** The bytes of a shared file, readable and writable, from an offset on. */
 export class SharedMemory {
+  /** Whether any regular file may be mapped, also one whose pages take as long as its file system likes. */
+  static allowsAnyFile = false;
+
   /** The bytes; detached by {@linkcode SharedMemory.close}. */
   readonly buffer: ArrayBuffer;
   /** Whether accesses to the memory cannot end the process whatever the peer does to the file. */
@@ -54,6 +63,21 @@ export class SharedMemory {
   }
 
   /**
+   * What a file is that could be mapped, or why it cannot be. Does not wait for a file system, unless any file is
+   * allowed.
+   */
+  static status(descriptor: Descriptor): FileStatus | string {
+    if (!SharedMemory.allowsAnyFile && libc().fcntl(descriptor.number, F_GET_SEALS, 0) < 0) {
+      const error = errno();
+      if (error !== EINVAL) return `its status cannot be read: ${errnoName(error)}`;
+      return "it is not a memory file: neither a memfd nor on tmpfs or hugetlbfs";
+    }
+    const status = descriptorStatus(descriptor.number);
+    if (typeof status === "number") return `its status cannot be read: ${errnoName(status)}`;
+    return status.type === S_IFREG ? status : "it is not a memory file";
+  }
+
+  /**
    * Maps `size` bytes of a file from byte `offset`. The descriptor stays the caller's and may be closed
    * afterwards.
    *
@@ -61,17 +85,17 @@ export class SharedMemory {
    * @returns the mapping, or one line that says why the file cannot be mapped so.
    */
   static map(descriptor: Descriptor, offset: number, size: number): SharedMemory | string {
-    const status = descriptorStatus(descriptor.number);
-    if (typeof status === "number") return `its status cannot be read: ${errnoName(status)}`;
-    if (status.type !== S_IFREG) return "it is not a memory file";
     if (!(size > 0) || !Number.isSafeInteger(size)) return `its size of ${size} cannot be mapped`;
     if (!(offset >= 0) || !Number.isSafeInteger(offset) || offset % 8 !== 0) {
       return `its offset of ${offset} is not a multiple of 8`;
     }
+    const sealed = sealAgainstShrinking(descriptor.number);
+    // Asked only now: before the seal it could have shrunk after the answer.
+    const status = SharedMemory.status(descriptor);
+    if (typeof status === "string") return status;
     if (offset + size > status.size) {
       return `it ends at ${status.size}, before offset ${offset} + size ${size}`;
     }
-    const sealed = sealAgainstShrinking(descriptor.number);
     // The pages behind the file decide what mmap takes as an offset and munmap as a length: huge pages too.
     const page = Math.max(libc().getpagesize(), status.blockSize);
     const lead = offset % page;
@@ -95,14 +119,15 @@ export class SharedMemory {
     return new SharedMemory(mapping, mappedBytes, buffer, sealed || guarded);
   }
 
-  /** Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. */
+  /**
+   * Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. Where the host refuses the
+   * latter the memory stays mapped, and guarded, for nobody.
+   */
   close(): void {
     if (this.buffer.detached) return;
     this.buffer.transfer(0);
+    if (libc().munmap(this.#mapping, BigInt(this.#mappedBytes)) < 0) return;
     unguardMapping(Deno.UnsafePointer.value(this.#mapping));
-    if (libc().munmap(this.#mapping, BigInt(this.#mappedBytes)) < 0) {
-      throw new OsError("Cannot unmap shared memory", "munmap");
-    }
   }
 
   /** Closes it at the end of a `using` block. */
@@ -110,9 +135,6 @@ export class SharedMemory {
     this.close();
   }
 }
-
-// The pointer (void *)-1 that mmap returns on failure.
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 /**
  * A new memory file of `size` zero bytes that can be handed to another process. `name` is seen in `/proc`.

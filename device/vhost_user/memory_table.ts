@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { type Descriptor, descriptorStatus, SharedMemory } from "../host/mod.ts";
+import { type Descriptor, SharedMemory } from "../host/mod.ts";
 import { GuestMemory, type MemoryRegion } from "../../vring/mod.ts";
 import {
   type Address,
@@ -161,8 +161,8 @@ export class MemoryTable {
   }
 
   #find(description: RegionDescription, file: Descriptor): MappedRegion | undefined {
-    const status = descriptorStatus(file.number);
-    if (typeof status === "number") return undefined;
+    const status = SharedMemory.status(file);
+    if (typeof status === "string") return undefined;
     return this.#mapped.find(({ region, userAddress, file, fileOffset }) =>
       file === status.identity && fileOffset === description.fileOffset &&
       region.guestAddress === description.guestAddress && region.size === description.size &&
@@ -187,9 +187,9 @@ function map(description: RegionDescription, file: Descriptor): MappedRegion | s
   if (userAddress.page + Math.floor((userAddress.offset + size - 1) / PAGE_SIZE) > LAST_PAGE) {
     return "its user addresses reach beyond 2^64";
   }
-  const status = descriptorStatus(file.number);
-  const memory = SharedMemory.map(file, fileOffset, size);
-  if (typeof memory === "string" || typeof status === "number") {
+  const status = SharedMemory.status(file);
+  const memory = typeof status === "string" ? status : SharedMemory.map(file, fileOffset, size);
+  if (typeof memory === "string" || typeof status === "string") {
     return `the file of guest memory at 0x${guestAddress.toString(16)}: ${memory}`;
   }
   const region = { guestAddress, size, buffer: memory.buffer, offset: 0 };

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { isUnixStream, UnixStream } from "../host/mod.ts";
+import { isOtherEnd, isUnixStream, UnixStream } from "../host/mod.ts";
 import { configReply, writeConfig } from "./config_access.ts";
 import { Connection } from "./connection.ts";
 import { readRegion } from "./memory_table.ts";
@@ -163,6 +163,9 @@ export class Messages {
     const { descriptors } = this.#session.connection;
     if (descriptors.length !== 1) return "its descriptor is missing";
     if (!isUnixStream(descriptors[0])) return "its descriptor is not a unix stream socket";
+    if (isOtherEnd(descriptors[0], this.#session.connection.stream)) {
+      return "its descriptor is an end of this connection";
+    }
     const [descriptor] = descriptors.splice(0);
     this.closeRequests();
     this.requests = new Connection(new UnixStream(descriptor));

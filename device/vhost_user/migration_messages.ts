@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { SharedMemory } from "../host/mod.ts";
+import { isOtherEnd, SharedMemory } from "../host/mod.ts";
 import { DirtyLog } from "../../vring/mod.ts";
 import { createRecord, InflightRecord } from "./inflight.ts";
 import { FLAG_REPLY, readU64, TransportFeature } from "./protocol.ts";
@@ -23,6 +23,7 @@ const STATE_NO_DESCRIPTOR = 0x100;
 /** Directions of SET_DEVICE_STATE_FD. */
 const STATE_SAVE = 0;
 const STATE_LOAD = 1;
+const OWN_END = "its descriptor is an end of this connection";
 
 /** The messages about what moves. */
 export class MigrationMessages {
@@ -78,10 +79,10 @@ export class MigrationMessages {
     const { packed } = this.#session.rings.features;
     const record = createRecord(data, size, this.#session.device.queueCount, packed);
     if (typeof record === "string") return record;
+    using file = record.file;
     this.#session.connection.send(this.#session.connection.request, FLAG_REPLY, record.reply, [
-      record.file,
+      file,
     ]);
-    record.file.close();
     return undefined;
   }
 
@@ -135,14 +136,15 @@ export class MigrationMessages {
     if (phase !== 0) return `phase ${phase}, only 0 (stopped) is known`;
     if (this.#session.rings.anyRuns) return "a queue runs";
     if (!StateTransfer.accepts(descriptor)) return "its descriptor is no pipe or socket";
+    if (isOtherEnd(descriptor, this.#session.connection.stream)) return OWN_END;
     this.transfer?.close();
-    descriptors.length = 0;
     this.transfer = direction === STATE_LOAD
       ? StateTransfer.load(descriptor, this.#session)
       : StateTransfer.save(
         descriptor,
         this.#session.device.saveState?.() ?? new Uint8Array(0),
       );
+    descriptors.length = 0;
     return undefined;
   }
 

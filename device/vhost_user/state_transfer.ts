@@ -3,19 +3,18 @@
  * socket of the front end's, whose end is the end of the stream.
  *
  * Neither direction waits: {@linkcode StateTransfer.progress} moves what can be moved now, however the front
- * end has set up the descriptor.
+ * end has set up the descriptor. One in which nothing moves for a minute has failed.
  *
  * @module
  */
 import { concat } from "@std/bytes";
 import {
   type Descriptor,
-  descriptorStatus,
+  isPipe,
+  isUnixStream,
   POLLIN,
   POLLOUT,
   readNow,
-  S_IFIFO,
-  S_IFSOCK,
   WOULD_BLOCK,
   writeNow,
 } from "../host/mod.ts";
@@ -24,6 +23,8 @@ import {
 export const MAX_STATE = 256 * 2 ** 20;
 /** Bytes moved at once. */
 const PIECE = 65536;
+/** Milliseconds within which something has to move. */
+export const STALLED_MS = 60_000;
 
 /** What takes over a state that has come; see `VirtioDevice.loadState`. */
 export interface StateTaker {
@@ -43,6 +44,9 @@ export class StateTransfer {
   readonly #incoming: Uint8Array[] = [];
   #received = 0;
   readonly #piece = new Uint8Array(new ArrayBuffer(PIECE));
+  /** Bytes that had moved when it was last looked whether any do. */
+  #moved = 0;
+  readonly #watch = setInterval(() => this.#checkMotion(), STALLED_MS);
 
   private constructor(
     descriptor: Descriptor,
@@ -65,10 +69,9 @@ export class StateTransfer {
     return new StateTransfer(descriptor, taker, undefined);
   }
 
-  /** Whether a state can travel through a descriptor. */
+  /** Whether a state can travel through a descriptor: a pipe, or a unix socket. */
   static accepts(descriptor: Descriptor): boolean {
-    const status = descriptorStatus(descriptor.number);
-    return typeof status !== "number" && (status.type === S_IFIFO || status.type === S_IFSOCK);
+    return isPipe(descriptor) || isUnixStream(descriptor);
   }
 
   /** The descriptor to poll, -1 once the transfer has ended. */
@@ -91,7 +94,7 @@ export class StateTransfer {
   /** Ends the transfer; one that was not complete has failed. */
   close(): void {
     if (!this.#descriptor.isOpen) return;
-    this.#descriptor.close();
+    this.#end();
     this.error = "the transfer was not complete";
   }
 
@@ -104,7 +107,7 @@ export class StateTransfer {
       if (count < 0) return this.#fail("the front end did not take all of the state");
       this.#sent += count;
     }
-    this.#descriptor.close();
+    this.#end();
   }
 
   #receive(): void {
@@ -117,13 +120,24 @@ export class StateTransfer {
       if (this.#received > MAX_STATE) return this.#fail(`it is longer than ${MAX_STATE} bytes`);
       this.#incoming.push(this.#piece.slice(0, count));
     }
-    this.#descriptor.close();
+    this.#end();
     this.error = this.#taker?.loadState?.(concat(this.#incoming));
     this.#incoming.length = 0;
   }
 
-  #fail(reason: string): void {
+  #checkMotion(): void {
+    const moved = this.#sent + this.#received;
+    if (moved === this.#moved) this.#fail(`nothing moved for ${STALLED_MS / 1000} seconds`);
+    this.#moved = moved;
+  }
+
+  #end(): void {
+    clearInterval(this.#watch);
     this.#descriptor.close();
+  }
+
+  #fail(reason: string): void {
+    this.#end();
     this.#incoming.length = 0;
     this.error = reason;
   }

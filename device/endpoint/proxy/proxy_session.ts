@@ -11,6 +11,7 @@
  */
 import {
   type Descriptor,
+  isOtherEnd,
   isUnixStream,
   POLLERR,
   POLLHUP,
@@ -300,6 +301,9 @@ export class ProxySession {
     const { descriptors } = this.#frontEnd;
     if (descriptors.length !== 1 || !isUnixStream(descriptors[0])) {
       return this.#end("of the front end: SET_BACKEND_REQ_FD came without a unix stream socket");
+    }
+    if (isOtherEnd(descriptors[0], this.#frontEnd.stream)) {
+      return this.#end("of the front end: SET_BACKEND_REQ_FD came with an end of its connection");
     }
     // It stays in the list, which is closed, until the channel has it.
     const theirs = this.#replaceChannel(descriptors[0]);

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Event, POLLIN, POLLNVAL, POLLOUT, PollSet } from "../../../device/host/mod.ts";
+import { failAsPlanned, FailurePlan } from "./failing_libc.ts";
 import { openDescriptors } from "./host_state.ts";
 
 Deno.test("PollSet tells which descriptors are ready for what", () => {
@@ -114,4 +115,27 @@ Deno.test("PollSet lets the event loop run while it dozes", async () => {
   await set.doze(100);
   assert(ended > 0 && ended - start < 60, `${ended - start} ms`);
   await wait;
+});
+
+Deno.test("PollSet finds nothing ready when the host refuses to poll, says why, and does not spin", async () => {
+  const plan = new FailurePlan();
+  using _failing = failAsPlanned(plan);
+  using set = new PollSet();
+  using event = Event.create();
+  const problems: string[] = [];
+  set.onProblem = (line) => problems.push(line);
+  const slot = set.add(event.descriptor.number);
+  event.signal();
+  plan.fail("poll", 12, 1);
+  assertEquals([set.poll(0), set.ready(slot)], [0, 0]);
+  assertEquals(problems, ["Cannot poll: poll failed: ENOMEM"]);
+  assertEquals([set.poll(0), set.ready(slot)], [1, POLLIN]);
+  event.drain();
+  plan.fail("pollOnThread", 12, 1_000_000);
+  const start = performance.now();
+  for (let i = 0; i < 5; i++) assertEquals(await set.wait(1000), 0);
+  assertEquals(plan.end(), 5);
+  assert(performance.now() - start >= 40);
+  event.signal();
+  assertEquals([await set.wait(), set.ready(slot)], [1, POLLIN]);
 });

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
+  CLOSED,
   Descriptor,
   OsError,
   pathStatus,
@@ -8,10 +9,13 @@ import {
   WOULD_BLOCK,
 } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
+import { RLIMIT_NOFILE } from "../../../device/host/constants.ts";
 import { until } from "../../until.ts";
+import { failAsPlanned, FailurePlan } from "./failing_libc.ts";
 import { openDescriptors, temporaryPath } from "./host_state.ts";
 
 const ENOENT = 2;
+const EMFILE = 24;
 
 /** What is in a folder that is removed at the end. */
 class Folder implements Disposable {
@@ -158,4 +162,82 @@ Deno.test("UnixListener listens at paths of every length that a socket can have"
   for (const each of listeners) each.close();
   assertThrows(() => UnixListener.listen(`${deep}/ab`), RangeError, "more than 107 bytes");
   assertThrows(() => UnixListener.listen(`${deep}x/`), OsError, "bind");
+});
+
+Deno.test("UnixListener is left alone for a moment when the host cannot accept, and says why", async () => {
+  const plan = new FailurePlan();
+  const path = temporaryPath();
+  const listener = UnixListener.listen(path);
+  const client = UnixStream.connect(path);
+  try {
+    using _failing = failAsPlanned(plan);
+    for (const error of [1, 5, 12, 22, EMFILE, 23, 105]) {
+      const problems: string[] = [];
+      listener.onProblem = (line) => problems.push(line);
+      const rested = new Promise<void>((resolve) => listener.onRested = resolve);
+      plan.fail("accept4", error, 1);
+      assertEquals(listener.accept(), undefined);
+      assertEquals(plan.end(), 1);
+      assertEquals(listener.pollNumber, -1);
+      assertEquals(problems.length, 1);
+      if (error === EMFILE) {
+        assertEquals(problems, ["Cannot accept a connection: accept4 failed: EMFILE"]);
+      }
+      await rested;
+      assertEquals(listener.pollNumber, listener.descriptor.number);
+    }
+    // EAGAIN, EINTR, ECONNABORTED: there was nothing.
+    for (const error of [4, 11, 103]) {
+      plan.fail("accept4", error, 1);
+      assertEquals(listener.accept(), undefined);
+      assertEquals(listener.pollNumber, listener.descriptor.number);
+    }
+    listener.accept()!.close();
+  } finally {
+    client.close();
+    listener.close();
+  }
+});
+
+Deno.test("UnixListener gives no connection one of the last 16 descriptors of the process", async () => {
+  const library = Deno.dlopen("libc.so.6", {
+    setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  });
+  const limits = new BigUint64Array(2);
+  libc().getrlimit(RLIMIT_NOFILE, limits);
+  const path = temporaryPath();
+  const listener = UnixListener.listen(path);
+  const clients: UnixStream[] = [];
+  const accepted: UnixStream[] = [];
+  const problems: string[] = [];
+  listener.onProblem = (line) => problems.push(line);
+  try {
+    const first = UnixStream.connect(path);
+    clients.push(first);
+    const lowest = listener.accept()!;
+    accepted.push(lowest);
+    // Two descriptors for each connection, here.
+    const limit = lowest.descriptor.number + 16 + 9;
+    library.symbols.setrlimit(RLIMIT_NOFILE, new BigUint64Array([BigInt(limit), limits[1]]));
+    while (problems.length === 0) {
+      clients.push(UnixStream.connect(path));
+      const stream = listener.accept();
+      if (stream !== undefined) accepted.push(stream);
+    }
+    assertEquals(problems, ["Cannot accept a connection: fewer than 16 descriptors are left"]);
+    assert(accepted.length > 1 && accepted.length <= 6, `${accepted.length}`);
+    for (const { descriptor } of accepted) assert(descriptor.number < limit - 16);
+    assertEquals(listener.pollNumber, -1);
+    // The one that got none is told so, and does not wait.
+    await until(() => clients.at(-1)!.receive(new Uint8Array(1), 0, 1) === CLOSED, "it is closed");
+    accepted.pop()!.close();
+    clients.splice(1, 2).forEach((each) => each.close());
+    clients.push(UnixStream.connect(path));
+    accepted.push(listener.accept()!);
+  } finally {
+    library.symbols.setrlimit(RLIMIT_NOFILE, limits);
+    for (const each of [...clients, ...accepted]) each.close();
+    listener.close();
+    library.close();
+  }
 });

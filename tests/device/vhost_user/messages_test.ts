@@ -1,6 +1,13 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { type Descriptor, Event, POLLIN, PollSet, UnixStream } from "../../../device/host/mod.ts";
+import {
+  type Descriptor,
+  descriptorsClosed,
+  Event,
+  POLLIN,
+  PollSet,
+  UnixStream,
+} from "../../../device/host/mod.ts";
 import {
   BackEndRequest,
   Connection,
@@ -13,13 +20,14 @@ import { EVERYTHING, joined, longs, RawPeer, withDescriptors, words } from "./ra
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
 function session(name: string, test: (peer: RawPeer) => void): void {
-  Deno.test(name, () => {
+  Deno.test(name, async () => {
     const before = openDescriptors();
     const peer = new RawPeer();
     test(peer);
     assertEquals(peer.warnings, []);
     assertEquals(peer.backEnd.isOpen, true);
     peer.close();
+    await descriptorsClosed();
     assertEquals(openDescriptors(), before);
   });
 }
