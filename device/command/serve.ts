@@ -12,7 +12,7 @@ import {
   LineWriter,
   mapMemoryFile,
   OsError,
-  type SharedMemory,
+  SharedMemory,
   type SocketAccess,
   UnixListener,
   type UnixStream,
@@ -107,6 +107,10 @@ Other:
                            ${RING_FEATURE_NAMES.slice(0, 3).join(",")},
                            ${RING_FEATURE_NAMES.slice(3).join(",")}, or none
                            (default ${DEFAULT_RINGS})
+  --allow-file-memory      take guest memory in a file of any file system, not
+                           only a memfd or a file on tmpfs or hugetlbfs. One
+                           that does not answer (FUSE, a network) then stops
+                           everything for as long, SIGKILL included
   --log-level L            ${LOG_LEVELS.join(", ")} (default info)
   --print-capabilities     what this back end is, as JSON, and exit
 
@@ -131,6 +135,7 @@ Example:
       ...SOCKET_OPTIONS,
       "api-socket": { type: "string" },
       "api-access": { type: "string" },
+      "allow-file-memory": { type: "boolean" },
       "poll-us": { type: "string" },
       "rings": { type: "string" },
       "log-level": { type: "string" },
@@ -156,6 +161,7 @@ Example:
     const options = parseDeviceOptions(values);
     const devices = parseEndpointDevices(values);
     const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
+    SharedMemory.allowsAnyFile = values["allow-file-memory"] === true;
     const lines = new LineWriter(STANDARD_ERROR);
     const log = new Log(level, (line) => lines.write(line));
     // From here on a signal ends it in order, before there is a socket to be left behind.

@@ -8,13 +8,15 @@
  * @module
  */
 import { EVENT_NAME } from "./closing.ts";
-import { RWF_NOWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK } from "./constants.ts";
+import { EAGAIN, RWF_NOWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { descriptorName } from "./file_status.ts";
-import { addressOf, libc } from "./libc.ts";
+import { addressOf, errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { signalRemote } from "./remote_signal.ts";
 
+/** Times that a signal is tried. */
+const SIGNAL_TRIES = 8;
 /** Times that single signals are taken back at once. */
 const MOST_SINGLES = 64;
 
@@ -53,8 +55,11 @@ export class Event {
 
   /** Signals it. If the counter is full, a signal is pending anyway. */
   signal(): void {
-    if (this.#remote) signalRemote(this.descriptor.number);
-    else libc().write(this.descriptor.number, one, 8n);
+    if (this.#remote) return signalRemote(this.descriptor.number);
+    // A signal of our own that is lost is waited for without end.
+    for (let tries = 0; tries < SIGNAL_TRIES; tries++) {
+      if (libc().write(this.descriptor.number, one, 8n) === 8 || errno() === EAGAIN) return;
+    }
   }
 
   /**

@@ -1,6 +1,14 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { createMemoryFile, Event, mapMemoryFile, SharedMemory } from "../../../device/host/mod.ts";
-import { libc } from "../../../device/host/libc.ts";
+import {
+  createMemoryFile,
+  createPipe,
+  Descriptor,
+  Event,
+  mapMemoryFile,
+  SharedMemory,
+} from "../../../device/host/mod.ts";
+import { F_ADD_SEALS, F_GET_SEALS } from "../../../device/host/constants.ts";
+import { cString, libc, replaceLibc } from "../../../device/host/libc.ts";
 import { mappingsOf, openDescriptors } from "./host_state.ts";
 
 const PAGE = 4096;
@@ -81,4 +89,84 @@ Deno.test("SharedMemory.map() says in a line why a file cannot be mapped", () =>
   assert(SharedMemory.map(file, 0, PAGE) === "its status cannot be read: EBADF");
   event.close();
   assertEquals(openDescriptors(), before);
+});
+
+Deno.test("SharedMemory asks for the size once the file is sealed: it cannot have shrunk since", () => {
+  using file = createMemoryFile("race-test", 4 * PAGE);
+  const real = libc();
+  // The peer truncates at the last moment at which it can.
+  replaceLibc({
+    ...real,
+    fcntl: (number, command, argument) => {
+      if (command === F_ADD_SEALS) real.ftruncate(number, BigInt(PAGE));
+      return real.fcntl(number, command, argument);
+    },
+  });
+  try {
+    const answer = SharedMemory.map(file, 0, 4 * PAGE);
+    assertEquals(answer, "it ends at 4096, before offset 0 + size 16384");
+  } finally {
+    replaceLibc(undefined);
+  }
+  assertEquals(mappingsOf("race-test"), []);
+});
+
+/** Opens a path to be read and written. */
+function open(path: string): Descriptor {
+  const O_RDWR = 2;
+  return new Descriptor(libc().open(cString(path), O_RDWR, 0));
+}
+
+Deno.test("SharedMemory takes what memory back ends of QEMU are: memfd, with huge pages or not, and tmpfs", async () => {
+  const path = await Deno.makeTempFile({ dir: "/dev/shm" });
+  try {
+    const MFD_HUGETLB = 4;
+    await Deno.truncate(path, 2 * PAGE);
+    using file = open(path);
+    using memory = mapMemoryFile(file, 0, 2 * PAGE);
+    assertEquals(memory.buffer.byteLength, 2 * PAGE);
+    using huge = new Descriptor(libc().memfdCreate(cString("huge-test"), MFD_HUGETLB));
+    libc().ftruncate(huge.number, 2n << 20n);
+    const status = SharedMemory.status(huge);
+    assert(typeof status !== "string" && status.size === 2 << 20, `${status}`);
+  } finally {
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("SharedMemory refuses a file whose pages may take as long as its file system likes", async () => {
+  const path = await Deno.makeTempFile({ dir: "." });
+  try {
+    await Deno.truncate(path, 2 * PAGE);
+    using file = open(path);
+    // Where the working directory is on tmpfs itself, this is memory.
+    if (libc().fcntl(file.number, F_GET_SEALS, 0) >= 0) return;
+    const refusal = "it is not a memory file: neither a memfd nor on tmpfs or hugetlbfs";
+    assertEquals(SharedMemory.map(file, 0, PAGE), refusal);
+    SharedMemory.allowsAnyFile = true;
+    using memory = mapMemoryFile(file, 0, PAGE);
+    assertEquals(memory.buffer.byteLength, PAGE);
+    const [reader, writer] = createPipe();
+    assertEquals(SharedMemory.map(reader, 0, PAGE), "it is not a memory file");
+    reader.close();
+    writer.close();
+  } finally {
+    SharedMemory.allowsAnyFile = false;
+    await Deno.remove(path);
+  }
+});
+
+Deno.test("SharedMemory asks no file system what a descriptor is", () => {
+  const real = libc();
+  const [reader, writer] = createPipe();
+  let asked = 0;
+  replaceLibc({ ...real, statx: (...args) => (asked++, real.statx(...args)) });
+  try {
+    assertEquals(typeof SharedMemory.map(reader, 0, PAGE), "string");
+    assertEquals(asked, 0);
+  } finally {
+    replaceLibc(undefined);
+    reader.close();
+    writer.close();
+  }
 });
