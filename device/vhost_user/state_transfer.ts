@@ -24,7 +24,7 @@ export const MAX_STATE = 256 * 2 ** 20;
 /** Bytes moved at once. */
 const PIECE = 65536;
 /** Milliseconds within which something has to move. */
-export const STALLED_MS = 60_000;
+const STALLED_MS = 60_000;
 
 /** What takes over a state that has come; see `VirtioDevice.loadState`. */
 export interface StateTaker {
@@ -46,27 +46,43 @@ export class StateTransfer {
   readonly #piece = new Uint8Array(new ArrayBuffer(PIECE));
   /** Bytes that had moved when it was last looked whether any do. */
   #moved = 0;
-  readonly #watch = setInterval(() => this.#checkMotion(), STALLED_MS);
+  readonly #patience: number;
+  readonly #watch: ReturnType<typeof setInterval>;
 
   private constructor(
     descriptor: Descriptor,
     taker: StateTaker | undefined,
     outgoing: Uint8Array | undefined,
+    patience: number,
   ) {
     descriptor.setNonblocking();
+    this.#patience = patience;
+    this.#watch = setInterval(() => this.#checkMotion(), patience);
     this.#descriptor = descriptor;
     this.#taker = taker;
     this.#outgoing = outgoing;
   }
 
-  /** Begins to send a device's state. The descriptor, a pipe or socket, is closed at the end. */
-  static save(descriptor: Descriptor, state: Uint8Array): StateTransfer {
-    return new StateTransfer(descriptor, undefined, state);
+  /**
+   * Begins to send a device's state. The descriptor, a pipe or socket, is closed at the end.
+   *
+   * @param patience Milliseconds within which something has to move.
+   */
+  static save(
+    descriptor: Descriptor,
+    state: Uint8Array,
+    patience: number = STALLED_MS,
+  ): StateTransfer {
+    return new StateTransfer(descriptor, undefined, state, patience);
   }
 
   /** Begins to receive a device's state, which is handed on once it is complete. */
-  static load(descriptor: Descriptor, taker: StateTaker): StateTransfer {
-    return new StateTransfer(descriptor, taker, undefined);
+  static load(
+    descriptor: Descriptor,
+    taker: StateTaker,
+    patience: number = STALLED_MS,
+  ): StateTransfer {
+    return new StateTransfer(descriptor, taker, undefined, patience);
   }
 
   /** Whether a state can travel through a descriptor: a pipe, or a unix socket. */
@@ -127,7 +143,7 @@ export class StateTransfer {
 
   #checkMotion(): void {
     const moved = this.#sent + this.#received;
-    if (moved === this.#moved) this.#fail(`nothing moved for ${STALLED_MS / 1000} seconds`);
+    if (moved === this.#moved) this.#fail(`nothing moved for ${this.#patience / 1000} seconds`);
     this.#moved = moved;
   }
 

@@ -4,12 +4,14 @@
  *
  * @module
  */
-import { descriptorName, descriptorStatus } from "../../../device/host/mod.ts";
+import { Descriptor, descriptorName, descriptorStatus } from "../../../device/host/mod.ts";
 
 const libc = Deno.dlopen("libc.so.6", {
   open: { parameters: ["buffer", "i32"], result: "i32" },
   read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
 }).symbols;
 
 /** The kinds of descriptor the code under test makes, each with its number. */
@@ -35,6 +37,16 @@ export function mappingsOf(name: string): string[] {
 /** A path in the temporary folder that no other test uses. */
 export function temporaryPath(suffix = "sock"): string {
   return `/tmp/viommu-test-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}.${suffix}`;
+}
+
+/** A datagram socket at a path, to which no stream can connect. */
+export function datagramSocket(path: string): Descriptor {
+  const AF_UNIX = 1;
+  const SOCK_DGRAM = 2;
+  const socket = new Descriptor(libc.socket(AF_UNIX, SOCK_DGRAM, 0));
+  const address = new TextEncoder().encode(`\x01\0${path}\0`);
+  if (libc.bind(socket.number, address, address.length) < 0) throw new Error(`Cannot bind ${path}`);
+  return socket;
 }
 
 function readFile(path: string): string {
