@@ -5,7 +5,7 @@
  * Some errors in each call, or with `VIOMMU_TEST=full` all of them.
  */
 import { assert, assertEquals } from "@std/assert";
-import { deadline } from "@std/async";
+import { deadline, delay } from "@std/async";
 import {
   attachRequest,
   detachRequest,
@@ -312,6 +312,29 @@ async function nextGuest(world: World): Promise<void> {
     frontEnd.close();
   }
 }
+
+Deno.test("a connection that cannot be accepted does not keep the processor busy, with a guest or without", async () => {
+  await using world = await World.start();
+  const EMFILE = 24;
+  for (const guest of [undefined, await world.guest()]) {
+    world.plan.fail("accept4", EMFILE, 1_000_000);
+    const waiting = ["iommu", "rng", "blk", "proxy"].map((name) =>
+      UnixStream.connect(world.path(name))
+    );
+    const begun = performance.now();
+    await delay(500);
+    const hits = world.plan.end();
+    // Each of the four listeners is left alone for 100 ms.
+    const most = 4 * ((performance.now() - begun) / 100 + 2);
+    assert(hits >= 4 && hits <= most, `${hits} times, ${most} at most`);
+    for (const each of waiting) each.close();
+    if (guest !== undefined) await useDomain(guest, 7);
+    guest?.frontEnd.close();
+  }
+  const { lines } = await world.stop();
+  assertEquals(lines.filter((line) => line.includes("second front end")), []);
+  assert(lines.includes("viommu: warn: Cannot accept a connection: accept4 failed: EMFILE"));
+});
 
 Deno.test("what is set up once may fail for good: a guest is served without it", async () => {
   for (const call of ["ioSetup", "mprotect", "open", "sigaction"]) {
