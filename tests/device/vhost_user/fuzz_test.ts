@@ -26,6 +26,7 @@ import {
 } from "../../../device/vhost_user/mod.ts";
 import { Chain } from "../../../vring/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
+import { DescriptorKinds } from "./descriptor_kinds.ts";
 import { EVERYTHING, RawPeer, words } from "./raw_peer.ts";
 import { connect, disconnect } from "./serving.ts";
 
@@ -43,7 +44,8 @@ function setting(name: string): string | undefined {
   return state === "granted" ? Deno.env.get(name) : undefined;
 }
 
-type Kind = "memory" | "event" | "socket" | "reader" | "writer";
+/** What belongs to messages, or any descriptor of {@linkcode DescriptorKinds}. */
+type Kind = "memory" | "event" | "socket" | "reader" | "writer" | number;
 
 /** One thing that a hostile front end does. */
 type Step =
@@ -59,7 +61,10 @@ type Step =
   | { readonly does: "memory"; readonly at: number; readonly value: number }
   | { readonly does: "serve" };
 
-const kinds = fc.constantFrom<Kind>("memory", "event", "socket", "reader", "writer");
+const kinds: fc.Arbitrary<Kind> = fc.oneof(
+  fc.constantFrom<Kind>("memory", "event", "socket", "reader", "writer"),
+  fc.nat(99),
+);
 const edges = [
   0,
   1,
@@ -114,6 +119,7 @@ const message: fc.Arbitrary<Step> = fc.record({
   values: fc.array(value, { maxLength: 20 }),
   files: fc.oneof(
     { weight: 20, arbitrary: fc.constant(undefined) },
+    { weight: 3, arbitrary: fc.array(kinds, { minLength: 1, maxLength: 1 }) },
     { weight: 1, arbitrary: fc.array(kinds, { maxLength: 10 }) },
   ),
 });
@@ -145,8 +151,10 @@ class Belongings {
   readonly event = Event.create();
   readonly sockets = UnixStream.pair();
   readonly pipe = createPipe();
+  readonly kinds = new DescriptorKinds();
 
   of(kind: Kind): Descriptor {
+    if (typeof kind === "number") return this.kinds.all[kind % this.kinds.all.length][1];
     switch (kind) {
       case "memory":
         return this.memory;
@@ -165,6 +173,7 @@ class Belongings {
     for (const each of [this.memory, this.guest, this.event, ...this.sockets, ...this.pipe]) {
       each.close();
     }
+    this.kinds.close();
   }
 }
 
@@ -301,6 +310,8 @@ function play({ good, inBand, steps }: Play, given: Belongings): void {
 Deno.test("whatever a front end sends, nothing of it is left and the next one is served", async () => {
   const before = openDescriptors();
   const given = new Belongings();
+  await descriptorsClosed();
+  assert(given.kinds.all.length >= 25, `${given.kinds.all.length} kinds of descriptors`);
   const free = lowestFree();
   await fc.assert(
     fc.asyncProperty(plays, async (each) => {
@@ -372,6 +383,7 @@ function wholeSession(given: Belongings): [number, Uint8Array, Descriptor[]][] {
 Deno.test("a front end may vanish before, within and after every message", async () => {
   const before = openDescriptors();
   const given = new Belongings();
+  await descriptorsClosed();
   const during = openDescriptors();
   const count = wholeSession(given).length;
   for (let last = 0; last <= count; last++) {
