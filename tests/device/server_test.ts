@@ -6,8 +6,9 @@ import { UnixListener, UnixStream } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu_device.ts";
 import { Log } from "../../device/log.ts";
 import { DeviceServer } from "../../device/server.ts";
-import { FrontEnd } from "../../device/vhost_user/mod.ts";
+import { FrontEnd, Request } from "../../device/vhost_user/mod.ts";
 import { until } from "../until.ts";
+import { failAsPlanned, FailurePlan } from "./host/failing_libc.ts";
 import { datagramSocket, temporaryPath } from "./host/host_state.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { connectOver, send } from "./served_process.ts";
@@ -126,6 +127,46 @@ Deno.test("a connection whose process has ended lives on, but makes room when an
       "viommu: warn: The front end makes room for another: its process has ended",
     ]);
     session.frontEnd.close();
+  } finally {
+    server.stop();
+    await deadline(done, 5000);
+    device.close();
+  }
+});
+
+Deno.test("what the host refuses while rings are served ends the session, and the next is served", async () => {
+  const path = temporaryPath();
+  const device = new IommuDevice(DEFAULT_OPTIONS);
+  const lines: string[] = [];
+  const server = new DeviceServer(device, new Log("info", (line) => lines.push(line)), 0);
+  const done = server.run(UnixListener.listen(path));
+  const plan = new FailurePlan();
+  try {
+    const frontEnd = FrontEnd.connect(path);
+    const session = await connectOver(frontEnd);
+    const [ours, theirs] = UnixStream.pair();
+    await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
+    theirs.close();
+    // Signals come as messages from here on.
+    const NO_DESCRIPTOR = 0x100;
+    const payload = new Uint8Array(new Uint32Array([NO_DESCRIPTOR, 0]).buffer);
+    await frontEnd.tell(Request.SET_VRING_CALL, payload);
+    {
+      using _failing = failAsPlanned(plan);
+      plan.fail("sendmsg", 1, 4);
+      const { queue } = session;
+      queue.driver.begin();
+      queue.driver.addReadable(0x8000, 4);
+      queue.driver.addWritable(0x9000, 4);
+      queue.driver.commit();
+      queue.kick();
+      await until(() => server.failures === 1, "the session fails");
+      assert(plan.end() > 0);
+    }
+    assert(lines.some((line) => line.includes("The session is ended: Cannot send")), `${lines}`);
+    frontEnd.close();
+    ours.close();
+    await serveOne(UnixStream.connect(path));
   } finally {
     server.stop();
     await deadline(done, 5000);

@@ -1,6 +1,7 @@
 /** Descriptors of peers whose close may wait: they are closed elsewhere, and nothing here waits for it. */
 import { assert, assertEquals } from "@std/assert";
 import {
+  CLOSED,
   createMemoryFile,
   createPipe,
   Descriptor,
@@ -10,6 +11,7 @@ import {
   Event,
   UnixStream,
 } from "../../../device/host/mod.ts";
+import { libc, replaceLibc } from "../../../device/host/libc.ts";
 import { openDescriptors } from "./host_state.ts";
 
 const AF_INET = 2;
@@ -157,5 +159,31 @@ Deno.test("a peer that sends more of what may wait than can be closed is told ap
     await descriptorsClosed();
     one.close();
     other.close();
+  }
+});
+
+Deno.test("what a peer sends while its connection is closed is not closed with it", async () => {
+  const [one, other] = UnixStream.pair();
+  const [socket, peer] = lingering();
+  const real = libc();
+  let sent: number | undefined;
+  // The peer sends between the look whether anything is unread, and the close.
+  replaceLibc({
+    ...real,
+    ioctl: (...args) => {
+      const result = real.ioctl(...args);
+      sent = one.send(new Uint8Array(1), 0, 1, [socket.number]);
+      return result;
+    },
+  });
+  try {
+    other.end();
+    assertEquals(sent, CLOSED);
+  } finally {
+    replaceLibc(undefined);
+    peer.close();
+    socket.close();
+    await descriptorsClosed();
+    one.close();
   }
 });

@@ -1,16 +1,23 @@
 /** What a front end or a back end of a proxy can do to its own session, and not to the guest. */
 import { assert, assertEquals } from "@std/assert";
-import { attachRequest, mapRequest, unmapRequest } from "../../../../device/driver_requests.ts";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../../../device/driver_requests.ts";
 import { libc } from "../../../../device/host/libc.ts";
 import { Descriptor, UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { Request } from "../../../../device/vhost_user/mod.ts";
 import { until } from "../../../until.ts";
+import { failAsPlanned, FailurePlan } from "../../host/failing_libc.ts";
 import { datagramSocket, temporaryPath } from "../../host/host_state.ts";
 import { ENDPOINT, ProxyWorld } from "./proxy_world.ts";
 import { ScriptedBackEnd } from "./scripted_back_end.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const EPERM = 1;
 
 /** Has the guest attach, map and unmap, which the proxy's session is told of if there is one. */
 async function serveGuest(world: ProxyWorld): Promise<void> {
@@ -125,4 +132,32 @@ Deno.test("a front end whose back end is not there, and that goes, is no hindran
     stream.close();
   }
   await serveGuest(world);
+});
+
+Deno.test("a back end that cannot be told of a change is left, and the guest has its answer", async () => {
+  await using world = await ProxyWorld.start({ bypass: true });
+  const virtStart = 0x10000n;
+  const virtEnd = 0x10fffn;
+  const map = mapRequest({ domain: 1, virtStart, virtEnd, physStart: 0x5000n, flags: 3 });
+  const plan = new FailurePlan();
+  for (const request of [map, unmapRequest(1, virtStart, virtEnd), detachRequest(1, ENDPOINT)]) {
+    const [, backEnd] = await world.session();
+    const setUp = request === map ? [] : [map];
+    await world.request(attachRequest(1, ENDPOINT), ...setUp);
+    {
+      using _failing = failAsPlanned(plan);
+      // While a request is served, nothing is sent but what the back end is told.
+      plan.fail("sendmsg", EPERM, 4);
+      assertEquals(await world.request(request), [0]);
+      assert(plan.end() > 0);
+    }
+    await backEnd.closed;
+    assertEquals(world.device.observers.waiting, 0);
+    await world.request(unmapRequest(1, 0n, 2n ** 64n - 1n), detachRequest(1, ENDPOINT));
+  }
+  assertEquals(
+    world.warnings.filter((line) => line.includes("sendmsg failed: EPERM")).length,
+    3,
+    `${world.warnings}`,
+  );
 });
