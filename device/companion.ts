@@ -13,7 +13,7 @@ export interface Companion {
   /** What log lines call it. */
   readonly name: string;
   /** Called by it when it is time to look, and no descriptor says so; set by what serves it. */
-  set onDue(onDue: () => void);
+  onDue: () => void;
   /** Whether its rings must be looked at from time to time, because nobody will signal new requests. */
   readonly mustPoll: boolean;
 

@@ -30,6 +30,10 @@ export class GuardedCompanion implements Companion {
   }
 
   /** Called when it is time to look, and no descriptor says so. */
+  get onDue(): () => void {
+    return this.#inner.onDue;
+  }
+
   set onDue(onDue: () => void) {
     this.#inner.onDue = onDue;
   }

@@ -173,3 +173,30 @@ Deno.test("what the host refuses while rings are served ends the session, and th
     device.close();
   }
 });
+
+Deno.test("a front end cannot hand over the end of its own connection, as a channel or for a state", async () => {
+  const path = temporaryPath();
+  const device = new IommuDevice(DEFAULT_OPTIONS);
+  const server = new DeviceServer(device, new Log("error"), 0);
+  const done = server.run(UnixListener.listen(path));
+  try {
+    const frontEnd = FrontEnd.connect(path);
+    await frontEnd.negotiate();
+    const own = frontEnd.connection.stream.descriptor;
+    // A pair has no name: it is what channels are.
+    const [ours, theirs] = UnixStream.pair();
+    await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
+    const refused = frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [own]);
+    assertEquals(await refused.then(() => false, () => true), true);
+    const load = new Uint8Array(new Uint32Array([1, 0]).buffer);
+    const FAILED = 0x101;
+    const reply = await frontEnd.ask(Request.SET_DEVICE_STATE_FD, load, [own]);
+    assertEquals(reply.getUint32(0, true), FAILED);
+    for (const each of [ours, theirs, frontEnd]) each.close();
+    await serveOne(UnixStream.connect(path));
+  } finally {
+    server.stop();
+    await deadline(done, 5000);
+    device.close();
+  }
+});

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
 import {
   Chain,
   type DriverQueue,
@@ -20,6 +21,8 @@ import {
 import { type FrontEnd, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { MAX_STATE, StateTransfer } from "../../../device/vhost_user/state_transfer.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
+import { until } from "../../until.ts";
+import { DescriptorKinds } from "./descriptor_kinds.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
@@ -355,4 +358,32 @@ Deno.test("a state without end is given up", () => {
   }
   assertEquals(transfer.error, `it is longer than ${MAX_STATE} bytes`);
   writer.close();
+});
+
+Deno.test("a state of which nothing moves for a while is given up, one that moves is not", async () => {
+  const [reader, writer] = createPipe();
+  const device = new RecordingDevice();
+  const transfer = StateTransfer.load(reader, device, 300);
+  const piece = new Uint8Array(1);
+  // A timer like the transfer's own: however busy the machine is, it comes before that.
+  const moving = setInterval(() => {
+    writeNow(writer, piece, 1);
+    transfer.progress();
+  }, 20);
+  await delay(1000);
+  clearInterval(moving);
+  assertEquals(transfer.error, undefined);
+  await until(() => transfer.error !== undefined, "it is given up");
+  assertEquals([transfer.error, transfer.descriptor], ["nothing moved for 0.3 seconds", -1]);
+  writer.close();
+});
+
+Deno.test("a state travels through no FIFO, which cannot be read without waiting, and no other file", () => {
+  const kinds = new DescriptorKinds();
+  try {
+    const taken = kinds.all.filter(([, each]) => StateTransfer.accepts(each)).map(([name]) => name);
+    assertEquals(taken, ["one end of a pair", "a pipe's reader", "a pipe's writer"]);
+  } finally {
+    kinds.close();
+  }
 });
