@@ -48,7 +48,7 @@ export class GuardedCompanion implements Companion {
     this.#inner.addTo(poll);
   }
 
-  /** Has the companion look. */
+  /** Calls `look` of the companion. */
   look(poll: PollSet): void {
     try {
       this.#inner.look(poll);
@@ -57,7 +57,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Has the companion work. Returns whether it had any; not if that failed. */
+  /** Calls `serve` of the companion. Returns whether there was work; not if that failed. */
   serve(): boolean {
     try {
       return this.#inner.serve();
@@ -67,7 +67,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Has the companion switch notifications. Returns whether there is work already; not if that failed. */
+  /** Calls `setNotifications` of the companion. Returns whether there is work already; not if that failed. */
   setNotifications(on: boolean): boolean {
     try {
       return this.#inner.setNotifications(on);
@@ -113,5 +113,9 @@ export class GuardedCompanion implements Companion {
  */
 export function logFailure(log: Log, what: string, error: unknown): void {
   if (error instanceof OsError) log.warnLimited(what, `${what}: ${error.message}`);
-  else log.errorLimited(what, `${what}: ${error instanceof Error ? error.stack : error}`);
+  else log.errorLimited(what, `${what}: ${stackOf(error).replaceAll(/\n\s*/g, " ")}`);
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? error.stack ?? error.message : String(error);
 }

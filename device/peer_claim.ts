@@ -4,7 +4,7 @@
  * There is one place for a VMM on each socket, and a second one is refused. But a connection may outlive its peer (it
  * handed its own end over to us, or to a process that does nothing with it), and a peer may connect and say nothing
  * ever. Neither is ended for that alone: a VMM may be given its connection by another process, and may be slow to
- * begin. It is when somebody else wants the place that they lose it.
+ * begin. They lose the place when another peer wants it.
  *
  * @module
  */

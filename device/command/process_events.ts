@@ -23,7 +23,7 @@ export class StopSignals implements Disposable {
     for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, this.#listener);
   }
 
-  /** Has a function called when one comes, or at once if one has. */
+  /** Sets what is called when one comes; calls it at once if one has. */
   onStop(stop: () => void): void {
     this.#stop = stop;
     if (this.isAsked) stop();

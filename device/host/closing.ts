@@ -4,7 +4,8 @@
  * `close(2)` waits for the daemon of a FUSE file system, however long that takes and with no way to end it, and for a
  * TCP socket that lingers (`SO_LINGER`) up to an hour. Closing a unix socket closes the descriptors that are still on
  * their way in it, with the same effect. So what may wait is closed on threads of the runtime's pool, a few at a time:
- * the pool is small, and waiting for rings needs a thread of it, too.
+ * the pool is small, and waiting for rings needs a thread of it, too. (A process that ends while a close waits for a FUSE
+ * daemon still waits for that; there the kernel leaves no choice.)
  *
  * @module
  */
@@ -31,7 +32,7 @@ export function closesAtOnce(number: number): boolean {
     descriptorName(number) === EVENT_NAME;
 }
 
-/** Whether a socket holds bytes that nobody has read, and with them perhaps descriptors; also where it cannot tell. */
+/** Whether a socket holds bytes that are not read yet, and with them perhaps descriptors; also where it cannot tell. */
 export function hasUnread(number: number): boolean {
   const bytes = new Int32Array(1);
   return libc().ioctl(number, BigInt(FIONREAD), bytes) < 0 || bytes[0] !== 0;

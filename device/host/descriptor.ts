@@ -114,7 +114,7 @@ export function hasDescriptors(count: number): boolean {
 }
 
 /**
- * Closes a socket of a peer's. What the peer sent and nobody read is closed with it, which may wait.
+ * Closes a socket of a peer's. What the peer sent and is not read yet is closed with it, which may wait.
  *
  * @param socket Shut down, so that nothing comes any more.
  */

@@ -2,7 +2,7 @@
  * Lines for a file, pipe or terminal that another process may leave full, stop, or take away: standard error.
  *
  * A write may wait (a pipe whose reader is stuck, a stopped terminal, a network file system) or fail (a full disk, a
- * closed terminal, a nonblocking pipe that is full), and neither may reach those who are served. So writes are made on
+ * closed terminal, a nonblocking pipe that is full), and what is served must not notice. So writes are made on
  * a thread of the runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and
  * the next line that gets through says how many. A write that fails is tried again until it succeeds: the disk may have
  * room again.

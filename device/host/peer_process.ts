@@ -1,8 +1,8 @@
 /**
  * The process at the other end of a socket, and whether it still lives.
  *
- * The end of a connection is no sure sign of that: a peer can hand its own end over to us, and then nobody but us
- * keeps the connection open when it is gone.
+ * The end of a connection is no sure sign of that: a peer can hand its own end over to us, and then it is we
+ * alone that keep the connection open when it is gone.
  *
  * @module
  */

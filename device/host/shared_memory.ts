@@ -121,7 +121,7 @@ export class SharedMemory {
 
   /**
    * Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. Where the host refuses the
-   * latter the memory stays mapped, and guarded, for nobody.
+   * latter the memory stays mapped, and guarded, and nothing refers to it.
    */
   close(): void {
     if (this.buffer.detached) return;

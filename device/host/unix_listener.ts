@@ -13,6 +13,7 @@ import {
   ENOENT,
   RLIMIT_NOFILE,
   S_IFSOCK,
+  SHUT_RDWR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
@@ -132,6 +133,8 @@ export class UnixListener {
   close(): void {
     if (!this.descriptor.isOpen) return;
     clearTimeout(this.#rest);
+    // One that was handed to us goes on listening elsewhere.
+    if (this.path !== undefined) this.#refuseWaiting();
     this.descriptor.close();
     if (this.path === undefined) return;
     const status = pathStatus(this.path);
@@ -143,6 +146,16 @@ export class UnixListener {
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** Ends the connections that nothing will accept: what was sent on them would be closed with the socket, and may wait. */
+  #refuseWaiting(): void {
+    libc().shutdown(this.descriptor.number, SHUT_RDWR);
+    for (let i = 0; i <= BACKLOG; i++) {
+      const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
+      if (number < 0) return;
+      new UnixStream(new Descriptor(number)).end();
+    }
   }
 
   #leaveAlone(problem: string): void {

@@ -59,7 +59,7 @@ export class EndpointProxy implements Companion, RemoteObserver {
   readonly #options: EndpointProxyOptions;
   readonly #poll = new PollSet(4);
   #frontEnd: UnixStream | undefined;
-  /** Of the front end that waits, or has a session. */
+  /** Of the front end that is alone, or has a session. */
   #claim: PeerClaim | undefined;
   #backEnd: UnixStream | undefined;
   #session: ProxySession | undefined;
@@ -216,7 +216,9 @@ export class EndpointProxy implements Companion, RemoteObserver {
     const lost = this.#claim?.lost(this.#session?.hasSpoken ?? true);
     if (lost !== undefined) {
       this.#options.log.warnLimited("lost", `The front end of ${this.name} makes room: ${lost}`);
-      this.endSession();
+      this.#session?.close();
+      this.#session = undefined;
+      this.#dropFrontEnd();
     }
     if (this.#session === undefined && this.#frontEnd === undefined) {
       this.#frontEnd = stream;

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { RejectionLog, StopSignals } from "../../../device/command/process_events.ts";
 import { Log } from "../../../device/log.ts";
 import { until } from "../../until.ts";
@@ -8,10 +8,9 @@ Deno.test("a rejection that nothing waits for is logged and does not end the pro
   using _log = new RejectionLog(new Log("info", (line) => lines.push(line)));
   Promise.reject(new Error("fdatasync failed"));
   await until(() => lines.length > 0, "it is logged");
-  assertEquals(
-    lines[0].split("\n")[0],
-    "viommu: error: Something failed that nothing waits for: Error: fdatasync failed",
-  );
+  const beginning =
+    "viommu: error: Something failed that nothing waits for: Error: fdatasync failed";
+  assert(lines[0].startsWith(beginning) && !lines[0].includes("\n"), lines[0]);
 });
 
 Deno.test("a signal that comes before there is anything to stop counts when there is", async () => {

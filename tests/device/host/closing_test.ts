@@ -9,10 +9,11 @@ import {
   descriptorsClosing,
   descriptorStatus,
   Event,
+  UnixListener,
   UnixStream,
 } from "../../../device/host/mod.ts";
 import { libc, replaceLibc } from "../../../device/host/libc.ts";
-import { openDescriptors } from "./host_state.ts";
+import { openDescriptors, temporaryPath } from "./host_state.ts";
 
 const AF_INET = 2;
 const SOCK_STREAM = 1;
@@ -186,4 +187,23 @@ Deno.test("what a peer sends while its connection is closed is not closed with i
     await descriptorsClosed();
     one.close();
   }
+});
+
+Deno.test("a listener is closed without waiting for what was sent on connections that were not accepted", async () => {
+  const before = openDescriptors();
+  const listener = UnixListener.listen(temporaryPath());
+  const client = UnixStream.connect(listener.path!);
+  const [socket, peer] = lingering();
+  client.send(new Uint8Array(1), 0, 1, [socket.number]);
+  socket.close();
+  try {
+    // Were the socket closed with it, this would take an hour.
+    listener.close();
+    assertEquals(descriptorsClosing(), 1);
+  } finally {
+    peer.close();
+    await descriptorsClosed();
+    client.close();
+  }
+  assertEquals(openDescriptors(), before);
 });

@@ -19,7 +19,7 @@ const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const EPERM = 1;
 
-/** Has the guest attach, map and unmap, which the proxy's session is told of if there is one. */
+/** Attaches, maps and unmaps as the guest, which the proxy's session is told of if there is one. */
 async function serveGuest(world: ProxyWorld): Promise<void> {
   const virtStart = 0x10000n;
   const virtEnd = 0x10fffn;
