@@ -203,7 +203,7 @@ class Table {
   }
 
   vanish(end: End): void {
-    this.ends.get(end)?.close();
+    this.ends.get(end)?.end();
     this.ends.delete(end);
   }
 
