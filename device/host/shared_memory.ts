@@ -121,19 +121,35 @@ export class SharedMemory {
 
   /**
    * Detaches the buffer, so that no view of it can reach the memory, and unmaps it; once. Where the host refuses the
-   * latter the memory stays mapped, and guarded, and nothing refers to it.
+   * latter, the memory stays mapped and guarded, nothing refers to it, and it is tried again with the next one.
    */
   close(): void {
     if (this.buffer.detached) return;
     this.buffer.transfer(0);
-    if (libc().munmap(this.#mapping, BigInt(this.#mappedBytes)) < 0) return;
-    unguardMapping(Deno.UnsafePointer.value(this.#mapping));
+    ended.push({ mapping: this.#mapping, bytes: this.#mappedBytes });
+    ended = ended.filter((each) => !unmap(each));
   }
 
   /** Closes it at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
   }
+}
+
+/** A mapping that is not used any more. */
+interface EndedMapping {
+  readonly mapping: NonNullable<Deno.PointerValue>;
+  readonly bytes: number;
+}
+
+/** Mappings that are still to be unmapped. */
+let ended: EndedMapping[] = [];
+
+/** Whether a mapping could be unmapped. */
+function unmap({ mapping, bytes }: EndedMapping): boolean {
+  if (libc().munmap(mapping, BigInt(bytes)) < 0) return false;
+  unguardMapping(Deno.UnsafePointer.value(mapping));
+  return true;
 }
 
 /**

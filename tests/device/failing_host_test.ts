@@ -25,6 +25,7 @@ import { until } from "../until.ts";
 import { ScriptedBackEnd } from "./endpoint/proxy/scripted_back_end.ts";
 import type { ServeOrder } from "./failing_serve_worker.ts";
 import { CALLS, failAsPlanned, FailurePlan } from "./host/failing_libc.ts";
+import { mappingsOf } from "./host/host_state.ts";
 import { connect, send, type Session } from "./served_process.ts";
 
 const isFull = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state ===
@@ -281,6 +282,7 @@ Deno.test("whatever call fails for other peers, and with whatever error, the gue
   } finally {
     guest.frontEnd.close();
   }
+  assertEquals(mappingsOf("guest-memory"), []);
 });
 
 Deno.test("whatever call fails while a guest connects, the next one is served", async () => {

@@ -9,6 +9,7 @@ import {
 } from "../../../device/host/mod.ts";
 import { F_ADD_SEALS, F_GET_SEALS } from "../../../device/host/constants.ts";
 import { cString, libc, replaceLibc } from "../../../device/host/libc.ts";
+import { failAsPlanned, FailurePlan } from "./failing_libc.ts";
 import { mappingsOf, openDescriptors } from "./host_state.ts";
 
 const PAGE = 4096;
@@ -169,4 +170,19 @@ Deno.test("SharedMemory asks no file system what a descriptor is", () => {
     reader.close();
     writer.close();
   }
+});
+
+Deno.test("SharedMemory that cannot be unmapped is unmapped with the next", () => {
+  using file = createMemoryFile("stubborn-test", PAGE);
+  const [first, second] = [mapMemoryFile(file, 0, PAGE), mapMemoryFile(file, 0, PAGE)];
+  const plan = new FailurePlan();
+  {
+    using _failing = failAsPlanned(plan);
+    plan.fail("munmap", 12, 1);
+    first.close();
+  }
+  assertEquals(first.buffer.detached, true);
+  assertEquals(mappingsOf("stubborn-test").length, 2);
+  second.close();
+  assertEquals(mappingsOf("stubborn-test"), []);
 });

@@ -14,6 +14,7 @@ import {
   type Descriptor,
   descriptorsClosed,
   Event,
+  isUnixStream,
   PollSet,
   UnixListener,
   UnixStream,
@@ -193,7 +194,7 @@ class Table {
     for (const [end, stream] of this.ends) {
       while (stream.receive(target, 0, target.length) > 0) {
         for (const each of stream.received.splice(0)) {
-          if (end === "back" && target[0] === Request.SET_BACKEND_REQ_FD) {
+          if (end === "back" && target[0] === Request.SET_BACKEND_REQ_FD && isUnixStream(each)) {
             this.ends.get("channel")?.close();
             this.ends.set("channel", new UnixStream(each));
           } else each.close();
