@@ -22,8 +22,8 @@ import { Work } from "./work.ts";
 
 /** Connections at once; another takes the place of the one that has been silent for longest. */
 export const CONNECTIONS_MAX = 32;
-/** Descriptors that are left to the device. */
-const RESERVE = 16;
+/** Descriptors that are left to the device: the 16 that no connection gets, and some for connections of front ends. */
+const RESERVE = 20;
 /** Connections accepted between two looks at the rings. */
 const ACCEPTS = 4;
 

@@ -336,7 +336,7 @@ Deno.test("SIGTERM ends serve within a second, whatever clients of the API have 
   for (const client of opened) client.close();
 });
 
-Deno.test("the last 16 descriptors are never taken by clients of the API", async () => {
+Deno.test("clients of the API leave descriptors for a whole session of a front end", async () => {
   const folder = await Deno.makeTempDir();
   const [socket, api] = [`${folder}/v.sock`, `${folder}/a.sock`];
   const process = new Deno.Command("bash", {
