@@ -7,7 +7,7 @@
  * @module
  */
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "./errno.ts";
-import type { TableFormat } from "./format.ts";
+import type { InterruptPages, TableFormat } from "./format.ts";
 import { InvalidationGather } from "./invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
 import { MarkPass, reportNothing, type ReportRange } from "./marks.ts";
@@ -34,8 +34,12 @@ export class HardwareTable implements PageTable {
   readonly description: TableFormat;
   /** What changed since the last flush; whoever owns the table flushes it. */
   readonly gather: InvalidationGather;
+  /** Pages inside the aperture that cannot be mapped; see {@linkcode PageTable.interruptPages}. */
+  readonly interruptPages: InterruptPages | null;
   /** Frame of the top table: what device tables point to. */
   readonly rootFrame: number;
+  /** Last page of the run that {@linkcode runAt} found, inclusive. */
+  runLast = -1;
 
   readonly #memory: TableMemory;
   readonly #tree: TableTree;
@@ -62,6 +66,7 @@ export class HardwareTable implements PageTable {
     this.lastFrame = 2 ** (format.outputBits - 12) - 1;
     this.leafOrders = format.leaves.map((leaf) => leaf.order);
     this.tracksDirty = format.marks !== null;
+    this.interruptPages = format.interruptPages;
     this.gather = new InvalidationGather(memory);
     this.rootFrame = memory.baseFrame + root;
     this.#memory = memory;
@@ -149,6 +154,53 @@ export class HardwareTable implements PageTable {
       }
       table = this.#tree.child(low, high);
       level--;
+    }
+  }
+
+  /** Tells the caches what was unmapped, and gives back table pages; see {@linkcode PageTable.flush}. */
+  flush(): void {
+    this.gather.flush();
+  }
+
+  /** The run of frames that a page begins, or -1; see {@linkcode PageTable.runAt}. */
+  runAt(page: number, lastPage: number): number {
+    if (!(page >= this.firstPage && page <= this.lastPage)) {
+      this.runLast = page < this.firstPage && this.firstPage <= lastPage
+        ? this.firstPage - 1
+        : lastPage;
+      return -1;
+    }
+    const last = lastPage < this.lastPage ? lastPage : this.lastPage;
+    const words = this.#words;
+    const { reach } = this.#tree;
+    let table = this.#tree.root;
+    let level = this.#top;
+    for (;;) {
+      let index = (page * this.#scale[level]) & this.#mask[level];
+      let low = words[(table << 10) + (index << 1)];
+      let high = words[(table << 10) + (index << 1) + 1];
+      const isMapped = (low & this.#present) !== 0;
+      if (isMapped && (low & this.#tableMask) === this.#tableValues[level]) {
+        table = this.#tree.child(low, high);
+        level--;
+        continue;
+      }
+      const frame = isMapped ? this.#leaves.frameOf(page, level, low, high) : -1;
+      let end = page - (page % reach[level]) + reach[level] - 1;
+      while (end < last && index < this.#mask[level]) {
+        index++;
+        low = words[(table << 10) + (index << 1)];
+        high = words[(table << 10) + (index << 1) + 1];
+        if (((low & this.#present) !== 0) !== isMapped) break;
+        if (isMapped) {
+          if ((low & this.#tableMask) === this.#tableValues[level]) break;
+          const next = this.#leaves.frameOf(end + 1, level, low, high);
+          if (next !== frame + (end + 1 - page)) break;
+        }
+        end += reach[level];
+      }
+      this.runLast = end < last ? end : last;
+      return frame;
     }
   }
 

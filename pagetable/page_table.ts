@@ -8,6 +8,7 @@
  * @module
  */
 import type { Errno } from "./errno.ts";
+import type { InterruptPages } from "./format.ts";
 
 /** Protection bit: the device may read. */
 export const READ = 1;
@@ -27,6 +28,8 @@ export interface PageTable {
   readonly firstPage: number;
   /** Last page that the tables can translate, inclusive. */
   readonly lastPage: number;
+  /** Pages inside the aperture that the hardware takes for interrupts and never translates, or null. */
+  readonly interruptPages: InterruptPages | null;
   /** Last frame that an entry can name, inclusive. */
   readonly lastFrame: number;
   /** Sizes of leaves as log2 of their pages, ascending, such as `[0, 9, 18]`. */
@@ -53,8 +56,23 @@ export interface PageTable {
    */
   unmap(firstPage: number, lastPage: number): number;
 
+  /**
+   * Invalidates what {@linkcode unmap} removed since the last flush, in whatever caches translations of these tables,
+   * and nothing else. A page may be given to another owner only after this has returned.
+   */
+  flush(): void;
+
   /** The frame behind a page, or -1 where nothing is mapped. Looks at the tables as software, sets no bits. */
   frameAt(page: number): number;
+
+  /**
+   * As {@linkcode frameAt}, for the run that `page` begins: how far, `lastPage` at most, consecutive frames follow, or
+   * nothing is mapped. Its end is left in {@linkcode runLast}. A run is as long as can be told without leaving a table;
+   * callers that want the longest ask again behind it.
+   */
+  runAt(page: number, lastPage: number): number;
+  /** Last page of the run that {@linkcode runAt} found, inclusive. */
+  readonly runLast: number;
 
   /**
    * Starts or stops recording writes. Starting forgets what was recorded before.

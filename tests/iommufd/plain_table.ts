@@ -28,6 +28,7 @@ export interface PlainTableOptions {
   readonly lastFrame?: number;
   readonly leafOrders?: readonly number[];
   readonly tracksDirty?: boolean;
+  readonly interruptPages?: { readonly first: number; readonly last: number };
   readonly log?: EventLog;
   readonly plan?: FaultPlan;
 }
@@ -40,11 +41,15 @@ export class PlainTable implements PageTable {
   readonly lastFrame: number;
   readonly leafOrders: readonly number[];
   readonly tracksDirty: boolean;
+  readonly interruptPages: { readonly first: number; readonly last: number } | null;
   readonly entries = new Map<number, Entry>();
   readonly log: EventLog;
   readonly plan: FaultPlan;
   /** Called in the middle of a map or unmap, to try to get in. */
   onChange: (() => void) | null = null;
+  /** Called at a flush, likewise. */
+  onFlush: (() => void) | null = null;
+  runLast = -1;
   #calls = 0;
   #isTracking = false;
 
@@ -55,6 +60,7 @@ export class PlainTable implements PageTable {
     this.lastFrame = options.lastFrame ?? 2 ** 40 - 1;
     this.leafOrders = options.leafOrders ?? [0, 9, 18];
     this.tracksDirty = options.tracksDirty ?? true;
+    this.interruptPages = options.interruptPages ?? null;
     this.log = options.log ?? new EventLog();
     this.plan = options.plan ?? new FaultPlan();
   }
@@ -122,6 +128,23 @@ export class PlainTable implements PageTable {
 
   frameAt(page: number): number {
     return this.entries.get(page)?.frame ?? -1;
+  }
+
+  runAt(page: number, lastPage: number): number {
+    const frame = this.frameAt(page);
+    let last = page;
+    while (last < lastPage) {
+      const next = this.frameAt(last + 1);
+      if (next !== (frame === -1 ? -1 : frame + (last + 1 - page))) break;
+      last++;
+    }
+    this.runLast = last;
+    return frame;
+  }
+
+  flush(): void {
+    this.log.add({ kind: "flush", who: this.name, first: 0, count: 0 });
+    this.onFlush?.();
   }
 
   protectionAt(page: number): Protection {

@@ -12,6 +12,8 @@ class CountingTable implements PageTable {
   readonly leafOrders = [0, 9, 18];
   readonly tracksDirty = false;
   readonly tablePages = 0;
+  readonly interruptPages = null;
+  runLast = 0;
   mapped = 0;
 
   map(firstPage: number, lastPage: number): number {
@@ -26,6 +28,13 @@ class CountingTable implements PageTable {
   frameAt(): number {
     return -1;
   }
+
+  runAt(_page: number, lastPage: number): number {
+    this.runLast = lastPage;
+    return -1;
+  }
+
+  flush(): void {}
 
   setDirtyTracking(): number {
     return 95;
