@@ -39,10 +39,7 @@ export class Domain implements InvalidationSink {
   /** Whether its endpoints go through untranslated. */
   readonly bypass: boolean;
   /** What is mapped; empty and unused in a bypass domain. */
-  readonly space: IoAddressSpace = new IoAddressSpace({
-    // Nothing may keep a translation to pages that are about to be let go.
-    onUnmapped: () => this.flush(),
-  });
+  readonly space: IoAddressSpace = new IoAddressSpace();
   /** The endpoints attached to it. */
   readonly endpoints: Set<Endpoint> = new Set();
   readonly #context: DomainContext;
@@ -90,12 +87,6 @@ export class Domain implements InvalidationSink {
       if (other.format === endpoint.format) return;
     }
     this.#dropTable(endpoint.format);
-  }
-
-  /** Hands what changed in the page tables to the hardware; must precede the answer to an UNMAP. */
-  flush(): void {
-    const tables = this.#tables;
-    for (let i = 0; i < tables.length; i++) tables[i].gather.flush();
   }
 
   /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
@@ -152,7 +143,6 @@ export class Domain implements InvalidationSink {
     const table = this.#tables.find((table) => table.format === format);
     if (table === undefined) return;
     this.space.removePageTable(table);
-    table.gather.flush();
     table.destroy();
     this.#tables = this.#tables.filter((other) => other !== table);
   }

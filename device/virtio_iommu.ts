@@ -306,8 +306,6 @@ export class VirtioIommu {
     if (this.#mappings >= options.maxMappings) return S_NOMEM;
     // M2 (overlap: INVAL) and R4 (reserved region: INVAL) are the address space's answers.
     const error = domain.space.map(firstPage, lastPage, options.guest, frame, protection);
-    // Also after a refusal: table pages that were taken and given back wait for it.
-    domain.flush();
     if (error !== OK) return statusOf(error);
     this.#mappings++;
     if (options.observers.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);

@@ -3,18 +3,18 @@
  * `iommufd_access`.
  *
  * It reads and writes bytes at I/O addresses, or pins pages and gets their frames to use for longer. Pins are what an
- * unmap has to wait for: the access is told, and must let go.
+ * unmap has to wait for: the access is told, and must let go. While an operation of its space or of a page list concerned
+ * runs, everything else is refused with EBUSY.
  *
  * Ranges are inclusive I/O page numbers; offsets within a page and lengths are bytes.
  *
  * @module
  */
 import { READ, WRITE } from "../pagetable/page_table.ts";
-import { FROZEN } from "./area.ts";
 import {
+  EBUSY,
   EDEADLK,
   EINVAL,
-  ENODEV,
   ENOENT,
   ENOMEM,
   EOPNOTSUPP,
@@ -26,7 +26,6 @@ import {
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import { type IoAddressSpace, TOP_PAGE, type UnmapListener } from "./io_address_space.ts";
-import { DEVICE } from "./memory_source.ts";
 
 /** Bytes of a page. */
 const PAGE_BYTES = 4096;
@@ -49,6 +48,7 @@ export class Access implements UnmapListener {
   movedBytes = 0;
 
   #space: IoAddressSpace | null = null;
+  #isBusy = false;
   readonly #canPin: boolean;
   readonly #onUnmap: ((access: Access, firstPage: number, lastPage: number) => void) | null;
   /** What is pinned; the tag counts equal pins. */
@@ -71,9 +71,10 @@ export class Access implements UnmapListener {
     return this.#pinned.count;
   }
 
-  /** Attaches to a space. EINVAL if attached already. */
+  /** Attaches to a space. EINVAL if attached already; EBUSY from within an operation of the space. */
   attach(space: IoAddressSpace): Errno {
     if (this.#space !== null) return EINVAL;
+    if (space.isBusy) return EBUSY;
     space.listeners.add(this);
     this.#space = space;
     return OK;
@@ -82,19 +83,27 @@ export class Access implements UnmapListener {
   /**
    * Moves to another space; pins of the old one are let go first.
    *
-   * @returns OK, also when it is the same space; ENOENT when detached; EDEADLK if the user keeps pins, and it stays.
+   * @returns OK, also when it is the same space; ENOENT when detached; EBUSY from within an operation of either space;
+   * EDEADLK if the user keeps pins, and it stays.
    */
   replace(space: IoAddressSpace): Errno {
     if (this.#space === null) return ENOENT;
     if (this.#space === space) return OK;
+    if (space.isBusy) return EBUSY;
     const errno = this.detach();
     return errno === OK ? this.attach(space) : errno;
   }
 
-  /** Detaches; pins are let go first. ENOENT when detached already; EDEADLK if the user keeps pins, and it stays. */
+  /**
+   * Detaches; pins are let go first.
+   *
+   * @returns OK; ENOENT when detached already; EBUSY from within an operation other than an unmap that asks for pins;
+   * EDEADLK if the user keeps pins, and it stays.
+   */
   detach(): Errno {
     const space = this.#space;
     if (space === null) return ENOENT;
+    if (this.#isRefused(space)) return EBUSY;
     for (let tries = 0; this.#pinned.count > 0; tries++) {
       if (tries === LEAVE_TRIES) return EDEADLK;
       this.onUnmap(0, TOP_PAGE);
@@ -109,23 +118,29 @@ export class Access implements UnmapListener {
     if (this.#onUnmap !== null) this.#onUnmap(this, firstPage, lastPage);
   }
 
-  /** Lets go of every pin that touches `[firstPage, lastPage]`: what most users do when told of an unmap. */
-  unpinAll(firstPage: number, lastPage: number): void {
+  /**
+   * Lets go of every pin that touches `[firstPage, lastPage]`: what most users do when told of an unmap.
+   *
+   * @returns OK; EBUSY as {@linkcode unpin}, and pins are left.
+   */
+  unpinAll(firstPage: number, lastPage: number): Errno {
     const pinned = this.#pinned;
     let node = pinned.firstIn(firstPage, lastPage);
     while (node !== 0) {
-      this.unpin(pinned.first[node], pinned.last[node]);
+      const errno = this.unpin(pinned.first[node], pinned.last[node]);
+      if (errno !== OK) return errno;
       node = pinned.firstIn(firstPage, lastPage);
     }
+    return OK;
   }
 
   /**
    * Pins pages and gives their frames in order.
    *
    * @param frames receives a frame for each page, if given.
-   * @returns OK; EOPNOTSUPP if this access does not pin; ENODEV detached; EINVAL, EOVERFLOW for the range; ENOENT if
-   * part of it is not mapped; EPERM if a mapping does not permit it; EINVAL for device memory or while an unmap waits;
-   * EFAULT, ENOMEM from pinning. Nothing is pinned on error.
+   * @returns OK; EOPNOTSUPP if this access does not pin; ENOENT detached, or if part of the range is not mapped; EBUSY
+   * from within an operation; EINVAL, EOVERFLOW for the range; EPERM if a mapping does not permit it; EINVAL for device
+   * memory; EFAULT, ENOMEM from pinning. Nothing is pinned on error.
    */
   pin(
     firstPage: number,
@@ -135,42 +150,37 @@ export class Access implements UnmapListener {
   ): Errno {
     if (!this.#canPin) return EOPNOTSUPP;
     const space = this.#space;
-    if (space === null) return ENODEV;
+    if (space === null) return ENOENT;
+    if (this.#isBusy || space.isBusy) return EBUSY;
     if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
+    if (!Number.isInteger(firstPage) || !Number.isInteger(lastPage)) return EINVAL;
     if (lastPage > TOP_PAGE) return EOVERFLOW;
     if (!this.#pinned.makeRoom()) return ENOMEM;
-    const { leaves, tree } = space.areaSet;
-    let page = firstPage;
-    while (page <= lastPage) {
-      const slot = tree.at(page);
-      let errno = slot < 0 ? ENOENT : checkUse(leaves.state(slot), isWrite);
-      if (errno === OK) {
-        const last = Math.min(lastPage, leaves.last(slot));
-        const index = leaves.index(slot) + (page - leaves.first(slot));
-        const part = frames === null ? null : frames.subarray(page - firstPage);
-        errno = space.areaSet.listAt(slot).addAccess(index, index + (last - page), part, isWrite);
-        if (errno === OK) {
-          space.areaSet.addAccess(slot);
-          page = last + 1;
-        }
-      }
-      if (errno !== OK) {
-        if (page > firstPage) unpinParts(space, firstPage, page - 1);
-        return errno;
-      }
-    }
-    const node = this.#find(firstPage, lastPage);
+    const wasAsking = this.#enter(space);
+    const errno = pinParts(space, firstPage, lastPage, frames, isWrite);
+    this.#leave(space, wasAsking);
+    if (errno !== OK) return errno;
+    const node = this.#pinned.findExact(firstPage, lastPage);
     if (node !== 0) this.#pinned.tag[node]++;
     else this.#pinned.insert(firstPage, lastPage, 1, 0);
     return OK;
   }
 
-  /** Lets go of a range that was pinned as one. ENOENT, and nothing changes, if there is no such pin. */
+  /**
+   * Lets go of a range that was pinned as one.
+   *
+   * @returns OK; or, and nothing changes, ENOENT if there is no such pin; EBUSY from within an operation other than an
+   * unmap that asks for just this.
+   */
   unpin(firstPage: number, lastPage: number): Errno {
-    const node = this.#find(firstPage, lastPage);
-    if (this.#space === null || node === 0) return ENOENT;
+    const space = this.#space;
+    const node = this.#pinned.findExact(firstPage, lastPage);
+    if (space === null || node === 0) return ENOENT;
+    if (this.#isRefused(space) || !mayUnpin(space, firstPage, lastPage)) return EBUSY;
     if (--this.#pinned.tag[node] === 0) this.#pinned.remove(node);
-    unpinParts(this.#space, firstPage, lastPage);
+    const wasAsking = this.#enter(space);
+    unpinParts(space, firstPage, lastPage);
+    this.#leave(space, wasAsking);
     return OK;
   }
 
@@ -178,8 +188,9 @@ export class Access implements UnmapListener {
    * Reads bytes from byte `offset` of a page on, across mappings. What was read before an error stays read; its count is
    * in {@linkcode movedBytes}.
    *
-   * @returns OK; ENODEV detached; EINVAL without bytes, for an offset outside the page, for device memory or while an
-   * unmap waits; EOVERFLOW beyond the space; ENOENT where nothing is mapped; EPERM; EFAULT where there is no memory.
+   * @returns OK; EBUSY from within an operation; EINVAL without bytes, for an offset outside the page or for device
+   * memory; EOVERFLOW beyond the space; ENOENT detached, or where nothing is mapped; EPERM; EFAULT where there is no
+   * memory.
    */
   read(page: number, offset: number, target: Uint8Array): Errno {
     return this.#move(page, offset, target, false);
@@ -193,50 +204,108 @@ export class Access implements UnmapListener {
   #move(page: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
     this.movedBytes = 0;
     const space = this.#space;
-    if (space === null) return ENODEV;
+    if (space === null) return ENOENT;
+    if (this.#isBusy || space.isBusy) return EBUSY;
     if (bytes.length === 0 || !(offset >= 0 && offset < PAGE_BYTES) || !(page >= 0)) return EINVAL;
+    if (!Number.isInteger(page) || !Number.isInteger(offset)) return EINVAL;
     if (page + Math.floor((offset + bytes.length - 1) / PAGE_BYTES) > TOP_PAGE) return EOVERFLOW;
+    const wasAsking = this.#enter(space);
+    const errno = this.#moveParts(space, page, offset, bytes, isWrite);
+    this.#leave(space, wasAsking);
+    return errno;
+  }
+
+  #moveParts(
+    space: IoAddressSpace,
+    page: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
     const { leaves, tree } = space.areaSet;
     while (this.movedBytes < bytes.length) {
       const slot = tree.at(page);
       if (slot < 0) return ENOENT;
-      const use = checkUse(leaves.state(slot), isWrite);
-      if (use !== OK) return use;
+      if (!permits(leaves.state(slot), isWrite)) return EPERM;
       const list = space.areaSet.listAt(slot);
       if (isWrite && !list.isWritable) return EPERM;
       const index = leaves.index(slot) + (page - leaves.first(slot));
-      list.source.findRun(index, index + (leaves.last(slot) - page));
-      const last = list.source.runLast;
-      const lease = leaves.lease(slot);
-      if (lease === 0 && list.source.runKind === DEVICE) return EINVAL;
-      const fitting = (last - index + 1) * PAGE_BYTES - offset;
+      const count = leaves.last(slot) - page + 1;
       const done = this.movedBytes;
-      const part = bytes.subarray(done, Math.min(bytes.length, done + fitting));
-      const errno = isWrite
-        ? list.writeBytes(lease, index, offset, part)
-        : list.readBytes(lease, index, offset, part);
+      const end = Math.min(bytes.length, done + count * PAGE_BYTES - offset);
+      const part = bytes.subarray(done, end);
+      const errno = list.moveBytes(index, index + count - 1, offset, part, isWrite);
+      this.movedBytes += list.movedBytes;
       if (errno !== OK) return errno;
-      this.movedBytes += part.length;
-      page += last - index + 1;
+      page += count;
       offset = 0;
     }
     return OK;
   }
 
-  #find(firstPage: number, lastPage: number): number {
-    const pinned = this.#pinned;
-    let node = pinned.firstIn(firstPage, lastPage);
-    while (node !== 0 && (pinned.first[node] !== firstPage || pinned.last[node] !== lastPage)) {
-      node = pinned.nextIn(node, firstPage, lastPage);
-    }
-    return node;
+  /** Whether letting go would come from within an operation that does not ask for it. */
+  #isRefused(space: IoAddressSpace): boolean {
+    return this.#isBusy || (space.isBusy && !space.isAsking);
+  }
+
+  #enter(space: IoAddressSpace): boolean {
+    this.#isBusy = true;
+    return space.enter();
+  }
+
+  #leave(space: IoAddressSpace, wasAsking: boolean): void {
+    this.#isBusy = false;
+    space.leave(wasAsking);
   }
 }
 
 /** Whether an area in this state may be read or written. */
-function checkUse(state: number, isWrite: boolean): Errno {
-  if ((state & FROZEN) !== 0) return EINVAL;
-  return (state & (isWrite ? WRITE : READ)) === 0 ? EPERM : OK;
+function permits(state: number, isWrite: boolean): boolean {
+  return (state & (isWrite ? WRITE : READ)) !== 0;
+}
+
+/** Puts the access on the areas of a range. All or nothing. */
+function pinParts(
+  space: IoAddressSpace,
+  firstPage: number,
+  lastPage: number,
+  frames: Float64Array | null,
+  isWrite: boolean,
+): Errno {
+  const { leaves, tree } = space.areaSet;
+  let page = firstPage;
+  while (page <= lastPage) {
+    const slot = tree.at(page);
+    let errno: Errno = ENOENT;
+    if (slot >= 0) {
+      errno = permits(leaves.state(slot), isWrite) ? OK : EPERM;
+      const last = Math.min(lastPage, leaves.last(slot));
+      const index = leaves.index(slot) + (page - leaves.first(slot));
+      const part = frames === null ? null : frames.subarray(page - firstPage);
+      if (errno === OK) {
+        errno = space.areaSet.listAt(slot).addAccess(index, index + (last - page), part, isWrite);
+      }
+      if (errno === OK) {
+        leaves.setAccesses(slot, leaves.accesses(slot) + 1);
+        page = last + 1;
+      }
+    }
+    if (errno !== OK) {
+      if (page > firstPage) unpinParts(space, firstPage, page - 1);
+      return errno;
+    }
+  }
+  return OK;
+}
+
+/** Whether the lists behind a range, all of which is mapped, let go of accesses now. */
+function mayUnpin(space: IoAddressSpace, firstPage: number, lastPage: number): boolean {
+  const { leaves, tree } = space.areaSet;
+  for (let slot = tree.at(firstPage); slot >= 0; slot = tree.after(slot)) {
+    if (space.areaSet.listAt(slot).refusesRemoval) return false;
+    if (leaves.last(slot) >= lastPage) break;
+  }
+  return true;
 }
 
 /** Takes the access off the areas of a range, all of which it holds. */
@@ -247,7 +316,7 @@ function unpinParts(space: IoAddressSpace, firstPage: number, lastPage: number):
     const slot = tree.at(page);
     const last = Math.min(lastPage, leaves.last(slot));
     const index = leaves.index(slot) + (page - leaves.first(slot));
-    space.areaSet.removeAccess(slot);
+    leaves.setAccesses(slot, leaves.accesses(slot) - 1);
     space.areaSet.listAt(slot).removeAccess(index, index + (last - page));
     page = last + 1;
   }

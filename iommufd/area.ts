@@ -1,21 +1,16 @@
 /**
- * What an area is besides its ranges: protection, page list and flags in one number, and the reused view of an area
+ * What an area is besides its ranges: protection and page list in one number, and the reused view of an area
  * that an address space hands to a page list.
  *
- * The number is the `state` of a slot (`area_leaves.ts`): bits 0-2 protection, bit 3 accesses hold pages of it, bit 4
- * frozen, from bit 8 the slot of the page list in its address space.
+ * The number is the `state` of a slot (`area_leaves.ts`): bits 0-2 protection, from bit 8 the slot of the page list in
+ * its address space.
  *
  * @module
  */
 import { MMIO, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
-import type { AreaSlice } from "./page_list.ts";
 
 /** Every protection bit there is. */
 export const PROTECTION_BITS: Protection = READ | WRITE | MMIO;
-/** Flag: accesses hold pages of the area. */
-export const ACCESSED = 8;
-/** Flag: the area is about to go, no new access may come. */
-export const FROZEN = 16;
 const LIST_SHIFT = 8;
 /** The state of a new area. Throws RangeError beyond 2^23 page lists in one address space. */
 export function areaState(listSlot: number, protection: Protection): number {
@@ -29,15 +24,20 @@ export function areaListSlot(state: number): number {
 }
 
 /** An area as a page list sees it. */
-export class AreaView implements AreaSlice {
-  /** See {@linkcode AreaSlice.first}. */
+export class AreaView {
+  /** First I/O page. */
   first = 0;
-  /** See {@linkcode AreaSlice.last}. */
+  /** Last I/O page, inclusive. */
   last = 0;
-  /** See {@linkcode AreaSlice.index}. */
+  /** Index of the first page in its page list. */
   index = 0;
-  /** See {@linkcode AreaSlice.protection}. */
+  /** What the device may do. */
   protection: Protection = 0;
+
+  /** Index of the last page. */
+  get lastIndex(): number {
+    return this.index + (this.last - this.first);
+  }
 
   /** Shows another area. Returns itself. */
   set(first: number, last: number, index: number, protection: Protection): this {

@@ -3,7 +3,7 @@
  *
  * An area is a range `[first, last]` of I/O pages backed by a slice of a page list that starts at `index`. It is the
  * kernel's `iopt_area`, but no object: it is a *slot*, 32 bytes in a leaf of 16. A leaf is one block of 512 bytes, 16
- * firsts, then lasts, then indexes, then states with leases: a search looks at the firsts only, and at a million areas,
+ * firsts, then lasts, then indexes, then states with counts of accesses: a search looks at the firsts only, and at a million areas,
  * when every leaf touched is a trip to memory, it is one trip (five separate arrays would be five).
  *
  * A slot number is good until the next insert or remove. Leaves are chained in address order in both directions.
@@ -23,7 +23,7 @@ const WORDS = 1 << WORDS_SHIFT;
 const LASTS = 16;
 const INDEXES = 32;
 const STATES = 96;
-const LEASES = 97;
+const ACCESSES = 97;
 const LEAF_BYTES = WORDS * 8 + 3 * 4;
 
 /** The leaf of a slot. */
@@ -82,9 +82,9 @@ export class AreaLeaves {
     return this.#halves[2 * slot + STATES];
   }
 
-  /** What the page list gave for holding the area's pages. */
-  lease(slot: number): number {
-    return this.#halves[2 * slot + LEASES];
+  /** How many pins of accesses are on the area's pages. */
+  accesses(slot: number): number {
+    return this.#halves[2 * slot + ACCESSES];
   }
 
   /** Changes {@linkcode state}. */
@@ -92,25 +92,18 @@ export class AreaLeaves {
     this.#halves[2 * slot + STATES] = state;
   }
 
-  /** Changes {@linkcode lease}. */
-  setLease(slot: number, lease: number): void {
-    this.#halves[2 * slot + LEASES] = lease;
+  /** Changes {@linkcode accesses}. */
+  setAccesses(slot: number, accesses: number): void {
+    this.#halves[2 * slot + ACCESSES] = accesses;
   }
 
-  /** Writes all of a slot. */
-  set(
-    slot: number,
-    first: number,
-    last: number,
-    index: number,
-    state: number,
-    lease: number,
-  ): void {
+  /** Writes all of a slot; no access is on it. */
+  set(slot: number, first: number, last: number, index: number, state: number): void {
     this.#words[slot] = first;
     this.#words[slot + LASTS] = last;
     this.#words[slot + INDEXES] = index;
     this.#halves[2 * slot + STATES] = state;
-    this.#halves[2 * slot + LEASES] = lease;
+    this.#halves[2 * slot + ACCESSES] = 0;
   }
 
   /** Makes sure that {@linkcode take} succeeds once. Returns false if there is no memory. */
@@ -183,7 +176,7 @@ export class AreaLeaves {
       words[slot + LASTS] = words[slot + LASTS - 1];
       words[slot + INDEXES] = words[slot + INDEXES - 1];
       halves[2 * slot + STATES] = halves[2 * slot + STATES - 2];
-      halves[2 * slot + LEASES] = halves[2 * slot + LEASES - 2];
+      halves[2 * slot + ACCESSES] = halves[2 * slot + ACCESSES - 2];
     }
     this.size[leaf]++;
     return hole;
@@ -238,7 +231,7 @@ export class AreaLeaves {
       words[to + LASTS] = words[from + LASTS];
       words[to + INDEXES] = words[from + INDEXES];
       halves[2 * to + STATES] = halves[2 * from + STATES];
-      halves[2 * to + LEASES] = halves[2 * from + LEASES];
+      halves[2 * to + ACCESSES] = halves[2 * from + ACCESSES];
     }
   }
 

@@ -1,10 +1,9 @@
 /**
- * The areas of an address space together with what the tree does not know: which page list each slices, and how many
- * accesses hold pages of each.
+ * The areas of an address space together with what the tree does not know: which page list each slices.
  *
  * @module
  */
-import { ACCESSED, areaListSlot, areaState, AreaView, FROZEN, PROTECTION_BITS } from "./area.ts";
+import { areaListSlot, areaState, AreaView, PROTECTION_BITS } from "./area.ts";
 import type { AreaLeaves } from "./area_leaves.ts";
 import { AreaTree } from "./area_tree.ts";
 import type { Growth } from "./growth.ts";
@@ -20,9 +19,12 @@ export class AreaSet {
   unstable = 0;
 
   readonly #lists: (PageList | null)[] = [];
+  readonly #slots = new Map<PageList, number>();
+  readonly #free: number[] = [];
   readonly #listAreas: number[] = [];
-  /** How many accesses hold pages of an area, by its first page; only areas that have some. */
-  readonly #accesses = new Map<number, number>();
+  /** The lists that are locked for the operation that runs. */
+  #firstLocked: PageList | null = null;
+  readonly #locked: PageList[] = [];
   readonly #view = new AreaView();
 
   /** Makes an empty set. */
@@ -49,48 +51,67 @@ export class AreaSet {
   }
 
   /** Inserts the area a view shows at the place the tree found, with room made. Needs no memory of the tree. */
-  insert(area: AreaView, list: PageList, lease: number): void {
+  insert(area: AreaView, list: PageList): void {
     const listSlot = list === this.#lists[0] ? 0 : this.#listSlot(list);
-    this.#lists[listSlot] = list;
     this.#listAreas[listSlot]++;
     list.areas++;
     if (!list.source.isStable) this.unstable++;
     const state = areaState(listSlot, area.protection);
-    this.tree.insertHere(area.first, area.last, area.index, state, lease);
+    this.tree.insertHere(area.first, area.last, area.index, state);
   }
 
   /** Parts an area from its page list; it is to be removed from the tree next. */
-  forget(slot: number): void {
+  forget(slot: number, list: PageList): void {
     const listSlot = areaListSlot(this.leaves.state(slot));
-    const list = this.#lists[listSlot]!;
     list.areas--;
     if (!list.source.isStable) this.unstable--;
-    if (--this.#listAreas[listSlot] === 0) this.#lists[listSlot] = null;
+    if (--this.#listAreas[listSlot] > 0) return;
+    this.#lists[listSlot] = null;
+    this.#slots.delete(list);
+    this.#free.push(listSlot);
   }
 
-  /** Notes that an access holds pages of an area. */
-  addAccess(slot: number): void {
-    const first = this.leaves.first(slot);
-    this.#accesses.set(first, (this.#accesses.get(first) ?? 0) + 1);
-    this.leaves.setState(slot, this.leaves.state(slot) | ACCESSED);
+  /**
+   * Locks the list of an area for an operation of `owner`, until {@linkcode unlock}.
+   *
+   * @returns false if another operation on the list runs.
+   */
+  lock(slot: number, owner: object): boolean {
+    const list = this.listAt(slot);
+    if (list === this.#firstLocked) return true;
+    const isOurs = list.isBusy;
+    if (!list.lock(owner)) return false;
+    if (this.#firstLocked === null) this.#firstLocked = list;
+    else if (!isOurs) this.#locked.push(list);
+    return true;
   }
 
-  /** Notes that an access let go of pages of an area. */
-  removeAccess(slot: number): void {
-    const first = this.leaves.first(slot);
-    const count = this.#accesses.get(first) ?? 0;
-    if (count === 0) throw new RangeError(`Cannot take an access off area ${first}: it has none`);
-    if (count > 1) {
-      this.#accesses.set(first, count - 1);
-      return;
+  /** As {@linkcode lock}, for the lists of all areas; unlocks those it had locked if one of them is busy. */
+  lockAll(owner: object): boolean {
+    for (const list of this.#lists) {
+      if (list === null) continue;
+      if (!list.lock(owner)) {
+        this.unlock();
+        return false;
+      }
+      this.#locked.push(list);
     }
-    this.#accesses.delete(first);
-    this.leaves.setState(slot, this.leaves.state(slot) & ~ACCESSED);
+    return true;
   }
 
-  /** How many accesses hold pages of an area. */
-  accessCount(slot: number): number {
-    return this.#accesses.get(this.leaves.first(slot)) ?? 0;
+  /** Unlocks what {@linkcode lock} has locked. */
+  unlock(): void {
+    this.#firstLocked?.unlock();
+    this.#firstLocked = null;
+    const locked = this.#locked;
+    if (locked.length === 0) return;
+    for (let list = locked.pop(); list !== undefined; list = locked.pop()) list.unlock();
+  }
+
+  /** Tells the locked lists that accesses are being asked to let go, or no more. */
+  ask(isAsking: boolean): void {
+    this.#firstLocked?.ask(isAsking);
+    for (const list of this.#locked) list.ask(isAsking);
   }
 
   /** Whether accesses hold pages of an area in `[first, last]`. */
@@ -98,19 +119,9 @@ export class AreaSet {
     const { leaves, tree } = this;
     let slot = tree.atOrAfter(first);
     for (; slot >= 0 && leaves.first(slot) <= last; slot = tree.after(slot)) {
-      if ((leaves.state(slot) & ACCESSED) !== 0) return true;
+      if (leaves.accesses(slot) > 0) return true;
     }
     return false;
-  }
-
-  /** Lets no new access come to the areas in `[first, last]`, or lets them come again. */
-  freeze(first: number, last: number, isFrozen: boolean): void {
-    const { leaves, tree } = this;
-    let slot = tree.atOrAfter(first);
-    for (; slot >= 0 && leaves.first(slot) <= last; slot = tree.after(slot)) {
-      const state = leaves.state(slot);
-      leaves.setState(slot, isFrozen ? state | FROZEN : state & ~FROZEN);
-    }
   }
 
   /** Whether every area starts and ends at multiples of `pages`. */
@@ -123,12 +134,12 @@ export class AreaSet {
   }
 
   #listSlot(list: PageList): number {
-    let slot = this.#lists.indexOf(list);
-    if (slot < 0) slot = this.#lists.indexOf(null);
-    if (slot < 0) {
-      slot = this.#lists.length;
-      this.#listAreas.push(0);
-    }
+    const known = this.#slots.get(list);
+    if (known !== undefined) return known;
+    const slot = this.#free.pop() ?? this.#lists.length;
+    this.#lists[slot] = list;
+    this.#listAreas[slot] = 0;
+    this.#slots.set(list, slot);
     return slot;
   }
 }

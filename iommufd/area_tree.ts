@@ -125,7 +125,7 @@ export class AreaTree {
    * Inserts an area at the place that {@linkcode place} found, with {@linkcode makeRoom} called and the tree
    * unchanged since.
    */
-  insertHere(first: number, last: number, index: number, state: number, lease: number): void {
+  insertHere(first: number, last: number, index: number, state: number): void {
     const leaves = this.leaves;
     let leaf = this.#placeLeaf;
     let place = this.#placeAt;
@@ -148,7 +148,7 @@ export class AreaTree {
         place -= middle;
       }
     }
-    leaves.set(leaves.open(leaf, place), first, last, index, state, lease);
+    leaves.set(leaves.open(leaf, place), first, last, index, state);
     this.count++;
     this.pages += last - first + 1;
     this.version++;

@@ -1,30 +1,30 @@
 /**
- * The page tables of an address space: filling one that comes, emptying one that goes, and moving storage.
+ * The page tables of an address space: filling one that comes, emptying one that goes, and taking areas out of all.
  *
- * The first page table is where frames of unstable lists are read back from. It is a property of the address space, not
- * of each area as in the seed, so moving storage when it leaves is moving another to its place.
+ * What goes, goes in one order on every path: unmapped from all page tables, flushed, let go. The engine sees to it, so
+ * that nothing can reach a page that is held no more. The first page table is where frames of unstable lists are read
+ * back from. It is a property of the address space, not of each area as in the seed, so moving storage when it leaves is
+ * moving another to its place.
  *
  * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
 import type { AreaSet } from "./area_set.ts";
 import { type Errno, OK } from "./errno.ts";
+import { unmapAll } from "./fill.ts";
 import type { TableHolder } from "./page_list.ts";
 
 /** The page tables of one address space. */
 export class Attachments implements TableHolder {
-  /** See {@linkcode TableHolder.tables}. */
+  /** The page tables; the first is where frames of unstable sources are read back from. */
   readonly tables: PageTable[] = [];
-  /** See {@linkcode TableHolder.isPageByPage}. */
+  /** Whether tables are given one leaf at a time, so that no large one comes about. */
   isPageByPage = false;
-  /** See {@linkcode TableHolder.onUnmapped}. */
-  readonly onUnmapped: (() => void) | null;
   readonly #areas: AreaSet;
 
   /** Starts without page tables. */
-  constructor(areas: AreaSet, onUnmapped: (() => void) | null) {
+  constructor(areas: AreaSet) {
     this.#areas = areas;
-    this.onUnmapped = onUnmapped;
   }
 
   /** The largest smallest leaf of the page tables, in pages. */
@@ -38,19 +38,23 @@ export class Attachments implements TableHolder {
   attach(table: PageTable): Errno {
     const { leaves, tree } = this.#areas;
     const isFirst = this.tables.length === 0;
+    const further = [table];
     if (isFirst) this.tables.push(table);
-    for (let slot = tree.atOrAfter(0); slot >= 0; slot = tree.after(slot)) {
+    const begin = tree.atOrAfter(0);
+    for (let slot = begin; slot >= 0; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
       const errno = isFirst
-        ? list.fillPageTables(this, view)
-        : list.fillPageTable(this, table, view, leaves.lease(slot));
-      if (errno !== OK) {
-        this.#undoBefore(table, leaves.first(slot), isFirst);
-        if (isFirst) this.tables.pop();
-        return errno;
+        ? list.fill(this, view)
+        : list.fillFurther(further, view, this.isPageByPage);
+      if (errno === OK) continue;
+      const before = leaves.first(slot) - 1;
+      if (slot !== begin) {
+        if (isFirst) this.unfill(begin, leaves.first(begin), before, false);
+        else unmapAll(further, leaves.first(begin), before);
       }
-      if (isFirst) leaves.setLease(slot, list.lease);
+      if (isFirst) this.tables.pop();
+      return errno;
     }
     if (!isFirst) this.tables.push(table);
     return OK;
@@ -58,67 +62,57 @@ export class Attachments implements TableHolder {
 
   /** Empties a page table and detaches it. Cannot fail. */
   detach(table: PageTable): void {
+    const { leaves, tree } = this.#areas;
+    const begin = tree.atOrAfter(0);
     if (this.tables.length === 1) {
-      this.#unfill(table);
+      if (begin >= 0) this.unfill(begin, leaves.first(begin), tree.lastPage, false);
       this.tables.pop();
       return;
     }
     // The last takes the place of the one that leaves; frames are read back from the first from now on.
     const tail = this.tables.pop()!;
     if (tail !== table) this.tables[this.tables.indexOf(table)] = tail;
-    this.#unmapWhole(table);
+    if (begin >= 0) unmapAll([table], leaves.first(begin), tree.lastPage);
   }
 
-  /** Removes the areas from slot `begin` to the one that ends at `to` from all page tables, and lets go of their pages. */
-  unmapAreas(begin: number, from: number, to: number): void {
-    const { leaves, tree } = this.#areas;
-    const tables = this.tables;
-    // What needs no reading back can go from the tables in one piece.
-    const isStable = this.#areas.unstable === 0;
-    if (isStable) {
-      for (let at = 0; at < tables.length; at++) tables[at].unmap(from, to);
-      this.onUnmapped?.();
+  /**
+   * Takes the areas from slot `begin` on, which lie in pages `[from, to]`, out of all page tables, and lets go of their
+   * pages. In one piece, unless frames have to be read back first, and then in as few as the lists have room for them.
+   *
+   * @param isForgetting whether they part from their page lists, too, because they are removed from the tree next.
+   */
+  unfill(begin: number, from: number, to: number, isForgetting: boolean): void {
+    let slot = begin;
+    for (let page = from; page <= to;) {
+      const end = this.#areas.unstable === 0 ? to : this.#gather(slot, page, to);
+      unmapAll(this.tables, page, end);
+      slot = this.#drop(slot, page, end, isForgetting);
+      page = end + 1;
     }
-    for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = tree.after(slot)) {
+  }
+
+  /** Reads back what has to be unpinned of pages `[page, to]`. Returns how far there was room for it. */
+  #gather(slot: number, page: number, to: number): number {
+    const { leaves, tree } = this.#areas;
+    for (; slot >= 0 && leaves.first(slot) <= to; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
-      if (isStable) list.letGo(view, leaves.lease(slot));
-      else list.unfillPageTables(this, view, leaves.lease(slot));
+      const next = list.gather(this, view, Math.max(page, view.first));
+      if (next <= view.last) return next - 1;
     }
+    return to;
   }
 
-  #undoBefore(table: PageTable, page: number, isFirst: boolean): void {
+  /** Lets go of pages `[page, end]`, which are unmapped. Returns the slot of the area that is next. */
+  #drop(slot: number, page: number, end: number, isForgetting: boolean): number {
     const { leaves, tree } = this.#areas;
-    let slot = tree.atOrAfter(0);
-    for (; slot >= 0 && leaves.first(slot) < page; slot = tree.after(slot)) {
+    for (; slot >= 0 && leaves.first(slot) <= end; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
-      if (isFirst) {
-        list.unfillPageTables(this, view, leaves.lease(slot));
-        leaves.setLease(slot, 0);
-      } else list.unmapPageTable(table, view);
+      list.drop(view, Math.max(page, view.first), Math.min(end, view.last));
+      if (view.last > end) return slot;
+      if (isForgetting) this.#areas.forget(slot, list);
     }
-  }
-
-  /** Empties the only page table, letting go of all pages. */
-  #unfill(table: PageTable): void {
-    const { leaves, tree } = this.#areas;
-    const isStable = this.#areas.unstable === 0;
-    if (isStable) this.#unmapWhole(table);
-    for (let slot = tree.atOrAfter(0); slot >= 0; slot = tree.after(slot)) {
-      const list = this.#areas.listAt(slot);
-      const view = this.#areas.viewAt(slot);
-      if (isStable) list.letGo(view, leaves.lease(slot));
-      else list.unfillPageTables(this, view, leaves.lease(slot));
-      leaves.setLease(slot, 0);
-    }
-  }
-
-  /** Unmaps all areas from a page table without letting go of anything: the seed's `iopt_unmap_domain`. */
-  #unmapWhole(table: PageTable): void {
-    const { leaves, tree } = this.#areas;
-    if (tree.count === 0) return;
-    table.unmap(leaves.first(tree.atOrAfter(0)), tree.lastPage);
-    this.onUnmapped?.();
+    return slot;
   }
 }

@@ -8,15 +8,17 @@
  * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
-import { EINVAL, EOPNOTSUPP, EOVERFLOW, type Errno, OK } from "./errno.ts";
+import { EBUSY, EINVAL, EOPNOTSUPP, EOVERFLOW, type Errno, OK } from "./errno.ts";
 import { type IoAddressSpace, TOP_PAGE } from "./io_address_space.ts";
 
 /**
  * Starts or stops recording writes in all page tables of a space. Starting forgets what was recorded.
  *
- * @returns OK; EOPNOTSUPP, and nothing is started, if a page table cannot; EINVAL without page tables.
+ * @returns OK; EBUSY from within an operation of the space; EOPNOTSUPP, and nothing is started, if a page table cannot;
+ * EINVAL without page tables.
  */
 export function setDirtyTracking(space: IoAddressSpace, isOn: boolean): Errno {
+  if (space.isBusy) return EBUSY;
   const tables = space.tables;
   if (tables.length === 0) return EINVAL;
   for (const table of tables) if (!table.tracksDirty) return EOPNOTSUPP;

@@ -35,8 +35,6 @@ import {
 export const EPERM = 1;
 /** Something still uses it, or the address space is in the middle of a change. */
 export const EBUSY = 16;
-/** The object is not attached to anything. */
-export const ENODEV = 19;
 /** No free I/O address range is large enough. */
 export const ENOSPC = 28;
 /** A holder of pins did not let go although asked repeatedly. */
@@ -55,7 +53,6 @@ const NAMES: ReadonlyMap<Errno, string> = new Map([
   [EFAULT, "EFAULT"],
   [EBUSY, "EBUSY"],
   [EEXIST, "EEXIST"],
-  [ENODEV, "ENODEV"],
   [EINVAL, "EINVAL"],
   [ENOSPC, "ENOSPC"],
   [ERANGE, "ERANGE"],

@@ -23,6 +23,9 @@ export class FrameBatch {
   pages = 0;
   /** What the frames are, RAM or DEVICE. */
   kind: number = RAM;
+  /** The run that {@linkcode take} takes from next, and how much of it is gone already. */
+  #run = 0;
+  #offset = 0;
 
   /** Makes an empty batch for `slots` runs. */
   constructor(slots: number) {
@@ -36,6 +39,26 @@ export class FrameBatch {
     this.runs = 0;
     this.pages = 0;
     this.kind = RAM;
+    this.#run = 0;
+    this.#offset = 0;
+  }
+
+  /** The first frame not taken yet. */
+  get nextFrame(): number {
+    return this.frame[this.#run] + this.#offset;
+  }
+
+  /** How many frames follow each other from there on; 0 once all are taken. */
+  get nextCount(): number {
+    return this.#run < this.runs ? this.length[this.#run] - this.#offset : 0;
+  }
+
+  /** Takes frames out in order, {@linkcode nextCount} at most. What was taken counts in {@linkcode pages} all the same. */
+  take(count: number): void {
+    this.#offset += count;
+    if (this.#offset < this.length[this.#run]) return;
+    this.#run++;
+    this.#offset = 0;
   }
 
   /** Appends `count` frames from `frame` on. Returns false, and appends none, if they do not fit. */

@@ -1,32 +1,35 @@
 /**
- * The reader: yields the frames of a range of a page list in batches, from whichever tier each page is kept in.
+ * The reader: yields the frames of a range of a page list in batches, from wherever each page is kept.
  *
- * From the store by lookup, from a page table by asking the one that stores it, and from nowhere by pinning. Gathering
- * goes on across tiers and pin calls until the batch cannot grow, so that contiguous memory comes out as the longest
- * runs there are. Pins are taken in chunks; those not yet handed over in a batch belong to the reader, and
- * {@linkcode FrameReader.finish} gives them back.
+ * Where the source tells a page's frame, the source is asked. Else the page is in one of three tiers, found by looking at
+ * two interval trees at once: in the *store* if an access holds it (whether or not an area does as well), else in a *page
+ * table* if an area does, else *nowhere*, and has to be pinned. That no access holds a page does not mean that nothing
+ * does: looking at both trees is what keeps it from being pinned twice.
  *
- * An error met after something was gathered is kept for the next call: what a caller has to undo is always whole
- * batches.
+ * Gathering goes on across tiers and pin calls until the batch cannot grow, so that contiguous memory comes out as the
+ * longest runs there are. Pins are taken in chunks; those not yet handed over in a batch belong to the reader, and
+ * {@linkcode FrameReader.finish} gives them back. An error met after something was gathered is kept for the next call:
+ * what a caller has to undo is always whole batches.
  *
  * @module
  */
+import type { AccessStore } from "./access_store.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import { FrameBatch } from "./frame_batch.ts";
-import type { FrameStore } from "./frame_store.ts";
-import { DEVICE, RAM, type UnstableSource } from "./memory_source.ts";
-import { NOWHERE, STORE, type TierSpans } from "./spans.ts";
+import type { Holdings } from "./holdings.ts";
+import { type MemorySource, RAM } from "./memory_source.ts";
+import type { TableTier } from "./table_tier.ts";
 
-/** What the reader needs of a page list. */
+/** Where the reader looks for the frames of a page list. */
 export interface FrameKeeper {
   /** Where new frames come from. */
-  readonly source: UnstableSource;
-  /** The frames that accesses hold. */
-  readonly store: FrameStore;
-  /** Pages pinned; the reader adds what it pins and takes off what it gives back. */
-  pinned: number;
-  /** Appends frames from the page table that keeps `index` to a batch; returns the index after the last one. */
-  readTable(index: number, last: number, into: FrameBatch): number;
+  readonly source: MemorySource;
+  /** What is held, and what each page is. */
+  readonly held: Holdings;
+  /** What accesses hold. */
+  readonly store: AccessStore;
+  /** What areas hold; null over a stable source. */
+  readonly tier: TableTier | null;
 }
 
 /** Reads one range at a time. */
@@ -39,22 +42,15 @@ export class FrameReader {
   next = 0;
 
   #last = -1;
-  #spanLast = -1;
-  #tier: number = NOWHERE;
   #later: Errno = OK;
   readonly #chunk: FrameBatch;
-  /** Run of the chunk that is handed over next, and how much of it is gone already. */
-  #chunkRun = 0;
-  #chunkOffset = 0;
   readonly #keeper: FrameKeeper;
-  readonly #spans: TierSpans;
 
   /** `slots` runs fit a batch, `chunkPages` are pinned at once at most. */
-  constructor(keeper: FrameKeeper, spans: TierSpans, slots: number, chunkPages: number) {
+  constructor(keeper: FrameKeeper, slots: number, chunkPages: number) {
     this.#keeper = keeper;
-    this.#spans = spans;
     this.batch = new FrameBatch(slots);
-    this.#chunk = new FrameBatch(chunkPages);
+    this.#chunk = new FrameBatch(keeper.source.isStable ? 0 : chunkPages);
   }
 
   /** Whether everything has been handed over. */
@@ -66,11 +62,8 @@ export class FrameReader {
   start(first: number, last: number): Errno {
     this.next = first;
     this.#last = last;
-    this.#spanLast = first - 1;
     this.#later = OK;
     this.#chunk.clear();
-    this.#chunkRun = 0;
-    this.#chunkOffset = 0;
     return this.advance();
   }
 
@@ -97,64 +90,60 @@ export class FrameReader {
   finish(): void {
     const { source } = this.#keeper;
     const chunk = this.#chunk;
-    while (this.#chunkRun < chunk.runs) {
-      const count = chunk.length[this.#chunkRun] - this.#chunkOffset;
-      source.unpin(chunk.frame[this.#chunkRun] + this.#chunkOffset, count);
-      this.#keeper.pinned -= count;
-      this.#chunkRun++;
-      this.#chunkOffset = 0;
+    while (!source.isStable && chunk.nextCount > 0) {
+      source.unpin(chunk.nextFrame, chunk.nextCount);
+      chunk.take(chunk.nextCount);
     }
     chunk.clear();
-    this.#chunkRun = 0;
     this.batch.clear();
   }
 
   /** Appends what is next, as far as it is of one tier and kind; nothing if the batch is full. */
   #gather(): Errno {
-    const { source, store } = this.#keeper;
-    const batch = this.batch;
+    const { held, store, tier } = this.#keeper;
     const index = this.next;
-    if (index > this.#spanLast) {
-      this.#spans.find(index, this.#last);
-      this.#spanLast = this.#spans.last;
-      this.#tier = this.#spans.tier;
-    }
-    source.findRun(index, this.#spanLast);
-    const last = source.runLast;
-    if (source.runKind === DEVICE) {
-      if (batch.append(source.runFrame, last - index + 1, DEVICE)) this.next = last + 1;
+    held.find(index, this.#last);
+    const last = held.runLast;
+    if (held.runFrame >= 0) {
+      this.#append(held.runFrame, last, held.runKind);
       return OK;
     }
-    if (this.#tier === STORE) {
-      while (this.next <= last && batch.append(store.at(this.next), 1, RAM)) this.next++;
+    store.tree.findSpan(index, last);
+    if (store.tree.spanIsUsed) {
+      const frame = store.runAt(index, last);
+      this.#append(frame, store.runLast, RAM);
       return OK;
     }
-    if (this.#tier !== NOWHERE) {
-      this.next = this.#keeper.readTable(index, last, batch);
+    const hole = store.tree.spanLast;
+    const { tree } = tier!;
+    tree.findSpan(index, hole);
+    if (tree.spanIsUsed) {
+      const frame = tier!.runAt(index, hole);
+      this.#append(frame, tier!.runLast, RAM);
       return OK;
     }
-    return this.#gatherPinned(last);
+    return this.#gatherPinned(tree.spanLast);
+  }
+
+  /** Appends the run from what is next to `last`, if the batch takes it. */
+  #append(frame: number, last: number, kind: number): void {
+    if (this.batch.append(frame, last - this.next + 1, kind)) this.next = last + 1;
   }
 
   #gatherPinned(last: number): Errno {
     const chunk = this.#chunk;
-    if (this.#chunkRun === chunk.runs) {
+    const { source } = this.#keeper;
+    if (chunk.nextCount === 0 && !source.isStable) {
       chunk.clear();
-      this.#chunkRun = 0;
-      this.#chunkOffset = 0;
       const until = Math.min(last, this.next + chunk.slots - 1);
-      const errno = this.#keeper.source.pin(this.next, until, chunk);
+      const errno = source.pin(this.next, until, chunk);
       if (errno !== OK) return errno;
       if (chunk.pages === 0) return EFAULT;
-      this.#keeper.pinned += chunk.pages;
     }
-    while (this.#chunkRun < chunk.runs) {
-      const count = chunk.length[this.#chunkRun] - this.#chunkOffset;
-      const frame = chunk.frame[this.#chunkRun] + this.#chunkOffset;
-      if (!this.batch.append(frame, count, RAM)) return OK;
+    for (let count = chunk.nextCount; count > 0; count = chunk.nextCount) {
+      if (!this.batch.append(chunk.nextFrame, count, RAM)) return OK;
       this.next += count;
-      this.#chunkRun++;
-      this.#chunkOffset = 0;
+      chunk.take(count);
     }
     return OK;
   }

@@ -2,25 +2,25 @@
  * Guest-physical memory as a source of frames: stable, the index is the guest frame number.
  *
  * RAM comes in regions (a vhost-user memory region each) that are added and removed while the guest runs; everything
- * between them is device memory. Pages are *leased*: a region that is removed while pages of it are leased is *retired*
- * and lives on until its last lease ends, and its range can be added again at once, as another region. A lease names
- * the region it was taken from, so an end of lease finds it whatever has come to that range since; a page of a hole
- * that later becomes RAM stays unleased for those who mapped it as device memory.
+ * between them is device memory. A region that is removed while page lists hold pages of it is *retired*: those pages keep
+ * their frames, and its memory if the source was given it, until the last is let go. Its range can be added again at
+ * once, as another region, which whatever is held does not notice.
  *
  * Indexes are guest page numbers, ranges inclusive.
  *
  * @module
  */
 import { EFAULT, type Errno, OK } from "./errno.ts";
-import { FREE_GROWTH, type Growth } from "./growth.ts";
-import { LeaseCounts } from "./lease_counts.ts";
-import { DEVICE, RAM, type StableSource } from "./memory_source.ts";
+import {
+  DEVICE,
+  RAM,
+  type SourceRegion,
+  type SourceUser,
+  type StableSource,
+} from "./memory_source.ts";
 
 /** Bytes of a page. */
 const PAGE_BYTES = 4096;
-/** The lease of a range without RAM. */
-const NO_RAM = 0;
-const NO_MEMORY = -1;
 
 /** What {@linkcode GuestSource.addRegion} may be told. */
 export interface RegionOptions {
@@ -28,12 +28,14 @@ export interface RegionOptions {
   readonly bytes?: Uint8Array | undefined;
   /** Frame of the first page; the first index unless said. */
   readonly firstFrame?: number | undefined;
-  /** Called once when the region has been removed and no page of it is leased: its memory may go. */
+  /** Called once when the region has been removed and no page of it is held: its memory may go. */
   readonly onReleased?: ((region: GuestRegion) => void) | undefined;
 }
 
 /** One region of guest RAM. */
-export class GuestRegion {
+export class GuestRegion implements SourceRegion {
+  /** Its number among the regions there are. */
+  readonly id: number;
   /** First page. */
   readonly firstIndex: number;
   /** Last page, inclusive. */
@@ -42,34 +44,23 @@ export class GuestRegion {
   readonly firstFrame: number;
   /** The region's memory, or null if the source was not given it. */
   readonly bytes: Uint8Array | null;
-  /** Lease counts by page of the region; the source's business. */
-  readonly leases: LeaseCounts;
-  /** Number of the region in leases, from 1. */
-  readonly id: number;
-  /** Whether it was removed while leased. */
-  isRetired = false;
+  /** Page lists that hold pages of it, once it is retired. */
+  holders = 0;
   readonly #onReleased: ((region: GuestRegion) => void) | undefined;
 
   /** Made by {@linkcode GuestSource.addRegion}. */
-  constructor(
-    id: number,
-    firstIndex: number,
-    lastIndex: number,
-    options: RegionOptions,
-    growth: Growth,
-  ) {
+  constructor(id: number, firstIndex: number, lastIndex: number, options: RegionOptions) {
     this.id = id;
     this.firstIndex = firstIndex;
     this.lastIndex = lastIndex;
     this.firstFrame = options.firstFrame ?? firstIndex;
     this.bytes = options.bytes ?? null;
     this.#onReleased = options.onReleased;
-    this.leases = new LeaseCounts(lastIndex - firstIndex + 1, growth);
   }
 
-  /** Pages of it that are leased. */
-  get leasedPages(): number {
-    return this.leases.leased;
+  /** Whether it was removed while held. */
+  get isRetired(): boolean {
+    return this.holders > 0;
   }
 
   /** Tells the owner that nothing needs the region's memory any more. */
@@ -78,41 +69,33 @@ export class GuestRegion {
   }
 }
 
-/** A lease over several regions: which pages of which. */
-interface PartialLease {
-  readonly region: GuestRegion;
-  readonly first: number;
-  readonly last: number;
-}
+/** What a source answers with before it has found any RAM. */
+const NOWHERE = new GuestRegion(-1, -1, -1, {});
 
 /** The memory of one guest. */
 export class GuestSource implements StableSource {
-  /** See {@linkcode StableSource.isStable}. */
+  /** Tells the sorts of sources apart. */
   readonly isStable = true;
   /** Guest pages there can be. */
   readonly pages: number;
-  /** See {@linkcode RunSource.runLast}. */
+  /** Last page of the run found. */
   runLast = 0;
-  /** See {@linkcode RunSource.runKind}. */
+  /** Its kind, RAM or DEVICE. */
   runKind: number = DEVICE;
-  /** See {@linkcode RunSource.runFrame}. */
+  /** Frame of its first page. */
   runFrame = 0;
-  /** See {@linkcode StableSource.newlyLeased}. */
-  newlyLeased = 0;
 
   readonly #regions: GuestRegion[] = [];
   readonly #retired: GuestRegion[] = [];
-  readonly #byId: (GuestRegion | null)[] = [null];
-  /** Leases over several regions are numbered downwards from -2. */
-  readonly #partial: (PartialLease[] | null)[] = [];
+  readonly #freeIds: number[] = [];
+  #ids = 0;
+  readonly #users = new Set<SourceUser>();
   /** The region found last; most requests hit it again. */
-  #near: GuestRegion | null = null;
-  readonly #growth: Growth;
+  #near: GuestRegion = NOWHERE;
 
   /** `lastIndex` is the last guest page there can be, 2^52 - 1 unless said. */
-  constructor(options: { readonly lastIndex?: number; readonly growth?: Growth } = {}) {
+  constructor(options: { readonly lastIndex?: number } = {}) {
     this.pages = (options.lastIndex ?? 2 ** 52 - 1) + 1;
-    this.#growth = options.growth ?? FREE_GROWTH;
   }
 
   /** The live regions, by address. */
@@ -120,197 +103,137 @@ export class GuestSource implements StableSource {
     return this.#regions;
   }
 
-  /** The regions removed while leased. */
+  /** The regions removed while held. */
   get retired(): readonly GuestRegion[] {
     return this.#retired;
   }
 
-  /** Pages leased, of live and retired regions. */
-  get leasedPages(): number {
-    let pages = 0;
-    for (const region of this.#regions) pages += region.leasedPages;
-    for (const region of this.#retired) pages += region.leasedPages;
-    return pages;
+  /** The region of a run of RAM. */
+  get runRegion(): GuestRegion {
+    return this.#near;
   }
 
   /**
    * Adds RAM. Mappings that stand in the range stay as they are.
    *
-   * Throws RangeError if the range is empty, beyond the source, or overlaps a live region.
+   * Throws RangeError if the range is empty, beyond the source, or overlaps a live region; an Error in the middle of an
+   * operation of a page list.
    */
   addRegion(firstIndex: number, lastIndex: number, options: RegionOptions = {}): GuestRegion {
     const named = `guest region [${firstIndex}, ${lastIndex}]`;
     if (!(firstIndex >= 0 && firstIndex <= lastIndex && lastIndex < this.pages)) {
       throw new RangeError(`Cannot add ${named}: guest pages go from 0 to ${this.pages - 1}`);
     }
-    let at = 0;
-    while (at < this.#regions.length && this.#regions[at].lastIndex < firstIndex) at++;
-    const next = this.#regions[at];
-    if (next !== undefined && next.firstIndex <= lastIndex) {
+    this.#refuseBusy(`add ${named}`);
+    const at = this.#countUpTo(lastIndex);
+    const before = this.#regions[at - 1];
+    if (before !== undefined && before.lastIndex >= firstIndex) {
       throw new RangeError(
-        `Cannot add ${named}: overlaps [${next.firstIndex}, ${next.lastIndex}]`,
+        `Cannot add ${named}: overlaps [${before.firstIndex}, ${before.lastIndex}]`,
       );
     }
     const bytes = options.bytes;
     if (bytes !== undefined && bytes.length !== (lastIndex - firstIndex + 1) * PAGE_BYTES) {
       throw new RangeError(`Cannot add ${named}: its memory has ${bytes.length} bytes`);
     }
-    let id = 1;
-    while (id < this.#byId.length && this.#byId[id] !== null) id++;
-    const region = new GuestRegion(id, firstIndex, lastIndex, options, this.#growth);
-    this.#byId[id] = region;
+    const id = this.#freeIds.pop() ?? this.#ids++;
+    const region = new GuestRegion(id, firstIndex, lastIndex, options);
     this.#regions.splice(at, 0, region);
+    for (const user of this.#users) user.regionAdded(region);
     return region;
   }
 
   /**
-   * Removes RAM. A leased region is retired and its `onReleased` called when its last lease ends.
+   * Removes RAM. A region that is held is retired and its `onReleased` called when the last page is let go.
    *
-   * @returns whether it is gone already. Throws RangeError if the region is not live here.
+   * @returns whether it is gone already. Throws RangeError if the region is not live here; an Error in the middle of an
+   * operation of a page list.
    */
   removeRegion(region: GuestRegion): boolean {
-    const at = this.#regions.indexOf(region);
-    if (at < 0) {
-      throw new RangeError(
-        `Cannot remove guest region [${region.firstIndex}, ${region.lastIndex}]: not live`,
-      );
-    }
+    const named = `guest region [${region.firstIndex}, ${region.lastIndex}]`;
+    const at = this.#countUpTo(region.firstIndex) - 1;
+    if (this.#regions[at] !== region) throw new RangeError(`Cannot remove ${named}: not live`);
+    this.#refuseBusy(`remove ${named}`);
     this.#regions.splice(at, 1);
-    if (this.#near === region) this.#near = null;
-    if (region.leasedPages > 0) {
-      region.isRetired = true;
-      this.#retired.push(region);
-      return false;
-    }
-    this.#release(region);
-    return true;
+    if (this.#near === region) this.#near = NOWHERE;
+    for (const user of this.#users) if (user.regionRemoved(region)) region.holders++;
+    if (region.isRetired) this.#retired.push(region);
+    else this.#release(region);
+    return !region.isRetired;
   }
 
-  /** See {@linkcode RunSource.findRun}. */
+  /** Finds the run that `index` begins, cut at `last`. */
   findRun(index: number, last: number): void {
-    const region = this.#find(index);
+    const near = this.#near;
+    if (index >= near.firstIndex && index <= near.lastIndex) {
+      this.#answerRam(near, index, last);
+      return;
+    }
+    const at = this.#countUpTo(index);
+    const regions = this.#regions;
+    if (at > 0 && index <= regions[at - 1].lastIndex) {
+      this.#near = regions[at - 1];
+      this.#answerRam(this.#near, index, last);
+      return;
+    }
+    const next = at < regions.length ? regions[at].firstIndex : Infinity;
+    this.findHeldRun(null, index, next <= last ? next - 1 : last);
+  }
+
+  /** As {@linkcode findRun}, in a region that may be retired, or in device memory. */
+  findHeldRun(region: SourceRegion | null, index: number, last: number): void {
     if (region !== null) {
-      this.#answerRam(region, index, last);
+      this.#answerRam(region as GuestRegion, index, last);
       return;
     }
-    this.#answerDevice(index, last);
-    for (const behind of this.#regions) {
-      if (behind.firstIndex > index) {
-        if (behind.firstIndex <= last) this.runLast = behind.firstIndex - 1;
-        return;
-      }
-    }
+    this.runKind = DEVICE;
+    this.runFrame = index;
+    this.runLast = last;
   }
 
-  /** See {@linkcode StableSource.countUnleased}. */
-  countUnleased(firstIndex: number, lastIndex: number): number {
-    let pages = 0;
-    for (const region of this.#regions) {
-      const first = Math.max(firstIndex, region.firstIndex) - region.firstIndex;
-      const last = Math.min(lastIndex, region.lastIndex) - region.firstIndex;
-      if (first <= last) pages += last - first + 1 - region.leases.leasedIn(first, last);
-    }
-    return pages;
-  }
-
-  /** See {@linkcode StableSource.lease}. */
-  lease(firstIndex: number, lastIndex: number): number {
-    const region = this.#find(firstIndex);
-    if (region !== null && lastIndex <= region.lastIndex) {
-      const leases = region.leases;
-      if (!leases.makeRoom()) return NO_MEMORY;
-      this.newlyLeased = leases.add(firstIndex - region.firstIndex, lastIndex - region.firstIndex);
-      return region.id;
-    }
-    return this.#leasePartial(firstIndex, lastIndex);
-  }
-
-  /** See {@linkcode StableSource.findLeasedRun}. */
-  findLeasedRun(lease: number, index: number, last: number): void {
-    if (lease > 0) {
-      this.#answerRam(this.#byId[lease]!, index, last);
-      return;
-    }
-    this.#answerDevice(index, last);
-    if (lease === NO_RAM) return;
-    for (const part of this.#partial[-2 - lease]!) {
-      const region = part.region;
-      const first = region.firstIndex + part.first;
-      const end = region.firstIndex + part.last;
-      if (index >= first && index <= end) {
-        this.#answerRam(region, index, last);
-        return;
-      }
-      if (first > index) {
-        if (first <= last) this.runLast = first - 1;
-        return;
-      }
-    }
-  }
-
-  /** See {@linkcode StableSource.endLease}. */
-  endLease(firstIndex: number, lastIndex: number, lease: number): number {
-    if (lease === NO_RAM) return 0;
-    if (lease > 0) {
-      const region = this.#byId[lease] ?? null;
-      if (region === null) throw new RangeError(`Cannot end lease ${lease}: no such region`);
-      const offset = region.firstIndex;
-      return this.#endIn(region, firstIndex - offset, lastIndex - offset);
-    }
-    const parts = this.#partial[-2 - lease] ?? null;
-    if (parts === null) throw new RangeError(`Cannot end lease ${lease}: ended already`);
-    this.#partial[-2 - lease] = null;
-    let pages = 0;
-    for (const part of parts) pages += this.#endIn(part.region, part.first, part.last);
-    return pages;
-  }
-
-  /** See {@linkcode RunSource.readBytes}. */
-  readBytes(index: number, offset: number, target: Uint8Array, lease: number): Errno {
-    return this.#copyBytes(index, offset, target, lease, false);
-  }
-
-  /** See {@linkcode RunSource.writeBytes}. */
-  writeBytes(index: number, offset: number, bytes: Uint8Array, lease: number): Errno {
-    return this.#copyBytes(index, offset, bytes, lease, true);
-  }
-
-  #copyBytes(
-    index: number,
-    offset: number,
-    bytes: Uint8Array,
-    lease: number,
-    isWrite: boolean,
-  ): Errno {
-    let done = 0;
-    while (done < bytes.length) {
-      const region = this.#findHeld(index, lease);
-      if (region === null || region.bytes === null) return EFAULT;
-      const from = (index - region.firstIndex) * PAGE_BYTES + offset;
-      const count = Math.min(bytes.length - done, region.bytes.length - from);
-      const inside = region.bytes.subarray(from, from + count);
-      const outside = bytes.subarray(done, done + count);
-      if (isWrite) inside.set(outside);
-      else outside.set(inside);
-      done += count;
-      index = region.lastIndex + 1;
-      offset = 0;
-    }
+  /** Copies bytes of a region, live or retired. EFAULT if the source was not given them. */
+  readBytes(region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
+    const bytes = bytesOf(region, index, offset, target.length);
+    if (bytes === null) return EFAULT;
+    target.set(bytes);
     return OK;
   }
 
-  /** The region that a lease holds a page of, or the live one. */
-  #findHeld(index: number, lease: number): GuestRegion | null {
-    if (lease > 0) return this.#byId[lease] ?? null;
-    if (lease === NO_RAM) return this.#find(index);
-    for (const part of this.#partial[-2 - lease]!) {
-      if (
-        index >= part.region.firstIndex + part.first && index <= part.region.firstIndex + part.last
-      ) {
-        return part.region;
-      }
+  /** As {@linkcode readBytes}, the other way. */
+  writeBytes(region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
+    const target = bytesOf(region, index, offset, bytes.length);
+    if (target === null) return EFAULT;
+    target.set(bytes);
+    return OK;
+  }
+
+  /** See {@linkcode RunSource.connect}. */
+  connect(user: SourceUser): void {
+    this.#users.add(user);
+  }
+
+  /** See {@linkcode RunSource.disconnect}. */
+  disconnect(user: SourceUser): void {
+    this.#users.delete(user);
+  }
+
+  /** A page list has let go of the last page that it held of a retired region. */
+  released(region: SourceRegion): void {
+    const gone = region as GuestRegion;
+    if (--gone.holders > 0) return;
+    this.#retired.splice(this.#retired.indexOf(gone), 1);
+    this.#release(gone);
+  }
+
+  #release(region: GuestRegion): void {
+    this.#freeIds.push(region.id);
+    region.released();
+  }
+
+  #refuseBusy(what: string): void {
+    for (const user of this.#users) {
+      if (user.isBusy) throw new Error(`Cannot ${what}: a page list is in the middle of a change`);
     }
-    return null;
   }
 
   #answerRam(region: GuestRegion, index: number, last: number): void {
@@ -319,56 +242,30 @@ export class GuestSource implements StableSource {
     this.runLast = last < region.lastIndex ? last : region.lastIndex;
   }
 
-  #answerDevice(index: number, last: number): void {
-    this.runKind = DEVICE;
-    this.runFrame = index;
-    this.runLast = last;
-  }
-
-  #find(index: number): GuestRegion | null {
-    const near = this.#near;
-    if (near !== null && index >= near.firstIndex && index <= near.lastIndex) return near;
-    for (const region of this.#regions) {
-      if (index >= region.firstIndex && index <= region.lastIndex) {
-        this.#near = region;
-        return region;
-      }
+  /** How many live regions begin at or before a page. */
+  #countUpTo(index: number): number {
+    const regions = this.#regions;
+    let low = 0;
+    let high = regions.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (regions[middle].firstIndex <= index) low = middle + 1;
+      else high = middle;
     }
-    return null;
+    return low;
   }
+}
 
-  #leasePartial(firstIndex: number, lastIndex: number): number {
-    this.newlyLeased = 0;
-    const parts: PartialLease[] = [];
-    for (const region of this.#regions) {
-      const first = Math.max(firstIndex, region.firstIndex) - region.firstIndex;
-      const last = Math.min(lastIndex, region.lastIndex) - region.firstIndex;
-      if (first > last) continue;
-      if (!region.leases.makeRoom()) {
-        for (const part of parts) part.region.leases.remove(part.first, part.last);
-        return NO_MEMORY;
-      }
-      this.newlyLeased += region.leases.add(first, last);
-      parts.push({ region, first, last });
-    }
-    if (parts.length === 0) return NO_RAM;
-    let free = this.#partial.indexOf(null);
-    if (free < 0) free = this.#partial.length;
-    this.#partial[free] = parts;
-    return -2 - free;
-  }
-
-  #endIn(region: GuestRegion, first: number, last: number): number {
-    const pages = region.leases.remove(first, last);
-    if (region.isRetired && region.leasedPages === 0) {
-      this.#retired.splice(this.#retired.indexOf(region), 1);
-      this.#release(region);
-    }
-    return pages;
-  }
-
-  #release(region: GuestRegion): void {
-    this.#byId[region.id] = null;
-    region.released();
-  }
+/** A part of a region's memory, or null. */
+function bytesOf(
+  region: SourceRegion,
+  index: number,
+  offset: number,
+  length: number,
+): Uint8Array | null {
+  const { bytes, firstIndex } = region as GuestRegion;
+  const from = (index - firstIndex) * PAGE_BYTES + offset;
+  return bytes === null || from + length > bytes.length
+    ? null
+    : bytes.subarray(from, from + length);
 }

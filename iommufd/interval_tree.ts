@@ -3,7 +3,7 @@
  * the largest end below it, as the kernel's interval trees do.
  *
  * The accesses of a page list live in one, and the areas of an unstable page list that are in page tables in another.
- * Each interval carries two numbers, `tag` and `value`, that the tree only uses to tell equal intervals apart.
+ * Each interval carries two numbers, `tag` and `value`, that tell equal intervals apart.
  *
  * Ranges are inclusive. Room for an insert is made ahead; nothing else needs memory.
  *
@@ -23,7 +23,7 @@ export class IntervalTree {
   last: Float64Array = new Float64Array(1);
   /** A number of the owner's. Part of the order: do not change it while the node is in. */
   value: Float64Array = new Float64Array(1);
-  /** Another. */
+  /** Another, likewise. */
   tag: Int32Array = new Int32Array(1);
   /** Intervals in the tree. */
   count = 0;
@@ -93,6 +93,18 @@ export class IntervalTree {
     return NIL;
   }
 
+  /** The first node that has exactly this interval, whatever its tag and value, or 0. */
+  findExact(first: number, last: number): number {
+    let node = this.#root;
+    let found = NIL;
+    while (node !== NIL) {
+      const order = (first - this.first[node]) || (last - this.last[node]);
+      if (order === 0) found = node;
+      node = order <= 0 ? this.#left[node] : this.#right[node];
+    }
+    return found;
+  }
+
   /** The node with the lowest interval that touches `[first, last]`, or 0. */
   firstIn(first: number, last: number): number {
     let node = this.#root;
@@ -112,11 +124,6 @@ export class IntervalTree {
     return NIL;
   }
 
-  /** The node after `node` in order whose interval touches `[first, last]`, or 0. */
-  nextIn(node: number, first: number, last: number): number {
-    return this.#nextBelow(this.#root, node, first, last);
-  }
-
   /**
    * Finds the span that `index` begins: how far, up to `last`, all indexes are covered by intervals, or none is.
    */
@@ -134,12 +141,6 @@ export class IntervalTree {
       end = this.last[more];
     }
     this.spanLast = end < last ? end : last;
-  }
-
-  /** Whether the first interval that touches the range covers all of it: quick, and may say no too often. */
-  obviouslyCovers(first: number, last: number): boolean {
-    const node = this.firstIn(first, last);
-    return node !== NIL && this.first[node] <= first && this.last[node] >= last;
   }
 
   #compare(first: number, last: number, tag: number, value: number, node: number): number {
@@ -177,17 +178,6 @@ export class IntervalTree {
     this.#right[heir] = this.#removeBelow(right, heir);
     this.#left[heir] = left;
     return this.#balance(heir);
-  }
-
-  #nextBelow(at: number, node: number, first: number, last: number): number {
-    if (at === NIL || this.#top[at] < first) return NIL;
-    if (this.#compareNodes(at, node) > 0) {
-      const before = this.#nextBelow(this.#left[at], node, first, last);
-      if (before !== NIL) return before;
-      if (this.first[at] > last) return NIL;
-      if (this.last[at] >= first) return at;
-    }
-    return this.#nextBelow(this.#right[at], node, first, last);
   }
 
   #balance(node: number): number {

@@ -7,12 +7,14 @@
  * decides what is allowed, keeps order and undoes.
  *
  * All ranges are inclusive I/O page numbers. Operations answer with an error number and change nothing if it is not OK.
- * While one runs, further ones that a page table or a source makes from within are refused with EBUSY.
+ * While one runs, every other that would touch the same space or one of the page lists concerned is refused with EBUSY:
+ * calls that a page table, a source, a flush or an unmap notice makes back. In an unmap notice accesses may let go of
+ * pins, which is what it is for.
  *
  * @module
  */
 import { type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
-import { ACCESSED, AreaView, PROTECTION_BITS } from "./area.ts";
+import { AreaView, PROTECTION_BITS } from "./area.ts";
 import type { AreaLeaves } from "./area_leaves.ts";
 import { AreaSet } from "./area_set.ts";
 import type { AreaTree } from "./area_tree.ts";
@@ -44,10 +46,12 @@ import { type PageRange, ReservedRanges } from "./reserved_ranges.ts";
 export const TOP_PAGE: number = 2 ** 52 - 1;
 /** In place of a first page: choose one. */
 export const AUTO: number = -1;
+/** The page tables that are attached to some address space. */
+const attached = new WeakSet<PageTable>();
 /** How often holders of pins are asked to let go before an unmap gives up. */
 const UNMAP_TRIES = 100;
 
-/** Who uses pages of an address space and has to let go of them before they can be unmapped. */
+/** What uses pages of an address space and has to let go of them before they can be unmapped. */
 export interface UnmapListener {
   /** Asks to let go of all pins in `[firstPage, lastPage]`. */
   onUnmap(firstPage: number, lastPage: number): void;
@@ -59,8 +63,6 @@ export interface AddressSpaceOptions {
   readonly firstPage?: number;
   /** Last page that can be mapped, inclusive; {@linkcode TOP_PAGE} unless said. */
   readonly lastPage?: number;
-  /** Called when pages have been unmapped and before any is unpinned: the place to drop cached translations. */
-  readonly onUnmapped?: () => void;
   /** Bounds the memory of its structures. */
   readonly growth?: Growth;
 }
@@ -69,7 +71,7 @@ export interface AddressSpaceOptions {
 export class IoAddressSpace {
   /** The areas; read them, change them through the space only. */
   readonly areaSet: AreaSet;
-  /** Who is told before an unmap; accesses add and remove themselves. */
+  /** What is told before an unmap; accesses add and remove themselves. */
   readonly listeners: Set<UnmapListener> = new Set();
   /** Where the last successful map or copy begins. */
   mappedPage = 0;
@@ -87,6 +89,7 @@ export class IoAddressSpace {
   readonly #attachments: Attachments;
   readonly #view = new AreaView();
   #isBusy = false;
+  #isAsking = false;
   #alignment = 1;
 
   /** Makes an empty space without page tables. Throws RangeError if the range is empty. */
@@ -102,7 +105,31 @@ export class IoAddressSpace {
     this.#leaves = this.#areas.leaves;
     this.#reserved = new ReservedRanges(space);
     this.#allocator = new IovaAllocator(this.#areas, this.#reserved);
-    this.#attachments = new Attachments(this.areaSet, options.onUnmapped ?? null);
+    this.#attachments = new Attachments(this.areaSet);
+  }
+
+  /** Whether an operation on it runs, by an access included. */
+  get isBusy(): boolean {
+    return this.#isBusy;
+  }
+
+  /** Whether that operation is an unmap that asks accesses to let go of pins. */
+  get isAsking(): boolean {
+    return this.#isAsking;
+  }
+
+  /** Begins an operation of an access. Returns what {@linkcode leave} is to be given. */
+  enter(): boolean {
+    const wasAsking = this.#isAsking;
+    this.#isBusy = true;
+    this.#isAsking = false;
+    return wasAsking;
+  }
+
+  /** Ends an operation of an access. */
+  leave(wasAsking: boolean): void {
+    this.#isBusy = wasAsking;
+    this.#isAsking = wasAsking;
   }
 
   /** The page tables attached. */
@@ -134,9 +161,9 @@ export class IoAddressSpace {
    * Maps pages `[firstPage, lastPage]` to the pages of `list` from `firstIndex` on, in every page table.
    *
    * @returns OK; EBUSY from within another operation; EOPNOTSUPP for an unknown protection bit; EINVAL without READ and
-   * WRITE, for a misaligned range or one that is reserved; EOVERFLOW beyond what can be numbered; EPERM for writing to
-   * a read-only list; EFAULT beyond the list; EEXIST over a mapping; ENOMEM from the budget or for want of memory; and
-   * what a page table's `map` says.
+   * WRITE, for numbers that are no pages, for a misaligned range or one that is reserved; EOVERFLOW beyond what can be
+   * numbered; EPERM for writing to a read-only list; EFAULT beyond the list; EEXIST over a mapping; ENOMEM from the
+   * budget or for want of memory; and what a page table's `map` says.
    */
   map(
     firstPage: number,
@@ -146,23 +173,10 @@ export class IoAddressSpace {
     protection: Protection,
   ): Errno {
     if (this.#isBusy) return EBUSY;
-    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
-    if (errno !== OK) return errno;
-    const areas = this.#areas;
-    if (!areas.place(firstPage, lastPage)) return EEXIST;
-    if (!areas.makeRoom()) return ENOMEM;
-    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
-    let lease = 0;
-    if (this.#attachments.tables.length > 0) {
-      this.#isBusy = true;
-      const filled = list.fillPageTables(this.#attachments, view);
-      this.#isBusy = false;
-      if (filled !== OK) return filled;
-      lease = list.lease;
-    }
-    this.areaSet.insert(view, list, lease);
-    this.mappedPage = firstPage;
-    return OK;
+    this.#isBusy = true;
+    const errno = this.#map(firstPage, lastPage, list, firstIndex, protection);
+    this.#isBusy = false;
+    return errno;
   }
 
   /**
@@ -171,7 +185,8 @@ export class IoAddressSpace {
    * @returns also ENOSPC if there is none.
    */
   mapAuto(pageCount: number, list: PageList, firstIndex: number, protection: Protection): Errno {
-    if (!(pageCount > 0)) return EINVAL;
+    if (this.#isBusy) return EBUSY;
+    if (!(pageCount > 0) || !Number.isInteger(pageCount)) return EINVAL;
     const first = this.#allocate(pageCount, firstIndex);
     if (first < 0) return -first;
     return this.map(first, first + pageCount - 1, list, firstIndex, protection);
@@ -191,9 +206,9 @@ export class IoAddressSpace {
     toPage: number,
     protection: Protection,
   ): Errno {
-    if (this.#isBusy) return EBUSY;
-    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
-    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    if (this.#isBusy || from.#isBusy) return EBUSY;
+    const range = checkRange(firstPage, lastPage);
+    if (range !== OK) return range;
     if (!from.isMapped(firstPage, lastPage)) return ENOENT;
     if (toPage === AUTO) {
       const slot = from.#areas.at(firstPage);
@@ -201,23 +216,13 @@ export class IoAddressSpace {
       toPage = this.#allocate(lastPage - firstPage + 1, index);
       if (toPage < 0) return -toPage;
     }
-    const offset = toPage - firstPage;
-    for (let page = firstPage; page <= lastPage;) {
-      const slot = from.#areas.at(page);
-      const last = Math.min(lastPage, from.#leaves.last(slot));
-      const index = from.#leaves.index(slot) + (page - from.#leaves.first(slot));
-      const list = from.areaSet.listAt(slot);
-      const errno = this.map(page + offset, last + offset, list, index, protection);
-      if (errno !== OK) {
-        if (page > firstPage) {
-          this.#removeAreas(this.#areas.atOrAfter(toPage), toPage, page + offset - 1);
-        }
-        return errno;
-      }
-      page = last + 1;
-    }
-    this.mappedPage = toPage;
-    return OK;
+    this.#isBusy = true;
+    from.#isBusy = true;
+    const errno = this.#copy(from, firstPage, lastPage, toPage, protection);
+    from.#isBusy = false;
+    this.#isBusy = false;
+    if (errno === OK) this.mappedPage = toPage;
+    return errno;
   }
 
   /**
@@ -225,14 +230,14 @@ export class IoAddressSpace {
    * went is left in {@linkcode removedPages} and {@linkcode removedMappings}.
    *
    * @returns OK; EINVAL, EOVERFLOW for the range; ENOENT if a mapping reaches out of it; EBUSY from within another
-   * operation; EDEADLK if a holder of pins does not let go of them.
+   * operation, on this space or on a page list concerned; EDEADLK if an access does not let go of its pins.
    */
   unmap(firstPage: number, lastPage: number): Errno {
     this.removedPages = 0;
     this.removedMappings = 0;
     if (this.#isBusy) return EBUSY;
-    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
-    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    const range = checkRange(firstPage, lastPage);
+    if (range !== OK) return range;
     const areas = this.#areas;
     const leaves = this.#leaves;
     const begin = areas.atOrAfter(firstPage);
@@ -247,21 +252,27 @@ export class IoAddressSpace {
     } else if (leaves.last(begin) > lastPage) return ENOENT;
     const from = leaves.first(begin);
     let to = from;
-    let states = 0;
+    let accesses = 0;
+    let errno: Errno = OK;
+    this.#isBusy = true;
     for (let slot = begin; slot >= 0 && leaves.first(slot) <= lastPage; slot = areas.after(slot)) {
       to = leaves.last(slot);
-      states |= leaves.state(slot);
+      accesses += leaves.accesses(slot);
+      if (this.areaSet.lock(slot, this)) continue;
+      errno = EBUSY;
+      break;
     }
-    if ((states & ACCESSED) !== 0) {
-      const errno = this.#askToLetGo(from, to);
-      if (errno !== OK) return errno;
+    if (errno === OK && accesses > 0) errno = this.#askToLetGo(from, to);
+    if (errno === OK) {
+      const count = areas.count;
+      const pages = areas.pages;
+      this.#removeAreas(begin, from, to);
+      this.removedMappings = count - areas.count;
+      this.removedPages = pages - areas.pages;
     }
-    const count = areas.count;
-    const pages = areas.pages;
-    this.#removeAreas(begin, from, to);
-    this.removedMappings = count - areas.count;
-    this.removedPages = pages - areas.pages;
-    return OK;
+    this.areaSet.unlock();
+    this.#isBusy = false;
+    return errno;
   }
 
   /** Removes all mappings; as {@linkcode unmap} otherwise. */
@@ -272,22 +283,28 @@ export class IoAddressSpace {
   /**
    * Attaches a page table: maps every area in it. The pages it cannot translate are reserved as long as it stays.
    *
-   * @returns OK; EEXIST if it is attached already; EADDRINUSE if a mapping or an allowed range lies outside of what it
-   * can translate or is misaligned for it; otherwise what filling it says, and it is left empty then.
+   * @returns OK; EEXIST if it is attached already; EBUSY if it is attached elsewhere, or from within another operation;
+   * EADDRINUSE if a mapping or an allowed range lies outside of what it can translate or is misaligned for it; otherwise
+   * what filling it says, and it is left empty then.
    */
   addPageTable(table: PageTable): Errno {
     if (this.#isBusy) return EBUSY;
-    if (this.tables.includes(table)) return EEXIST;
+    if (attached.has(table)) return this.tables.includes(table) ? EEXIST : EBUSY;
     const granule = 2 ** table.leafOrders[0];
     if (granule > this.#alignment && !this.areaSet.isAligned(granule)) return EADDRINUSE;
+    if (!this.areaSet.lockAll(this)) return EBUSY;
     let errno = this.#reserveComplement(table);
+    if (errno === OK) {
+      this.#isBusy = true;
+      errno = this.#attachments.attach(table);
+      this.#isBusy = false;
+      if (errno !== OK) this.unreserve(table);
+    }
+    this.areaSet.unlock();
     if (errno !== OK) return errno;
-    this.#isBusy = true;
-    errno = this.#attachments.attach(table);
-    this.#isBusy = false;
-    if (errno === OK) this.#alignment = this.#attachments.granule;
-    else this.unreserve(table);
-    return errno;
+    attached.add(table);
+    this.#alignment = this.#attachments.granule;
+    return OK;
   }
 
   /**
@@ -299,16 +316,19 @@ export class IoAddressSpace {
   removePageTable(table: PageTable): Errno {
     if (this.#isBusy) return EBUSY;
     if (!this.tables.includes(table)) return ENOENT;
+    if (!this.areaSet.lockAll(this)) return EBUSY;
     this.#isBusy = true;
     this.#attachments.detach(table);
     this.#isBusy = false;
+    this.areaSet.unlock();
+    attached.delete(table);
     this.unreserve(table);
     this.#alignment = this.#attachments.granule;
     return OK;
   }
 
   /**
-   * Lets page tables use large leaves, as they do unless told otherwise, or gives them one page at a time.
+   * Lets page tables use large leaves, as they do unless told otherwise, or gives them one smallest leaf at a time.
    *
    * @returns OK; EINVAL for taking large leaves away once there are both mappings and page tables.
    */
@@ -327,24 +347,28 @@ export class IoAddressSpace {
   /** Reserves a range for an owner. EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range is in it. */
   reserve(firstPage: number, lastPage: number, owner: object): Errno {
     if (this.#isBusy) return EBUSY;
-    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
-    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    const errno = checkRange(firstPage, lastPage);
+    if (errno !== OK) return errno;
     if (this.#areas.overlaps(firstPage, lastPage)) return EADDRINUSE;
     return this.#reserved.reserve(firstPage, lastPage, owner);
   }
 
-  /** Drops all reservations of an owner. */
-  unreserve(owner: object): void {
+  /** Drops all reservations of an owner. EBUSY from within another operation. */
+  unreserve(owner: object): Errno {
+    if (this.#isBusy) return EBUSY;
     this.#reserved.unreserve(owner);
     this.#allocator.forgetFailures();
+    return OK;
   }
 
   /**
    * Replaces the ranges that are promised to stay usable, and that automatic addresses come from; none lifts both.
    *
-   * @returns OK; EINVAL if a range is empty, beyond the space or overlaps another; EADDRINUSE if one is reserved.
+   * @returns OK; EBUSY from within another operation; EINVAL if a range is empty, beyond the space or overlaps another;
+   * EADDRINUSE if one is reserved.
    */
   allow(ranges: readonly PageRange[]): Errno {
+    if (this.#isBusy) return EBUSY;
     const errno = this.#reserved.allow(ranges);
     if (errno === OK) this.#allocator.forgetFailures();
     return errno;
@@ -405,10 +429,60 @@ export class IoAddressSpace {
     return new MappingCursor(this.areaSet, firstPage);
   }
 
-  /** Ends the space: unmaps everything. EBUSY while a page table or an access is attached. */
+  /** Ends the space: unmaps everything. EBUSY from within another operation, and while a page table or an access is attached. */
   destroy(): Errno {
     if (this.#isBusy || this.tables.length > 0 || this.listeners.size > 0) return EBUSY;
     return this.unmapAll();
+  }
+
+  #map(
+    firstPage: number,
+    lastPage: number,
+    list: PageList,
+    firstIndex: number,
+    protection: Protection,
+  ): Errno {
+    if (list.isBusy) return EBUSY;
+    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
+    if (errno !== OK) return errno;
+    const areas = this.#areas;
+    if (!areas.place(firstPage, lastPage)) return EEXIST;
+    if (!areas.makeRoom()) return ENOMEM;
+    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
+    if (this.#attachments.tables.length > 0) {
+      list.lock(this);
+      const filled = list.fill(this.#attachments, view);
+      list.unlock();
+      if (filled !== OK) return filled;
+    }
+    this.areaSet.insert(view, list);
+    this.mappedPage = firstPage;
+    return OK;
+  }
+
+  #copy(
+    from: IoAddressSpace,
+    firstPage: number,
+    lastPage: number,
+    toPage: number,
+    protection: Protection,
+  ): Errno {
+    const offset = toPage - firstPage;
+    for (let page = firstPage; page <= lastPage;) {
+      const slot = from.#areas.at(page);
+      const last = Math.min(lastPage, from.#leaves.last(slot));
+      const index = from.#leaves.index(slot) + (page - from.#leaves.first(slot));
+      const list = from.areaSet.listAt(slot);
+      const errno = this.#map(page + offset, last + offset, list, index, protection);
+      if (errno !== OK) {
+        if (page > firstPage) {
+          this.#removeAreas(this.#areas.atOrAfter(toPage), toPage, page + offset - 1);
+        }
+        return errno;
+      }
+      page = last + 1;
+    }
+    return OK;
   }
 
   /** The checks of {@linkcode map} that do not look at other mappings, in its order. */
@@ -421,8 +495,10 @@ export class IoAddressSpace {
   ): Errno {
     if ((protection & ~PROTECTION_BITS) !== 0) return EOPNOTSUPP;
     if ((protection & (READ | WRITE)) === 0) return EINVAL;
-    if (!(firstPage >= 0 && firstPage <= lastPage && firstIndex >= 0)) return EINVAL;
-    if (lastPage > TOP_PAGE || firstIndex > TOP_PAGE) return EOVERFLOW;
+    const range = checkRange(firstPage, lastPage);
+    if (range !== OK) return range;
+    if (!(firstIndex >= 0) || !isWhole(firstIndex)) return EINVAL;
+    if (firstIndex > TOP_PAGE) return EOVERFLOW;
     const alignment = this.#alignment;
     if (alignment > 1 && (firstPage % alignment !== 0 || (lastPage + 1) % alignment !== 0)) {
       return EINVAL;
@@ -441,45 +517,57 @@ export class IoAddressSpace {
     return page < 0 ? -ENOSPC : page;
   }
 
-  /** Asks all listeners to let go of pins in a range, until nobody holds any. */
+  /** Asks all listeners to let go of pins in a range, until there are none. */
   #askToLetGo(first: number, last: number): Errno {
     const areas = this.areaSet;
-    this.#isBusy = true;
-    areas.freeze(first, last, true);
+    this.#isAsking = true;
+    areas.ask(true);
     let tries = 0;
     while (tries < UNMAP_TRIES && areas.isAccessed(first, last)) {
       for (const listener of this.listeners) listener.onUnmap(first, last);
       tries++;
     }
-    this.#isBusy = false;
-    if (!areas.isAccessed(first, last)) return OK;
-    areas.freeze(first, last, false);
-    return EDEADLK;
+    areas.ask(false);
+    this.#isAsking = false;
+    return areas.isAccessed(first, last) ? EDEADLK : OK;
   }
 
   /** Removes the areas from slot `begin`, at page `from`, to the one that ends at `to`. */
   #removeAreas(begin: number, from: number, to: number): void {
     const areas = this.#areas;
     const leaves = this.#leaves;
-    this.#isBusy = true;
-    if (this.tables.length > 0) this.#attachments.unmapAreas(begin, from, to);
-    for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {
-      this.areaSet.forget(slot);
+    if (this.#attachments.tables.length > 0) this.#attachments.unfill(begin, from, to, true);
+    else {
+      for (let slot = begin; slot >= 0 && leaves.first(slot) <= to; slot = areas.after(slot)) {
+        this.areaSet.forget(slot, this.areaSet.listAt(slot));
+      }
     }
     areas.removeFrom(begin, to);
     this.#allocator.forgetFailures();
-    this.#isBusy = false;
   }
 
   /** Reserves what a page table cannot translate. */
   #reserveComplement(table: PageTable): Errno {
-    if (table.firstPage > 0) {
-      const errno = this.reserve(0, table.firstPage - 1, table);
-      if (errno !== OK) return errno;
+    let errno: Errno = OK;
+    const { firstPage, lastPage, interruptPages } = table;
+    if (firstPage > 0) errno = this.reserve(0, firstPage - 1, table);
+    if (errno === OK && interruptPages !== null) {
+      errno = this.reserve(interruptPages.first, interruptPages.last, table);
     }
-    if (table.lastPage >= TOP_PAGE) return OK;
-    const errno = this.reserve(table.lastPage + 1, TOP_PAGE, table);
+    if (errno === OK && lastPage < TOP_PAGE) errno = this.reserve(lastPage + 1, TOP_PAGE, table);
     if (errno !== OK) this.unreserve(table);
     return errno;
   }
+}
+
+/** EINVAL for what is no range of pages, EOVERFLOW for one beyond what can be numbered. */
+function checkRange(firstPage: number, lastPage: number): Errno {
+  const isRange = firstPage >= 0 && firstPage <= lastPage && isWhole(firstPage) &&
+    isWhole(lastPage);
+  return !isRange ? EINVAL : lastPage > TOP_PAGE ? EOVERFLOW : OK;
+}
+
+/** Whether a number is whole, quickly where it has no more than 32 bits. */
+function isWhole(page: number): boolean {
+  return (page | 0) === page || Math.floor(page) === page;
 }

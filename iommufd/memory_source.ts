@@ -3,10 +3,10 @@
  *
  * An *index* is a page of the source, a *frame* a page of the output address space. A source answers in *runs*:
  * consecutive indexes with consecutive frames of one kind, RAM or device memory (doorbells, BARs: mapped with the MMIO
- * attribute, never pinned). There are two sorts:
+ * attribute, never pinned). RAM lies in *regions*, which may come and go. There are two sorts:
  *
- * - a *stable* source never changes the frame of an index while it is leased, so the engine keeps no frames and asks
- *   again (guest-physical memory, {@linkcode ./guest_source.ts});
+ * - a *stable* source says the frame of an index whenever it is asked, also of a region that is gone as long as a page
+ *   list holds pages of it (guest-physical memory, {@linkcode ./guest_source.ts});
  * - an *unstable* source has to be pinned, and says the frame once; the engine reads it back from where it keeps it,
  *   the store or a page table (the seed's way, {@linkcode ./pagemap_source.ts}).
  *
@@ -22,6 +22,26 @@ export const RAM = 0;
 /** Kind of a run: device memory, mapped but never pinned. */
 export const DEVICE = 1;
 
+/** RAM that comes and goes in one piece. */
+export interface SourceRegion {
+  /** A small number that no other region has while this one is live or held. */
+  readonly id: number;
+  /** First index. */
+  readonly firstIndex: number;
+  /** Last index, inclusive. */
+  readonly lastIndex: number;
+}
+
+/** A page list as its source sees it. */
+export interface SourceUser {
+  /** Whether it is in the middle of an operation: nothing may come or go then. */
+  readonly isBusy: boolean;
+  /** A region has come. */
+  regionAdded(region: SourceRegion): void;
+  /** A region has gone. Returns whether the list holds pages of it, and calls `released` once it does not any more. */
+  regionRemoved(region: SourceRegion): boolean;
+}
+
 /** What all sources can say. */
 export interface RunSource {
   /** Indexes the source has; the last is `pages - 1`. */
@@ -32,39 +52,38 @@ export interface RunSource {
   readonly runKind: number;
   /** Frame of the index asked about, or -1 where only pinning tells. */
   readonly runFrame: number;
+  /** The region of a run of RAM. */
+  readonly runRegion: SourceRegion;
 
   /** Finds the run that `index` begins, cut at `last`. */
   findRun(index: number, last: number): void;
+  /**
+   * As {@linkcode findRun}, for an index that a list has held since it was what `region` says: page of a region, perhaps
+   * one that is gone, or of device memory (null).
+   */
+  findHeldRun(region: SourceRegion | null, index: number, last: number): void;
 
   /**
-   * Copies bytes from the source, from byte `offset` of page `index` on. The range may cross pages but stays in RAM.
+   * Copies bytes from a region, from byte `offset` of page `index` on. The range may cross pages.
    *
-   * @param lease the lease that the pages are held under, 0 if none.
    * @returns OK, or EFAULT where no bytes are behind a page.
    */
-  readBytes(index: number, offset: number, target: Uint8Array, lease: number): Errno;
-
+  readBytes(region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno;
   /** As {@linkcode readBytes}, the other way. */
-  writeBytes(index: number, offset: number, bytes: Uint8Array, lease: number): Errno;
+  writeBytes(region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno;
+
+  /** Takes up a list that wants to know of regions; it has to tell {@linkcode released}. */
+  connect(user: SourceUser): void;
+  /** The list is given up. */
+  disconnect(user: SourceUser): void;
+  /** A list does not hold pages any more of a region that had gone. */
+  released(region: SourceRegion): void;
 }
 
-/** A source whose leased pages keep their frames. */
+/** A source whose held pages keep their frames. */
 export interface StableSource extends RunSource {
   /** Tells the sorts apart. */
   readonly isStable: true;
-  /** How many pages the last {@linkcode lease} pinned newly. */
-  readonly newlyLeased: number;
-  /** RAM pages of the range that nobody has leased. */
-  countUnleased(firstIndex: number, lastIndex: number): number;
-  /** Leases the RAM pages of a range. Returns a number to end the lease with, or -1 for want of memory. */
-  lease(firstIndex: number, lastIndex: number): number;
-  /**
-   * As {@linkcode RunSource.findRun}, for a range under a lease: answers as when the lease was made, whatever has come
-   * and gone since.
-   */
-  findLeasedRun(lease: number, index: number, last: number): void;
-  /** Ends a lease. Returns how many pages nobody leases any more. Cannot fail. */
-  endLease(firstIndex: number, lastIndex: number, lease: number): number;
 }
 
 /** A source whose frames have to be pinned and remembered. */

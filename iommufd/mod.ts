@@ -9,14 +9,29 @@
 export * from "./errno.ts";
 export { FREE_GROWTH, type Growth } from "./growth.ts";
 export { DEVICE, type MemorySource, RAM } from "./memory_source.ts";
-export type { RunSource, StableSource, UnstableSource } from "./memory_source.ts";
+export type {
+  RunSource,
+  SourceRegion,
+  SourceUser,
+  StableSource,
+  UnstableSource,
+} from "./memory_source.ts";
 export { GuestRegion, GuestSource, type RegionOptions } from "./guest_source.ts";
 export { PinBudget } from "./pin_budget.ts";
-export type { AreaSlice, PageList, TableHolder } from "./page_list.ts";
-export { createPageList, type PageListOptions } from "./create_page_list.ts";
+export {
+  type BatchSizes,
+  createPageList,
+  PageList,
+  type PageListOptions,
+  type TableHolder,
+} from "./page_list.ts";
+export { Holdings } from "./holdings.ts";
+export { AccessStore } from "./access_store.ts";
+export { TableTier } from "./table_tier.ts";
+export { IntervalTree } from "./interval_tree.ts";
+export { type FrameKeeper, FrameReader } from "./frame_reader.ts";
 export { type PagemapOptions, type PagemapReader, PagemapSource } from "./pagemap_source.ts";
 export { FrameBatch } from "./frame_batch.ts";
-export type { BatchSizes } from "./pinned_pages.ts";
 export {
   type AddressSpaceOptions,
   AUTO,
@@ -29,7 +44,7 @@ export { AreaView } from "./area.ts";
 export { AreaSet } from "./area_set.ts";
 export { AreaLeaves } from "./area_leaves.ts";
 export { AreaTree } from "./area_tree.ts";
-export { LeaseCounts } from "./lease_counts.ts";
+export { HolderCounts } from "./holder_counts.ts";
 export { DirtyReader, setDirtyTracking } from "./dirty.ts";
 export { ObjectRegistry } from "./objects.ts";
 export { MappingCursor } from "./mapping_cursor.ts";

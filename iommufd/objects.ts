@@ -10,7 +10,7 @@
  */
 import type { PageTable, Protection } from "../pagetable/page_table.ts";
 import { Access, type AccessOptions } from "./access.ts";
-import { createPageList, type PageListOptions } from "./create_page_list.ts";
+import { createPageList, type PageListOptions } from "./page_list.ts";
 import { EBUSY, EINVAL, ENOENT, type Errno, OK } from "./errno.ts";
 import { type AddressSpaceOptions, IoAddressSpace } from "./io_address_space.ts";
 import type { MemorySource } from "./memory_source.ts";

@@ -1,48 +1,71 @@
 /**
  * A page list: a linear list of pages that areas slice and accesses use, the kernel's `iopt_pages`.
  *
- * It knows which of its pages are held, by page tables or accesses, and sees to it that a page is pinned once however
- * many hold it, and charged once. There are two, by the sort of source: {@linkcode ./leased_pages.ts} over a stable one
- * and {@linkcode ./pinned_pages.ts} over one that must be pinned and read back. The address space talks to both
- * through this interface; none of its operations leaves anything changed when it answers with an error, and the
- * `unfill…` and `remove…` ones cannot fail and need no memory.
+ * It knows how many hold each page (`holdings.ts`), pins a page with its first holder, charges it once and unpins it with
+ * its last. Where a frame is kept, three tiers say: the source itself, if it is stable and can be asked again; else the
+ * store, for what accesses hold (`access_store.ts`), or the first page table of an address space that maps the page
+ * (`table_tier.ts`). Filling and letting go are the same whatever the source: a range is charged and held first, then its
+ * frames are read in the largest runs and mapped; what goes is unmapped, flushed, let go and unpinned, in that order.
+ *
+ * While an operation runs, the list is locked, and whatever else wants to change it is refused with EBUSY: calls that a
+ * page table, a source or a flush makes back. None of its operations leaves anything changed when it answers with an
+ * error; those that let go cannot fail and need no memory.
  *
  * Indexes are pages of the list, ranges inclusive.
  *
  * @module
  */
-import type { PageTable, Protection } from "../pagetable/page_table.ts";
-import type { Errno } from "./errno.ts";
-import type { MemorySource } from "./memory_source.ts";
+import { MMIO, type PageTable } from "../pagetable/page_table.ts";
+import { AccessStore } from "./access_store.ts";
+import type { AreaView } from "./area.ts";
+import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
+import { fillTables, mapRun, unmapAll } from "./fill.ts";
+import { FrameBatch } from "./frame_batch.ts";
+import { type FrameKeeper, FrameReader } from "./frame_reader.ts";
+import { FREE_GROWTH, type Growth } from "./growth.ts";
+import { Holdings } from "./holdings.ts";
+import { DEVICE, type MemorySource, type SourceRegion, type SourceUser } from "./memory_source.ts";
 import type { PinBudget } from "./pin_budget.ts";
+import { readBack, TableTier } from "./table_tier.ts";
+
+/** Bytes of a page. */
+const PAGE_BYTES = 4096;
 
 /** The page tables that an area is to be mapped in: those of its address space. */
 export interface TableHolder {
-  /** The page tables; the first is where frames are read back from. */
+  /** The page tables; the first is where frames of unstable sources are read back from. */
   readonly tables: readonly PageTable[];
-  /** Whether tables are given one page at a time, so that no large leaf comes about. */
+  /** Whether tables are given one leaf at a time, so that no large one comes about. */
   readonly isPageByPage: boolean;
-  /**
-   * Called when pages have been unmapped and before any is unpinned, so that cached translations can be dropped: a
-   * device must not reach a page that is no longer held.
-   */
-  readonly onUnmapped: (() => void) | null;
 }
 
-/** One area, as the address space hands it over; reused from call to call. */
-export interface AreaSlice {
-  /** First I/O page. */
-  readonly first: number;
-  /** Last I/O page, inclusive. */
-  readonly last: number;
-  /** Index of the first page. */
-  readonly index: number;
-  /** What the device may do. */
-  readonly protection: Protection;
+/** Sizes of the buffers of a page list. */
+export interface BatchSizes {
+  /** Runs in a batch; 512 unless said. */
+  readonly slots?: number;
+  /** Pages pinned at once at most; 1024 unless said. */
+  readonly chunkPages?: number;
 }
 
-/** The pages of one source and who holds them. */
-export interface PageList {
+/** What {@linkcode createPageList} may be told. */
+export interface PageListOptions {
+  /** What pins are charged to; nothing unless said. */
+  readonly budget?: PinBudget | null;
+  /** Whether the pages may be written; yes unless said. */
+  readonly writable?: boolean;
+  /** Bounds the memory of its structures. */
+  readonly growth?: Growth;
+  /** Sizes of its buffers. */
+  readonly batches?: BatchSizes;
+}
+
+/** Makes a page list over a source. Nothing is pinned yet. */
+export function createPageList(source: MemorySource, options: PageListOptions = {}): PageList {
+  return new PageList(source, options);
+}
+
+/** The pages of one source and what holds them. */
+export class PageList implements FrameKeeper, SourceUser {
   /** Where frames come from. */
   readonly source: MemorySource;
   /** Whether the pages may be written. */
@@ -51,56 +74,382 @@ export interface PageList {
   readonly budget: PinBudget | null;
   /** Pages in the list. */
   readonly pages: number;
-  /** Pages pinned, each counted once. */
-  readonly pinnedPages: number;
   /** Areas that slice the list. */
-  areas: number;
+  areas = 0;
+  /** What is held, and what each page is. */
+  readonly held: Holdings;
+  /** What accesses hold, with its frames. */
+  readonly store: AccessStore;
+  /** The areas that are in page tables, where frames are read back from; null over a stable source. */
+  readonly tier: TableTier | null;
+  /** Bytes that the last {@linkcode moveBytes} moved, also when it failed on the way. */
+  movedBytes = 0;
+
+  #owner: object | null = null;
+  #isAsking = false;
+  readonly #sizes: BatchSizes;
+  #reader: FrameReader | null = null;
+  /** Frames of pages that are about to be unmapped; made ahead, since letting go must not need memory. */
+  readonly #going: FrameBatch;
+  /** Pages that the last {@linkcode #map} had mapped in whole batches when it failed. */
+  #reached = 0;
+
+  /** As {@linkcode createPageList}. */
+  constructor(source: MemorySource, options: PageListOptions = {}) {
+    const growth = options.growth ?? FREE_GROWTH;
+    this.#sizes = options.batches ?? {};
+    this.source = source;
+    this.isWritable = options.writable ?? true;
+    this.budget = options.budget ?? null;
+    this.pages = source.pages;
+    this.held = new Holdings(source, growth);
+    this.store = new AccessStore(growth);
+    this.tier = source.isStable ? null : new TableTier(growth);
+    this.#going = new FrameBatch(source.isStable ? 0 : this.#slots);
+    source.connect(this);
+  }
+
+  /** Pages pinned, each counted once. */
+  get pinnedPages(): number {
+    return this.held.pinned;
+  }
+
+  /** Bytes that its structures hold, used or not. */
+  get bytes(): number {
+    return this.held.bytes + this.store.bytes;
+  }
+
+  /** Gathers frames to fill with. */
+  get reader(): FrameReader {
+    return this.#reader ??= new FrameReader(this, this.#slots, this.#sizes.chunkPages ?? 1024);
+  }
+
+  /** Whether an operation on it runs. */
+  get isBusy(): boolean {
+    return this.#owner !== null;
+  }
+
+  /** Locks the list for an operation of `owner`. Returns false if another one runs. */
+  lock(owner: object): boolean {
+    if (this.#owner !== null) return this.#owner === owner;
+    this.#owner = owner;
+    return true;
+  }
+
+  /** Ends the operation that {@linkcode lock} began. */
+  unlock(): void {
+    this.#owner = null;
+    this.#isAsking = false;
+  }
+
+  /** While the owner asks accesses to let go, they may, and nothing else. */
+  ask(isAsking: boolean): void {
+    this.#isAsking = isAsking;
+  }
+
+  /** Whether {@linkcode removeAccess} would be refused with EBUSY. */
+  get refusesRemoval(): boolean {
+    return this.#owner !== null && !this.#isAsking;
+  }
+
+  /** See {@linkcode SourceUser.regionAdded}. */
+  regionAdded(region: SourceRegion): void {
+    this.held.regionAdded(region);
+  }
+
+  /** See {@linkcode SourceUser.regionRemoved}. */
+  regionRemoved(region: SourceRegion): boolean {
+    return this.held.regionRemoved(region);
+  }
 
   /**
-   * Maps a new area in all page tables of its address space and holds its pages. What is needed to let go is left in
-   * {@linkcode lease}.
+   * Holds the pages of a new area and maps it in all page tables of its address space. The list is locked.
    *
    * @returns OK; ENOMEM from the budget or for want of memory; EFAULT from the source; what a page table says.
    */
-  fillPageTables(holder: TableHolder, area: AreaSlice): Errno;
-  /** What the last {@linkcode fillPageTables} took; the area keeps it. */
-  readonly lease: number;
-  /** Unmaps an area from all page tables of its address space, then lets go of its pages. */
-  unfillPageTables(holder: TableHolder, area: AreaSlice, lease: number): void;
-  /** Maps an area that is held already in one more page table. All or nothing. */
-  fillPageTable(holder: TableHolder, table: PageTable, area: AreaSlice, lease: number): Errno;
-  /** Unmaps an area from one page table and lets go of nothing. */
-  unmapPageTable(table: PageTable, area: AreaSlice): void;
-  /** Lets go of the pages of a stable list's area that the caller has unmapped everywhere. */
-  letGo(area: AreaSlice, lease: number): void;
+  fill(holder: TableHolder, area: AreaView): Errno {
+    const { tier } = this;
+    if (tier !== null && !tier.tree.makeRoom()) return ENOMEM;
+    let errno = this.#hold(area.index, area.lastIndex);
+    if (errno !== OK) return errno;
+    errno = this.#map(holder.tables, area, holder.isPageByPage);
+    if (errno !== OK) this.#undoFill(holder, area);
+    else if (tier !== null) tier.add(holder, area);
+    return errno;
+  }
+
+  /** Maps an area that is held already in further page tables, of which there is one. The list is locked. */
+  fillFurther(tables: readonly PageTable[], area: AreaView, isPageByPage: boolean): Errno {
+    this.held.find(area.index, area.lastIndex);
+    const errno = this.#map(tables, area, isPageByPage);
+    if (errno === OK) return OK;
+    if (this.#reached > 0) unmapAll(tables, area.first, area.first + this.#reached - 1);
+    this.#finishReader();
+    return errno;
+  }
+
+  /**
+   * Prepares an area, or what is left of it from page `from` on, for being unmapped: reads back the frames that are kept
+   * nowhere else, as many as there is room for. The list is locked.
+   *
+   * @returns the I/O page up to which, exclusive, it may be unmapped now.
+   */
+  gather(holder: TableHolder, area: AreaView, from: number): number {
+    const { tier } = this;
+    if (tier === null) return area.last + 1;
+    const next = readBack(holder, from, area.last, this.#going);
+    if (from === area.first && next > from) tier.remove(holder, area);
+    return next;
+  }
+
+  /** Lets go of I/O pages `[from, to]` of an area, which are unmapped and flushed. The list is locked. */
+  drop(area: AreaView, from: number, to: number): void {
+    if (from === area.first) this.#letGo(area.index, area.lastIndex);
+    if (this.tier === null) return;
+    const offset = area.index - area.first;
+    const going = this.#going;
+    this.#unpin(going, from + offset, to + offset);
+    if (going.nextCount === 0) going.clear();
+  }
 
   /**
    * Adds an access that uses `[firstIndex, lastIndex]` and keeps it pinned.
    *
    * @param frames receives the frames in order, if given.
-   * @returns OK; EPERM for writing to a read-only list; EINVAL over device memory; EFAULT; ENOMEM.
+   * @returns OK; EBUSY while another operation runs; EPERM for writing to a read-only list; EINVAL over device memory;
+   * EFAULT; ENOMEM.
    */
   addAccess(
     firstIndex: number,
     lastIndex: number,
     frames: Float64Array | null,
     isWrite: boolean,
-  ): Errno;
-  /** Removes an access. Returns ENOENT, and changes nothing, if there is none of exactly this range. */
-  removeAccess(firstIndex: number, lastIndex: number): Errno;
-
-  /** The frame of an index that is pinned or known without pinning, else -1. */
-  frameOf(index: number): number;
+  ): Errno {
+    if (this.#owner !== null) return EBUSY;
+    if (isWrite && !this.isWritable) return EPERM;
+    const { store } = this;
+    let node = store.find(firstIndex, lastIndex);
+    if (node !== 0) store.tree.tag[node]++;
+    else {
+      this.#owner = this;
+      const errno = this.#fillStore(firstIndex, lastIndex);
+      this.#owner = null;
+      if (errno !== OK) return errno;
+      node = store.find(firstIndex, lastIndex);
+    }
+    if (frames !== null) store.read(node, frames);
+    return OK;
+  }
 
   /**
-   * Copies bytes out of an area's pages, from byte `offset` of page `index` on.
+   * Removes an access.
    *
-   * @returns OK; EFAULT where there is no memory to read.
+   * @returns OK; or, and nothing changes, EBUSY while another operation runs, other than asking for just this; ENOENT if
+   * there is no access of exactly this range.
    */
-  readBytes(lease: number, index: number, offset: number, target: Uint8Array): Errno;
-  /** As {@linkcode readBytes}, the other way. */
-  writeBytes(lease: number, index: number, offset: number, bytes: Uint8Array): Errno;
+  removeAccess(firstIndex: number, lastIndex: number): Errno {
+    if (this.refusesRemoval) return EBUSY;
+    const { store } = this;
+    const node = store.find(firstIndex, lastIndex);
+    if (node === 0) return ENOENT;
+    if (--store.tree.tag[node] > 0) return OK;
+    const owner = this.#owner;
+    const isAsking = this.#isAsking;
+    this.#owner = this;
+    this.#isAsking = false;
+    this.#letGo(firstIndex, lastIndex);
+    this.#unpinStored(node, firstIndex, lastIndex);
+    store.remove(node);
+    this.#owner = owner;
+    this.#isAsking = isAsking;
+    return OK;
+  }
+
+  /**
+   * Copies bytes out of pages `[index, lastIndex]` or into them, from byte `offset` of the first on, as far as there are
+   * pages and bytes; how many is left in {@linkcode movedBytes}.
+   *
+   * @returns OK; EBUSY while another operation runs; EINVAL over device memory; EFAULT where there is no memory.
+   */
+  moveBytes(
+    index: number,
+    lastIndex: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
+    this.movedBytes = 0;
+    if (this.#owner !== null) return EBUSY;
+    this.#owner = this;
+    const { held, tier } = this;
+    let errno: Errno = OK;
+    while (errno === OK && this.movedBytes < bytes.length && index <= lastIndex) {
+      // What is kept in the tiers is asked for page by page.
+      held.find(index, tier === null ? lastIndex : index);
+      const last = held.runLast;
+      const done = this.movedBytes;
+      const end = Math.min(bytes.length, done + (last - index + 1) * PAGE_BYTES - offset);
+      const part = bytes.subarray(done, end);
+      errno = held.runKind === DEVICE ? EINVAL : this.#moveRun(index, offset, part, isWrite);
+      if (errno === OK) this.movedBytes = end;
+      index = last + 1;
+      offset = 0;
+    }
+    this.#owner = null;
+    return errno;
+  }
 
   /** Gives the list up. Throws an Error if it is still sliced, used or pinned. */
-  release(): void;
+  release(): void {
+    const { store, held } = this;
+    if (this.areas !== 0 || store.count !== 0 || !held.isEmpty || this.isBusy) {
+      throw new Error(
+        `Cannot release page list: ${this.areas} areas, ${store.count} accesses, ${held.pinned} pages pinned`,
+      );
+    }
+    this.source.disconnect(this);
+  }
+
+  get #slots(): number {
+    return this.#sizes.slots ?? 512;
+  }
+
+  /** Holds a range, charging what was not held before it. */
+  #hold(firstIndex: number, lastIndex: number): Errno {
+    const { budget, held } = this;
+    let charged = 0;
+    if (budget !== null) {
+      charged = held.countUnheld(firstIndex, lastIndex);
+      if (!budget.charge(charged)) return ENOMEM;
+    }
+    if (held.hold(firstIndex, lastIndex)) return OK;
+    if (budget !== null) budget.uncharge(charged);
+    return ENOMEM;
+  }
+
+  #letGo(firstIndex: number, lastIndex: number): void {
+    const pages = this.held.letGo(firstIndex, lastIndex);
+    if (this.budget !== null) this.budget.uncharge(pages);
+  }
+
+  /** Maps the area whose only or last run was found just now. What a failing batch has pinned is left to the reader. */
+  #map(tables: readonly PageTable[], area: AreaView, isPageByPage: boolean): Errno {
+    this.#reached = 0;
+    const { held } = this;
+    if (held.isOneRun(area.index, area.lastIndex)) {
+      const bits = held.runKind === DEVICE ? area.protection | MMIO : area.protection;
+      return mapRun(tables, area.first, area.last, held.runFrame, bits, isPageByPage);
+    }
+    const errno = fillTables(this, tables, area, isPageByPage);
+    if (errno !== OK) this.#reached = this.reader.first - area.index;
+    return errno;
+  }
+
+  /** Takes back the whole batches that all page tables of an address space hold, then what the failing one pinned. */
+  #undoFill(holder: TableHolder, area: AreaView): void {
+    const end = area.first + this.#reached;
+    for (let page = area.first; page < end;) {
+      const next = this.tier === null ? end : readBack(holder, page, end - 1, this.#going);
+      unmapAll(holder.tables, page, next - 1);
+      this.drop(area, page, next - 1);
+      page = next;
+    }
+    if (this.#reached === 0) this.#letGo(area.index, area.lastIndex);
+    this.#finishReader();
+  }
+
+  /** Gives back what the reader has pinned and nothing holds. */
+  #finishReader(): void {
+    const reader = this.#reader;
+    if (reader === null) return;
+    this.#unpin(reader.batch, reader.first, reader.first + reader.batch.pages - 1);
+    reader.finish();
+  }
+
+  /** Makes the store hold a range, which is held nowhere in it as a whole. All or nothing. */
+  #fillStore(firstIndex: number, lastIndex: number): Errno {
+    if (this.#hasDevice(firstIndex, lastIndex)) return EINVAL;
+    const { store } = this;
+    if (!store.begin()) return ENOMEM;
+    let errno = this.#hold(firstIndex, lastIndex);
+    if (errno !== OK) return errno;
+    let gathered = firstIndex;
+    const { held } = this;
+    if (held.isOneRun(firstIndex, lastIndex)) {
+      if (!store.gatherRun(held.runFrame, lastIndex - firstIndex + 1)) errno = ENOMEM;
+    } else {
+      const { reader } = this;
+      errno = reader.start(firstIndex, lastIndex);
+      while (errno === OK && !reader.isDone) {
+        errno = store.gather(reader.batch) ? reader.advance() : ENOMEM;
+      }
+      gathered = reader.first;
+    }
+    if (errno === OK && store.add(firstIndex, lastIndex) === 0) errno = ENOMEM;
+    if (errno === OK) return OK;
+    this.#letGo(firstIndex, lastIndex);
+    this.#unpinStored(0, firstIndex, gathered - 1);
+    this.#finishReader();
+    return errno;
+  }
+
+  /** Unpins those of pages `[index, last]` that nothing holds; their frames are taken from a batch. */
+  #unpin(batch: FrameBatch, index: number, last: number): void {
+    const { held, source } = this;
+    if (source.isStable) return;
+    while (index <= last) {
+      const isUnheld = held.isUnheld(index, last);
+      const end = held.runLast;
+      while (index <= end) {
+        const count = Math.min(batch.nextCount, end - index + 1);
+        if (isUnheld) source.unpin(batch.nextFrame, count);
+        batch.take(count);
+        index += count;
+      }
+    }
+  }
+
+  /** As {@linkcode #unpin}, for the frames of an access, or those gathered for one that did not come about (node 0). */
+  #unpinStored(node: number, firstIndex: number, lastIndex: number): void {
+    const { held, source, store } = this;
+    if (source.isStable) return;
+    let index = firstIndex;
+    while (index <= lastIndex) {
+      const isUnheld = held.isUnheld(index, lastIndex);
+      const end = held.runLast;
+      while (index <= end) {
+        const frame = store.frameAt(node, index - firstIndex, end - firstIndex);
+        const next = firstIndex + store.runLast + 1;
+        if (isUnheld) source.unpin(frame, next - index);
+        index = next;
+      }
+    }
+  }
+
+  #hasDevice(firstIndex: number, lastIndex: number): boolean {
+    const { held } = this;
+    for (let index = firstIndex; index <= lastIndex; index = held.runLast + 1) {
+      held.find(index, lastIndex);
+      if (held.runKind === DEVICE) return true;
+    }
+    return false;
+  }
+
+  /** Copies bytes of the run found last, through the frame if it is kept: that works when the source has gone. */
+  #moveRun(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
+    const { held, source, store, tier } = this;
+    if (!source.isStable) {
+      let frame = store.runAt(index, index);
+      if (frame < 0) frame = tier!.runAt(index, index);
+      const memory = frame < 0 ? null : source.frameBytes(frame);
+      if (memory !== null) {
+        if (isWrite) memory.set(bytes, offset);
+        else bytes.set(memory.subarray(offset, offset + bytes.length));
+        return OK;
+      }
+    }
+    return isWrite
+      ? source.writeBytes(held.runRegion, index, offset, bytes)
+      : source.readBytes(held.runRegion, index, offset, bytes);
+  }
 }

@@ -11,7 +11,7 @@
  */
 import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
 import type { FrameBatch } from "./frame_batch.ts";
-import { RAM, type UnstableSource } from "./memory_source.ts";
+import { RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
 
 const PAGE_BYTES = 4096;
 const ENTRY_BYTES = 8;
@@ -49,6 +49,8 @@ export class PagemapSource implements UnstableSource {
   readonly runFrame: number = -1;
   /** See {@linkcode RunSource.runLast}. */
   runLast = 0;
+  /** See {@linkcode RunSource.runRegion}: all is one. */
+  readonly runRegion: SourceRegion;
   /** Pages pinned, as far as the engine is concerned. */
   pinnedPages = 0;
 
@@ -64,6 +66,7 @@ export class PagemapSource implements UnstableSource {
     }
     this.#firstPage = firstPage;
     this.pages = pages;
+    this.runRegion = { id: 0, firstIndex: 0, lastIndex: pages - 1 };
     this.#bytes = options.bytes ?? null;
     this.#reader = options.reader ?? new OwnPagemap();
   }
@@ -77,6 +80,20 @@ export class PagemapSource implements UnstableSource {
   findRun(_index: number, last: number): void {
     this.runLast = last;
   }
+
+  /** See {@linkcode RunSource.findHeldRun}. */
+  findHeldRun(_region: SourceRegion | null, _index: number, last: number): void {
+    this.runLast = last;
+  }
+
+  /** See {@linkcode RunSource.connect}: nothing ever comes or goes. */
+  connect(): void {}
+
+  /** See {@linkcode RunSource.disconnect}. */
+  disconnect(): void {}
+
+  /** See {@linkcode RunSource.released}. */
+  released(): void {}
 
   /** See {@linkcode UnstableSource.pin}. */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
@@ -109,7 +126,7 @@ export class PagemapSource implements UnstableSource {
   }
 
   /** See {@linkcode RunSource.readBytes}. */
-  readBytes(index: number, offset: number, target: Uint8Array): Errno {
+  readBytes(_region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
     const from = index * PAGE_BYTES + offset;
     if (this.#bytes === null || from + target.length > this.#bytes.length) return EFAULT;
     target.set(this.#bytes.subarray(from, from + target.length));
@@ -117,7 +134,7 @@ export class PagemapSource implements UnstableSource {
   }
 
   /** See {@linkcode RunSource.writeBytes}. */
-  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno {
+  writeBytes(_region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
     const from = index * PAGE_BYTES + offset;
     if (this.#bytes === null || from + bytes.length > this.#bytes.length) return EFAULT;
     this.#bytes.set(bytes, from);

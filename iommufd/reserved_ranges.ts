@@ -83,14 +83,17 @@ export class ReservedRanges {
   /**
    * Replaces the allowed ranges; none means no promise.
    *
-   * @returns OK; EINVAL if a range is empty or two overlap; EADDRINUSE if one is reserved. Nothing changes on error.
+   * @returns OK; EINVAL if a range is empty, beyond the space or no pages, or two overlap; EADDRINUSE if one is reserved.
+   * Nothing changes on error.
    */
   allow(ranges: readonly PageRange[]): Errno {
     const sorted = ranges.toSorted((one, other) => one.first - other.first);
-    let end = -1;
+    let end = this.#space.first - 1;
     for (const range of sorted) {
-      if (!(range.first <= range.last && range.first > end)) return EINVAL;
-      end = range.last;
+      const { first, last } = range;
+      if (!(first <= last && first > end && last <= this.#space.last)) return EINVAL;
+      if (!Number.isInteger(first) || !Number.isInteger(last)) return EINVAL;
+      end = last;
     }
     for (const range of sorted) {
       if (!this.isUsable(range.first, range.last)) return EADDRINUSE;

@@ -51,7 +51,6 @@ export class Populated {
       this.pages[at] = page;
       this.indexes[at++] = index;
     }
-    this.table.gather.flush();
   }
 }
 

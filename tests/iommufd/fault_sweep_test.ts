@@ -17,7 +17,6 @@ import {
   setDirtyTracking,
   WRITE,
 } from "../../iommufd/mod.ts";
-import type { PinnedPages } from "../../iommufd/pinned_pages.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
 import { contig, disc, PlannedBudget, ScriptedSource } from "./scripted_source.ts";
@@ -33,7 +32,7 @@ class Scene {
     [...disc(12), ...contig(40, 5000), ...disc(12, 9000)],
     { plan: this.plan, log: this.log, pinLimit: 9 },
   );
-  readonly guest = new GuestSource({ growth: this.plan });
+  readonly guest = new GuestSource();
   readonly pinned: PageList;
   readonly leased: PageList;
   readonly space = new IoAddressSpace({ growth: this.plan });
@@ -76,8 +75,8 @@ class Scene {
       [...table.entries].map(([page, entry]) => [page, entry.frame, entry.protection])
         .sort((one, two) => one[0] - two[0])
     );
-    const list = this.pinned as PinnedPages;
-    const stored = this.source.frames.map((_, index) => list.store.at(index));
+    const list = this.pinned;
+    const stored = this.source.frames.map((_, index) => list.store.runAt(index, index));
     return {
       spaces,
       entries,
@@ -85,11 +84,9 @@ class Scene {
       pins: [...this.source.pins].sort((one, two) => one[0] - two[0]),
       counts: [
         list.pinnedPages,
-        list.chargedPages,
-        list.areaTree.count,
-        list.accessTree.count,
+        list.tier!.tree.count,
+        list.store.count,
         this.leased.pinnedPages,
-        this.guest.leasedPages,
         this.budget.chargedPages,
         this.access.pinCount,
         this.pinned.areas,

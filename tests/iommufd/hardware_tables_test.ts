@@ -75,7 +75,7 @@ Deno.test("all formats at once translate what a plain page table does, through m
         space.removePageTable(tables[at]);
         assertEquals(tables[at].tablePages, empty[at], `${tables[at].format} leaks table pages`);
       }
-      assertEquals([source.pinnedFrames, guest.leasedPages], [0, 0]);
+      assertEquals([source.pinnedFrames, leased.pinnedPages], [0, 0]);
     }),
     { numRuns: 60 },
   );

@@ -2,7 +2,6 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
 import { IntervalTree } from "../../iommufd/interval_tree.ts";
-import { NOWHERE, STORE, TABLE, TierSpans } from "../../iommufd/spans.ts";
 
 interface Interval {
   readonly first: number;
@@ -26,7 +25,7 @@ function build(steps: readonly (readonly [boolean, number, number, number])[]) {
   return { tree, plain };
 }
 
-Deno.test("interval tree: overlaps come in order and complete, as from a list", () => {
+Deno.test("interval tree: the lowest overlap and exact ranges are found, as from a list", () => {
   fc.assert(
     fc.property(
       fc.array(step, { maxLength: 120, size: "max" }),
@@ -39,21 +38,20 @@ Deno.test("interval tree: overlaps come in order and complete, as from a list", 
         const wanted = plain.filter((one) => one.first <= last && one.last >= first)
           .map((one) => [one.first, one.last, one.tag])
           .sort((one, other) => one[0] - other[0] || one[1] - other[1] || one[2] - other[2]);
-        const found: number[][] = [];
-        for (
-          let node = tree.firstIn(first, last);
-          node !== 0;
-          node = tree.nextIn(node, first, last)
-        ) {
-          found.push([tree.first[node], tree.last[node], tree.tag[node]]);
-        }
-        assertEquals(found, wanted);
+        const node = tree.firstIn(first, last);
+        const found = node === 0 ? [] : [[tree.first[node], tree.last[node], tree.tag[node]]];
+        assertEquals(found, wanted.slice(0, 1));
+        const exact = tree.findExact(first, last);
+        const twin = plain.some((one) => one.first === first && one.last === last);
+        assertEquals(
+          exact === 0 ? null : [tree.first[exact], tree.last[exact]],
+          twin ? [first, last] : null,
+        );
         for (const one of plain.slice(0, 5)) {
           const node = tree.find(one.first, one.last, one.tag, one.first * 2);
           assertEquals([tree.first[node], tree.last[node]], [one.first, one.last]);
-        }
-        if (tree.obviouslyCovers(first, last)) {
-          assert(plain.some((one) => one.first <= first && one.last >= last));
+          const equal = tree.findExact(one.first, one.last);
+          assertEquals([tree.first[equal], tree.last[equal]], [one.first, one.last]);
         }
       },
     ),
@@ -61,28 +59,23 @@ Deno.test("interval tree: overlaps come in order and complete, as from a list", 
   );
 });
 
-Deno.test("spans: each index is in the tier a list of intervals says, and spans are as long as can be", () => {
+Deno.test("interval tree: spans end where a list of intervals says", () => {
   fc.assert(
-    fc.property(
-      fc.array(step, { maxLength: 20 }),
-      fc.array(step, { maxLength: 20 }),
-      fc.nat({ max: 60 }),
-      (accesses, areas, first) => {
-        const stored = build(accesses);
-        const mapped = build(areas);
-        const last = first + 80;
-        const tierAt = (index: number): number => {
-          const covers = (one: Interval): boolean => one.first <= index && one.last >= index;
-          return stored.plain.some(covers) ? STORE : mapped.plain.some(covers) ? TABLE : NOWHERE;
-        };
-        const spans = new TierSpans(stored.tree, mapped.tree);
-        for (let index = first; index <= last; index = spans.last + 1) {
-          spans.find(index, last);
-          for (let at = index; at <= spans.last; at++) assertEquals(tierAt(at), spans.tier);
-          if (spans.last < last) assert(tierAt(spans.last + 1) !== spans.tier, "a span ends early");
+    fc.property(fc.array(step, { maxLength: 20 }), fc.nat({ max: 60 }), (steps, first) => {
+      const { tree, plain } = build(steps);
+      const last = first + 80;
+      const isUsed = (index: number): boolean =>
+        plain.some((one) => one.first <= index && one.last >= index);
+      for (let index = first; index <= last; index = tree.spanLast + 1) {
+        tree.findSpan(index, last);
+        for (let at = index; at <= tree.spanLast; at++) {
+          assertEquals(isUsed(at), tree.spanIsUsed);
         }
-      },
-    ),
+        if (tree.spanLast < last) {
+          assert(isUsed(tree.spanLast + 1) !== tree.spanIsUsed, "a span ends early");
+        }
+      }
+    }),
     { numRuns: 1000 },
   );
 });

@@ -1,8 +1,7 @@
 /** What most engine tests need: a scripted source, a page list over it, spaces, page tables, one log and one plan. */
 import { assertEquals } from "@std/assert";
-import { IoAddressSpace, OK, type PinBudget } from "../../iommufd/mod.ts";
+import { IoAddressSpace, OK, PageList, type PinBudget } from "../../iommufd/mod.ts";
 import { FREE_GROWTH, type Growth } from "../../iommufd/growth.ts";
-import { PinnedPages } from "../../iommufd/pinned_pages.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 import { PlainTable, type PlainTableOptions } from "./plain_table.ts";
 import { ScriptedSource, type ScriptOptions } from "./scripted_source.ts";
@@ -19,20 +18,19 @@ export class Rig {
   readonly log = new EventLog();
   readonly plan = new FaultPlan();
   readonly source: ScriptedSource;
-  readonly list: PinnedPages;
+  readonly list: PageList;
   readonly spaces: IoAddressSpace[] = [];
   readonly tables: PlainTable[] = [];
 
   constructor(readonly frames: readonly number[], options: RigOptions = {}) {
     const { log, plan } = this;
     this.source = new ScriptedSource(frames, { ...options, log, plan });
-    this.list = new PinnedPages(
-      this.source,
-      options.writable ?? true,
-      options.budget ?? null,
-      options.growth ?? FREE_GROWTH,
-      { slots: options.slots ?? 64, chunkPages: options.chunkPages ?? 64 },
-    );
+    this.list = new PageList(this.source, {
+      writable: options.writable ?? true,
+      budget: options.budget ?? null,
+      growth: options.growth ?? FREE_GROWTH,
+      batches: { slots: options.slots ?? 64, chunkPages: options.chunkPages ?? 64 },
+    });
   }
 
   /** A new address space with so many page tables. */
@@ -65,7 +63,9 @@ export class Rig {
 
   /** The indexes whose frames the store holds. */
   stored(): number[] {
-    return this.frames.map((_, index) => index).filter((index) => this.list.store.at(index) >= 0);
+    return this.frames.map((_, index) => index).filter((index) =>
+      this.list.store.runAt(index, index) >= 0
+    );
   }
 
   /** Makes the next n-th map call of a table fail, whatever else can. */

@@ -16,7 +16,6 @@ import {
   EFAULT,
   EINVAL,
   EMSGSIZE,
-  ENODEV,
   ENOENT,
   ENOMEM,
   ENOSPC,
@@ -512,7 +511,7 @@ scenario("scenarios 60, 62, 63, 64: what a pin needs, and what ends it", ALL, (v
   const [space] = rig.spaces;
   const { base } = variant;
   const access = new Access({ onUnmap: (access, first, last) => access.unpinAll(first, last) });
-  assertEquals(access.pin(base, base, null, false), ENODEV);
+  assertEquals(access.pin(base, base, null, false), ENOENT);
   access.attach(space);
   assertEquals(access.attach(space), EINVAL);
   space.map(base, base + 15, rig.list, 0, RW);

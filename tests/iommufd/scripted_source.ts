@@ -1,8 +1,12 @@
 /** Sources for tests: frames as scripted, faults on demand, every pin counted and logged. */
 import { EFAULT, type Errno, OK } from "../../iommufd/errno.ts";
 import type { FrameBatch } from "../../iommufd/frame_batch.ts";
-import { GuestSource } from "../../iommufd/guest_source.ts";
-import { DEVICE, RAM, type UnstableSource } from "../../iommufd/memory_source.ts";
+import {
+  DEVICE,
+  RAM,
+  type SourceRegion,
+  type UnstableSource,
+} from "../../iommufd/memory_source.ts";
 import { PinBudget } from "../../iommufd/pin_budget.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 
@@ -34,6 +38,7 @@ export class ScriptedSource implements UnstableSource {
   runLast = 0;
   runKind: number = RAM;
   runFrame = -1;
+  readonly runRegion: SourceRegion;
   /** Pins by frame. */
   readonly pins = new Map<number, number>();
   /** Index that cannot be pinned, or -1. */
@@ -43,6 +48,8 @@ export class ScriptedSource implements UnstableSource {
   /** The owner has died: nothing new can be pinned or read by index. */
   isGone = false;
   pinCalls = 0;
+  /** Called in the middle of a pin or unpin, to try to get in. */
+  onPin: (() => void) | null = null;
   readonly log: EventLog;
   readonly plan: FaultPlan;
   readonly memory = new Map<number, Uint8Array>();
@@ -51,6 +58,7 @@ export class ScriptedSource implements UnstableSource {
 
   constructor(readonly frames: readonly number[], options: ScriptOptions = {}) {
     this.pages = frames.length;
+    this.runRegion = { id: 0, firstIndex: 0, lastIndex: frames.length - 1 };
     this.log = options.log ?? new EventLog();
     this.plan = options.plan ?? new FaultPlan();
     this.#pinLimit = options.pinLimit ?? Infinity;
@@ -76,8 +84,17 @@ export class ScriptedSource implements UnstableSource {
     this.runLast = end;
   }
 
+  findHeldRun(_region: SourceRegion | null, index: number, last: number): void {
+    this.findRun(index, last);
+  }
+
+  connect(): void {}
+  disconnect(): void {}
+  released(): void {}
+
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     this.pinCalls++;
+    this.onPin?.();
     if (this.plan.fails("pin") || this.isGone) return EFAULT;
     if (this.pinsNothing) return OK;
     const last = Math.min(lastIndex, firstIndex + this.#pinLimit - 1);
@@ -95,6 +112,7 @@ export class ScriptedSource implements UnstableSource {
   }
 
   unpin(frame: number, count: number): void {
+    this.onPin?.();
     for (let at = frame; at < frame + count; at++) {
       const pins = this.pins.get(at) ?? 0;
       if (pins === 0) throw new Error(`Frame ${at} is unpinned but not pinned`);
@@ -110,11 +128,11 @@ export class ScriptedSource implements UnstableSource {
     return bytes;
   }
 
-  readBytes(index: number, offset: number, target: Uint8Array): Errno {
+  readBytes(_region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
     return this.#copy(index, offset, target, false);
   }
 
-  writeBytes(index: number, offset: number, bytes: Uint8Array): Errno {
+  writeBytes(_region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
     return this.#copy(index, offset, bytes, true);
   }
 
@@ -128,45 +146,6 @@ export class ScriptedSource implements UnstableSource {
       done += part.length;
     }
     return OK;
-  }
-}
-
-/** Guest memory that logs which frames become pinned and unpinned. */
-export class LoggedGuest extends GuestSource {
-  readonly log: EventLog;
-
-  constructor(options: ConstructorParameters<typeof GuestSource>[0], log: EventLog) {
-    super(options);
-    this.log = log;
-  }
-
-  override lease(firstIndex: number, lastIndex: number): number {
-    const before = this.#leasedFrames();
-    const lease = super.lease(firstIndex, lastIndex);
-    for (const frame of this.#leasedFrames()) {
-      if (!before.has(frame)) this.log.add({ kind: "pin", who: "guest", first: frame, count: 1 });
-    }
-    return lease;
-  }
-
-  override endLease(firstIndex: number, lastIndex: number, lease: number): number {
-    const before = this.#leasedFrames();
-    const pages = super.endLease(firstIndex, lastIndex, lease);
-    const after = this.#leasedFrames();
-    for (const frame of before) {
-      if (!after.has(frame)) this.log.add({ kind: "unpin", who: "guest", first: frame, count: 1 });
-    }
-    return pages;
-  }
-
-  #leasedFrames(): Set<number> {
-    const frames = new Set<number>();
-    for (const region of [...this.regions, ...this.retired]) {
-      for (let at = 0; at <= region.lastIndex - region.firstIndex; at++) {
-        if (region.leases.leasedIn(at, at) > 0) frames.add(region.firstFrame + at);
-      }
-    }
-    return frames;
   }
 }
 

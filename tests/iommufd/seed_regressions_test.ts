@@ -62,7 +62,7 @@ Deno.test("R05 user-fault-after-used-span: a fault behind a used span undoes all
   rig.source.faultAt = 6;
   assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), EFAULT);
   assertEquals(rig.stored(), [0, 1]);
-  assertEquals([rig.list.pinnedPages, rig.list.chargedPages], [2, 2]);
+  assertEquals([rig.list.pinnedPages, rig.list.budget!.chargedPages], [2, 2]);
   rig.list.removeAccess(0, 1);
   rig.end();
 });
@@ -73,7 +73,7 @@ Deno.test("R06 user-budget-after-used-span: a refused charge leaves store and ch
   const calls = rig.source.pinCalls;
   assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), ENOMEM);
   assertEquals(rig.stored(), [0, 1]);
-  assertEquals(rig.list.chargedPages, 2);
+  assertEquals(rig.list.budget!.chargedPages, 2);
   assertEquals(rig.source.pinCalls, calls, "pinned before the charge was known to fit");
   rig.list.removeAccess(0, 1);
   rig.end();
@@ -178,7 +178,7 @@ for (
     rig.failMap(rig.tables[failing], 6);
     assertEquals(space.map(0, 7, rig.list, 0, RW), ENOMEM);
     for (const table of rig.tables) assertEquals(table.entries.size, 0);
-    assertEquals(rig.list.areaTree.count, 0);
+    assertEquals(rig.list.tier!.tree.count, 0);
     assertEquals(space.mappingCount, 0);
     assertEquals(rig.source.pinnedFrames, 0);
     assertEquals(rig.log.of("unpin").length, 8);

@@ -1,14 +1,14 @@
 /**
- * Which pages of a region are leased, and by how many: a counting radix tree in typed arrays.
+ * Which pages of a region are held, and by how many areas and accesses of one page list: a counting radix tree in typed
+ * arrays.
  *
- * A lease of pages `[first, last]` is noted on the few nodes that tile it exactly (as in a segment tree), so a page and
- * a gigabyte cost about the same; each node knows how many pages below it are leased at all, so how many pages a lease
- * pins *newly*, or an end of lease unpins, is the change at the root. This is what answers "does anyone still hold this
- * page" for a stable source in place of the seed's interval tree: indexed by page number, it needs neither
- * comparisons nor balancing, and one page costs one short walk down.
+ * A hold of pages `[first, last]` is noted on the few nodes that tile it exactly (as in a segment tree), so a page and
+ * a gigabyte cost about the same; each node knows how many pages below it are held at all, so how many pages a hold
+ * pins *newly*, or its end unpins, is the change at the root. The seed asks its two interval trees who else holds a
+ * page; indexed by page number, this needs neither comparisons nor balancing, and one page costs one short walk down.
  *
- * Leases end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them
- * is leased. Lowest nodes have 16 pages (32 bytes of counters), those above 64 slots.
+ * Holds end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them
+ * is held. Lowest nodes have 16 pages (32 bytes of counters), those above 64 slots.
  *
  * @module
  */
@@ -18,7 +18,7 @@ const LEAF_SHIFT = 4;
 const LEAF_PAGES = 1 << LEAF_SHIFT;
 const FANOUT_SHIFT = 6;
 const FANOUT = 1 << FANOUT_SHIFT;
-/** What a counter can hold; how often a page is leased beyond that is in a map. */
+/** What a counter can hold; how often a page is held beyond that is in a map. */
 const FULL = 0xffff;
 /** Trees of so many levels and pages below so much are walked by shifting; regions beyond 8 TiB divide. */
 const SHIFT_LEVELS = 5;
@@ -28,35 +28,41 @@ const MAX_LEVELS = 9;
 const LEAF_BYTES = LEAF_PAGES * 2;
 const INNER_BYTES = FANOUT * 8 + 8;
 
-/** Lease counts of pages `[0, pages - 1]`. */
-export class LeaseCounts {
+/** Holder counts of pages `[0, pages - 1]`. */
+export class HolderCounts {
   /** Pages counted. */
   readonly pages: number;
   /** Counters of the lowest nodes, and the same as 32-bit words: a free leaf's first one links. */
   #count: Uint16Array = new Uint16Array(0);
   #words: Int32Array = new Int32Array(0);
-  /** Leases of a page beyond what its counter holds. */
+  /** Holds of a page beyond what its counter takes. */
   readonly #more: Map<number, number> = new Map();
   #leafCapacity = 0;
   #leafUsed = 1;
   #freeLeaf = 0;
   #freeLeaves = 0;
-  /** Leases that tile a slot exactly, and the node below it or 0. */
-  #whole: Int32Array = new Int32Array(0);
-  #child: Int32Array = new Int32Array(0);
-  #covered: Float64Array = new Float64Array(0);
-  #innerCapacity = 0;
+  /** Holds that tile a slot exactly, and the node below it or 0. */
+  #whole: Int32Array = new Int32Array(FANOUT);
+  #child: Int32Array = new Int32Array(FANOUT);
+  #covered: Float64Array = new Float64Array(1);
+  #innerCapacity = 1;
   #innerUsed = 1;
   #freeInner = 0;
   #freeInners = 0;
   readonly #levels: number;
   /** Pages below a slot of each level. */
   readonly #span: Float64Array = new Float64Array(MAX_LEVELS + 1);
-  readonly #root: number;
+  /** Node 0, which stays empty, until the first room is made. */
+  #root = 0;
   readonly #pathSlot: Int32Array = new Int32Array(MAX_LEVELS + 1);
   readonly #growth: Growth;
 
-  /** Throws RangeError if not even the root can be allocated. */
+  /** Whether the page that {@linkcode findSpan} was asked about is held. */
+  spanIsHeld = false;
+  /** Where its answer stops being true, inclusive. */
+  spanLast = 0;
+
+  /** Nothing is held. */
   constructor(pages: number, growth: Growth) {
     this.pages = pages;
     this.#growth = growth;
@@ -67,12 +73,10 @@ export class LeaseCounts {
       levels++;
     }
     this.#levels = levels;
-    if (!this.#growInners(1)) throw new RangeError("Cannot count leases: out of memory");
-    this.#root = this.#innerUsed++;
   }
 
-  /** Pages leased at least once. */
-  get leased(): number {
+  /** Pages held at least once. */
+  get held(): number {
     return this.#covered[this.#root];
   }
 
@@ -85,14 +89,16 @@ export class LeaseCounts {
   makeRoom(): boolean {
     // The two ends of a range go their own ways at worst: two leaves, two inner nodes a level below the root.
     const leaves = 2;
-    const inners = 2 * (this.#levels - 1);
+    const inners = 2 * (this.#levels - 1) + Number(this.#root === 0);
     const freeLeaves = this.#freeLeaves + this.#leafCapacity - this.#leafUsed;
     const freeInners = this.#freeInners + this.#innerCapacity - this.#innerUsed;
-    return (freeLeaves >= leaves || this.#growLeaves(leaves)) &&
+    const isRoom = (freeLeaves >= leaves || this.#growLeaves(leaves)) &&
       (freeInners >= inners || this.#growInners(inners));
+    if (isRoom && this.#root === 0) this.#root = this.#innerUsed++;
+    return isRoom;
   }
 
-  /** Leases `[first, last]` once more. Needs {@linkcode makeRoom}. Returns how many pages nobody had leased before. */
+  /** Holds `[first, last]` once more. Needs {@linkcode makeRoom}. Returns how many pages were not held before. */
   add(first: number, last: number): number {
     if (first === last) return this.#addPage(first);
     const before = this.#covered[this.#root];
@@ -100,7 +106,7 @@ export class LeaseCounts {
     return this.#covered[this.#root] - before;
   }
 
-  /** Ends one lease of `[first, last]`. Returns how many pages nobody leases any more. */
+  /** Ends one hold of `[first, last]`. Returns how many pages are not held any more. */
   remove(first: number, last: number): number {
     if (first === last) return this.#removePage(first);
     const before = this.#covered[this.#root];
@@ -108,9 +114,16 @@ export class LeaseCounts {
     return before - this.#covered[this.#root];
   }
 
-  /** How many pages of `[first, last]` are leased. */
-  leasedIn(first: number, last: number): number {
-    return this.#leasedIn(this.#root, this.#levels, first, last);
+  /** How many pages of `[first, last]` are held. */
+  heldIn(first: number, last: number): number {
+    return this.#heldIn(this.#root, this.#levels, first, last);
+  }
+
+  /** Finds how far, up to `last`, all pages from `first` on are held, or none is. */
+  findSpan(first: number, last: number): void {
+    this.spanIsHeld = this.#extent(this.#root, this.#levels, first, first, true) === 1;
+    this.spanLast = first - 1 +
+      this.#extent(this.#root, this.#levels, first, last, this.spanIsHeld);
   }
 
   #addPage(page: number): number {
@@ -141,7 +154,7 @@ export class LeaseCounts {
     return 1;
   }
 
-  /** Counts one lease more. Returns whether there was one already. */
+  /** Counts one hold more. Returns whether there was one already. */
   #raise(counter: number, page: number): boolean {
     const count = this.#count[counter];
     if (count === FULL) this.#more.set(page, (this.#more.get(page) ?? 0) + 1);
@@ -149,7 +162,7 @@ export class LeaseCounts {
     return count !== 0;
   }
 
-  /** Counts one lease less. Returns whether one is left. */
+  /** Counts one hold less. Returns whether one is left. */
   #lower(counter: number, page: number): boolean {
     const count = this.#count[counter];
     const more = count === FULL ? this.#more.get(page) : undefined;
@@ -176,7 +189,7 @@ export class LeaseCounts {
       this.#pathSlot[level] = slot;
       let child = this.#child[slot];
       if (child === 0) {
-        if (!isMaking) throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
+        if (!isMaking) throw new RangeError(`Cannot let go of page ${page}: not held`);
         child = level === 1 ? this.#takeLeaf() : this.#takeInner();
         this.#child[slot] = child;
       }
@@ -184,7 +197,7 @@ export class LeaseCounts {
     }
     const counter = (node << LEAF_SHIFT) + (page < SHIFT_PAGES ? page & 15 : page % LEAF_PAGES);
     if (!isMaking && this.#count[counter] === 0) {
-      throw new RangeError(`Cannot end the lease of page ${page}: not leased`);
+      throw new RangeError(`Cannot let go of page ${page}: not held`);
     }
     return counter;
   }
@@ -196,7 +209,7 @@ export class LeaseCounts {
       words[base + 5] | words[base + 6] | words[base + 7]) === 0;
   }
 
-  /** Leased pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */
+  /** Held pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */
   #leafCovered(leaf: number): number {
     const base = leaf << LEAF_SHIFT;
     let covered = 0;
@@ -226,7 +239,7 @@ export class LeaseCounts {
       const before = this.#slotCovered(slot, level);
       if (isWhole) {
         this.#whole[slot] += by;
-        if (this.#whole[slot] < 0) throw new RangeError("Cannot end a lease: not leased so");
+        if (this.#whole[slot] < 0) throw new RangeError("Cannot let go of pages: not held so");
       } else this.#changeBelow(slot, level, from, to, by, at + place * span);
       this.#covered[node] += this.#slotCovered(slot, level) - before;
     }
@@ -242,7 +255,7 @@ export class LeaseCounts {
   ): void {
     let child = this.#child[slot];
     if (child === 0) {
-      if (by < 0) throw new RangeError("Cannot end a lease: not leased so");
+      if (by < 0) throw new RangeError("Cannot let go of pages: not held so");
       child = level === 1 ? this.#takeLeaf() : this.#takeInner();
       this.#child[slot] = child;
     }
@@ -260,7 +273,7 @@ export class LeaseCounts {
       const counter = (leaf << LEAF_SHIFT) + page;
       if (by > 0) this.#raise(counter, at + page);
       else if (this.#count[counter] > 0) this.#lower(counter, at + page);
-      else throw new RangeError("Cannot end a lease: not leased so");
+      else throw new RangeError("Cannot let go of pages: not held so");
     }
   }
 
@@ -271,27 +284,57 @@ export class LeaseCounts {
     return level === 1 ? this.#leafCovered(child) : this.#covered[child];
   }
 
-  #leasedIn(node: number, level: number, first: number, last: number): number {
+  /** How many pages from `first` on, in the node's own page numbers, are all held, or are all not. */
+  #extent(node: number, level: number, first: number, last: number, isHeld: boolean): number {
+    const span = this.#span[level];
+    let page = first;
+    while (page <= last) {
+      const place = Math.floor(page / span);
+      const slot = node * FANOUT + place;
+      const begin = place * span;
+      const end = Math.min(last, begin + span - 1);
+      const child = this.#child[slot];
+      const isWhole = this.#whole[slot] > 0;
+      if (isWhole || child === 0) {
+        if (isWhole !== isHeld) break;
+        page = end + 1;
+        continue;
+      }
+      page += level > 1
+        ? this.#extent(child, level - 1, page - begin, end - begin, isHeld)
+        : this.#leafExtent(child, page - begin, end - begin, isHeld);
+      if (page <= end) break;
+    }
+    return page - first;
+  }
+
+  #leafExtent(leaf: number, first: number, last: number, isHeld: boolean): number {
+    let page = first;
+    while (page <= last && (this.#count[leaf * LEAF_PAGES + page] > 0) === isHeld) page++;
+    return page - first;
+  }
+
+  #heldIn(node: number, level: number, first: number, last: number): number {
     const span = this.#span[level];
     const begin = Math.floor(first / span);
     const end = Math.floor(last / span);
-    let leased = 0;
+    let held = 0;
     for (let place = begin; place <= end; place++) {
       const slot = node * FANOUT + place;
       const from = Math.max(first - place * span, 0);
       const to = Math.min(last - place * span, span - 1);
       const child = this.#child[slot];
-      if (this.#whole[slot] > 0) leased += to - from + 1;
+      if (this.#whole[slot] > 0) held += to - from + 1;
       else if (child === 0) continue;
-      else if (from === 0 && to === span - 1) leased += this.#slotCovered(slot, level);
-      else if (level > 1) leased += this.#leasedIn(child, level - 1, from, to);
+      else if (from === 0 && to === span - 1) held += this.#slotCovered(slot, level);
+      else if (level > 1) held += this.#heldIn(child, level - 1, from, to);
       else {
         for (let page = from; page <= to; page++) {
-          if (this.#count[child * LEAF_PAGES + page] > 0) leased++;
+          if (this.#count[child * LEAF_PAGES + page] > 0) held++;
         }
       }
     }
-    return leased;
+    return held;
   }
 
   #takeLeaf(): number {

@@ -1,0 +1,162 @@
+/**
+ * The store: what accesses hold, and the frames of it. The kernel's `iopt_pages_user` tree and `pinned_pfns` xarray in
+ * one.
+ *
+ * Every access keeps the frames of its own range, in runs of 16 bytes; a range that is one run, as guest memory mostly
+ * is, takes no memory besides its node. Taking an access in may need memory; taking one out drops what is its own, so it
+ * never does, which is why removing a page table cannot fail while accesses hold its pages.
+ *
+ * Indexes are pages of a list, ranges inclusive.
+ *
+ * @module
+ */
+import type { FrameBatch } from "./frame_batch.ts";
+import { fits, type Growth, longerFloat64 } from "./growth.ts";
+import { IntervalTree } from "./interval_tree.ts";
+
+/** In place of the frame of a node whose range has several runs. */
+const SEVERAL = -1;
+/** Runs that the buffer has room for at first. */
+const FEW_RUNS = 16;
+
+/** The accesses of one page list. */
+export class AccessStore {
+  /** Last index of the run that {@linkcode runAt} found. */
+  runLast = -1;
+  /** The ranges; the tag is how often each was added, the value the first frame or {@linkcode SEVERAL}. */
+  readonly tree: IntervalTree;
+  /** Runs of the nodes that have several: offset and frame of each. */
+  readonly #runs = new Map<number, Float64Array>();
+  /** Runs gathered for the next access. */
+  #buffer = new Float64Array(0);
+  #gathered = 0;
+  #pages = 0;
+  readonly #growth: Growth;
+
+  /** Makes an empty store. */
+  constructor(growth: Growth) {
+    this.#growth = growth;
+    this.tree = new IntervalTree(growth);
+  }
+
+  /** Ranges that accesses hold, equal ones counted once. */
+  get count(): number {
+    return this.tree.count;
+  }
+
+  /** Bytes held for frames. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const runs of this.#runs.values()) bytes += runs.byteLength;
+    return bytes;
+  }
+
+  /** Begins to gather the frames of a new access. Returns false for want of memory. */
+  begin(): boolean {
+    this.#gathered = 0;
+    this.#pages = 0;
+    return this.tree.makeRoom();
+  }
+
+  /** Gathers what comes next. Returns false, and what was gathered before stays, for want of memory. */
+  gather(batch: FrameBatch): boolean {
+    for (let run = 0; run < batch.runs; run++) {
+      if (!this.gatherRun(batch.frame[run], batch.length[run])) return false;
+    }
+    return true;
+  }
+
+  /** As {@linkcode gather}, for one run. */
+  gatherRun(frame: number, count: number): boolean {
+    const at = 2 * this.#gathered;
+    const buffer = this.#buffer;
+    if (at === 0 || buffer[at - 1] + (this.#pages - buffer[at - 2]) !== frame) {
+      if (at === buffer.length && !this.#growBuffer()) return false;
+      this.#buffer[at] = this.#pages;
+      this.#buffer[at + 1] = frame;
+      this.#gathered++;
+    }
+    this.#pages += count;
+    return true;
+  }
+
+  /** Takes in the access `[first, last]` whose frames were gathered. Returns its node, or 0 for want of memory. */
+  add(first: number, last: number): number {
+    const used = 2 * this.#gathered;
+    if (used === 2) return this.tree.insert(first, last, 1, this.#buffer[1]);
+    let runs: Float64Array | undefined;
+    const { length } = this.#buffer;
+    if (!fits(this.#growth, used * 8, () => runs = this.#buffer.slice(0, used))) return 0;
+    if (length > 4096) this.#buffer = new Float64Array(0);
+    const node = this.tree.insert(first, last, 1, SEVERAL);
+    this.#runs.set(node, runs!);
+    return node;
+  }
+
+  /** The access of exactly this range, or 0. */
+  find(first: number, last: number): number {
+    return this.tree.findExact(first, last);
+  }
+
+  /** Takes an access out. Needs no memory. */
+  remove(node: number): void {
+    if (this.tree.value[node] === SEVERAL) this.#runs.delete(node);
+    this.tree.remove(node);
+  }
+
+  /** Writes the frames of an access in order. */
+  read(node: number, frames: Float64Array): void {
+    const { first, last } = this.tree;
+    const count = last[node] - first[node] + 1;
+    for (let position = 0; position < count;) {
+      const frame = this.frameAt(node, position, count - 1);
+      for (let at = position; at <= this.runLast; at++) frames[at] = frame + (at - position);
+      position = this.runLast + 1;
+    }
+  }
+
+  /** The frame of an index that an access holds, with the run that it begins left in {@linkcode runLast}; else -1. */
+  runAt(index: number, last: number): number {
+    const { tree } = this;
+    const node = tree.firstIn(index, index);
+    if (node === 0) return -1;
+    const first = tree.first[node];
+    const frame = this.frameAt(node, index - first, Math.min(last, tree.last[node]) - first);
+    this.runLast += first;
+    return frame;
+  }
+
+  /**
+   * The frame at a position of an access, with the run that it begins left in {@linkcode runLast} as a position, `last` at
+   * most. Node 0 stands for what was gathered last.
+   */
+  frameAt(node: number, position: number, last: number): number {
+    if (node === 0) return this.#lookUp(this.#buffer, this.#gathered, position, last);
+    const frame = this.tree.value[node];
+    if (frame === SEVERAL) {
+      const runs = this.#runs.get(node)!;
+      return this.#lookUp(runs, runs.length / 2, position, last);
+    }
+    this.runLast = last;
+    return frame + position;
+  }
+
+  #lookUp(runs: Float64Array, count: number, position: number, last: number): number {
+    let low = 0;
+    let high = count - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (runs[2 * middle] <= position) low = middle;
+      else high = middle - 1;
+    }
+    this.runLast = low + 1 < count ? Math.min(last, runs[2 * low + 2] - 1) : last;
+    return runs[2 * low + 1] + (position - runs[2 * low]);
+  }
+
+  #growBuffer(): boolean {
+    const length = 2 * Math.max(this.#buffer.length, FEW_RUNS);
+    return fits(this.#growth, (length - this.#buffer.length) * 8, () => {
+      this.#buffer = longerFloat64(this.#buffer, length);
+    });
+  }
+}

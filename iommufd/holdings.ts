@@ -1,0 +1,268 @@
+/**
+ * What a page list holds: how many areas and accesses hold each page, and since when the page has been what it is.
+ *
+ * Pages are counted by the region they were taken from. A region may go, and another come in its place, while pages of
+ * the first are held; those stay what they were, for all holders and for further ones, until the last lets go. So a page
+ * is looked for in three places, in this order: among *outlived* pages, held of a region that has gone, or as device
+ * memory where RAM is now; then in the source. As a rule nothing is outlived, and the first step is one comparison.
+ *
+ * Indexes are pages of the list, ranges inclusive. Holds end as they were made: same ranges.
+ *
+ * @module
+ */
+import type { Growth } from "./growth.ts";
+import { HolderCounts } from "./holder_counts.ts";
+import { DEVICE, type MemorySource, RAM, type SourceRegion } from "./memory_source.ts";
+
+/** The held pages of one region, or of all device memory. */
+class Holding {
+  /** The region, or null for device memory. */
+  readonly region: SourceRegion | null;
+  /** First index. */
+  readonly first: number;
+  /** Last index, inclusive. */
+  readonly last: number;
+  /** Holders by page from `first` on. */
+  readonly counts: HolderCounts;
+  /** Whether pages of it are held that the source would answer otherwise. */
+  isOutlived = false;
+
+  constructor(region: SourceRegion | null, first: number, last: number, growth: Growth) {
+    this.region = region;
+    this.first = first;
+    this.last = last;
+    this.counts = new HolderCounts(last - first + 1, growth);
+  }
+}
+
+/** The pages that one page list holds. */
+export class Holdings {
+  /** First index of the run that {@linkcode find} found last. */
+  runFirst = -1;
+  /** Its last index. */
+  runLast = -1;
+  /** Its kind, RAM or DEVICE. */
+  runKind: number = RAM;
+  /** Frame of its first index, or -1 where the source does not tell. */
+  runFrame = -1;
+  /** RAM pages held at least once. */
+  pinned = 0;
+
+  readonly #source: MemorySource;
+  readonly #growth: Growth;
+  readonly #device: Holding;
+  /** By number of the region. */
+  readonly #ram: (Holding | undefined)[] = [];
+  readonly #outlived: Holding[] = [];
+  #hasOutlived = false;
+  /** What the run belongs to, if an outlived page was found. */
+  #found: Holding | null = null;
+  /** The holding of the last run of RAM. */
+  #near: Holding;
+
+  /** Nothing is held. */
+  constructor(source: MemorySource, growth: Growth) {
+    this.#source = source;
+    this.#growth = growth;
+    this.#device = new Holding(null, 0, source.pages - 1, growth);
+    this.#near = this.#device;
+  }
+
+  /** Bytes of typed arrays held, used or not. */
+  get bytes(): number {
+    let bytes = this.#device.counts.bytes;
+    for (const holding of this.#ram) bytes += holding?.counts.bytes ?? 0;
+    return bytes;
+  }
+
+  /** Whether a page is held, device memory included. */
+  get isEmpty(): boolean {
+    return this.pinned === 0 && this.#device.counts.held === 0;
+  }
+
+  /** The region of the run of RAM that {@linkcode find} found. */
+  get runRegion(): SourceRegion {
+    return this.#found?.region ?? this.#source.runRegion;
+  }
+
+  /** Finds the run that `index` begins, cut at `last`. */
+  find(index: number, last: number): void {
+    const source = this.#source;
+    this.runFirst = index;
+    if (this.#hasOutlived) {
+      last = this.#findOutlived(index, last);
+      if (this.#found !== null) return;
+    }
+    source.findRun(index, last);
+    this.runLast = source.runLast;
+    this.runKind = source.runKind;
+    this.runFrame = source.runFrame;
+  }
+
+  /** Whether the run found last is all of a range, and its frame known, as it is for nearly every request of a guest. */
+  isOneRun(first: number, last: number): boolean {
+    return this.runFirst === first && this.runLast === last && this.runFrame >= 0;
+  }
+
+  /**
+   * Holds a range once more.
+   *
+   * @returns false, and nothing is held more, for want of memory.
+   */
+  hold(first: number, last: number): boolean {
+    let end = 0;
+    for (let index = first; index <= last; index = end + 1) {
+      this.find(index, last);
+      const holding = this.#holding();
+      end = this.runLast === last ? last : this.#endOf(holding, last);
+      if (!holding.counts.makeRoom()) {
+        if (index > first) this.letGo(first, index - 1);
+        return false;
+      }
+      const fresh = holding.counts.add(index - holding.first, end - holding.first);
+      if (holding.region !== null) this.pinned += fresh;
+    }
+    return true;
+  }
+
+  /** Ends a hold. Returns how many RAM pages are not held any more. Cannot fail. */
+  letGo(first: number, last: number): number {
+    let gone = 0;
+    let end = 0;
+    for (let index = first; index <= last; index = end + 1) {
+      this.find(index, last);
+      const holding = this.#holding();
+      end = this.runLast === last ? last : this.#endOf(holding, last);
+      const pages = holding.counts.remove(index - holding.first, end - holding.first);
+      if (holding.region !== null) gone += pages;
+      if (holding.isOutlived && holding.counts.held === 0) this.#forget(holding);
+    }
+    this.pinned -= gone;
+    return gone;
+  }
+
+  /** RAM pages of a range that are not held. */
+  countUnheld(first: number, last: number): number {
+    let pages = 0;
+    for (let index = first; index <= last; index = this.runLast + 1) {
+      this.find(index, last);
+      if (this.runKind === DEVICE) continue;
+      const holding = this.#existing();
+      pages += this.runLast - index + 1;
+      if (holding === undefined) continue;
+      pages -= holding.counts.heldIn(index - holding.first, this.runLast - holding.first);
+    }
+    return pages;
+  }
+
+  /** Whether a RAM page is not held by anything; {@linkcode runLast} is how far the answer is good. */
+  isUnheld(index: number, last: number): boolean {
+    this.find(index, last);
+    if (this.runKind === DEVICE) return false;
+    const holding = this.#existing();
+    if (holding === undefined) return true;
+    const { counts, first: base } = holding;
+    counts.findSpan(index - base, this.runLast - base);
+    this.runLast = base + counts.spanLast;
+    return !counts.spanIsHeld;
+  }
+
+  /** See {@linkcode SourceUser.regionAdded}. */
+  regionAdded(region: SourceRegion): void {
+    const device = this.#device;
+    if (device.isOutlived || device.counts.heldIn(region.firstIndex, region.lastIndex) === 0) {
+      return;
+    }
+    this.#outlive(device);
+  }
+
+  /** See {@linkcode SourceUser.regionRemoved}. */
+  regionRemoved(region: SourceRegion): boolean {
+    const holding = this.#ram[region.id];
+    if (holding === undefined || holding.region !== region) return false;
+    this.#ram[region.id] = undefined;
+    if (this.#near === holding) this.#near = this.#device;
+    if (holding.counts.held === 0) return false;
+    this.#outlive(holding);
+    return true;
+  }
+
+  #outlive(holding: Holding): void {
+    holding.isOutlived = true;
+    this.#outlived.push(holding);
+    this.#hasOutlived = true;
+  }
+
+  /** Nothing of an outlived holding is held any more. */
+  #forget(holding: Holding): void {
+    holding.isOutlived = false;
+    this.#outlived.splice(this.#outlived.indexOf(holding), 1);
+    this.#hasOutlived = this.#outlived.length > 0;
+    this.#found = null;
+    if (holding.region !== null) this.#source.released(holding.region);
+  }
+
+  /** What counts the holders of the run found, if any of its region are counted yet. */
+  #existing(): Holding | undefined {
+    if (this.#found !== null) return this.#found;
+    if (this.runKind === DEVICE) return this.#device;
+    const region = this.#source.runRegion;
+    const holding = this.#ram[region.id];
+    return holding === undefined || holding.region !== region ? undefined : holding;
+  }
+
+  /** What counts the holders of the run found. */
+  #holding(): Holding {
+    const near = this.#near;
+    if (this.runKind === RAM && !this.#hasOutlived && near.region === this.#source.runRegion) {
+      return near;
+    }
+    return this.#near = this.#existing() ?? this.#open(this.#source.runRegion);
+  }
+
+  /**
+   * Where the pages of a holding end that the run found last belongs to: it may go on behind it. A range is held in such
+   * pieces, whatever runs the source answers with, so that what is let go is what was held.
+   */
+  #endOf(holding: Holding, last: number): number {
+    let end = this.runLast;
+    while (end < last) {
+      this.find(end + 1, last);
+      if (this.#existing() !== holding) break;
+      end = this.runLast;
+    }
+    return end;
+  }
+
+  #open(region: SourceRegion): Holding {
+    const { id, firstIndex, lastIndex } = region;
+    return this.#ram[id] = new Holding(region, firstIndex, lastIndex, this.#growth);
+  }
+
+  /** Answers for an outlived page; else returns the last index before the next one. */
+  #findOutlived(index: number, last: number): number {
+    let limit = last;
+    this.#found = null;
+    for (const holding of this.#outlived) {
+      const from = Math.max(index, holding.first);
+      const to = Math.min(limit, holding.last);
+      if (from > to) continue;
+      const { counts, first: base } = holding;
+      counts.findSpan(from - base, to - base);
+      const end = base + counts.spanLast;
+      if (!counts.spanIsHeld) {
+        if (end < to) limit = end;
+      } else if (from > index) limit = from - 1;
+      else {
+        const source = this.#source;
+        source.findHeldRun(holding.region, index, end);
+        this.#found = holding;
+        this.runLast = source.runLast;
+        this.runKind = source.runKind;
+        this.runFrame = source.runFrame;
+        return limit;
+      }
+    }
+    return limit;
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * The page-table tier of a list over an unstable source: which areas are in page tables, so that a frame can be read
+ * back from the first page table of the address space that has mapped it.
+ *
+ * Nothing is kept per page: the frame is where hardware reads it. Indexes are pages of the list, ranges inclusive.
+ *
+ * @module
+ */
+import type { AreaView } from "./area.ts";
+import type { FrameBatch } from "./frame_batch.ts";
+import type { Growth } from "./growth.ts";
+import { IntervalTree } from "./interval_tree.ts";
+import { RAM } from "./memory_source.ts";
+import type { TableHolder } from "./page_list.ts";
+
+/** The areas of one page list that are in page tables. */
+export class TableTier {
+  /** Last index of the run that {@linkcode runAt} found. */
+  runLast = -1;
+  /** The areas; the tag is the slot of their address space, the value their first I/O page. */
+  readonly tree: IntervalTree;
+  readonly #holders: (TableHolder | null)[] = [];
+  readonly #slots = new Map<TableHolder, number>();
+  readonly #free: number[] = [];
+  readonly #areas: number[] = [];
+
+  /** Starts without areas. */
+  constructor(growth: Growth) {
+    this.tree = new IntervalTree(growth);
+  }
+
+  /** Adds an area that its address space has mapped. Needs room in the tree. */
+  add(holder: TableHolder, area: AreaView): void {
+    let slot = this.#slots.get(holder);
+    if (slot === undefined) {
+      slot = this.#free.pop() ?? this.#holders.length;
+      this.#holders[slot] = holder;
+      this.#areas[slot] = 0;
+      this.#slots.set(holder, slot);
+    }
+    this.#areas[slot]++;
+    this.tree.insert(area.index, area.lastIndex, slot, area.first);
+  }
+
+  /** Takes an area out, which is about to be unmapped. */
+  remove(holder: TableHolder, area: AreaView): void {
+    const slot = this.#slots.get(holder)!;
+    this.tree.remove(this.tree.find(area.index, area.lastIndex, slot, area.first));
+    if (--this.#areas[slot] > 0) return;
+    this.#holders[slot] = null;
+    this.#slots.delete(holder);
+    this.#free.push(slot);
+  }
+
+  /** The frame of an index that an area holds, with the run that it begins left in {@linkcode runLast}; else -1. */
+  runAt(index: number, last: number): number {
+    const { tree } = this;
+    const node = tree.firstIn(index, index);
+    if (node === 0) return -1;
+    const table = this.#holders[tree.tag[node]]!.tables[0];
+    const offset = tree.value[node] - tree.first[node];
+    const frame = table.runAt(index + offset, Math.min(last, tree.last[node]) + offset);
+    this.runLast = table.runLast - offset;
+    return frame;
+  }
+}
+
+/**
+ * Reads back frames of I/O pages `[page, last]` from the page table that keeps them, as many runs as the batch takes.
+ *
+ * @returns the page after the last one read. It is one at which a run ends, as `map` was given it.
+ */
+export function readBack(
+  holder: TableHolder,
+  page: number,
+  last: number,
+  into: FrameBatch,
+): number {
+  const table = holder.tables[0];
+  while (page <= last) {
+    const frame = table.runAt(page, last);
+    if (!into.append(frame, table.runLast - page + 1, RAM)) break;
+    page = table.runLast + 1;
+  }
+  return page;
+}
