@@ -94,6 +94,7 @@ export class Attachments implements TableHolder {
   /** Reads back what has to be unpinned of pages `[page, to]`. Returns how far there was room for it. */
   #gather(slot: number, page: number, to: number): number {
     const { leaves, tree } = this.#areas;
+    if (leaves.last(slot) < page) slot = tree.after(slot);
     for (; slot >= 0 && leaves.first(slot) <= to; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
@@ -103,15 +104,18 @@ export class Attachments implements TableHolder {
     return to;
   }
 
-  /** Lets go of pages `[page, end]`, which are unmapped. Returns the slot of the area that is next. */
+  /** Lets go of pages `[page, end]`, which are unmapped. Returns the slot of the area that `end` is in, or the next. */
   #drop(slot: number, page: number, end: number, isForgetting: boolean): number {
     const { leaves, tree } = this.#areas;
+    if (leaves.last(slot) < page) slot = tree.after(slot);
     for (; slot >= 0 && leaves.first(slot) <= end; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
-      list.drop(view, Math.max(page, view.first), Math.min(end, view.last));
-      if (view.last > end) return slot;
+      const { first, last } = view;
+      list.drop(view, page > first ? page : first, end < last ? end : last);
+      if (last > end) break;
       if (isForgetting) this.#areas.forget(slot, list);
+      if (last === end) return slot;
     }
     return slot;
   }

@@ -258,9 +258,8 @@ export class IoAddressSpace {
     for (let slot = begin; slot >= 0 && leaves.first(slot) <= lastPage; slot = areas.after(slot)) {
       to = leaves.last(slot);
       accesses += leaves.accesses(slot);
-      if (this.areaSet.lock(slot, this)) continue;
-      errno = EBUSY;
-      break;
+      if (!this.areaSet.lock(slot, this)) errno = EBUSY;
+      if (errno !== OK || to === lastPage) break;
     }
     if (errno === OK && accesses > 0) errno = this.#askToLetGo(from, to);
     if (errno === OK) {
