@@ -49,6 +49,7 @@ export class Access implements UnmapListener {
 
   #space: IoAddressSpace | null = null;
   #isBusy = false;
+  #isLeaving = false;
   readonly #canPin: boolean;
   readonly #onUnmap: ((access: Access, firstPage: number, lastPage: number) => void) | null;
   /** What is pinned; the tag counts equal pins. */
@@ -103,11 +104,15 @@ export class Access implements UnmapListener {
   detach(): Errno {
     const space = this.#space;
     if (space === null) return ENOENT;
-    if (this.#isRefused(space)) return EBUSY;
-    for (let tries = 0; this.#pinned.count > 0; tries++) {
-      if (tries === LEAVE_TRIES) return EDEADLK;
+    if (this.#isLeaving || this.#isRefused(space)) return EBUSY;
+    this.#isLeaving = true;
+    const wasAsking = space.enter(true);
+    for (let tries = 0; this.#pinned.count > 0 && tries < LEAVE_TRIES; tries++) {
       this.onUnmap(0, TOP_PAGE);
     }
+    space.leave(wasAsking);
+    this.#isLeaving = false;
+    if (this.#pinned.count > 0) return EDEADLK;
     space.listeners.delete(this);
     this.#space = null;
     return OK;
@@ -250,7 +255,7 @@ export class Access implements UnmapListener {
 
   #enter(space: IoAddressSpace): boolean {
     this.#isBusy = true;
-    return space.enter();
+    return space.enter(false);
   }
 
   #leave(space: IoAddressSpace, wasAsking: boolean): void {

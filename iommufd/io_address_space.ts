@@ -113,16 +113,16 @@ export class IoAddressSpace {
     return this.#isBusy;
   }
 
-  /** Whether that operation is an unmap that asks accesses to let go of pins. */
+  /** Whether that operation asks accesses to let go of pins: then they may, and nothing else. */
   get isAsking(): boolean {
     return this.#isAsking;
   }
 
-  /** Begins an operation of an access. Returns what {@linkcode leave} is to be given. */
-  enter(): boolean {
+  /** Begins an operation of an access, which may be to ask for pins. Returns what {@linkcode leave} is to be given. */
+  enter(isAsking: boolean): boolean {
     const wasAsking = this.#isAsking;
     this.#isBusy = true;
-    this.#isAsking = false;
+    this.#isAsking = isAsking;
     return wasAsking;
   }
 

@@ -123,6 +123,7 @@ export class ScriptedSource implements UnstableSource {
   }
 
   frameBytes(frame: number): Uint8Array {
+    this.onPin?.();
     let bytes = this.memory.get(frame);
     if (bytes === undefined) this.memory.set(frame, bytes = new Uint8Array(4096));
     return bytes;
