@@ -141,3 +141,91 @@ Deno.bench({ name: "unstable source, through the store", group: PIN_GROUP }, () 
   pinnedAccess.pin(100, 115, frames, true);
   pinnedAccess.unpin(100, 115);
 });
+
+/** MAPs that are not of one region, or not of one list: as quick among many of their kind as among few. */
+const MANY_GROUP = "MAP and UNMAP of what is not one run of one list, among so many of its kind";
+Deno.bench(
+  { name: "calibration: 20 Map sets and deletes", group: MANY_GROUP, baseline: true },
+  () => {
+    for (let at = 0; at < 20; at++) plain.set(at, at);
+    for (let at = 0; at < 20; at++) plain.delete(at);
+  },
+);
+for (const many of [100, 100_000]) {
+  let space: IoAddressSpace | null = null;
+  const source = new GuestSource();
+  source.addRegion(0, 9);
+  source.addRegion(20, 29);
+  const list = createPageList(source);
+  Deno.bench({ name: `RAM and a hole, ${many}`, group: MANY_GROUP }, () => {
+    if (space === null) {
+      space = new IoAddressSpace();
+      space.addPageTable(makeTable("vtd-ss"));
+      for (let at = 1; at < many; at++) space.map(32 * at, 32 * at + 9, list, 5, RW);
+    }
+    if (space.map(0, 9, list, 5, RW) !== OK) throw new Error("MAP was refused");
+    space.unmap(0, 9);
+  });
+}
+for (const many of [100, 20_000]) {
+  let space: IoAddressSpace | null = null;
+  const source = new GuestSource();
+  source.addRegion(0, 9);
+  const lists = Array.from({ length: many }, () => createPageList(source));
+  Deno.bench({ name: `a list for each mapping, ${many}`, group: MANY_GROUP }, () => {
+    if (space === null) {
+      space = new IoAddressSpace();
+      space.addPageTable(makeTable("vtd-ss"));
+      for (let at = 1; at < many; at++) space.map(at, at, lists[at], 0, RW);
+    }
+    if (space.map(0, 0, lists[0], 0, RW) !== OK) throw new Error("MAP was refused");
+    space.unmap(0, 0);
+  });
+}
+
+const REGION_GROUP = "MAP and UNMAP over 8000 runs of 4000 regions, 3 page tables";
+const regions = new GuestSource();
+for (let at = 0; at < 4000; at++) regions.addRegion(2 * at, 2 * at);
+const manyRegions = createPageList(regions);
+let threeTables: IoAddressSpace | null = null;
+Deno.bench({
+  name: "calibration: bare stores of 24000 entries",
+  group: REGION_GROUP,
+  baseline: true,
+}, () => {
+  storeLoop(words, 24_000);
+});
+Deno.bench({ name: "MAP and UNMAP", group: REGION_GROUP }, () => {
+  if (threeTables === null) {
+    threeTables = new IoAddressSpace();
+    for (const format of ["vtd-ss", "vtd-ss", "amdv1"]) threeTables.addPageTable(makeTable(format));
+  }
+  if (threeTables.map(8192, 8192 + 7999, manyRegions, 0, RW) !== OK) {
+    throw new Error("MAP was refused");
+  }
+  threeTables.unmapAll();
+});
+
+const READ_GROUP = "read 1 GiB back from a page table: a second one is attached";
+const gib = new PagemapSource(0, GIB, { reader });
+const gibList = createPageList(gib);
+let gibSpace: IoAddressSpace | null = null;
+Deno.bench({
+  name: "calibration: bare stores of 262144 entries",
+  group: READ_GROUP,
+  baseline: true,
+}, () => {
+  storeLoop(words, GIB);
+});
+Deno.bench({ name: "attach", group: READ_GROUP }, (b) => {
+  if (gibSpace === null) {
+    gibSpace = new IoAddressSpace();
+    gibSpace.addPageTable(makeTable("vtd-ss"));
+    if (gibSpace.map(GIB + 1, 2 * GIB, gibList, 0, RW) !== OK) throw new Error("MAP was refused");
+  }
+  const table = makeTable("vtd-ss");
+  b.start();
+  if (gibSpace.addPageTable(table) !== OK) throw new Error("Cannot attach");
+  b.end();
+  gibSpace.removePageTable(table);
+});
