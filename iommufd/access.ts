@@ -179,9 +179,11 @@ export class Access implements UnmapListener {
    */
   unpin(firstPage: number, lastPage: number): Errno {
     const space = this.#space;
+    if (space === null) return ENOENT;
+    if (this.#isRefused(space)) return EBUSY;
     const node = this.#pinned.findExact(firstPage, lastPage);
-    if (space === null || node === 0) return ENOENT;
-    if (this.#isRefused(space) || !mayUnpin(space, firstPage, lastPage)) return EBUSY;
+    if (node === 0) return ENOENT;
+    if (!mayUnpin(space, firstPage, lastPage)) return EBUSY;
     if (--this.#pinned.tag[node] === 0) this.#pinned.remove(node);
     const wasAsking = this.#enter(space);
     unpinParts(space, firstPage, lastPage);

@@ -43,9 +43,9 @@ export class FaultPlan implements Growth {
 
 /** One thing that happened. */
 export interface Event {
-  /** What: a table's `map` or `unmap`, a source's `pin` or `unpin`, a budget's `charge`; `flush` when
-   * a space says that pages are unmapped. */
-  readonly kind: "map" | "unmap" | "flush" | "pin" | "unpin" | "charge";
+  /** What: a table's `map`, `unmap` or `flush`, a source's `pin` or `unpin`, a budget's `charge` or `uncharge`, the
+   * `release` of a region. */
+  readonly kind: "map" | "unmap" | "flush" | "pin" | "unpin" | "charge" | "uncharge" | "release";
   /** Which table, source or budget. */
   readonly who: string;
   /** First page or frame. */

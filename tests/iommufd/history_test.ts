@@ -22,7 +22,7 @@ function doStep(world: World, [what, a, b, c, d, e]: Step): void {
   const space = a % 2;
   const first = b % 40;
   const count = c % 12 + 1;
-  const list = d % 3;
+  const list = d % 4;
   const index = e % 22;
   const protection = PROTECTIONS[(a + e) % PROTECTIONS.length];
   switch (what) {
@@ -36,7 +36,7 @@ function doStep(world: World, [what, a, b, c, d, e]: Step): void {
       return world.unmap(space, d % 4 === 0 ? 0 : first, d % 4 === 0 ? 60 : count + e % 10);
     case 6:
     case 7:
-      return world.addTable(space);
+      return world.addTable(space, e % 3 === 0);
     case 8:
       return world.removeTable(space, d);
     case 9:
@@ -50,11 +50,18 @@ function doStep(world: World, [what, a, b, c, d, e]: Step): void {
       return world.copy(space, first, count, d % 2, e + 40 * (c % 2), protection);
     case 15:
       return e % 5 === 0 ? world.moveAccess(d % 2) : world.mapAuto(space, count, list, index);
+    case 16:
+    case 17:
+      return world.swapRegion(a % 2 === 0, b, e % 24, count);
+    case 18:
+      return d % 3 === 0 ? world.readDirty(space, e) : world.track(space, e % 4 !== 0);
+    case 19:
+      return d % 3 === 0 ? world.readDirty(space, e) : world.write(space, e, first);
   }
 }
 
 const step: fc.Arbitrary<Step> = fc.tuple(
-  fc.nat({ max: 15 }),
+  fc.nat({ max: 19 }),
   fc.nat({ max: 50 }),
   fc.nat({ max: 50 }),
   fc.nat({ max: 50 }),
@@ -80,7 +87,7 @@ Deno.test(`${histories} random histories with injected failures agree with the m
       (history, options, isStarted) => {
         const world = new World(options);
         // Half of the histories begin with something to work on.
-        if (isStarted) world.addTable(0);
+        if (isStarted) world.addTable(0, options.slots === 3);
         for (const step of history) {
           // The seventh number says which thing that can fail does, if any.
           world.plan.arm(step[6]);

@@ -162,4 +162,9 @@ export class PlannedBudget extends PinBudget {
     if (isCharged) this.log.add({ kind: "charge", who: "budget", first: 0, count: pages });
     return isCharged;
   }
+
+  override uncharge(pages: number): void {
+    super.uncharge(pages);
+    this.log.add({ kind: "uncharge", who: "budget", first: 0, count: pages });
+  }
 }

@@ -5,15 +5,21 @@
  * operation must answer. After every step everything that can be seen of the engine is compared with what the model
  * says, which are the invariants: a page is pinned once if anyone holds it (I1), the store holds what accesses hold
  * (I2), areas are in the list's tree if and only if their space has a page table (I3), all page tables of a space are
- * equal (I4), nothing half-built is left (I5), what is pinned is charged (I6), a frame is unmapped everywhere before its
- * last unpin (I7, from the event log), no unmap splits a run (I8, the plain table throws), unmapping, detaching and
- * unpinning allocate nothing and cannot fail (I9), a refused operation changes nothing (I10), nothing gets in from
- * within (I11). That nothing awaits (I12) the types say: every operation returns a number.
+ * equal (I4), nothing half-built is left (I5), what is pinned is charged (I6), a frame is unmapped everywhere and flushed
+ * before its last unpin, and before the memory of a region goes (I7, from the event log), no unmap splits a run (I8, the
+ * plain table throws), unmapping, detaching and unpinning allocate nothing and cannot fail (I9), a refused operation
+ * changes nothing (I10), nothing gets in from within (I11). That nothing awaits (I12) the types say: every operation
+ * returns a number.
+ *
+ * Two lists are over unstable sources and two over one guest memory, whose regions come and go: what a list holds stays
+ * what it was. Page tables are plain ones, with faults on demand, and real ones, which the walker of their hardware
+ * checks for permissions and marks as written.
  */
 import { assert, assertEquals } from "@std/assert";
 import {
   Access,
   createPageList,
+  DirtyReader,
   EBUSY,
   EDEADLK,
   EEXIST,
@@ -23,26 +29,38 @@ import {
   ENOMEM,
   EPERM,
   type Errno,
+  type GuestRegion,
   GuestSource,
   IoAddressSpace,
   MMIO,
   OK,
   type PageList,
+  type PageTable,
   type Protection,
   READ,
+  setDirtyTracking,
   WRITE,
 } from "../../iommufd/mod.ts";
+import { WalkResult } from "../../pagetable/mod.ts";
+import { type Bench, ENDPOINT, makeBench, SUBJECTS } from "../pagetable/formats_under_test.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
 import { contig, disc, PlannedBudget, ScriptedSource } from "./scripted_source.ts";
 
 const INDEXES = 24;
 
+/** Real page tables, reused from world to world, since each leaves them empty. */
+const HARDWARE: readonly Bench[] = ["vtd-ss, 4 levels, scalable mode", "amdv1, 6 levels"].map(
+  (name) => makeBench(SUBJECTS.find((subject) => subject.name === name)!),
+);
+
 /** What stands behind an index. */
 interface Backing {
   readonly frame: number;
   readonly isDevice: boolean;
   readonly isFaulty: boolean;
+  /** The region of guest memory it is of, if any. */
+  readonly region?: GuestRegion;
 }
 
 interface ModelArea {
@@ -84,21 +102,33 @@ export class World {
   readonly sources: (ScriptedSource | GuestSource)[] = [];
   readonly spaces: IoAddressSpace[] = [];
   readonly accesses: Access[] = [];
-  readonly backing: Backing[][] = [];
+  readonly guest: GuestSource;
   /** The model. */
   readonly areas: ModelArea[][] = [[], []];
-  readonly tables: PlainTable[][] = [[], []];
+  readonly tables: (PlainTable | Bench)[][] = [[], []];
+  /** What each index of each source is now. */
+  readonly #live: Backing[][] = [];
+  /** What each index that a list holds was when it was first held. */
+  readonly #was: (Backing | undefined)[][] = [[], [], [], []];
+  /** Regions that were removed, and whether their memory has been released. */
+  readonly #removed = new Map<GuestRegion, boolean>();
+  #regionNumber = 0;
+  /** Pages written through each page table while it tracked. */
+  readonly #dirty = new Map<PageTable, Set<number>>();
+  readonly #tracking = new Set<PageTable>();
   readonly pins: ModelPin[][] = [[], []];
   readonly homes: number[] = [0, 1];
   readonly #isDeaf: readonly boolean[];
   #checkedEvents = 0;
   readonly #mapped = new Map<number, number>();
   readonly #pinned = new Map<number, number>();
-  /** Frames unmapped since the last chance to drop cached translations. */
-  readonly #cached = new Set<number>();
+  /** Frames unmapped and not flushed yet, by page table. */
+  readonly #cached = new Map<string, Set<number>>();
   #tableNumber = 0;
-  /** A page table tries to change its space in the middle of an operation, and must be refused. */
+  /** How often something tried to get in in the middle of an operation, and was refused. */
   reentries = 0;
+  #isInside = false;
+  readonly #walk = new WalkResult();
 
   constructor(options: WorldOptions) {
     this.#isDeaf = options.isDeaf;
@@ -116,21 +146,25 @@ export class World {
     const first = new ScriptedSource(runs, { log, plan });
     const second = new ScriptedSource(mixed, { log, plan, device: [8, 11], pinLimit: 3 });
     second.faultAt = 20;
-    const guest = new GuestSource({ lastIndex: INDEXES - 1 });
-    guest.addRegion(0, 6, { firstFrame: 21_000 });
-    guest.addRegion(7, 11, { firstFrame: 21_007 });
-    guest.addRegion(16, 23, { firstFrame: 23_000 });
-    this.sources.push(first, second, guest);
+    this.guest = new GuestSource({ lastIndex: INDEXES - 1 });
+    this.sources.push(first, second, this.guest, this.guest);
+    first.onPin = () => this.#getIn();
+    second.onPin = () => this.#getIn();
+    const hole = Array.from({ length: INDEXES }, (_, index) => device(index));
+    this.#live.push(backingOf(first, -1), backingOf(second, 20), hole, hole);
+    this.#addRegion(0, 6, 21_000);
+    this.#addRegion(7, 11, 21_007);
+    this.#addRegion(16, 23, 23_000);
     const batches = { slots: options.slots, chunkPages: options.chunkPages };
     for (const source of this.sources) {
       const writable = source !== second;
       const { budget } = this;
       this.lists.push(createPageList(source, { budget, writable, growth: plan, batches }));
     }
-    this.backing.push(backingOf(first, -1), backingOf(second, 20), guestBacking());
     for (let at = 0; at < 2; at++) {
       this.spaces.push(new IoAddressSpace({ growth: plan }));
       const onUnmap = (access: Access, firstPage: number, lastPage: number): void => {
+        this.#getIn();
         if (!options.isDeaf[at]) access.unpinAll(firstPage, lastPage);
       };
       const access = new Access({ onUnmap, growth: plan });
@@ -244,21 +278,91 @@ export class World {
     const pages = touched.reduce((sum, area) => sum + area.last - area.first + 1, 0);
     assertEquals([engine.removedMappings, engine.removedPages], [touched.length, pages]);
     this.areas[space] = this.areas[space].filter((area) => !touched.includes(area));
+    for (const table of this.tables[space]) {
+      const dirty = this.#dirty.get(asTable(table));
+      for (const area of touched) {
+        for (let page = area.first; page <= area.last; page++) dirty?.delete(page);
+      }
+    }
   }
 
-  addTable(space: number): void {
+  /** Removes a region of guest memory, if there is one, or adds one where there is none. */
+  swapRegion(isRemoval: boolean, which: number, first: number, count: number): void {
+    const { guest } = this;
+    if (isRemoval) {
+      if (guest.regions.length === 0) return;
+      const region = guest.regions[which % guest.regions.length];
+      const isHeld = this.#was.some((list) => list.some((page) => page?.region === region));
+      this.#removed.set(region, false);
+      assertEquals(guest.removeRegion(region), !isHeld, "whether a region is gone at once");
+      for (let index = region.firstIndex; index <= region.lastIndex; index++) {
+        this.#live[2][index] = device(index);
+      }
+      return;
+    }
+    const last = Math.min(first + count - 1, INDEXES - 1);
+    const isFree = this.#live[2].slice(first, last + 1).every((page) => page.isDevice);
+    if (isFree) this.#addRegion(first, last, 30_000 + 1000 * this.#regionNumber++ + first);
+  }
+
+  /** Starts or stops recording writes. */
+  track(space: number, isOn: boolean): void {
+    const tables = this.tables[space];
+    this.plan.arm();
+    assertEquals(setDirtyTracking(this.spaces[space], isOn), tables.length === 0 ? EINVAL : OK);
+    for (const each of tables) {
+      const table = asTable(each);
+      if (isOn) {
+        this.#tracking.add(table);
+        this.#dirty.set(table, new Set());
+      } else this.#tracking.delete(table);
+    }
+  }
+
+  /** A device writes through a page table; what is permitted is marked if the table tracks. */
+  write(space: number, which: number, page: number): void {
+    const tables = this.tables[space];
+    if (tables.length === 0) return;
+    const each = tables[which % tables.length];
+    const table = asTable(each);
+    const area = this.#areaAt(space, page);
+    const isPermitted = area !== undefined && (area.protection & WRITE) !== 0;
+    if (each instanceof PlainTable) {
+      if (isPermitted) each.write(page);
+    } else {
+      assertEquals(each.unit.access(ENDPOINT, page, WRITE, this.#walk), isPermitted);
+    }
+    if (isPermitted && this.#tracking.has(table)) this.#dirty.get(table)!.add(page);
+  }
+
+  /** Reads what was written through a page table, and makes it clean. */
+  readDirty(space: number, which: number): void {
+    const tables = this.tables[space];
+    if (tables.length === 0) return;
+    const table = asTable(tables[which % tables.length]);
+    if (!this.#tracking.has(table)) return;
+    const wanted = this.#dirty.get(table)!;
+    const bitmap = new Uint8Array(128);
+    assertEquals(new DirtyReader().read(table, 0, 1023, 0, bitmap, true), OK);
+    const isMarked = (page: number): boolean => (bitmap[page >> 3] & (1 << (page & 7))) !== 0;
+    const written = [...wanted].map((page) => this.#areaAt(space, page));
+    for (let page = 0; page < 1024; page++) {
+      if (wanted.has(page)) assert(isMarked(page), `page ${page} was written`);
+      // A leaf may span several pages, but not several mappings.
+      else if (isMarked(page)) assert(written.includes(this.#areaAt(space, page)), `page ${page}`);
+    }
+    wanted.clear();
+    bitmap.fill(0);
+    new DirtyReader().read(table, 0, 1023, 0, bitmap, false);
+    assert(bitmap.every((byte) => byte === 0), "what was read is not clean");
+  }
+
+  /** Attaches a plain page table, or a real one if there is one left. */
+  addTable(space: number, isReal: boolean): void {
     if (this.tables[space].length === 3) return;
-    const table = new PlainTable({
-      name: `table ${this.#tableNumber++}`,
-      log: this.log,
-      plan: this.plan,
-    });
     const engine = this.spaces[space];
-    table.onChange = (): void => {
-      assertEquals(engine.unmap(0, 1000), EBUSY);
-      assertEquals(engine.map(900, 900, this.lists[0], 0, READ), EBUSY);
-      this.reentries++;
-    };
+    const real = HARDWARE.find((bench) => !this.tables.flat().includes(bench));
+    const table = isReal && real !== undefined ? real : this.#plainTable();
     let expected: Errno = OK;
     if (this.tables[space].length === 0) {
       const areas = this.areas[space].toSorted((one, other) => one.first - other.first);
@@ -274,9 +378,9 @@ export class World {
       this.areas[space] = areas;
       this.tables[space].pop();
     }
-    const errno = engine.addPageTable(table);
+    const errno = engine.addPageTable(asTable(table));
     if (this.#agree("add page table", errno, expected)) this.tables[space].push(table);
-    else assertEquals(table.entries.size, 0, "a refused page table is left filled");
+    else assertEquals(entriesOf(table), 0, "a refused page table is left filled");
   }
 
   removeTable(space: number, which: number): void {
@@ -284,10 +388,12 @@ export class World {
     if (tables.length === 0) return;
     const table = tables[which % tables.length];
     const pinCalls = this.#pinCalls();
-    assertEquals(this.#withoutFaults(() => this.spaces[space].removePageTable(table)), OK);
+    assertEquals(this.#withoutFaults(() => this.spaces[space].removePageTable(asTable(table))), OK);
     assertEquals(this.#pinCalls(), pinCalls, "a leaving page table pinned something");
-    assertEquals(table.entries.size, 0);
+    assertEquals(entriesOf(table), 0);
     tables.splice(tables.indexOf(table), 1);
+    this.#dirty.delete(asTable(table));
+    if (this.#tracking.delete(asTable(table))) asTable(table).setDirtyTracking(false);
   }
 
   pin(access: number, first: number, count: number, isWrite: boolean): void {
@@ -348,11 +454,16 @@ export class World {
 
   /** Compares everything with the model. */
   check(): void {
+    this.#note();
     this.#checkEvents();
     let charged = 0;
     for (let list = 0; list < this.lists.length; list++) charged += this.#checkList(list);
     if (this.budget !== null) assertEquals(this.budget.chargedPages, charged, "I6: charges");
     for (let space = 0; space < this.spaces.length; space++) this.#checkSpace(space);
+    for (const [region, isReleased] of this.#removed) {
+      const isHeld = this.#was.some((list) => list.some((page) => page?.region === region));
+      assertEquals([isReleased, this.guest.retired.includes(region)], [!isHeld, isHeld], "regions");
+    }
   }
 
   /** Takes everything down; nothing may be left. */
@@ -372,6 +483,7 @@ export class World {
     }
     this.check();
     for (const list of this.lists) list.release();
+    assertEquals(this.guest.retired, []);
   }
 
   /** OK and expected OK; or both refused; or a fault of the plan refused. Returns whether it was done. */
@@ -410,14 +522,14 @@ export class World {
       const held = this.#held(list);
       const fresh: number[] = [];
       for (let index = first; index <= last; index++) {
-        if (!held[index] && !this.backing[list][index].isDevice) fresh.push(index);
+        if (!held[index] && !this.#backing(list, index).isDevice) fresh.push(index);
       }
       if (this.budget !== null) {
         let charged = 0;
         for (let at = 0; at < this.lists.length; at++) charged += this.#pinnedOf(at);
         if (charged + fresh.length > this.budget.limitPages) return ENOMEM;
       }
-      if (fresh.some((index) => this.backing[list][index].isFaulty)) return EFAULT;
+      if (fresh.some((index) => this.#backing(list, index).isFaulty)) return EFAULT;
     }
     return OK;
   }
@@ -445,7 +557,106 @@ export class World {
   }
 
   #slice(list: number, first: number, last: number): Backing[] {
-    return this.backing[list].slice(first, last + 1);
+    return Array.from({ length: last - first + 1 }, (_, at) => this.#backing(list, first + at));
+  }
+
+  /** What an index is for a list: what it was when the list began to hold it, else what it is now. */
+  #backing(list: number, index: number): Backing {
+    return this.#was[list][index] ?? this.#live[list][index];
+  }
+
+  /** After an operation: what is held from now on, and what no more. */
+  #note(): void {
+    for (let list = 0; list < this.lists.length; list++) {
+      this.#held(list).forEach((isHeld, index) => {
+        if (!isHeld) this.#was[list][index] = undefined;
+        else this.#was[list][index] ??= this.#live[list][index];
+      });
+    }
+  }
+
+  #addRegion(first: number, last: number, firstFrame: number): void {
+    const onReleased = (region: GuestRegion): void => {
+      assert(this.#removed.get(region) === false, "a region is released twice");
+      this.#removed.set(region, true);
+      const count = last - first + 1;
+      this.log.add({ kind: "release", who: "guest", first: firstFrame, count });
+    };
+    const region = this.guest.addRegion(first, last, { firstFrame, onReleased });
+    for (let index = first; index <= last; index++) {
+      const frame = firstFrame + index - first;
+      this.#live[2][index] = { frame, isDevice: false, isFaulty: false, region };
+    }
+  }
+
+  #plainTable(): PlainTable {
+    const name = `table ${this.#tableNumber++}`;
+    const table = new PlainTable({ name, log: this.log, plan: this.plan });
+    table.onChange = () => this.#getIn();
+    table.onFlush = () => this.#getIn();
+    return table;
+  }
+
+  /** Tries one thing that must be refused, in the middle of an operation. */
+  #getIn(): void {
+    if (this.#isInside) return;
+    this.#isInside = true;
+    const hits = this.plan.hits;
+    const tries = this.#tries();
+    if (tries.length > 0) {
+      const [what, act] = tries[this.reentries * 7919 % tries.length];
+      assertEquals(act(), EBUSY, `I11: ${what} got in`);
+      this.reentries++;
+    }
+    assertEquals(this.plan.hits, hits, "I11: what is refused reached something that can fail");
+    this.#isInside = false;
+  }
+
+  /** What must be refused now. */
+  #tries(): [string, () => Errno][] {
+    const tries: [string, () => Errno][] = [];
+    const { lists } = this;
+    for (let space = 0; space < 2; space++) {
+      const engine = this.spaces[space];
+      if (engine.isBusy) {
+        tries.push(
+          ["unmap", () => engine.unmap(0, 1000)],
+          ["map", () => engine.map(900, 900, lists[0], 0, READ)],
+          ["mapAuto", () => engine.mapAuto(1, lists[2], 0, READ)],
+          ["copy", () => engine.copy(engine, 0, 0, 900, READ)],
+          ["addPageTable", () => engine.addPageTable(new PlainTable())],
+          ["reserve", () => engine.reserve(900, 901, this)],
+          ["unreserve", () => engine.unreserve(this)],
+          ["allow", () => engine.allow([])],
+          ["setLargePages", () => engine.setLargePages(true)],
+          ["setDirtyTracking", () => setDirtyTracking(engine, true)],
+        );
+        for (const each of this.tables[space]) {
+          tries.push(["removePageTable", () => engine.removePageTable(asTable(each))]);
+        }
+      } else {
+        for (const list of lists) {
+          if (!list.isBusy) continue;
+          tries.push(["map of a busy list", () => engine.map(900, 900, list, 0, READ)]);
+        }
+        for (const area of this.areas[space]) {
+          if (!lists[area.list].isBusy) continue;
+          tries.push(["unmap of a busy list", () => engine.unmap(area.first, area.last)]);
+        }
+      }
+    }
+    for (let at = 0; at < this.accesses.length; at++) {
+      const access = this.accesses[at];
+      if (access.space?.isBusy === true) {
+        tries.push(["pin", () => access.pin(0, 0, null, false)]);
+        tries.push(["read", () => access.read(0, 0, new Uint8Array(1))]);
+      }
+      for (const pin of this.pins[at]) {
+        const isBusy = pin.parts.some((part) => lists[part.list].refusesRemoval);
+        if (isBusy) tries.push(["unpin", () => access.unpin(pin.first, pin.last)]);
+      }
+    }
+    return tries;
   }
 
   #stored(list: number): boolean[] {
@@ -474,33 +685,29 @@ export class World {
 
   #pinnedOf(list: number): number {
     const held = this.#held(list);
-    return held.filter((isHeld, index) => isHeld && !this.backing[list][index].isDevice).length;
+    return held.filter((isHeld, index) => isHeld && !this.#backing(list, index).isDevice).length;
   }
 
   #checkList(list: number): number {
     const engine = this.lists[list];
     const source = this.sources[list];
-    const backing = this.backing[list];
     const held = this.#held(list);
     const pinned = this.#pinnedOf(list);
     assertEquals(engine.pinnedPages, pinned, `pinned pages of list ${list}`);
     if (!(source instanceof GuestSource)) {
       assertEquals(source.pinnedFrames, pinned, `I1: pinned frames of list ${list}`);
       for (let index = 0; index < INDEXES; index++) {
-        const pins = held[index] && !backing[index].isDevice ? 1 : 0;
-        assertEquals(
-          source.pins.get(backing[index].frame) ?? 0,
-          pins,
-          `I1: pins of index ${index}`,
-        );
+        const { frame, isDevice } = this.#backing(list, index);
+        const pins = held[index] && !isDevice ? 1 : 0;
+        assertEquals(source.pins.get(frame) ?? 0, pins, `I1: pins of index ${index}`);
       }
     }
+    const stored = this.#stored(list);
+    for (let index = 0; index < INDEXES; index++) {
+      const frame = stored[index] ? this.#backing(list, index).frame : -1;
+      assertEquals(engine.store.runAt(index, index), frame, `I2: store at ${index}`);
+    }
     if (engine.tier !== null) {
-      const stored = this.#stored(list);
-      for (let index = 0; index < INDEXES; index++) {
-        const frame = stored[index] ? backing[index].frame : -1;
-        assertEquals(engine.store.runAt(index, index), frame, `I2: store at ${index}`);
-      }
       let areas = 0;
       for (let space = 0; space < this.spaces.length; space++) {
         if (this.tables[space].length === 0) continue;
@@ -528,16 +735,27 @@ export class World {
     assert(!cursor.next(), "I5: a mapping too many");
     assertEquals([engine.mappingCount, engine.pageCount], [areas.length, pages]);
     assertEquals(engine.tables.length, this.tables[space].length);
-    for (const table of this.tables[space]) {
-      assertEquals(table.entries.size, pages, `I4: entries of ${table.name}`);
+    for (const each of this.tables[space]) {
+      assertEquals(entriesOf(each), pages, "I4: entries of a page table");
       for (const area of areas) {
         for (let page = area.first; page <= area.last; page++) {
-          const backing = this.backing[area.list][area.index + page - area.first];
-          const protection = backing.isDevice ? area.protection | MMIO : area.protection;
-          assertEquals(table.frameAt(page), backing.frame, `I4: frame at ${page}`);
-          assertEquals(table.protectionAt(page), protection, `I4: protection at ${page}`);
+          const { frame, isDevice } = this.#backing(area.list, area.index + page - area.first);
+          const protection = isDevice ? area.protection | MMIO : area.protection;
+          if (each instanceof PlainTable) {
+            assertEquals(each.frameAt(page), frame, `I4: frame at ${page}`);
+            assertEquals(each.protectionAt(page), protection, `I4: protection at ${page}`);
+          } else this.#checkWalk(each, page, frame, area.protection);
         }
       }
+    }
+  }
+
+  /** What the hardware makes of a page: the walker shares no code with what wrote the entry. */
+  #checkWalk({ unit }: Bench, page: number, frame: number, protection: Protection): void {
+    for (const access of [READ, WRITE]) {
+      const isPermitted = (protection & access) !== 0;
+      assertEquals(unit.walk(ENDPOINT, page, access, this.#walk), isPermitted, `walk of ${page}`);
+      if (isPermitted) assertEquals(this.#walk.frame, frame, `I4: frame at ${page}`);
     }
   }
 
@@ -550,19 +768,27 @@ export class World {
         for (let at = 0; at < event.count; at++) bump(this.#mapped, event.frame! + at, 1);
       } else if (event.kind === "unmap") {
         bump(this.#mapped, event.frame!, -1);
-        this.#cached.add(event.frame!);
-      } else if (event.kind === "flush") this.#cached.clear();
+        if (!this.#cached.has(event.who)) this.#cached.set(event.who, new Set());
+        this.#cached.get(event.who)!.add(event.frame!);
+      } else if (event.kind === "flush") this.#cached.delete(event.who);
       else if (event.kind === "pin") bump(this.#pinned, event.first, 1);
       else if (event.kind === "unpin") {
         bump(this.#pinned, event.first, -1);
-        if (!this.#pinned.has(event.first)) {
-          assert(!this.#mapped.has(event.first), `I7: frame ${event.first} unpinned while mapped`);
-          assert(!this.#cached.has(event.first), `I7: frame ${event.first} unpinned while cached`);
-        }
+        if (!this.#pinned.has(event.first)) this.#checkGone(event.first, "unpinned");
+      } else if (event.kind === "release") {
+        for (let at = 0; at < event.count; at++) this.#checkGone(event.first + at, "released");
+      } else if (event.kind === "uncharge" && event.count > 0) {
+        assertEquals(this.#cached.size, 0, "I7: pages let go before the flush");
       }
     }
     events.length = 0;
     this.#checkedEvents = 0;
+  }
+
+  #checkGone(frame: number, how: string): void {
+    assert(!this.#mapped.has(frame), `I7: frame ${frame} ${how} while mapped`);
+    const isCached = [...this.#cached.values()].some((frames) => frames.has(frame));
+    assert(!isCached, `I7: frame ${frame} ${how} while cached`);
   }
 
   #pinCalls(): number {
@@ -587,10 +813,20 @@ function backingOf(source: ScriptedSource, faultAt: number): Backing[] {
   }));
 }
 
-function guestBacking(): Backing[] {
-  return Array.from({ length: INDEXES }, (_, index) => ({
-    frame: index < 12 ? 21_000 + index : index < 16 ? index : 23_000 + index - 16,
-    isDevice: index >= 12 && index < 16,
-    isFaulty: false,
-  }));
+function device(index: number): Backing {
+  return { frame: index, isDevice: true, isFaulty: false };
+}
+
+function asTable(table: PlainTable | Bench): PageTable {
+  return table instanceof PlainTable ? table : table.table;
+}
+
+/** Pages mapped in a page table, of those that histories use. */
+function entriesOf(table: PlainTable | Bench): number {
+  if (table instanceof PlainTable) return table.entries.size;
+  let pages = 0;
+  for (let page = 0; page <= 1000; page = table.table.runLast + 1) {
+    if (table.table.runAt(page, 1000) >= 0) pages += table.table.runLast - page + 1;
+  }
+  return pages;
 }
