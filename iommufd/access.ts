@@ -160,6 +160,7 @@ export class Access implements UnmapListener {
     if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
     if (!Number.isInteger(firstPage) || !Number.isInteger(lastPage)) return EINVAL;
     if (lastPage > TOP_PAGE) return EOVERFLOW;
+    if (isAnyBusy(space, firstPage, lastPage, false)) return EBUSY;
     if (!this.#pinned.makeRoom()) return ENOMEM;
     const wasAsking = this.#enter(space);
     const errno = pinParts(space, firstPage, lastPage, frames, isWrite);
@@ -183,7 +184,7 @@ export class Access implements UnmapListener {
     if (this.#isRefused(space)) return EBUSY;
     const node = this.#pinned.findExact(firstPage, lastPage);
     if (node === 0) return ENOENT;
-    if (!mayUnpin(space, firstPage, lastPage)) return EBUSY;
+    if (isAnyBusy(space, firstPage, lastPage, true)) return EBUSY;
     if (--this.#pinned.tag[node] === 0) this.#pinned.remove(node);
     const wasAsking = this.#enter(space);
     unpinParts(space, firstPage, lastPage);
@@ -305,14 +306,21 @@ function pinParts(
   return OK;
 }
 
-/** Whether the lists behind a range, all of which is mapped, let go of accesses now. */
-function mayUnpin(space: IoAddressSpace, firstPage: number, lastPage: number): boolean {
+/** Whether a list behind a range is in the middle of an operation, other than asking for removals if it is one. */
+function isAnyBusy(
+  space: IoAddressSpace,
+  firstPage: number,
+  lastPage: number,
+  isRemoval: boolean,
+): boolean {
   const { leaves, tree } = space.areaSet;
-  for (let slot = tree.at(firstPage); slot >= 0; slot = tree.after(slot)) {
-    if (space.areaSet.listAt(slot).refusesRemoval) return false;
+  let slot = tree.atOrAfter(firstPage);
+  for (; slot >= 0 && leaves.first(slot) <= lastPage; slot = tree.after(slot)) {
+    const list = space.areaSet.listAt(slot);
+    if (isRemoval ? list.refusesRemoval : list.isBusy) return true;
     if (leaves.last(slot) >= lastPage) break;
   }
-  return true;
+  return false;
 }
 
 /** Takes the access off the areas of a range, all of which it holds. */

@@ -86,18 +86,22 @@ Deno.test(`${histories} random histories with injected failures agree with the m
       fc.boolean(),
       (history, options, isStarted) => {
         const world = new World(options);
-        // Half of the histories begin with something to work on.
-        if (isStarted) world.addTable(0, options.slots === 3);
-        for (const step of history) {
-          // The seventh number says which thing that can fail does, if any.
-          world.plan.arm(step[6]);
-          doStep(world, step);
-          if (world.plan.hasFired) faults++;
-          world.plan.arm();
-          world.check();
-          steps++;
+        try {
+          // Half of the histories begin with something to work on.
+          if (isStarted) world.addTable(0, options.slots === 3);
+          for (const step of history) {
+            // The seventh number says which thing that can fail does, if any.
+            world.plan.arm(step[6]);
+            doStep(world, step);
+            if (world.plan.hasFired) faults++;
+            world.plan.arm();
+            world.check();
+            steps++;
+          }
+          world.close();
+        } finally {
+          world.discard();
         }
-        world.close();
         reentries += world.reentries;
       },
     ),

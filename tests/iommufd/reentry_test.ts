@@ -184,11 +184,15 @@ const CALLS: readonly [string, (scene: Scene, at: number) => Errno][] = [
   ["addAccess", (s) => s.list.addAccess(0, 3, null, false)],
 ];
 
+/** What a list itself is asked for, for which only its own operations count. */
+const LIST_CALLS = ["addAccess", "removeAccess"];
+
 /** What lets go: refused except in an unmap notice. */
 const LETTING_GO: readonly [string, (scene: Scene, at: number) => Errno][] = [
   ["unpin", (s, at) => at === 0 ? s.accesses[0].unpin(30, 31) : s.accesses[1].unpin(20, 21)],
   ["unpinAll", (s, at) => s.accesses[at].unpinAll(0, 1000)],
   ["detach", (s, at) => s.accesses[at].detach()],
+  ["removeAccess", (s) => s.list.removeAccess(14, 15)],
 ];
 
 /** What touches the space alone: refused in the space that is in the middle of an operation. */
@@ -219,13 +223,14 @@ for (const isStable of [true, false]) {
           for (const at of [0, 1]) {
             if (!scene.list.isBusy && !scene.spaces[at].isBusy) continue;
             for (const [what, call] of CALLS) {
-              if (what === "addAccess" && !scene.list.isBusy) continue;
+              if (LIST_CALLS.includes(what) && !scene.list.isBusy) continue;
               assertEquals(call(scene, at), EBUSY, `${what} ${at}`);
             }
             if (isNotice || scene.accesses[at].pinCount === 0) continue;
             for (const [what, call] of LETTING_GO) {
               // The access of a space that is in no operation may ask its own user first.
               if (what === "detach" && !scene.spaces[at].isBusy) continue;
+              if (LIST_CALLS.includes(what) && !scene.list.isBusy) continue;
               assertEquals(call(scene, at), EBUSY, `${what} ${at}`);
             }
           }

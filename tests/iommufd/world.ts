@@ -50,9 +50,12 @@ import { contig, disc, PlannedBudget, ScriptedSource } from "./scripted_source.t
 const INDEXES = 24;
 
 /** Real page tables, reused from world to world, since each leaves them empty. */
-const HARDWARE: readonly Bench[] = ["vtd-ss, 4 levels, scalable mode", "amdv1, 6 levels"].map(
-  (name) => makeBench(SUBJECTS.find((subject) => subject.name === name)!),
-);
+const REAL = ["vtd-ss, 4 levels, scalable mode", "amdv1, 6 levels"];
+const HARDWARE: Bench[] = REAL.map(makeReal);
+
+function makeReal(name: string): Bench {
+  return makeBench(SUBJECTS.find((subject) => subject.name === name)!);
+}
 
 /** What stands behind an index. */
 interface Backing {
@@ -486,6 +489,13 @@ export class World {
     assertEquals(this.guest.retired, []);
   }
 
+  /** After a failed history: what it has left in real page tables must not reach the next one. */
+  discard(): void {
+    REAL.forEach((name, at) => {
+      if (this.tables.flat().includes(HARDWARE[at])) HARDWARE[at] = makeReal(name);
+    });
+  }
+
   /** OK and expected OK; or both refused; or a fault of the plan refused. Returns whether it was done. */
   #agree(what: string, errno: Errno, expected: Errno): boolean {
     if (this.plan.hasFired) {
@@ -642,6 +652,14 @@ export class World {
         for (const area of this.areas[space]) {
           if (!lists[area.list].isBusy) continue;
           tries.push(["unmap of a busy list", () => engine.unmap(area.first, area.last)]);
+          const isWrite = (area.protection & READ) === 0;
+          for (const access of this.accesses) {
+            if (access.space !== engine) continue;
+            tries.push([
+              "pin of a busy list",
+              () => access.pin(area.first, area.first, null, isWrite),
+            ]);
+          }
         }
       }
     }

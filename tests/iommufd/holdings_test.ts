@@ -1,0 +1,79 @@
+import { assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { DEVICE, type GuestRegion, GuestSource, PageList, RAM } from "../../iommufd/mod.ts";
+
+const PAGES = 48;
+
+/** What an index is: its frame, and the region it is of or null for device memory. */
+interface Page {
+  readonly frame: number;
+  readonly region: GuestRegion | null;
+}
+
+Deno.test("holdings: pages stay what they were while held, counted one by one, whatever comes and goes", () => {
+  const step = fc.tuple(fc.nat({ max: 5 }), fc.nat({ max: PAGES - 1 }), fc.nat({ max: 20 }));
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60, size: "max" }), (steps) => {
+      const source = new GuestSource({ lastIndex: PAGES - 1 });
+      const { held } = new PageList(source);
+      const live: Page[] = Array.from({ length: PAGES }, (_, at) => ({ frame: at, region: null }));
+      const was: (Page | undefined)[] = new Array(PAGES).fill(undefined);
+      const counts = new Array<number>(PAGES).fill(0);
+      const holds: [number, number][] = [];
+      let frame = 1000;
+      const letGo = (first: number, last: number): void => {
+        let gone = 0;
+        for (let at = first; at <= last; at++) {
+          if (--counts[at] > 0) continue;
+          if (was[at]!.region !== null) gone++;
+          was[at] = undefined;
+        }
+        assertEquals(held.letGo(first, last), gone);
+      };
+      for (const [what, first, length] of steps) {
+        const last = Math.min(first + length, PAGES - 1);
+        if (what <= 1) {
+          assertEquals(held.hold(first, last), true);
+          holds.push([first, last]);
+          for (let at = first; at <= last; at++) if (counts[at]++ === 0) was[at] = live[at];
+        } else if (what === 2 && holds.length > 0) {
+          letGo(...holds.splice(first % holds.length, 1)[0]);
+        } else if (what === 3 && source.regions.length > 0) {
+          const region = source.regions[first % source.regions.length];
+          const isHeld = was.some((page) => page?.region === region);
+          assertEquals(source.removeRegion(region), !isHeld);
+          for (let at = region.firstIndex; at <= region.lastIndex; at++) {
+            live[at] = { frame: at, region: null };
+          }
+        } else if (what >= 4 && live.slice(first, last + 1).every((page) => page.region === null)) {
+          const region = source.addRegion(first, last, { firstFrame: frame + first });
+          for (let at = first; at <= last; at++) live[at] = { frame: frame + at, region };
+          frame += 1000;
+        }
+        let unheld = 0;
+        for (let at = 0; at < PAGES; at++) {
+          const page = was[at] ?? live[at];
+          held.find(at, at);
+          assertEquals([held.runFrame, held.runKind], [
+            page.frame,
+            page.region === null ? DEVICE : RAM,
+          ]);
+          if (page.region === null) continue;
+          assertEquals(held.isUnheld(at, PAGES - 1), counts[at] === 0);
+          if (counts[at] === 0) unheld++;
+        }
+        assertEquals(
+          held.pinned,
+          was.filter((page) => page !== undefined && page.region !== null).length,
+        );
+        assertEquals(held.countUnheld(0, PAGES - 1), unheld);
+        for (const region of source.retired) {
+          assertEquals(was.some((page) => page?.region === region), true, "retired but not held");
+        }
+      }
+      for (const [first, last] of holds) letGo(first, last);
+      assertEquals([held.isEmpty, source.retired.length], [true, 0]);
+    }),
+    { numRuns: 1500 },
+  );
+});
