@@ -154,13 +154,6 @@ export class AreaTree {
     this.version++;
   }
 
-  /** Removes every area that lies in `[first, last]`; areas that reach out of it stay. Needs no memory. */
-  removeRange(first: number, last: number): void {
-    let slot = this.atOrAfter(first);
-    if (slot !== NONE && this.leaves.first(slot) < first) slot = this.after(slot);
-    if (slot !== NONE) this.removeFrom(slot, last);
-  }
-
   /** Removes the area in a slot and those behind it, as long as they end at or before `last`. Needs no memory. */
   removeFrom(slot: number, last: number): void {
     const leaves = this.leaves;

@@ -14,6 +14,7 @@ import { EFAULT, type Errno, OK } from "./errno.ts";
 import {
   DEVICE,
   RAM,
+  type RegionChanges,
   type SourceRegion,
   type SourceUser,
   type StableSource,
@@ -73,9 +74,11 @@ export class GuestRegion implements SourceRegion {
 const NOWHERE = new GuestRegion(-1, -1, -1, {});
 
 /** The memory of one guest. */
-export class GuestSource implements StableSource {
+export class GuestSource implements StableSource, RegionChanges {
   /** Tells the sorts of sources apart. */
   readonly isStable = true;
+  /** It tells of its regions itself. */
+  readonly changes: RegionChanges = this;
   /** Guest pages there can be. */
   readonly pages: number;
   /** Last page of the run found. */
@@ -192,27 +195,27 @@ export class GuestSource implements StableSource {
   }
 
   /** Copies bytes of a region, live or retired. EFAULT if the source was not given them. */
-  readBytes(region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
-    const bytes = bytesOf(region, index, offset, target.length);
-    if (bytes === null) return EFAULT;
-    target.set(bytes);
+  moveBytes(
+    region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
+    const { bytes: all, firstIndex } = region as GuestRegion;
+    const from = (index - firstIndex) * PAGE_BYTES + offset;
+    if (all === null || from + bytes.length > all.length) return EFAULT;
+    if (isWrite) all.set(bytes, from);
+    else bytes.set(all.subarray(from, from + bytes.length));
     return OK;
   }
 
-  /** As {@linkcode readBytes}, the other way. */
-  writeBytes(region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
-    const target = bytesOf(region, index, offset, bytes.length);
-    if (target === null) return EFAULT;
-    target.set(bytes);
-    return OK;
-  }
-
-  /** See {@linkcode RunSource.connect}. */
+  /** Takes up a list that wants to hear of regions. */
   connect(user: SourceUser): void {
     this.#users.add(user);
   }
 
-  /** See {@linkcode RunSource.disconnect}. */
+  /** Forgets a list. */
   disconnect(user: SourceUser): void {
     this.#users.delete(user);
   }
@@ -254,18 +257,4 @@ export class GuestSource implements StableSource {
     }
     return low;
   }
-}
-
-/** A part of a region's memory, or null. */
-function bytesOf(
-  region: SourceRegion,
-  index: number,
-  offset: number,
-  length: number,
-): Uint8Array | null {
-  const { bytes, firstIndex } = region as GuestRegion;
-  const from = (index - firstIndex) * PAGE_BYTES + offset;
-  return bytes === null || from + length > bytes.length
-    ? null
-    : bytes.subarray(from, from + length);
 }

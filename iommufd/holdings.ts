@@ -199,7 +199,7 @@ export class Holdings {
     this.#outlived.splice(this.#outlived.indexOf(holding), 1);
     this.#hasOutlived = this.#outlived.length > 0;
     this.#found = null;
-    if (holding.region !== null) this.#source.released(holding.region);
+    if (holding.region !== null) this.#source.changes!.released(holding.region);
   }
 
   /** What counts the holders of the run found, if any of its region are counted yet. */
@@ -255,7 +255,7 @@ export class Holdings {
       } else if (from > index) limit = from - 1;
       else {
         const source = this.#source;
-        source.findHeldRun(holding.region, index, end);
+        source.changes!.findHeldRun(holding.region, index, end);
         this.#found = holding;
         this.runLast = source.runLast;
         this.runKind = source.runKind;

@@ -58,26 +58,35 @@ export interface RunSource {
   /** Finds the run that `index` begins, cut at `last`. */
   findRun(index: number, last: number): void;
   /**
-   * As {@linkcode findRun}, for an index that a list has held since it was what `region` says: page of a region, perhaps
-   * one that is gone, or of device memory (null).
-   */
-  findHeldRun(region: SourceRegion | null, index: number, last: number): void;
-
-  /**
-   * Copies bytes from a region, from byte `offset` of page `index` on. The range may cross pages.
+   * Copies bytes out of a region or into it, from byte `offset` of page `index` on. The range may cross pages.
    *
    * @returns OK, or EFAULT where no bytes are behind a page.
    */
-  readBytes(region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno;
-  /** As {@linkcode readBytes}, the other way. */
-  writeBytes(region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno;
+  moveBytes(
+    region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno;
 
-  /** Takes up a list that wants to know of regions; it has to tell {@linkcode released}. */
+  /** How lists hear of regions that come and go, where they do. */
+  readonly changes?: RegionChanges;
+}
+
+/** What a source of changing regions can say besides. */
+export interface RegionChanges {
+  /** Takes up a list. */
   connect(user: SourceUser): void;
   /** The list is given up. */
   disconnect(user: SourceUser): void;
-  /** A list does not hold pages any more of a region that had gone. */
+  /** The list does not hold pages any more of a region that had gone. */
   released(region: SourceRegion): void;
+  /**
+   * As {@linkcode RunSource.findRun}, for an index that a list has held since it was page of a region, perhaps one that
+   * is gone, or of device memory (null).
+   */
+  findHeldRun(region: SourceRegion | null, index: number, last: number): void;
 }
 
 /** A source whose held pages keep their frames. */

@@ -10,6 +10,7 @@ export * from "./errno.ts";
 export { FREE_GROWTH, type Growth } from "./growth.ts";
 export { DEVICE, type MemorySource, RAM } from "./memory_source.ts";
 export type {
+  RegionChanges,
   RunSource,
   SourceRegion,
   SourceUser,

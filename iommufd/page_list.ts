@@ -106,7 +106,7 @@ export class PageList implements FrameKeeper, SourceUser {
     this.store = new AccessStore(growth);
     this.tier = source.isStable ? null : new TableTier(growth);
     this.#going = new FrameBatch(source.isStable ? 0 : this.#slots);
-    source.connect(this);
+    source.changes?.connect(this);
   }
 
   /** Pages pinned, each counted once. */
@@ -307,7 +307,7 @@ export class PageList implements FrameKeeper, SourceUser {
         `Cannot release page list: ${this.areas} areas, ${store.count} accesses, ${held.pinned} pages pinned`,
       );
     }
-    this.source.disconnect(this);
+    this.source.changes?.disconnect(this);
   }
 
   get #slots(): number {
@@ -448,8 +448,6 @@ export class PageList implements FrameKeeper, SourceUser {
         return OK;
       }
     }
-    return isWrite
-      ? source.writeBytes(held.runRegion, index, offset, bytes)
-      : source.readBytes(held.runRegion, index, offset, bytes);
+    return source.moveBytes(held.runRegion, index, offset, bytes, isWrite);
   }
 }

@@ -81,20 +81,6 @@ export class PagemapSource implements UnstableSource {
     this.runLast = last;
   }
 
-  /** See {@linkcode RunSource.findHeldRun}. */
-  findHeldRun(_region: SourceRegion | null, _index: number, last: number): void {
-    this.runLast = last;
-  }
-
-  /** See {@linkcode RunSource.connect}: nothing ever comes or goes. */
-  connect(): void {}
-
-  /** See {@linkcode RunSource.disconnect}. */
-  disconnect(): void {}
-
-  /** See {@linkcode RunSource.released}. */
-  released(): void {}
-
   /** See {@linkcode UnstableSource.pin}. */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     const count = Math.min(lastIndex - firstIndex + 1, READ_ENTRIES);
@@ -125,19 +111,19 @@ export class PagemapSource implements UnstableSource {
     return null;
   }
 
-  /** See {@linkcode RunSource.readBytes}. */
-  readBytes(_region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
+  /** See {@linkcode RunSource.moveBytes}. */
+  moveBytes(
+    _region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
+    const all = this.#bytes;
     const from = index * PAGE_BYTES + offset;
-    if (this.#bytes === null || from + target.length > this.#bytes.length) return EFAULT;
-    target.set(this.#bytes.subarray(from, from + target.length));
-    return OK;
-  }
-
-  /** See {@linkcode RunSource.writeBytes}. */
-  writeBytes(_region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
-    const from = index * PAGE_BYTES + offset;
-    if (this.#bytes === null || from + bytes.length > this.#bytes.length) return EFAULT;
-    this.#bytes.set(bytes, from);
+    if (all === null || from + bytes.length > all.length) return EFAULT;
+    if (isWrite) all.set(bytes, from);
+    else bytes.set(all.subarray(from, from + bytes.length));
     return OK;
   }
 

@@ -29,9 +29,15 @@ const RW = READ | WRITE;
 class OpenGuest extends GuestSource {
   onPin: (() => void) | null = null;
 
-  override readBytes(region: SourceRegion, index: number, offset: number, target: Uint8Array) {
+  override moveBytes(
+    region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
     this.onPin?.();
-    return super.readBytes(region, index, offset, target);
+    return super.moveBytes(region, index, offset, bytes, isWrite);
   }
 }
 

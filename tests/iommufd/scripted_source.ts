@@ -84,14 +84,6 @@ export class ScriptedSource implements UnstableSource {
     this.runLast = end;
   }
 
-  findHeldRun(_region: SourceRegion | null, index: number, last: number): void {
-    this.findRun(index, last);
-  }
-
-  connect(): void {}
-  disconnect(): void {}
-  released(): void {}
-
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     this.pinCalls++;
     this.onPin?.();
@@ -129,15 +121,13 @@ export class ScriptedSource implements UnstableSource {
     return bytes;
   }
 
-  readBytes(_region: SourceRegion, index: number, offset: number, target: Uint8Array): Errno {
-    return this.#copy(index, offset, target, false);
-  }
-
-  writeBytes(_region: SourceRegion, index: number, offset: number, bytes: Uint8Array): Errno {
-    return this.#copy(index, offset, bytes, true);
-  }
-
-  #copy(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
+  moveBytes(
+    _region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
     for (let done = 0; done < bytes.length; index++, offset = 0) {
       if (this.isGone || index === this.faultAt || index >= this.pages) return EFAULT;
       const memory = this.frameBytes(this.frames[index]);
