@@ -23,7 +23,6 @@ export class AreaSet {
   readonly #free: number[] = [];
   readonly #listAreas: number[] = [];
   /** The lists that are locked for the operation that runs. */
-  #firstLocked: PageList | null = null;
   readonly #locked: PageList[] = [];
   readonly #view = new AreaView();
 
@@ -78,11 +77,9 @@ export class AreaSet {
    */
   lock(slot: number, owner: object): boolean {
     const list = this.listAt(slot);
-    if (list === this.#firstLocked) return true;
-    const isOurs = list.isBusy;
+    const isFirst = !list.isBusy;
     if (!list.lock(owner)) return false;
-    if (this.#firstLocked === null) this.#firstLocked = list;
-    else if (!isOurs) this.#locked.push(list);
+    if (isFirst) this.#locked.push(list);
     return true;
   }
 
@@ -101,16 +98,12 @@ export class AreaSet {
 
   /** Unlocks what {@linkcode lock} has locked. */
   unlock(): void {
-    this.#firstLocked?.unlock();
-    this.#firstLocked = null;
     const locked = this.#locked;
-    if (locked.length === 0) return;
     for (let list = locked.pop(); list !== undefined; list = locked.pop()) list.unlock();
   }
 
   /** Tells the locked lists that accesses are being asked to let go, or no more. */
   ask(isAsking: boolean): void {
-    this.#firstLocked?.ask(isAsking);
     for (const list of this.#locked) list.ask(isAsking);
   }
 

@@ -12,10 +12,9 @@ import type { PageTable } from "../pagetable/page_table.ts";
 import type { AreaSet } from "./area_set.ts";
 import { type Errno, OK } from "./errno.ts";
 import { unmapAll } from "./fill.ts";
-import type { TableHolder } from "./page_list.ts";
 
 /** The page tables of one address space. */
-export class Attachments implements TableHolder {
+export class Attachments {
   /** The page tables; the first is where frames of unstable sources are read back from. */
   readonly tables: PageTable[] = [];
   /** Whether tables are given one leaf at a time, so that no large one comes about. */

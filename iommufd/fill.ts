@@ -71,24 +71,13 @@ export function mapRun(
     const errno = isPageByPage
       ? mapInLeaves(tables[at], first, last, frame, protection)
       : tables[at].map(first, last, frame, protection);
-    if (errno !== OK) {
-      undoRun(tables, at, first, last);
-      return errno;
-    }
+    if (errno === OK) continue;
+    for (let done = 0; done < at; done++) tables[done].unmap(first, last);
+    // The one that refused, too: it may have taken table pages and given them back.
+    for (let done = 0; done <= at; done++) tables[done].flush();
+    return errno;
   }
   return OK;
-}
-
-/** After the table at `failed` refused a run, takes it out of those before. */
-function undoRun(
-  tables: readonly PageTable[],
-  failed: number,
-  first: number,
-  last: number,
-): void {
-  for (let at = 0; at < failed; at++) tables[at].unmap(first, last);
-  // The one that refused, too: it may have taken table pages and given them back.
-  for (let at = 0; at <= failed; at++) tables[at].flush();
 }
 
 /** Unmaps a range from all of `tables` and flushes them. Only then may a page of it be let go. */

@@ -13,24 +13,10 @@
  *
  * @module
  */
-import type { AccessStore } from "./access_store.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import { FrameBatch } from "./frame_batch.ts";
-import type { Holdings } from "./holdings.ts";
-import { type MemorySource, RAM } from "./memory_source.ts";
-import type { TableTier } from "./table_tier.ts";
-
-/** Where the reader looks for the frames of a page list. */
-export interface FrameKeeper {
-  /** Where new frames come from. */
-  readonly source: MemorySource;
-  /** What is held, and what each page is. */
-  readonly held: Holdings;
-  /** What accesses hold. */
-  readonly store: AccessStore;
-  /** What areas hold; null over a stable source. */
-  readonly tier: TableTier | null;
-}
+import { RAM } from "./memory_source.ts";
+import type { PageList } from "./page_list.ts";
 
 /** Reads one range at a time. */
 export class FrameReader {
@@ -44,13 +30,13 @@ export class FrameReader {
   #last = -1;
   #later: Errno = OK;
   readonly #chunk: FrameBatch;
-  readonly #keeper: FrameKeeper;
+  readonly #list: PageList;
 
   /** `slots` runs fit a batch, `chunkPages` are pinned at once at most. */
-  constructor(keeper: FrameKeeper, slots: number, chunkPages: number) {
-    this.#keeper = keeper;
+  constructor(list: PageList, slots: number, chunkPages: number) {
+    this.#list = list;
     this.batch = new FrameBatch(slots);
-    this.#chunk = new FrameBatch(keeper.source.isStable ? 0 : chunkPages);
+    this.#chunk = new FrameBatch(list.source.isStable ? 0 : chunkPages);
   }
 
   /** Whether everything has been handed over. */
@@ -88,7 +74,7 @@ export class FrameReader {
 
   /** Gives back the pins that were taken and not handed over. */
   finish(): void {
-    const { source } = this.#keeper;
+    const { source } = this.#list;
     const chunk = this.#chunk;
     while (!source.isStable && chunk.nextCount > 0) {
       source.unpin(chunk.nextFrame, chunk.nextCount);
@@ -100,7 +86,7 @@ export class FrameReader {
 
   /** Appends what is next, as far as it is of one tier and kind; nothing if the batch is full. */
   #gather(): Errno {
-    const { held, store, tier } = this.#keeper;
+    const { held, store, tier } = this.#list;
     const index = this.next;
     held.find(index, this.#last);
     const last = held.runLast;
@@ -132,7 +118,7 @@ export class FrameReader {
 
   #gatherPinned(last: number): Errno {
     const chunk = this.#chunk;
-    const { source } = this.#keeper;
+    const { source } = this.#list;
     if (chunk.nextCount === 0 && !source.isStable) {
       chunk.clear();
       const until = Math.min(last, this.next + chunk.slots - 1);

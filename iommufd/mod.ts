@@ -19,18 +19,13 @@ export type {
 } from "./memory_source.ts";
 export { GuestRegion, GuestSource, type RegionOptions } from "./guest_source.ts";
 export { PinBudget } from "./pin_budget.ts";
-export {
-  type BatchSizes,
-  createPageList,
-  PageList,
-  type PageListOptions,
-  type TableHolder,
-} from "./page_list.ts";
+export { type BatchSizes, createPageList, PageList, type PageListOptions } from "./page_list.ts";
 export { Holdings } from "./holdings.ts";
 export { AccessStore } from "./access_store.ts";
 export { TableTier } from "./table_tier.ts";
 export { IntervalTree } from "./interval_tree.ts";
-export { type FrameKeeper, FrameReader } from "./frame_reader.ts";
+export { FrameReader } from "./frame_reader.ts";
+export { Attachments } from "./attachments.ts";
 export { type PagemapOptions, type PagemapReader, PagemapSource } from "./pagemap_source.ts";
 export { FrameBatch } from "./frame_batch.ts";
 export {

@@ -18,10 +18,11 @@
 import { MMIO, type PageTable } from "../pagetable/page_table.ts";
 import { AccessStore } from "./access_store.ts";
 import type { AreaView } from "./area.ts";
+import type { Attachments } from "./attachments.ts";
 import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
 import { fillTables, mapRun, unmapAll } from "./fill.ts";
 import { FrameBatch } from "./frame_batch.ts";
-import { type FrameKeeper, FrameReader } from "./frame_reader.ts";
+import { FrameReader } from "./frame_reader.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
 import { DEVICE, type MemorySource, type SourceRegion, type SourceUser } from "./memory_source.ts";
@@ -30,14 +31,6 @@ import { readBack, TableTier } from "./table_tier.ts";
 
 /** Bytes of a page. */
 const PAGE_BYTES = 4096;
-
-/** The page tables that an area is to be mapped in: those of its address space. */
-export interface TableHolder {
-  /** The page tables; the first is where frames of unstable sources are read back from. */
-  readonly tables: readonly PageTable[];
-  /** Whether tables are given one leaf at a time, so that no large one comes about. */
-  readonly isPageByPage: boolean;
-}
 
 /** Sizes of the buffers of a page list. */
 export interface BatchSizes {
@@ -65,7 +58,7 @@ export function createPageList(source: MemorySource, options: PageListOptions = 
 }
 
 /** The pages of one source and what holds them. */
-export class PageList implements FrameKeeper, SourceUser {
+export class PageList implements SourceUser {
   /** Where frames come from. */
   readonly source: MemorySource;
   /** Whether the pages may be written. */
@@ -167,7 +160,7 @@ export class PageList implements FrameKeeper, SourceUser {
    *
    * @returns OK; ENOMEM from the budget or for want of memory; EFAULT from the source; what a page table says.
    */
-  fill(holder: TableHolder, area: AreaView): Errno {
+  fill(holder: Attachments, area: AreaView): Errno {
     const { tier } = this;
     if (tier !== null && !tier.tree.makeRoom()) return ENOMEM;
     let errno = this.#hold(area.index, area.lastIndex);
@@ -194,7 +187,7 @@ export class PageList implements FrameKeeper, SourceUser {
    *
    * @returns the I/O page up to which, exclusive, it may be unmapped now.
    */
-  gather(holder: TableHolder, area: AreaView, from: number): number {
+  gather(holder: Attachments, area: AreaView, from: number): number {
     const { tier } = this;
     if (tier === null) return area.last + 1;
     const next = readBack(holder, from, area.last, this.#going);
@@ -346,7 +339,7 @@ export class PageList implements FrameKeeper, SourceUser {
   }
 
   /** Takes back the whole batches that all page tables of an address space hold, then what the failing one pinned. */
-  #undoFill(holder: TableHolder, area: AreaView): void {
+  #undoFill(holder: Attachments, area: AreaView): void {
     const end = area.first + this.#reached;
     for (let page = area.first; page < end;) {
       const next = this.tier === null ? end : readBack(holder, page, end - 1, this.#going);

@@ -7,11 +7,11 @@
  * @module
  */
 import type { AreaView } from "./area.ts";
+import type { Attachments } from "./attachments.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import type { Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import { RAM } from "./memory_source.ts";
-import type { TableHolder } from "./page_list.ts";
 
 /** The areas of one page list that are in page tables. */
 export class TableTier {
@@ -19,8 +19,8 @@ export class TableTier {
   runLast = -1;
   /** The areas; the tag is the slot of their address space, the value their first I/O page. */
   readonly tree: IntervalTree;
-  readonly #holders: (TableHolder | null)[] = [];
-  readonly #slots = new Map<TableHolder, number>();
+  readonly #holders: (Attachments | null)[] = [];
+  readonly #slots = new Map<Attachments, number>();
   readonly #free: number[] = [];
   readonly #areas: number[] = [];
 
@@ -30,7 +30,7 @@ export class TableTier {
   }
 
   /** Adds an area that its address space has mapped. Needs room in the tree. */
-  add(holder: TableHolder, area: AreaView): void {
+  add(holder: Attachments, area: AreaView): void {
     let slot = this.#slots.get(holder);
     if (slot === undefined) {
       slot = this.#free.pop() ?? this.#holders.length;
@@ -43,7 +43,7 @@ export class TableTier {
   }
 
   /** Takes an area out, which is about to be unmapped. */
-  remove(holder: TableHolder, area: AreaView): void {
+  remove(holder: Attachments, area: AreaView): void {
     const slot = this.#slots.get(holder)!;
     this.tree.remove(this.tree.find(area.index, area.lastIndex, slot, area.first));
     if (--this.#areas[slot] > 0) return;
@@ -71,7 +71,7 @@ export class TableTier {
  * @returns the page after the last one read. It is one at which a run ends, as `map` was given it.
  */
 export function readBack(
-  holder: TableHolder,
+  holder: Attachments,
   page: number,
   last: number,
   into: FrameBatch,
