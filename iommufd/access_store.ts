@@ -22,7 +22,7 @@ const FEW_RUNS = 16;
 /** The accesses of one page list. */
 export class AccessStore {
   /** Last index of the run that {@linkcode runAt} found. */
-  runLast = -1;
+  runLast: number = -1;
   /** The ranges; the tag is how often each was added, the value the first frame or {@linkcode SEVERAL}. */
   readonly tree: IntervalTree;
   /** Runs of the nodes that have several: offset and frame of each. */

@@ -47,7 +47,8 @@ export class GuestRegion implements SourceRegion {
   readonly bytes: Uint8Array | null;
   /** Page lists that hold pages of it, once it is retired. */
   holders = 0;
-  readonly #onReleased: ((region: GuestRegion) => void) | undefined;
+  /** See {@linkcode RegionOptions.onReleased}. */
+  readonly onReleased: ((region: GuestRegion) => void) | undefined;
 
   /** Made by {@linkcode GuestSource.addRegion}. */
   constructor(id: number, firstIndex: number, lastIndex: number, options: RegionOptions) {
@@ -56,17 +57,12 @@ export class GuestRegion implements SourceRegion {
     this.lastIndex = lastIndex;
     this.firstFrame = options.firstFrame ?? firstIndex;
     this.bytes = options.bytes ?? null;
-    this.#onReleased = options.onReleased;
+    this.onReleased = options.onReleased;
   }
 
   /** Whether it was removed while held. */
   get isRetired(): boolean {
     return this.holders > 0;
-  }
-
-  /** Tells the owner that nothing needs the region's memory any more. */
-  released(): void {
-    this.#onReleased?.(this);
   }
 }
 
@@ -230,7 +226,7 @@ export class GuestSource implements StableSource, RegionChanges {
 
   #release(region: GuestRegion): void {
     this.#freeIds.push(region.id);
-    region.released();
+    region.onReleased?.(region);
   }
 
   #refuseBusy(what: string): void {

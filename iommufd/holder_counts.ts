@@ -300,17 +300,13 @@ export class HolderCounts {
         page = end + 1;
         continue;
       }
-      page += level > 1
-        ? this.#extent(child, level - 1, page - begin, end - begin, isHeld)
-        : this.#leafExtent(child, page - begin, end - begin, isHeld);
+      if (level > 1) page += this.#extent(child, level - 1, page - begin, end - begin, isHeld);
+      else {
+        const counter = child * LEAF_PAGES - begin;
+        while (page <= end && (this.#count[counter + page] > 0) === isHeld) page++;
+      }
       if (page <= end) break;
     }
-    return page - first;
-  }
-
-  #leafExtent(leaf: number, first: number, last: number, isHeld: boolean): number {
-    let page = first;
-    while (page <= last && (this.#count[leaf * LEAF_PAGES + page] > 0) === isHeld) page++;
     return page - first;
   }
 

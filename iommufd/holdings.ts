@@ -38,13 +38,13 @@ class Holding {
 /** The pages that one page list holds. */
 export class Holdings {
   /** First index of the run that {@linkcode find} found last. */
-  runFirst = -1;
+  runFirst: number = -1;
   /** Its last index. */
-  runLast = -1;
+  runLast: number = -1;
   /** Its kind, RAM or DEVICE. */
   runKind: number = RAM;
   /** Frame of its first index, or -1 where the source does not tell. */
-  runFrame = -1;
+  runFrame: number = -1;
   /** RAM pages held at least once. */
   pinned = 0;
 

@@ -5,22 +5,13 @@
  *
  * @module
  */
-import type { Protection } from "../pagetable/page_table.ts";
-import { PROTECTION_BITS } from "./area.ts";
+import { AreaView } from "./area.ts";
 import type { AreaSet } from "./area_set.ts";
 import type { PageList } from "./page_list.ts";
 
 /** Shows one mapping after the other. */
-export class MappingCursor {
-  /** First I/O page of the mapping shown. */
-  first = 0;
-  /** Last I/O page, inclusive. */
-  last = 0;
-  /** Index in {@linkcode list} of the first page. */
-  index = 0;
-  /** What the device may do. */
-  protection: Protection = 0;
-  /** The page list behind it. */
+export class MappingCursor extends AreaView {
+  /** The page list behind the mapping shown. */
   list: PageList | null = null;
 
   readonly #areas: AreaSet;
@@ -30,6 +21,7 @@ export class MappingCursor {
 
   /** Starts before the mapping that covers or follows `firstPage`. */
   constructor(areas: AreaSet, firstPage: number) {
+    super();
     this.#areas = areas;
     this.#from = firstPage;
   }
@@ -45,11 +37,7 @@ export class MappingCursor {
       this.#from = Infinity;
       return false;
     }
-    const leaves = areas.leaves;
-    this.first = leaves.first(slot);
-    this.last = leaves.last(slot);
-    this.index = leaves.index(slot);
-    this.protection = leaves.state(slot) & PROTECTION_BITS;
+    this.#areas.show(this, slot);
     this.list = this.#areas.listAt(slot);
     this.#from = this.last + 1;
     return true;

@@ -16,7 +16,7 @@ import { RAM } from "./memory_source.ts";
 /** The areas of one page list that are in page tables. */
 export class TableTier {
   /** Last index of the run that {@linkcode runAt} found. */
-  runLast = -1;
+  runLast: number = -1;
   /** The areas; the tag is the slot of their address space, the value their first I/O page. */
   readonly tree: IntervalTree;
   readonly #holders: (Attachments | null)[] = [];

@@ -39,7 +39,7 @@ export class HardwareTable implements PageTable {
   /** Frame of the top table: what device tables point to. */
   readonly rootFrame: number;
   /** Last page of the run that {@linkcode runAt} found, inclusive. */
-  runLast = -1;
+  runLast: number = -1;
 
   readonly #memory: TableMemory;
   readonly #tree: TableTree;

@@ -108,10 +108,10 @@ const PIN_GROUP = "access: pin and unpin 16 pages";
 const frames = new Float64Array(16);
 const guest = new GuestSource();
 guest.addRegion(0, 2 ** 16 - 1);
-const leasedSpace = new IoAddressSpace();
-leasedSpace.map(0, 2 ** 16 - 1, createPageList(guest), 0, RW);
-const leasedAccess = new Access();
-leasedAccess.attach(leasedSpace);
+const guestSpace = new IoAddressSpace();
+guestSpace.map(0, 2 ** 16 - 1, createPageList(guest), 0, RW);
+const guestAccess = new Access();
+guestAccess.attach(guestSpace);
 
 /** A page map whose frames are all adjacent, so that the engine's own cost shows. */
 const reader = {
@@ -133,9 +133,9 @@ pinnedAccess.attach(pinnedSpace);
 Deno.bench({ name: "calibration: 16 stores", group: PIN_GROUP, baseline: true }, () => {
   for (let at = 0; at < 16; at++) frames[at] = at;
 });
-Deno.bench({ name: "guest memory, leased", group: PIN_GROUP }, () => {
-  leasedAccess.pin(100, 115, frames, true);
-  leasedAccess.unpin(100, 115);
+Deno.bench({ name: "guest memory", group: PIN_GROUP }, () => {
+  guestAccess.pin(100, 115, frames, true);
+  guestAccess.unpin(100, 115);
 });
 Deno.bench({ name: "unstable source, through the store", group: PIN_GROUP }, () => {
   pinnedAccess.pin(100, 115, frames, true);

@@ -74,6 +74,6 @@ Deno.test("holdings: pages stay what they were while held, counted one by one, w
       for (const [first, last] of holds) letGo(first, last);
       assertEquals([held.isEmpty, source.retired.length], [true, 0]);
     }),
-    { numRuns: 1500 },
+    { numRuns: 800 },
   );
 });
