@@ -329,6 +329,41 @@ Deno.test("F7: one area of an unstable source leaves the unmap of a thousand oth
   assertEquals([scripted.pinnedFrames, guest.pinnedPages, table.entries.size], [0, 0, 0]);
 });
 
+Deno.test("a MAP flushes nothing, an UNMAP each page table once, a detach the one that leaves", () => {
+  for (const isStable of [true, false]) {
+    const source = new GuestSource();
+    source.addRegion(0, 99);
+    const scripted = new ScriptedSource(disc(100));
+    const list = createPageList(isStable ? source : scripted);
+    const space = new IoAddressSpace();
+    const log = new EventLog();
+    const tables = ["one", "two"].map((name) => new PlainTable({ name, log }));
+    for (const table of tables) assertEquals(space.addPageTable(table), OK);
+    const flushed = (): string[] => {
+      const names = log.of("flush").map((event) => event.who);
+      log.clear();
+      return names;
+    };
+    for (let at = 0; at < 10; at++) assertEquals(space.map(at * 10, at * 10 + 9, list, at, RW), OK);
+    assertEquals(flushed(), []);
+    assertEquals(space.unmap(0, 9), OK);
+    assertEquals(flushed(), ["one", "two"]);
+    assertEquals(space.unmap(200, 300), OK);
+    assertEquals(flushed(), [], "nothing was unmapped");
+    assertEquals(space.unmap(10, 59), OK);
+    assertEquals(flushed(), ["one", "two"]);
+    tables[1].map = () => ENOMEM;
+    assertEquals(space.map(0, 9, list, 0, RW), ENOMEM);
+    assertEquals(flushed(), ["one", "two"], "what was mapped in one page table was unmapped again");
+    assertEquals(space.removePageTable(tables[1]), OK);
+    assertEquals(flushed(), ["two"]);
+    assertEquals(space.removePageTable(tables[0]), OK);
+    assertEquals(flushed(), ["one"]);
+    space.unmapAll();
+    list.release();
+  }
+});
+
 /** A source that counts how often it is asked. */
 class AskedGuest extends GuestSource {
   asked = 0;
