@@ -118,7 +118,7 @@ export class Access implements UnmapListener {
     return OK;
   }
 
-  /** See {@linkcode UnmapListener.onUnmap}. */
+  /** Asks its user to let go of all pins in `[firstPage, lastPage]`. */
   onUnmap(firstPage: number, lastPage: number): void {
     if (this.#onUnmap !== null) this.#onUnmap(this, firstPage, lastPage);
   }

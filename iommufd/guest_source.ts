@@ -47,7 +47,7 @@ export class GuestRegion implements SourceRegion {
   readonly bytes: Uint8Array | null;
   /** Page lists that hold pages of it, once it is retired. */
   holders = 0;
-  /** See {@linkcode RegionOptions.onReleased}. */
+  /** Called once when it has been removed and no page of it is held. */
   readonly onReleased: ((region: GuestRegion) => void) | undefined;
 
   /** Made by {@linkcode GuestSource.addRegion}. */

@@ -4,7 +4,7 @@
  *
  * A hold of pages `[first, last]` is noted on the few nodes that tile it exactly (as in a segment tree), so a page and
  * a gigabyte cost about the same; each node knows how many pages below it are held at all, so how many pages a hold
- * pins *newly*, or its end unpins, is the change at the root. The seed asks its two interval trees who else holds a
+ * pins *newly*, or its end unpins, is the change at the root. The seed asks two interval trees what else holds a
  * page; indexed by page number, this needs neither comparisons nor balancing, and one page costs one short walk down.
  *
  * Holds end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them

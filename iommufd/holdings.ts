@@ -167,7 +167,7 @@ export class Holdings {
     return !counts.spanIsHeld;
   }
 
-  /** See {@linkcode SourceUser.regionAdded}. */
+  /** A region has come; device memory that is held in its range stays device memory. */
   regionAdded(region: SourceRegion): void {
     const device = this.#device;
     if (device.isOutlived || device.counts.heldIn(region.firstIndex, region.lastIndex) === 0) {
@@ -176,7 +176,7 @@ export class Holdings {
     this.#outlive(device);
   }
 
-  /** See {@linkcode SourceUser.regionRemoved}. */
+  /** A region has gone. Returns whether pages of it are held; they stay what they were. */
   regionRemoved(region: SourceRegion): boolean {
     const holding = this.#ram[region.id];
     if (holding === undefined || holding.region !== region) return false;

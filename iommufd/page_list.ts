@@ -145,12 +145,12 @@ export class PageList implements SourceUser {
     return this.#owner !== null && !this.#isAsking;
   }
 
-  /** See {@linkcode SourceUser.regionAdded}. */
+  /** The source has a new region. */
   regionAdded(region: SourceRegion): void {
     this.held.regionAdded(region);
   }
 
-  /** See {@linkcode SourceUser.regionRemoved}. */
+  /** The source has lost a region. Returns whether the list holds pages of it. */
   regionRemoved(region: SourceRegion): boolean {
     return this.held.regionRemoved(region);
   }

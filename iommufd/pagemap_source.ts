@@ -39,17 +39,17 @@ export interface PagemapOptions {
 
 /** A range of this process's memory. */
 export class PagemapSource implements UnstableSource {
-  /** See {@linkcode UnstableSource.isStable}. */
+  /** Frames have to be remembered. */
   readonly isStable = false;
-  /** See {@linkcode RunSource.pages}. */
+  /** Pages of the range. */
   readonly pages: number;
-  /** See {@linkcode RunSource.runKind}: all is RAM. */
+  /** Kind of the run found: all is RAM. */
   readonly runKind: number = RAM;
-  /** See {@linkcode RunSource.runFrame}: only pinning tells. */
+  /** Frame of the run found: only pinning tells. */
   readonly runFrame: number = -1;
-  /** See {@linkcode RunSource.runLast}. */
+  /** Last index of the run found. */
   runLast = 0;
-  /** See {@linkcode RunSource.runRegion}: all is one. */
+  /** Region of the run found: all is one. */
   readonly runRegion: SourceRegion;
   /** Pages pinned, as far as the engine is concerned. */
   pinnedPages = 0;
@@ -76,12 +76,12 @@ export class PagemapSource implements UnstableSource {
     this.#reader.close?.();
   }
 
-  /** See {@linkcode RunSource.findRun}. */
+  /** Finds the run that an index begins: as far as is asked. */
   findRun(_index: number, last: number): void {
     this.runLast = last;
   }
 
-  /** See {@linkcode UnstableSource.pin}. */
+  /** Reads frames from the page map, having touched the pages. EPERM without the right to see frames. */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     const count = Math.min(lastIndex - firstIndex + 1, READ_ENTRIES);
     this.#touch(firstIndex, count);
@@ -101,17 +101,17 @@ export class PagemapSource implements UnstableSource {
     return pinned === 0 ? EFAULT : OK;
   }
 
-  /** See {@linkcode UnstableSource.unpin}. */
+  /** Forgets pins. */
   unpin(_frame: number, count: number): void {
     this.pinnedPages -= count;
   }
 
-  /** See {@linkcode UnstableSource.frameBytes}: memory is found by index only. */
+  /** None: memory is found by index only. */
   frameBytes(_frame: number): null {
     return null;
   }
 
-  /** See {@linkcode RunSource.moveBytes}. */
+  /** Copies bytes of the range, if the source was given them. */
   moveBytes(
     _region: SourceRegion,
     index: number,

@@ -1,5 +1,5 @@
 /**
- * What two page lists behind one interface got wrong, with the right values: who charges, what a held page is after its
+ * What two page lists behind one interface got wrong, with the right values: which list is charged, what a held page is after its
  * region went, what is refused from within, what bytes were moved, which addresses are usable, and what things cost.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
