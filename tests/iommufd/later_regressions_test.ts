@@ -23,7 +23,7 @@ import {
 } from "../../iommufd/mod.ts";
 import { FaultPlan } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
-import { Rig } from "./rig.ts";
+import { onBothSorts, Rig } from "./rig.ts";
 import { contig, disc } from "./scripted_source.ts";
 
 const RW = READ | WRITE;
@@ -36,7 +36,7 @@ function bits(bitmap: Uint8Array): number[] {
   return set;
 }
 
-Deno.test("R23 shared-user-two-areas: equal users through two areas are counted for each", () => {
+onBothSorts("R23 shared-user-two-areas: equal users through two areas are counted for each", () => {
   const rig = new Rig(disc(4));
   const space = rig.space();
   space.map(0, 3, rig.list, 0, RW);
@@ -58,43 +58,52 @@ Deno.test("R23 shared-user-two-areas: equal users through two areas are counted 
   rig.end();
 });
 
-Deno.test("R28 split-updates-tree: there is no splitting; what would split is refused whole", () => {
-  const rig = new Rig(disc(4));
-  const space = rig.space();
-  assertEquals(space.setLargePages(false), OK);
-  space.addPageTable(rig.table());
-  space.map(0, 3, rig.list, 0, RW);
-  assertEquals(space.unmap(2, 3), ENOENT);
-  const other = rig.table();
-  space.addPageTable(other);
-  assertEquals(rig.seen(other, 0, 3), disc(4));
-  rig.end();
-});
+onBothSorts(
+  "R28 split-updates-tree: there is no splitting; what would split is refused whole",
+  () => {
+    const rig = new Rig(disc(4));
+    const space = rig.space();
+    assertEquals(space.setLargePages(false), OK);
+    space.addPageTable(rig.table());
+    space.map(0, 3, rig.list, 0, RW);
+    assertEquals(space.unmap(2, 3), ENOENT);
+    const other = rig.table();
+    space.addPageTable(other);
+    assertEquals(rig.seen(other, 0, 3), disc(4));
+    rig.end();
+  },
+);
 
-Deno.test("R30 area-at-top-of-space: the last pages of the address space get their own frames", () => {
-  const rig = new Rig([5, 9]);
-  const space = rig.space(1);
-  assertEquals(space.map(TOP_PAGE - 1, TOP_PAGE, rig.list, 0, RW), OK);
-  assertEquals(rig.seen(rig.tables[0], TOP_PAGE - 1, TOP_PAGE), [5, 9]);
-  assertEquals(rig.log.of("map")[0].count, 1);
-  assertEquals(space.unmap(TOP_PAGE, TOP_PAGE), ENOENT);
-  assertEquals(space.unmap(TOP_PAGE - 1, TOP_PAGE), OK);
-  rig.end();
-});
+onBothSorts(
+  "R30 area-at-top-of-space: the last pages of the address space get their own frames",
+  () => {
+    const rig = new Rig([5, 9]);
+    const space = rig.space(1);
+    assertEquals(space.map(TOP_PAGE - 1, TOP_PAGE, rig.list, 0, RW), OK);
+    assertEquals(rig.seen(rig.tables[0], TOP_PAGE - 1, TOP_PAGE), [5, 9]);
+    assertEquals(rig.log.of("map")[0].count, 1);
+    assertEquals(space.unmap(TOP_PAGE, TOP_PAGE), ENOENT);
+    assertEquals(space.unmap(TOP_PAGE - 1, TOP_PAGE), OK);
+    rig.end();
+  },
+);
 
-Deno.test("R31 reserved-near-top: with nearly everything reserved there is no automatic address", () => {
-  const rig = new Rig(contig(5));
-  const space = rig.space();
-  assertEquals(space.reserve(0, TOP_PAGE - 8, {}), OK);
-  assertEquals(space.mapAuto(5, rig.list, 0, RW), OK);
-  space.unmapAll();
-  assertEquals(space.reserve(TOP_PAGE - 7, TOP_PAGE - 4, {}), OK);
-  assertEquals(space.mapAuto(5, rig.list, 0, RW), ENOSPC);
-  assertEquals(space.mapAuto(3, rig.list, 1, RW), OK);
-  rig.end();
-});
+onBothSorts(
+  "R31 reserved-near-top: with nearly everything reserved there is no automatic address",
+  () => {
+    const rig = new Rig(contig(5));
+    const space = rig.space();
+    assertEquals(space.reserve(0, TOP_PAGE - 8, {}), OK);
+    assertEquals(space.mapAuto(5, rig.list, 0, RW), OK);
+    space.unmapAll();
+    assertEquals(space.reserve(TOP_PAGE - 7, TOP_PAGE - 4, {}), OK);
+    assertEquals(space.mapAuto(5, rig.list, 0, RW), ENOSPC);
+    assertEquals(space.mapAuto(3, rig.list, 1, RW), OK);
+    rig.end();
+  },
+);
 
-Deno.test("R32 auto-iova-congruent: an automatic address is as aligned as its source", () => {
+onBothSorts("R32 auto-iova-congruent: an automatic address is as aligned as its source", () => {
   const rig = new Rig(contig(64));
   const space = rig.space();
   space.map(1, 17, rig.list, 0, RW);
@@ -105,7 +114,7 @@ Deno.test("R32 auto-iova-congruent: an automatic address is as aligned as its so
   rig.end();
 });
 
-Deno.test("R33 one-byte-hole: a hole of exactly one page is found", () => {
+onBothSorts("R33 one-byte-hole: a hole of exactly one page is found", () => {
   const rig = new Rig(contig(64));
   const space = rig.space();
   space.map(0, 9, rig.list, 0, RW);
@@ -118,7 +127,7 @@ Deno.test("R33 one-byte-hole: a hole of exactly one page is found", () => {
   rig.end();
 });
 
-Deno.test("R34 unmap-is-atomic: a half-covered mapping keeps everything in place", () => {
+onBothSorts("R34 unmap-is-atomic: a half-covered mapping keeps everything in place", () => {
   const rig = new Rig(disc(8));
   const space = rig.space(1);
   space.map(0, 3, rig.list, 0, RW);
@@ -130,7 +139,7 @@ Deno.test("R34 unmap-is-atomic: a half-covered mapping keeps everything in place
   rig.end();
 });
 
-Deno.test("R35 legacy-unmap-empty: unmapping nothing is fine and removes nothing", () => {
+onBothSorts("R35 legacy-unmap-empty: unmapping nothing is fine and removes nothing", () => {
   const rig = new Rig(disc(1));
   const space = rig.space(1);
   assertEquals(space.unmap(0, 1000), OK);
@@ -138,24 +147,27 @@ Deno.test("R35 legacy-unmap-empty: unmapping nothing is fine and removes nothing
   rig.end();
 });
 
-Deno.test("R36 access-honours-area-bits: a narrower mapping of a writable list stays narrower", () => {
-  const rig = new Rig(disc(4));
-  const space = rig.space();
-  space.map(0, 3, rig.list, 0, RW);
-  assertEquals(space.copy(space, 0, 3, 10, READ), OK);
-  assertEquals(space.copy(space, 0, 3, 20, WRITE), OK);
-  const access = new Access();
-  access.attach(space);
-  assertEquals(access.pin(10, 13, null, true), EPERM);
-  assertEquals(access.write(10, 0, new Uint8Array(1)), EPERM);
-  assertEquals(access.read(20, 0, new Uint8Array(1)), EPERM);
-  assertEquals(access.pin(20, 20, null, false), EPERM);
-  assertEquals(rig.source.pinCalls, 0);
-  access.detach();
-  rig.end();
-});
+onBothSorts(
+  "R36 access-honours-area-bits: a narrower mapping of a writable list stays narrower",
+  () => {
+    const rig = new Rig(disc(4));
+    const space = rig.space();
+    space.map(0, 3, rig.list, 0, RW);
+    assertEquals(space.copy(space, 0, 3, 10, READ), OK);
+    assertEquals(space.copy(space, 0, 3, 20, WRITE), OK);
+    const access = new Access();
+    access.attach(space);
+    assertEquals(access.pin(10, 13, null, true), EPERM);
+    assertEquals(access.write(10, 0, new Uint8Array(1)), EPERM);
+    assertEquals(access.read(20, 0, new Uint8Array(1)), EPERM);
+    assertEquals(access.pin(20, 20, null, false), EPERM);
+    assertEquals(rig.source.pinCalls, 0);
+    access.detach();
+    rig.end();
+  },
+);
 
-Deno.test("R37 access-replace-keeps-id: spaces forget an access that moved on", () => {
+onBothSorts("R37 access-replace-keeps-id: spaces forget an access that moved on", () => {
   const rig = new Rig(disc(4));
   const [one, two] = [rig.space(), rig.space()];
   one.map(0, 3, rig.list, 0, RW);
@@ -172,7 +184,7 @@ Deno.test("R37 access-replace-keeps-id: spaces forget an access that moved on", 
   rig.end();
 });
 
-Deno.test("R38 dirty-huge-granule: the largest granule there is", () => {
+onBothSorts("R38 dirty-huge-granule: the largest granule there is", () => {
   const table = new PlainTable();
   table.setDirtyTracking(true);
   table.map(2 ** 51 + 5, 2 ** 51 + 5, 1, RW);
@@ -185,7 +197,7 @@ Deno.test("R38 dirty-huge-granule: the largest granule there is", () => {
   assertEquals(reader.read(table, 0, TOP_PAGE, 53, bitmap, false), EINVAL);
 });
 
-Deno.test("R39 dirty-over-hole: a hole in the range hides nothing behind it", () => {
+onBothSorts("R39 dirty-over-hole: a hole in the range hides nothing behind it", () => {
   const rig = new Rig(contig(12));
   const space = rig.space(1);
   space.map(0, 3, rig.list, 0, RW);
@@ -199,7 +211,7 @@ Deno.test("R39 dirty-over-hole: a hole in the range hides nothing behind it", ()
   rig.end();
 });
 
-Deno.test("R40 dirty-leaf-wider-than-window: it is reported clipped and stays dirty", () => {
+onBothSorts("R40 dirty-leaf-wider-than-window: it is reported clipped and stays dirty", () => {
   const rig = new Rig(contig(512, 512));
   const space = rig.space(1);
   space.map(512, 1023, rig.list, 0, RW);
@@ -234,18 +246,21 @@ for (const offset of [2048, 0xff1]) {
   });
 }
 
-Deno.test("R42 mmio-never-read-back: device memory keeps its attribute in a later page table", () => {
-  const rig = new Rig(contig(4), { device: [0, 3] });
-  const space = rig.space(1);
-  space.map(0, 3, rig.list, 0, RW);
-  const late = rig.table();
-  assertEquals(space.addPageTable(late), OK);
-  assertEquals([0, 3].map((page) => late.protectionAt(page)), [RW | MMIO, RW | MMIO]);
-  assertEquals(rig.list.pinnedPages, 0);
-  rig.end();
-});
+onBothSorts(
+  "R42 mmio-never-read-back: device memory keeps its attribute in a later page table",
+  () => {
+    const rig = new Rig(contig(4), { device: [0, 3] });
+    const space = rig.space(1);
+    space.map(0, 3, rig.list, 0, RW);
+    const late = rig.table();
+    assertEquals(space.addPageTable(late), OK);
+    assertEquals([0, 3].map((page) => late.protectionAt(page)), [RW | MMIO, RW | MMIO]);
+    assertEquals(rig.list.pinnedPages, 0);
+    rig.end();
+  },
+);
 
-Deno.test("R43 one-kind-per-batch: adjacent frames of two kinds are two map calls", () => {
+onBothSorts("R43 one-kind-per-batch: adjacent frames of two kinds are two map calls", () => {
   const rig = new Rig(contig(8), { device: [4, 7] });
   const space = rig.space(1);
   space.map(0, 7, rig.list, 0, RW);
@@ -255,47 +270,56 @@ Deno.test("R43 one-kind-per-batch: adjacent frames of two kinds are two map call
   rig.end();
 });
 
-Deno.test("R44 deaf-notifier: a holder that does not let go is asked a hundred times, not forever", () => {
-  const rig = new Rig(disc(4));
-  const space = rig.space(1);
-  space.map(0, 3, rig.list, 0, RW);
-  let asked = 0;
-  const access = new Access({ onUnmap: () => void asked++ });
-  access.attach(space);
-  access.pin(1, 2, null, false);
-  assertEquals(space.unmap(0, 3), EDEADLK);
-  assertEquals(asked, 100);
-  assertEquals(rig.seen(rig.tables[0], 0, 3), disc(4));
-  assertEquals(access.pin(0, 0, null, false), OK, "the area is still frozen");
-  access.unpinAll(0, 3);
-  assertEquals(space.unmap(0, 3), OK);
-  access.detach();
-  rig.end();
-});
+onBothSorts(
+  "R44 deaf-notifier: a holder that does not let go is asked a hundred times, not forever",
+  () => {
+    const rig = new Rig(disc(4));
+    const space = rig.space(1);
+    space.map(0, 3, rig.list, 0, RW);
+    let asked = 0;
+    const access = new Access({ onUnmap: () => void asked++ });
+    access.attach(space);
+    access.pin(1, 2, null, false);
+    assertEquals(space.unmap(0, 3), EDEADLK);
+    assertEquals(asked, 100);
+    assertEquals(rig.seen(rig.tables[0], 0, 3), disc(4));
+    assertEquals(access.pin(0, 0, null, false), OK, "the area is still frozen");
+    access.unpinAll(0, 3);
+    assertEquals(space.unmap(0, 3), OK);
+    access.detach();
+    rig.end();
+  },
+);
 
-Deno.test("R45 attach-rolls-back-areas: a page table that fails in its second area is left empty", () => {
-  const rig = new Rig(disc(12));
-  const space = rig.space();
-  for (let at = 0; at < 3; at++) space.map(at * 10, at * 10 + 3, rig.list, at * 4, RW);
-  const table = rig.table({ lastPage: 1000 });
-  rig.failMap(table, 6);
-  assertEquals(space.addPageTable(table), ENOMEM);
-  assertEquals([table.entries.size, space.tables.length, rig.list.pinnedPages], [0, 0, 0]);
-  assertEquals(space.usableRanges, [{ first: 0, last: TOP_PAGE }]);
-  rig.checkUnmapBeforeUnpin();
-  rig.end();
-});
+onBothSorts(
+  "R45 attach-rolls-back-areas: a page table that fails in its second area is left empty",
+  () => {
+    const rig = new Rig(disc(12));
+    const space = rig.space();
+    for (let at = 0; at < 3; at++) space.map(at * 10, at * 10 + 3, rig.list, at * 4, RW);
+    const table = rig.table({ lastPage: 1000 });
+    rig.failMap(table, 6);
+    assertEquals(space.addPageTable(table), ENOMEM);
+    assertEquals([table.entries.size, space.tables.length, rig.list.pinnedPages], [0, 0, 0]);
+    assertEquals(space.usableRanges, [{ first: 0, last: TOP_PAGE }]);
+    rig.checkUnmapBeforeUnpin();
+    rig.end();
+  },
+);
 
-Deno.test("R46 cut-is-atomic: removing is never done by halves, whichever end would split", () => {
-  const rig = new Rig(disc(8));
-  const space = rig.space(1);
-  space.map(0, 7, rig.list, 0, RW);
-  for (const [first, last] of [[0, 6], [1, 7], [3, 3]]) {
-    assertEquals(space.unmap(first, last), ENOENT);
-    assertEquals(space.mappingCount, 1);
-  }
-  rig.end();
-});
+onBothSorts(
+  "R46 cut-is-atomic: removing is never done by halves, whichever end would split",
+  () => {
+    const rig = new Rig(disc(8));
+    const space = rig.space(1);
+    space.map(0, 7, rig.list, 0, RW);
+    for (const [first, last] of [[0, 6], [1, 7], [3, 3]]) {
+      assertEquals(space.unmap(first, last), ENOENT);
+      assertEquals(space.mappingCount, 1);
+    }
+    rig.end();
+  },
+);
 
 Deno.test("R47 zero-progress-guard: a source that pins nothing is an error, not a loop", () => {
   const rig = new Rig(disc(4));
@@ -305,7 +329,7 @@ Deno.test("R47 zero-progress-guard: a source that pins nothing is an error, not 
   rig.end();
 });
 
-Deno.test("R48 copy-across-areas: over adjacent areas of different lists, not over a gap", () => {
+onBothSorts("R48 copy-across-areas: over adjacent areas of different lists, not over a gap", () => {
   const rig = new Rig(disc(4));
   const guest = new GuestSource();
   guest.addRegion(0, 99);
@@ -326,24 +350,27 @@ Deno.test("R48 copy-across-areas: over adjacent areas of different lists, not ov
   rig.end();
 });
 
-Deno.test("R49 destroy-needs-no-memory: with every allocation refused, leaving still works", () => {
-  const plan = new FaultPlan();
-  const rig = new Rig(contig(40), { growth: plan, slots: 1 });
-  const space = rig.space(2);
-  space.map(0, 39, rig.list, 0, RW);
-  for (const [first, last] of [[0, 39], [3, 9], [5, 30], [12, 12], [33, 39]]) {
-    assertEquals(rig.list.addAccess(first, last, null, false), OK);
-  }
-  plan.fails = (name: string): boolean => {
-    throw new Error(`${name} is needed`);
-  };
-  for (const table of rig.tables) assertEquals(space.removePageTable(table), OK);
-  for (const [first, last] of [[0, 39], [5, 30], [3, 9], [12, 12], [33, 39]]) {
-    assertEquals(rig.list.removeAccess(first, last), OK);
-  }
-  assertEquals(space.unmapAll(), OK);
-  rig.end();
-});
+onBothSorts(
+  "R49 destroy-needs-no-memory: with every allocation refused, leaving still works",
+  () => {
+    const plan = new FaultPlan();
+    const rig = new Rig(contig(40), { growth: plan, slots: 1 });
+    const space = rig.space(2);
+    space.map(0, 39, rig.list, 0, RW);
+    for (const [first, last] of [[0, 39], [3, 9], [5, 30], [12, 12], [33, 39]]) {
+      assertEquals(rig.list.addAccess(first, last, null, false), OK);
+    }
+    plan.fails = (name: string): boolean => {
+      throw new Error(`${name} is needed`);
+    };
+    for (const table of rig.tables) assertEquals(space.removePageTable(table), OK);
+    for (const [first, last] of [[0, 39], [5, 30], [3, 9], [12, 12], [33, 39]]) {
+      assertEquals(rig.list.removeAccess(first, last), OK);
+    }
+    assertEquals(space.unmapAll(), OK);
+    rig.end();
+  },
+);
 
 Deno.test("R50 partial-pin: a source that pins fewer than asked is asked for the rest", () => {
   const rig = new Rig(disc(10), { pinLimit: 3 });

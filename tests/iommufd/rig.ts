@@ -4,7 +4,24 @@ import { IoAddressSpace, OK, PageList, type PinBudget } from "../../iommufd/mod.
 import { FREE_GROWTH, type Growth } from "../../iommufd/growth.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 import { PlainTable, type PlainTableOptions } from "./plain_table.ts";
-import { ScriptedSource, type ScriptOptions } from "./scripted_source.ts";
+import { ScriptedSource, type ScriptOptions, StableScript } from "./scripted_source.ts";
+
+/** The sort of source that rigs are made with. */
+let isStable = false;
+
+/** A test that runs over an unstable source and over a stable one. */
+export function onBothSorts(name: string, run: () => void): void {
+  for (const sort of ["unstable", "stable"]) {
+    Deno.test(`${name} [${sort}]`, () => {
+      isStable = sort === "stable";
+      try {
+        run();
+      } finally {
+        isStable = false;
+      }
+    });
+  }
+}
 
 export interface RigOptions extends ScriptOptions {
   readonly writable?: boolean;
@@ -17,20 +34,23 @@ export interface RigOptions extends ScriptOptions {
 export class Rig {
   readonly log = new EventLog();
   readonly plan = new FaultPlan();
-  readonly source: ScriptedSource;
+  readonly source: ScriptedSource | StableScript;
   readonly list: PageList;
   readonly spaces: IoAddressSpace[] = [];
   readonly tables: PlainTable[] = [];
 
   constructor(readonly frames: readonly number[], options: RigOptions = {}) {
     const { log, plan } = this;
-    this.source = new ScriptedSource(frames, { ...options, log, plan });
+    this.source = isStable
+      ? new StableScript(frames, { ...options, log, plan })
+      : new ScriptedSource(frames, { ...options, log, plan });
     this.list = new PageList(this.source, {
       writable: options.writable ?? true,
       budget: options.budget ?? null,
       growth: options.growth ?? FREE_GROWTH,
       batches: { slots: options.slots ?? 64, chunkPages: options.chunkPages ?? 64 },
     });
+    if (this.source.isStable) this.source.list = this.list;
   }
 
   /** A new address space with so many page tables. */

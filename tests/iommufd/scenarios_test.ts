@@ -32,7 +32,7 @@ import {
   WRITE,
 } from "../../iommufd/mod.ts";
 import { PlainTable } from "./plain_table.ts";
-import { Rig, type RigOptions } from "./rig.ts";
+import { onBothSorts, Rig, type RigOptions } from "./rig.ts";
 import { contig, disc, ScriptedSource } from "./scripted_source.ts";
 
 const RW = READ | WRITE;
@@ -66,7 +66,7 @@ function scenario(
   variants: readonly Variant[],
   run: (variant: Variant) => void,
 ): void {
-  for (const variant of variants) Deno.test(`${name} [${variant.name}]`, () => run(variant));
+  for (const variant of variants) onBothSorts(`${name} [${variant.name}]`, () => run(variant));
 }
 
 function bits(bitmap: Uint8Array): number[] {

@@ -5,8 +5,10 @@ import {
   DEVICE,
   RAM,
   type SourceRegion,
+  type StableSource,
   type UnstableSource,
 } from "../../iommufd/memory_source.ts";
+import type { PageList } from "../../iommufd/page_list.ts";
 import { PinBudget } from "../../iommufd/pin_budget.ts";
 import { EventLog, FaultPlan } from "./fault_plan.ts";
 
@@ -31,39 +33,37 @@ export interface ScriptOptions {
   readonly plan?: FaultPlan;
 }
 
-/** An unstable source: index i has frame frames[i]. */
-export class ScriptedSource implements UnstableSource {
-  readonly isStable = false;
+/** Index i has frame frames[i], whatever the sort of the source. */
+abstract class Script {
   readonly pages: number;
   runLast = 0;
   runKind: number = RAM;
   runFrame = -1;
   readonly runRegion: SourceRegion;
-  /** Pins by frame. */
-  readonly pins = new Map<number, number>();
-  /** Index that cannot be pinned, or -1. */
+  /** Index that cannot be pinned or reached, or -1. */
   faultAt = -1;
   /** Answers OK without pinning anything, which is a bug of the source. */
   pinsNothing = false;
   /** The owner has died: nothing new can be pinned or read by index. */
   isGone = false;
   pinCalls = 0;
-  /** Called in the middle of a pin or unpin, to try to get in. */
+  /** Called in the middle of a pin, an unpin or a copy, to try to get in. */
   onPin: (() => void) | null = null;
   readonly log: EventLog;
   readonly plan: FaultPlan;
   readonly memory = new Map<number, Uint8Array>();
-  readonly #pinLimit: number;
   readonly #device: readonly [number, number];
 
-  constructor(readonly frames: readonly number[], options: ScriptOptions = {}) {
+  constructor(readonly frames: readonly number[], options: ScriptOptions) {
     this.pages = frames.length;
     this.runRegion = { id: 0, firstIndex: 0, lastIndex: frames.length - 1 };
     this.log = options.log ?? new EventLog();
     this.plan = options.plan ?? new FaultPlan();
-    this.#pinLimit = options.pinLimit ?? Infinity;
     this.#device = options.device ?? [options.deviceFrom ?? frames.length, frames.length - 1];
   }
+
+  /** Pins by frame. */
+  abstract get pins(): ReadonlyMap<number, number>;
 
   get pinnedFrames(): number {
     return this.pins.size;
@@ -73,15 +73,77 @@ export class ScriptedSource implements UnstableSource {
     return index >= this.#device[0] && index <= this.#device[1];
   }
 
-  findRun(index: number, last: number): void {
+  frameBytes(frame: number): Uint8Array {
+    this.onPin?.();
+    let bytes = this.memory.get(frame);
+    if (bytes === undefined) this.memory.set(frame, bytes = new Uint8Array(4096));
+    return bytes;
+  }
+
+  moveBytes(
+    _region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
+    for (let done = 0; done < bytes.length; index++, offset = 0) {
+      if (this.isGone || index === this.faultAt || index >= this.pages) return EFAULT;
+      const memory = this.frameBytes(this.frames[index]);
+      const part = bytes.subarray(done, done + 4096 - offset);
+      if (isWrite) memory.set(part, offset);
+      else part.set(memory.subarray(offset, offset + part.length));
+      done += part.length;
+    }
+    return OK;
+  }
+
+  /** Finds the run that an index begins; it ends where the kind changes, or frames do that are told. */
+  protected findKind(index: number, last: number, isTold: boolean): void {
     this.runKind = this.isDevice(index) ? DEVICE : RAM;
-    this.runFrame = this.runKind === DEVICE ? this.frames[index] : -1;
+    const isKnown = isTold || this.runKind === DEVICE;
+    this.runFrame = isKnown ? this.frames[index] : -1;
     let end = index;
     while (
       end < last && this.isDevice(end + 1) === this.isDevice(index) &&
-      (this.runKind === RAM || this.frames[end + 1] === this.frames[end] + 1)
+      (!isKnown || this.frames[end + 1] === this.frames[end] + 1)
     ) end++;
     this.runLast = end;
+  }
+}
+
+/** A stable source. What is pinned is what its list holds. */
+export class StableScript extends Script implements StableSource {
+  readonly isStable = true;
+  /** The list over it. */
+  list: PageList | null = null;
+
+  get pins(): ReadonlyMap<number, number> {
+    const pins = new Map<number, number>();
+    this.frames.forEach((frame, index) => {
+      if (!this.isDevice(index) && !this.list!.held.isUnheld(index, index)) pins.set(frame, 1);
+    });
+    return pins;
+  }
+
+  findRun(index: number, last: number): void {
+    this.findKind(index, last, true);
+  }
+}
+
+/** An unstable source. */
+export class ScriptedSource extends Script implements UnstableSource {
+  readonly isStable = false;
+  readonly pins = new Map<number, number>();
+  readonly #pinLimit: number;
+
+  constructor(frames: readonly number[], options: ScriptOptions = {}) {
+    super(frames, options);
+    this.#pinLimit = options.pinLimit ?? Infinity;
+  }
+
+  findRun(index: number, last: number): void {
+    this.findKind(index, last, false);
   }
 
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
@@ -112,31 +174,6 @@ export class ScriptedSource implements UnstableSource {
       else this.pins.set(at, pins - 1);
       this.log.add({ kind: "unpin", who: "source", first: at, count: 1 });
     }
-  }
-
-  frameBytes(frame: number): Uint8Array {
-    this.onPin?.();
-    let bytes = this.memory.get(frame);
-    if (bytes === undefined) this.memory.set(frame, bytes = new Uint8Array(4096));
-    return bytes;
-  }
-
-  moveBytes(
-    _region: SourceRegion,
-    index: number,
-    offset: number,
-    bytes: Uint8Array,
-    isWrite: boolean,
-  ): Errno {
-    for (let done = 0; done < bytes.length; index++, offset = 0) {
-      if (this.isGone || index === this.faultAt || index >= this.pages) return EFAULT;
-      const memory = this.frameBytes(this.frames[index]);
-      const part = bytes.subarray(done, done + 4096 - offset);
-      if (isWrite) memory.set(part, offset);
-      else part.set(memory.subarray(offset, offset + part.length));
-      done += part.length;
-    }
-    return OK;
   }
 }
 

@@ -16,26 +16,29 @@ import {
   READ,
   WRITE,
 } from "../../iommufd/mod.ts";
-import { Rig } from "./rig.ts";
+import { onBothSorts, Rig } from "./rig.ts";
 import { contig, disc } from "./scripted_source.ts";
 
 const RW = READ | WRITE;
 
-Deno.test("R01 read-user-of-writable: reading a writable list is allowed", () => {
+onBothSorts("R01 read-user-of-writable: reading a writable list is allowed", () => {
   const rig = new Rig(disc(4));
   assertEquals(rig.user(0, 3), disc(4));
   assertEquals(rig.list.removeAccess(0, 3), OK);
   rig.end();
 });
 
-Deno.test("R02 write-user-of-readonly: writing to a read-only list is refused, nothing is pinned", () => {
-  const rig = new Rig(disc(4), { writable: false });
-  assertEquals(rig.list.addAccess(0, 3, null, true), EPERM);
-  assertEquals(rig.source.pinCalls, 0);
-  rig.end();
-});
+onBothSorts(
+  "R02 write-user-of-readonly: writing to a read-only list is refused, nothing is pinned",
+  () => {
+    const rig = new Rig(disc(4), { writable: false });
+    assertEquals(rig.list.addAccess(0, 3, null, true), EPERM);
+    assertEquals(rig.source.pinCalls, 0);
+    rig.end();
+  },
+);
 
-Deno.test("R03 user-over-prefix-user: frames come in order, all pinned once", () => {
+onBothSorts("R03 user-over-prefix-user: frames come in order, all pinned once", () => {
   const rig = new Rig(disc(8));
   rig.user(0, 1);
   assertEquals(rig.user(0, 7), disc(8));
@@ -45,7 +48,7 @@ Deno.test("R03 user-over-prefix-user: frames come in order, all pinned once", ()
   rig.end();
 });
 
-Deno.test("R04 user-over-middle-user: the store keeps exactly what the other user holds", () => {
+onBothSorts("R04 user-over-middle-user: the store keeps exactly what the other user holds", () => {
   const rig = new Rig(disc(8));
   rig.user(2, 3);
   assertEquals(rig.user(0, 7), disc(8));
@@ -56,30 +59,36 @@ Deno.test("R04 user-over-middle-user: the store keeps exactly what the other use
   rig.end();
 });
 
-Deno.test("R05 user-fault-after-used-span: a fault behind a used span undoes all that was filled", () => {
-  const rig = new Rig(disc(8), { budget: new PinBudget(100) });
-  rig.user(0, 1);
-  rig.source.faultAt = 6;
-  assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), EFAULT);
-  assertEquals(rig.stored(), [0, 1]);
-  assertEquals([rig.list.pinnedPages, rig.list.budget!.chargedPages], [2, 2]);
-  rig.list.removeAccess(0, 1);
-  rig.end();
-});
+onBothSorts(
+  "R05 user-fault-after-used-span: a fault behind a used span undoes all that was filled",
+  () => {
+    const rig = new Rig(disc(8), { budget: new PinBudget(100) });
+    rig.user(0, 1);
+    rig.source.faultAt = 6;
+    assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), EFAULT);
+    assertEquals(rig.stored(), [0, 1]);
+    assertEquals([rig.list.pinnedPages, rig.list.budget!.chargedPages], [2, 2]);
+    rig.list.removeAccess(0, 1);
+    rig.end();
+  },
+);
 
-Deno.test("R06 user-budget-after-used-span: a refused charge leaves store and charge alone", () => {
-  const rig = new Rig(disc(8), { budget: new PinBudget(4) });
-  rig.user(0, 1);
-  const calls = rig.source.pinCalls;
-  assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), ENOMEM);
-  assertEquals(rig.stored(), [0, 1]);
-  assertEquals(rig.list.budget!.chargedPages, 2);
-  assertEquals(rig.source.pinCalls, calls, "pinned before the charge was known to fit");
-  rig.list.removeAccess(0, 1);
-  rig.end();
-});
+onBothSorts(
+  "R06 user-budget-after-used-span: a refused charge leaves store and charge alone",
+  () => {
+    const rig = new Rig(disc(8), { budget: new PinBudget(4) });
+    rig.user(0, 1);
+    const calls = rig.source.pinCalls;
+    assertEquals(rig.list.addAccess(0, 7, new Float64Array(8), false), ENOMEM);
+    assertEquals(rig.stored(), [0, 1]);
+    assertEquals(rig.list.budget!.chargedPages, 2);
+    assertEquals(rig.source.pinCalls, calls, "pinned before the charge was known to fit");
+    rig.list.removeAccess(0, 1);
+    rig.end();
+  },
+);
 
-Deno.test("R07 user-no-output: frames are optional", () => {
+onBothSorts("R07 user-no-output: frames are optional", () => {
   const rig = new Rig(disc(4));
   rig.user(1, 2);
   assertEquals(rig.list.addAccess(0, 3, null, false), OK);
@@ -92,17 +101,20 @@ Deno.test("R07 user-no-output: frames are optional", () => {
   rig.end();
 });
 
-Deno.test("R08 area-at-nonzero-index: an area in the middle of a list is mapped and unmapped right", () => {
-  const rig = new Rig(disc(8));
-  const space = rig.space(1);
-  assertEquals(space.map(100, 103, rig.list, 4, RW), OK);
-  assertEquals(rig.seen(rig.tables[0], 100, 103), disc(8).slice(4));
-  assertEquals(space.unmap(100, 103), OK);
-  assertEquals([rig.tables[0].entries.size, rig.source.pinnedFrames], [0, 0]);
-  rig.end();
-});
+onBothSorts(
+  "R08 area-at-nonzero-index: an area in the middle of a list is mapped and unmapped right",
+  () => {
+    const rig = new Rig(disc(8));
+    const space = rig.space(1);
+    assertEquals(space.map(100, 103, rig.list, 4, RW), OK);
+    assertEquals(rig.seen(rig.tables[0], 100, 103), disc(8).slice(4));
+    assertEquals(space.unmap(100, 103), OK);
+    assertEquals([rig.tables[0].entries.size, rig.source.pinnedFrames], [0, 0]);
+    rig.end();
+  },
+);
 
-Deno.test("R09 multi-batch-unfill: more runs than a batch holds", () => {
+onBothSorts("R09 multi-batch-unfill: more runs than a batch holds", () => {
   const rig = new Rig(disc(10), { slots: 4 });
   const space = rig.space(1);
   assertEquals(space.map(0, 9, rig.list, 0, RW), OK);
@@ -112,19 +124,22 @@ Deno.test("R09 multi-batch-unfill: more runs than a batch holds", () => {
   rig.end();
 });
 
-Deno.test("R10 second-domain-prefix-user: a second page table gets every frame at its own address", () => {
-  const rig = new Rig(disc(8));
-  const space = rig.space(1);
-  space.map(0, 7, rig.list, 0, RW);
-  rig.user(0, 1);
-  const other = rig.table();
-  assertEquals(space.addPageTable(other), OK);
-  assertEquals(rig.seen(other, 0, 7), disc(8));
-  rig.list.removeAccess(0, 1);
-  rig.end();
-});
+onBothSorts(
+  "R10 second-domain-prefix-user: a second page table gets every frame at its own address",
+  () => {
+    const rig = new Rig(disc(8));
+    const space = rig.space(1);
+    space.map(0, 7, rig.list, 0, RW);
+    rig.user(0, 1);
+    const other = rig.table();
+    assertEquals(space.addPageTable(other), OK);
+    assertEquals(rig.seen(other, 0, 7), disc(8));
+    rig.list.removeAccess(0, 1);
+    rig.end();
+  },
+);
 
-Deno.test("R11 no-double-pin-tail: what another space maps is not pinned again", () => {
+onBothSorts("R11 no-double-pin-tail: what another space maps is not pinned again", () => {
   const rig = new Rig(disc(8));
   const x = rig.space(1);
   const y = rig.space(1);
@@ -139,7 +154,7 @@ Deno.test("R11 no-double-pin-tail: what another space maps is not pinned again",
   rig.end();
 });
 
-Deno.test("R12 user-no-double-pin: nor by a user", () => {
+onBothSorts("R12 user-no-double-pin: nor by a user", () => {
   const rig = new Rig(disc(8));
   rig.space(1).map(0, 3, rig.list, 4, RW);
   assertEquals(rig.user(0, 7), disc(8));
@@ -150,7 +165,7 @@ Deno.test("R12 user-no-double-pin: nor by a user", () => {
   rig.end();
 });
 
-Deno.test("R13 reader-ends-in-store: a fill whose last tier is the store", () => {
+onBothSorts("R13 reader-ends-in-store: a fill whose last tier is the store", () => {
   const rig = new Rig(disc(8));
   rig.user(4, 7);
   const space = rig.space(1);
@@ -200,7 +215,7 @@ Deno.test("R17 rollback-cross-tier: a fault after a batch that crossed tiers", (
   rig.end();
 });
 
-Deno.test("R18 unused-pin-chunk: pins taken ahead and never handed over are given back", () => {
+onBothSorts("R18 unused-pin-chunk: pins taken ahead and never handed over are given back", () => {
   const rig = new Rig(disc(8), { slots: 2, chunkPages: 8 });
   const space = rig.space(1);
   rig.failMap(rig.tables[0], 1);
@@ -217,7 +232,7 @@ Deno.test("R19 contiguity-across-chunks: several pin calls make one map call", (
   rig.end();
 });
 
-Deno.test("R20 long-run: seventy thousand adjacent frames are one map call and one unmap", () => {
+onBothSorts("R20 long-run: seventy thousand adjacent frames are one map call and one unmap", () => {
   const rig = new Rig(contig(70_000), { chunkPages: 1024 });
   const space = rig.space(1);
   let unmaps = 0;
@@ -234,7 +249,7 @@ Deno.test("R20 long-run: seventy thousand adjacent frames are one map call and o
   rig.end();
 });
 
-Deno.test("R21 overlap-release-order: the overlap stays until both are gone", () => {
+onBothSorts("R21 overlap-release-order: the overlap stays until both are gone", () => {
   const rig = new Rig(contig(8));
   const x = rig.space(1);
   const y = rig.space(1);
@@ -248,7 +263,7 @@ Deno.test("R21 overlap-release-order: the overlap stays until both are gone", ()
   rig.end();
 });
 
-Deno.test("R22a carry-single-run: a user inside the only run", () => {
+onBothSorts("R22a carry-single-run: a user inside the only run", () => {
   const rig = new Rig(contig(1024), { slots: 2 });
   const space = rig.space(1);
   space.map(0, 1023, rig.list, 0, RW);
@@ -260,7 +275,7 @@ Deno.test("R22a carry-single-run: a user inside the only run", () => {
   rig.end();
 });
 
-Deno.test("R22b carry-multi-run: users inside several runs, each run unmapped whole", () => {
+onBothSorts("R22b carry-multi-run: users inside several runs, each run unmapped whole", () => {
   const rig = new Rig([...contig(6, 100), ...contig(4, 200)], { slots: 1 });
   const space = rig.space(1);
   space.map(0, 9, rig.list, 0, RW);
@@ -273,7 +288,7 @@ Deno.test("R22b carry-multi-run: users inside several runs, each run unmapped wh
   rig.end();
 });
 
-Deno.test("R22c carry-skip-empty: one-run batches never split a run", () => {
+onBothSorts("R22c carry-skip-empty: one-run batches never split a run", () => {
   const rig = new Rig([10, 11, 15, 16], { slots: 1 });
   const space = rig.space(1);
   space.map(0, 3, rig.list, 0, RW);
@@ -299,7 +314,7 @@ Deno.test("R22d carry-read-start: exactly the unheld frames are unpinned, each o
   rig.end();
 });
 
-Deno.test("R24 remove-unknown-user: only an exact range is a user", () => {
+onBothSorts("R24 remove-unknown-user: only an exact range is a user", () => {
   const rig = new Rig(disc(4));
   rig.user(0, 2);
   assertEquals(rig.list.removeAccess(0, 1), ENOENT);
@@ -308,7 +323,7 @@ Deno.test("R24 remove-unknown-user: only an exact range is a user", () => {
   rig.end();
 });
 
-Deno.test("R25 page-list-size-limits: silly sizes and slices beyond a list are refused", () => {
+onBothSorts("R25 page-list-size-limits: silly sizes and slices beyond a list are refused", () => {
   assertThrows(() => new PagemapSource(0, 0, { reader: { readAt: () => 0 } }), RangeError);
   const guest = new GuestSource();
   assertThrows(() => guest.addRegion(5, 4), RangeError);
@@ -323,36 +338,42 @@ Deno.test("R25 page-list-size-limits: silly sizes and slices beyond a list are r
   assertEquals(space.mappingCount, 0);
 });
 
-Deno.test("R26 storage-domain-detaches: storage moves when its page table leaves, without pinning", () => {
-  const rig = new Rig(disc(12));
-  const space = rig.space(3);
-  const [d0, d1, d2] = rig.tables;
-  for (let at = 0; at < 3; at++) space.map(at * 10, at * 10 + 3, rig.list, at * 4, RW);
-  const calls = rig.source.pinCalls;
-  space.removePageTable(d0);
-  assertEquals(space.tables, [d2, d1]);
-  const d3 = rig.table();
-  assertEquals(space.addPageTable(d3), OK);
-  assertEquals(rig.seen(d3, 10, 13), disc(12).slice(4, 8));
-  space.removePageTable(d2);
-  space.removePageTable(d1);
-  assertEquals(rig.seen(d3, 20, 23), disc(12).slice(8));
-  assertEquals(rig.source.pinCalls, calls);
-  assertEquals(rig.list.pinnedPages, 12);
-  space.removePageTable(d3);
-  assertEquals(rig.list.pinnedPages, 0);
-  rig.end();
-});
+onBothSorts(
+  "R26 storage-domain-detaches: storage moves when its page table leaves, without pinning",
+  () => {
+    const rig = new Rig(disc(12));
+    const space = rig.space(3);
+    const [d0, d1, d2] = rig.tables;
+    for (let at = 0; at < 3; at++) space.map(at * 10, at * 10 + 3, rig.list, at * 4, RW);
+    const calls = rig.source.pinCalls;
+    space.removePageTable(d0);
+    assertEquals(space.tables, [d2, d1]);
+    const d3 = rig.table();
+    assertEquals(space.addPageTable(d3), OK);
+    assertEquals(rig.seen(d3, 10, 13), disc(12).slice(4, 8));
+    space.removePageTable(d2);
+    space.removePageTable(d1);
+    assertEquals(rig.seen(d3, 20, 23), disc(12).slice(8));
+    assertEquals(rig.source.pinCalls, calls);
+    assertEquals(rig.list.pinnedPages, 12);
+    space.removePageTable(d3);
+    assertEquals(rig.list.pinnedPages, 0);
+    rig.end();
+  },
+);
 
-Deno.test("R27 domain-removal-per-area: only finished areas are unmapped from a leaving page table", () => {
-  const rig = new Rig(disc(8));
-  const space = rig.space(2);
-  space.map(0, 3, rig.list, 0, RW);
-  space.map(4, 7, rig.list, 4, RW);
-  rig.tables[1].map(50, 50, 7, READ);
-  space.removePageTable(rig.tables[1]);
-  assertEquals([...rig.tables[1].entries.keys()], [50]);
-  rig.tables[1].unmap(50, 50);
-  assertEquals(rig.list.pinnedPages, 8);
-  rig.end();
-});
+onBothSorts(
+  "R27 domain-removal-per-area: only finished areas are unmapped from a leaving page table",
+  () => {
+    const rig = new Rig(disc(8));
+    const space = rig.space(2);
+    space.map(0, 3, rig.list, 0, RW);
+    space.map(4, 7, rig.list, 4, RW);
+    rig.tables[1].map(50, 50, 7, READ);
+    space.removePageTable(rig.tables[1]);
+    assertEquals([...rig.tables[1].entries.keys()], [50]);
+    rig.tables[1].unmap(50, 50);
+    assertEquals(rig.list.pinnedPages, 8);
+    rig.end();
+  },
+);
