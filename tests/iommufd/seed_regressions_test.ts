@@ -59,7 +59,7 @@ onBothSorts("R04 user-over-middle-user: the store keeps exactly what the other u
   rig.end();
 });
 
-onBothSorts(
+Deno.test(
   "R05 user-fault-after-used-span: a fault behind a used span undoes all that was filled",
   () => {
     const rig = new Rig(disc(8), { budget: new PinBudget(100) });
