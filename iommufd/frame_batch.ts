@@ -53,8 +53,14 @@ export class FrameBatch {
     return this.#run < this.runs ? this.length[this.#run] - this.#offset : 0;
   }
 
-  /** Takes frames out in order, {@linkcode nextCount} at most. What was taken counts in {@linkcode pages} all the same. */
+  /**
+   * Takes frames out in order, {@linkcode nextCount} at most. What was taken counts in {@linkcode pages} all the same.
+   * Throws RangeError if there are not so many, which is a bug of the caller.
+   */
   take(count: number): void {
+    if (!(count > 0 && count <= this.nextCount)) {
+      throw new RangeError(`Cannot take ${count} frames: ${this.nextCount} are next`);
+    }
     this.#offset += count;
     if (this.#offset < this.length[this.#run]) return;
     this.#run++;

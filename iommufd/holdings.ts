@@ -75,7 +75,7 @@ export class Holdings {
     return bytes;
   }
 
-  /** Whether a page is held, device memory included. */
+  /** Whether nothing is held, of device memory either. */
   get isEmpty(): boolean {
     return this.pinned === 0 && this.#device.counts.held === 0;
   }

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { AccessStore } from "../../iommufd/access_store.ts";
 import { FrameBatch } from "../../iommufd/frame_batch.ts";
@@ -31,6 +31,7 @@ Deno.test("frame batch: frames are taken out in order, in pieces of any size", (
     batch.take(piece);
   }
   assertEquals([taken, batch.nextCount, batch.pages], [[10, 12, 20], 0, 4]);
+  assertThrows(() => batch.take(1), RangeError, "0 are next");
 });
 
 /** Adds an access with these frames, gathered in batches of `slots` runs. */
