@@ -172,11 +172,24 @@ export class IoAddressSpace {
     firstIndex: number,
     protection: Protection,
   ): Errno {
-    if (this.#isBusy) return EBUSY;
-    this.#isBusy = true;
-    const errno = this.#map(firstPage, lastPage, list, firstIndex, protection);
-    this.#isBusy = false;
-    return errno;
+    if (this.#isBusy || list.isBusy) return EBUSY;
+    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
+    if (errno !== OK) return errno;
+    const areas = this.#areas;
+    if (!areas.place(firstPage, lastPage)) return EEXIST;
+    if (!areas.makeRoom()) return ENOMEM;
+    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
+    if (this.#attachments.tables.length > 0) {
+      this.#isBusy = true;
+      list.lock(this);
+      const filled = list.fill(this.#attachments, view);
+      list.unlock();
+      this.#isBusy = false;
+      if (filled !== OK) return filled;
+    }
+    this.areaSet.insert(view, list);
+    this.mappedPage = firstPage;
+    return OK;
   }
 
   /**
@@ -216,11 +229,7 @@ export class IoAddressSpace {
       toPage = this.#allocate(lastPage - firstPage + 1, index);
       if (toPage < 0) return -toPage;
     }
-    this.#isBusy = true;
-    from.#isBusy = true;
     const errno = this.#copy(from, firstPage, lastPage, toPage, protection);
-    from.#isBusy = false;
-    this.#isBusy = false;
     if (errno === OK) this.mappedPage = toPage;
     return errno;
   }
@@ -434,31 +443,6 @@ export class IoAddressSpace {
     return this.unmapAll();
   }
 
-  #map(
-    firstPage: number,
-    lastPage: number,
-    list: PageList,
-    firstIndex: number,
-    protection: Protection,
-  ): Errno {
-    if (list.isBusy) return EBUSY;
-    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
-    if (errno !== OK) return errno;
-    const areas = this.#areas;
-    if (!areas.place(firstPage, lastPage)) return EEXIST;
-    if (!areas.makeRoom()) return ENOMEM;
-    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
-    if (this.#attachments.tables.length > 0) {
-      list.lock(this);
-      const filled = list.fill(this.#attachments, view);
-      list.unlock();
-      if (filled !== OK) return filled;
-    }
-    this.areaSet.insert(view, list);
-    this.mappedPage = firstPage;
-    return OK;
-  }
-
   #copy(
     from: IoAddressSpace,
     firstPage: number,
@@ -472,11 +456,11 @@ export class IoAddressSpace {
       const last = Math.min(lastPage, from.#leaves.last(slot));
       const index = from.#leaves.index(slot) + (page - from.#leaves.first(slot));
       const list = from.areaSet.listAt(slot);
-      const errno = this.#map(page + offset, last + offset, list, index, protection);
+      from.#isBusy = from !== this;
+      const errno = this.map(page + offset, last + offset, list, index, protection);
+      from.#isBusy = false;
       if (errno !== OK) {
-        if (page > firstPage) {
-          this.#removeAreas(this.#areas.atOrAfter(toPage), toPage, page + offset - 1);
-        }
+        if (page > firstPage) this.unmap(toPage, page + offset - 1);
         return errno;
       }
       page = last + 1;
