@@ -8,15 +8,7 @@
  */
 export * from "./errno.ts";
 export { FREE_GROWTH, type Growth } from "./growth.ts";
-export { DEVICE, type MemorySource, RAM } from "./memory_source.ts";
-export type {
-  RegionChanges,
-  RunSource,
-  SourceRegion,
-  SourceUser,
-  StableSource,
-  UnstableSource,
-} from "./memory_source.ts";
+export * from "./memory_source.ts";
 export { GuestRegion, GuestSource, type RegionOptions } from "./guest_source.ts";
 export { PinBudget } from "./pin_budget.ts";
 export { type BatchSizes, createPageList, PageList, type PageListOptions } from "./page_list.ts";

@@ -20,7 +20,7 @@ const SIZE = 0x10_000;
 function module(content: number): MemoryRegion {
   const buffer = new ArrayBuffer(SIZE);
   new Uint8Array(buffer).fill(content);
-  return { guestAddress: MODULE, size: SIZE, userAddress: MODULE, buffer, offset: 0 };
+  return { guestAddress: MODULE, size: SIZE, buffer, offset: 0 };
 }
 
 /** The next fault report: reason, flags, endpoint and address. */
