@@ -18,6 +18,19 @@ const INDEX = 1;
 const RING = 2;
 const NONE = -1;
 
+/** The device has done nothing wrong. */
+export const USED_OK = 0;
+/** The device's used index is further ahead than chains are in flight. */
+export const USED_INDEX = 1;
+/** The device used a chain that is not in flight. */
+export const USED_ID = 2;
+
+const USED_SENTENCES: readonly string[] = [
+  "nothing is wrong",
+  "its used index is ahead of what is in flight by",
+  "it used a chain that is not in flight,",
+];
+
 /** A {@linkcode DriverQueue} in split layout. */
 export class SplitDriverQueue implements DriverQueue {
   /** See {@linkcode DriverQueue.size}. */
@@ -34,7 +47,10 @@ export class SplitDriverQueue implements DriverQueue {
   token: number = NONE;
   /** See {@linkcode DriverQueue.usedLength}. */
   usedLength = 0;
+  /** What {@linkcode tryReap} found wrong: one of the `USED_…` constants. It stays. */
+  usedFault: number = USED_OK;
 
+  #usedValue = 0;
   readonly #mask: number;
   readonly #eventIndex: boolean;
   readonly #inOrder: boolean;
@@ -190,15 +206,31 @@ export class SplitDriverQueue implements DriverQueue {
     return ((this.#availableIndex - event - 1) & 0xffff) < shown;
   }
 
-  /** See {@linkcode DriverQueue.reap}. */
+  /** See {@linkcode DriverQueue.reap}. Throws where {@linkcode tryReap} finds a fault. */
   reap(): boolean {
+    if (this.tryReap()) return true;
+    if (this.usedFault === USED_OK) return false;
+    throw new Error(`Cannot reap a used chain: ${this.describeUsedFault()}`);
+  }
+
+  /** What is wrong, in a part of a line; for a log. */
+  describeUsedFault(): string {
+    return `${USED_SENTENCES[this.usedFault]} ${this.#usedValue}`;
+  }
+
+  /**
+   * As {@linkcode reap}, of a device that may do anything: what it does wrong is left in `usedFault`, and nothing is
+   * reaped any more.
+   */
+  tryReap(): boolean {
+    if (this.usedFault !== USED_OK) return false;
     if (this.#batchHead === NONE) {
-      if (this.#used.loadOrdered(INDEX) === this.#reapedIndex) return false;
+      const ahead = (this.#used.loadOrdered(INDEX) - this.#reapedIndex) & 0xffff;
+      if (ahead === 0) return false;
+      if (ahead > this.#inFlight) return this.#refuse(USED_INDEX, ahead);
       const element = RING / 2 + 2 * (this.#reapedIndex & this.#mask);
       const id = this.#usedElements.load(element) >>> 0;
-      if (id >= this.size || this.#chainCounts[id] === 0) {
-        throw new Error(`Cannot reap a used chain: the device used ${id}, which is not in flight`);
-      }
+      if (id >= this.size || this.#chainCounts[id] === 0) return this.#refuse(USED_ID, id);
       this.#batchHead = id;
       this.#batchLength = this.#usedElements.load(element + 1) >>> 0;
     }
@@ -225,6 +257,12 @@ export class SplitDriverQueue implements DriverQueue {
     // With an event index there is no "off": name the element that is farthest away.
     if (this.#eventIndex) this.#setUsedEvent((this.#reapedIndex - 1) & 0xffff);
     else this.#available.storeOrdered(FLAGS, 1);
+  }
+
+  #refuse(fault: number, value: number): false {
+    this.usedFault = fault;
+    this.#usedValue = value;
+    return false;
   }
 
   #setUsedEvent(index: number): void {
