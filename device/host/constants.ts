@@ -97,6 +97,8 @@ export const F_GET_SEALS = 1034;
 export const F_SEAL_SEAL = 1;
 /** Seal: the file cannot shrink. */
 export const F_SEAL_SHRINK = 2;
+/** Seal: the file cannot grow. */
+export const F_SEAL_GROW = 4;
 
 /** `memfd_create`: close on exec. */
 export const MFD_CLOEXEC = 1;

@@ -41,9 +41,18 @@ export class Event {
 
   /** A new one that has not been signalled. */
   static create(): Event {
+    return Event.#make(false);
+  }
+
+  /** The same for a peer that is not trusted: whatever it does to the file, signalling never waits. */
+  static createShared(): Event {
+    return Event.#make(true);
+  }
+
+  static #make(remote: boolean): Event {
     const number = libc().eventfd(0, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (number < 0) throw new OsError("Cannot create an event", "eventfd");
-    return new Event(new Descriptor(number), false);
+    return new Event(new Descriptor(number), remote);
   }
 
   /** Takes over a peer's descriptor; `undefined` if it is no event descriptor, and then it stays the caller's. */

@@ -35,7 +35,7 @@ export {
   ProcessorSet,
   restrictTo,
 } from "./processors.ts";
-export { createMemoryFile, mapMemoryFile, SharedMemory } from "./shared_memory.ts";
+export { createMemoryFile, mapMemoryFile, sealMemoryFile, SharedMemory } from "./shared_memory.ts";
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { groupNumber, type SocketAccess } from "./socket_file.ts";
 export { UnixListener } from "./unix_listener.ts";

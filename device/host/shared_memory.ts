@@ -23,6 +23,8 @@ import {
   EINVAL,
   F_ADD_SEALS,
   F_GET_SEALS,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
   F_SEAL_SHRINK,
   MAP_FAILED,
   MAP_NORESERVE,
@@ -166,6 +168,17 @@ export function createMemoryFile(name: string, size: number): Descriptor {
     throw new OsError(`Cannot size the memory file ${name} to ${size}`, "ftruncate", error);
   }
   return descriptor;
+}
+
+/**
+ * Makes the size of a memory file of our own final, and its seals with it, before it is handed to a peer that is not
+ * trusted. Throws an OsError if the host refuses.
+ */
+export function sealMemoryFile(descriptor: Descriptor): void {
+  const seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  if (libc().fcntl(descriptor.number, F_ADD_SEALS, seals) < 0) {
+    throw new OsError("Cannot seal a memory file", "fcntl");
+  }
 }
 
 /** Maps a file of our own. Throws where {@linkcode SharedMemory.map} gives a reason. */

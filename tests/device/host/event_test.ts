@@ -79,3 +79,12 @@ Deno.test("Event notices that a semaphore of a peer's never runs dry, and only t
     assertEquals([own.drain(), own.isEndless], [true, false]);
   }
 });
+
+Deno.test("Event shared with a peer that is not trusted signals without waiting, whatever the peer has set", () => {
+  using event = Event.createShared();
+  // As its holder can: blocking, and full.
+  libc().write(event.descriptor.number, new BigUint64Array([0xffff_ffff_ffff_fffen]), 8n);
+  libc().fcntl(event.descriptor.number, 4, 0); // F_SETFL
+  event.signal();
+  assertEquals(event.drain(), true);
+});

@@ -5,6 +5,7 @@ import {
   Descriptor,
   Event,
   mapMemoryFile,
+  sealMemoryFile,
   SharedMemory,
 } from "../../../device/host/mod.ts";
 import { F_ADD_SEALS, F_GET_SEALS } from "../../../device/host/constants.ts";
@@ -185,4 +186,13 @@ Deno.test("SharedMemory that cannot be unmapped is unmapped with the next", () =
   assertEquals(mappingsOf("stubborn-test").length, 2);
   second.close();
   assertEquals(mappingsOf("stubborn-test"), []);
+
+Deno.test("sealMemoryFile makes size and seals of a file final", () => {
+  using file = createMemoryFile("sealed-test", 2 * PAGE);
+  using memory = mapMemoryFile(file, 0, 2 * PAGE);
+  sealMemoryFile(file);
+  assertEquals(libc().ftruncate(file.number, 0n), -1);
+  assertEquals(libc().ftruncate(file.number, BigInt(3 * PAGE)), -1);
+  assertThrows(() => sealMemoryFile(file), Error, "EPERM");
+  new Uint8Array(memory.buffer)[0] = 1;
 });
