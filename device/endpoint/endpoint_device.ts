@@ -41,6 +41,12 @@ export interface EndpointDevice extends VirtioDevice {
   /** Whether such a request could go on now. */
   isReady(index: number): boolean;
 
+  /**
+   * Whether it would take nothing from a queue now, so that requests there are no reason to come back; by default it
+   * always would.
+   */
+  isStalled?(index: number): boolean;
+
   /** Gives back what it holds. */
   close(): void;
 }

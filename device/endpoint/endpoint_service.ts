@@ -18,7 +18,7 @@ import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { Queue } from "../../vring/mod.ts";
-import { BackEnd } from "../vhost_user/mod.ts";
+import { BackEnd, type RingFeatures } from "../vhost_user/mod.ts";
 import type { EndpointDevice } from "./endpoint_device.ts";
 import { EndpointMemory } from "./endpoint_memory.ts";
 import { Iotlb } from "./iotlb.ts";
@@ -35,6 +35,10 @@ export interface EndpointServiceOptions {
   readonly listener: UnixListener;
   /** Where log lines go. */
   readonly log: Log;
+  /** Which features of rings are on offer; all by default. */
+  readonly ringFeatures?: RingFeatures;
+  /** Called when a front end is gone. */
+  readonly onGone?: () => void;
 }
 
 /** A device behind the IOMMU, its socket, and the front end that is connected. */
@@ -50,6 +54,8 @@ export class EndpointService implements Companion {
   readonly #iommu: IommuDevice;
   readonly #listener: UnixListener;
   readonly #log: Log;
+  readonly #ringFeatures: RingFeatures | undefined;
+  readonly #onGone: () => void;
   readonly #iotlb = new Iotlb();
   readonly #kickSlots: number[] = [];
   /** Queues that wait for a notification before they are looked at. */
@@ -72,6 +78,8 @@ export class EndpointService implements Companion {
     const { log, listener } = options;
     listener.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
     listener.onRested = () => this.onDue();
+    this.#ringFeatures = options.ringFeatures;
+    this.#onGone = options.onGone ?? (() => {});
   }
 
   /** Whether a front end is connected. */
@@ -156,10 +164,28 @@ export class EndpointService implements Companion {
       const queue = backEnd.queue(i);
       if (queue === undefined || queue === this.#asleep[i]) continue;
       if (!on) queue.disableNotifications();
-      else if (queue.enableNotifications() || this.device.isReady(i)) work = true;
+      else if (this.#hasWork(i, queue)) work = true;
       if (queue.error !== 0) this.#ringFailed(backEnd, i);
     }
     return work;
+  }
+
+  /** Asks for notifications of a queue. Returns whether there is something that the device would do at once. */
+  #hasWork(index: number, queue: Queue): boolean {
+    const hasRequests = queue.enableNotifications();
+    const isStalled = this.device.isStalled?.(index) ?? false;
+    return (hasRequests && !isStalled) || this.device.isReady(index);
+  }
+
+  /** Whether a queue runs and is looked at. */
+  serves(index: number): boolean {
+    const queue = this.#backEnd?.queue(index);
+    return queue !== undefined && queue !== this.#asleep[index];
+  }
+
+  /** Tells the front end that the config space has changed. */
+  configChanged(): void {
+    this.#backEnd?.configChanged();
   }
 
   /** See {@linkcode Companion.endSession}. */
@@ -196,6 +222,7 @@ export class EndpointService implements Companion {
     this.#claim = new PeerClaim(stream);
     this.#backEnd = new BackEnd(stream, this.device, {
       log: this.#log,
+      ...(this.#ringFeatures === undefined ? {} : { ringFeatures: this.#ringFeatures }),
       addressSpace: (memory) =>
         this.#memory = new EndpointMemory(this.#iommu, this.endpoint, memory, this.#iotlb),
     });
@@ -242,5 +269,6 @@ export class EndpointService implements Companion {
     this.#memory?.close();
     this.#memory = undefined;
     this.#backEnd = undefined;
+    this.#onGone();
   }
 }

@@ -186,6 +186,7 @@ Deno.test("SharedMemory that cannot be unmapped is unmapped with the next", () =
   assertEquals(mappingsOf("stubborn-test").length, 2);
   second.close();
   assertEquals(mappingsOf("stubborn-test"), []);
+});
 
 Deno.test("sealMemoryFile makes size and seals of a file final", () => {
   using file = createMemoryFile("sealed-test", 2 * PAGE);
