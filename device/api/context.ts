@@ -4,6 +4,7 @@
  * @module
  */
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
+import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 
@@ -32,6 +33,8 @@ export interface ApiContext {
   readonly services?: readonly EndpointService[];
   /** Back ends of other programs behind it that this process translates for. */
   readonly proxies?: readonly EndpointProxy[];
+  /** Back ends of other programs behind it that this process relays requests to. */
+  readonly relays?: readonly EndpointRelay[];
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

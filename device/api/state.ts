@@ -12,6 +12,7 @@ import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../wire.ts";
 import { ascending } from "./ascending.ts";
 import type { ApiContext } from "./context.ts";
+import { type EndpointRelayState, relayState } from "./relay_state.ts";
 import type { Work } from "./work.ts";
 
 /** The answer to `GET /v1/state`. */
@@ -83,6 +84,8 @@ export interface EndpointState {
   readonly device?: EndpointDeviceState;
   /** What was done for a back end of another program. */
   readonly proxy?: EndpointProxyState;
+  /** The back end of another program that does the work of the device. */
+  readonly relay?: EndpointRelayState;
 }
 
 /** A proxied back end in {@linkcode EndpointState}; counts are since the start. */
@@ -189,10 +192,11 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
 
 /** The endpoints worth showing, by ascending id, each once. */
 function* endpointIds(
-  { device: { endpoints, life }, services = [], proxies = [] }: ApiContext,
+  { device: { endpoints, life }, services = [], proxies = [], relays = [] }: ApiContext,
   work: Work,
 ): Generator<number | undefined, void> {
-  const served = [...services, ...proxies].map(({ endpoint }) => endpoint).sort((a, b) => a - b);
+  const served = [...services, ...proxies, ...relays].map(({ endpoint }) => endpoint)
+    .sort((a, b) => a - b);
   let last = -1;
   const count = endpoints.seenCount + (life.blockedCount ?? 0);
   for (const id of ascending(seenOrBlocked(endpoints, life), count, work)) {
@@ -222,11 +226,12 @@ function* seenOrBlocked(endpoints: EndpointTable, life: GuestLife): Generator<nu
 
 /** One endpoint. */
 function endpointState(
-  { device, services = [], proxies = [] }: ApiContext,
+  { device, services = [], proxies = [], relays = [] }: ApiContext,
   id: number,
 ): EndpointState {
   const endpoint = device.endpoints.seen(id);
-  const service = services.find((each) => each.endpoint === id);
+  const relay = relays.find((each) => each.endpoint === id);
+  const service = relay?.service ?? services.find((each) => each.endpoint === id);
   const proxy = proxies.find((each) => each.endpoint === id);
   return {
     id,
@@ -236,6 +241,7 @@ function endpointState(
     faults: endpoint?.faults ?? 0,
     ...(service === undefined ? {} : { device: deviceState(service) }),
     ...(proxy === undefined ? {} : { proxy: proxyState(proxy) }),
+    ...(relay === undefined ? {} : { relay: relayState(relay) }),
   };
 }
 

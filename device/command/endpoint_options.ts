@@ -222,7 +222,7 @@ function openDevice(options: EndpointDeviceOptions): EndpointDevice {
 }
 
 /** `DEVICE.FUNCTION` on the root bus, as QEMU's `addr=` takes it. */
-function qemuSlot(endpoint: number): string {
+export function qemuSlot(endpoint: number): string {
   const slot = ((endpoint >>> 3) & 0x1f).toString(16);
   return (endpoint & 7) === 0 ? slot : `${slot}.${endpoint & 7}`;
 }

@@ -34,6 +34,7 @@ export function stateText(state: State): string {
     ...(state.domains.length === 0 ? ["no domains"] : state.domains.flatMap(domainLines)),
     ...state.endpoints.flatMap(deviceLines),
     ...state.endpoints.flatMap(proxyLines),
+    ...state.endpoints.flatMap(relayLines),
   ];
   return lines.join("\n");
 }
@@ -108,6 +109,35 @@ function proxyLines({ id, proxy }: EndpointState): readonly string[] {
     `in ${proxy.medianMicroseconds} us (median; longest ${proxy.longestMicroseconds}), ` +
     `${counted(proxy.waits, "wait")}, ${counted(proxy.faults, "fault")}` +
     more.map((text) => `; ${text}`).join(""),
+  ];
+}
+
+/** What passed through the relay of an endpoint, if this process has one. */
+function relayLines({ id, relay }: EndpointState): readonly string[] {
+  if (relay === undefined) return [];
+  const counts = [
+    [relay.resubmitted, "submitted again"],
+    [relay.givenUp, "given up"],
+    [relay.lateDropped, "dropped as late"],
+    [relay.unreadable, "unreadable"],
+    [relay.tooLong, "too long"],
+    [relay.violations, "back ends cut off for a violation"],
+    [relay.timeouts, "back ends cut off for silence"],
+    [relay.messagesRefused, "messages refused"],
+  ] as const;
+  const more = [
+    ...counts.filter(([count]) => count > 0).map(([count, text]) => `${count} ${text}`),
+    ...(relay.connected ? [] : ["no back end is connected"]),
+  ];
+  return [
+    `relay ${endpointText(id)}: ${counted(relay.chains, "chain")}, ` +
+    `${relay.toBackEnd} bytes to the back end, ${relay.toGuest} to the guest, ` +
+    `${relay.inFlight} in flight, ` +
+    `pool ${sizeText(relay.poolUsed)} of ${sizeText(relay.poolSize)} ` +
+    `(most ${sizeText(relay.poolPeak)}, ${counted(relay.stalls, "stall")}), ` +
+    `${counted(relay.reconnects, "reconnect")}, ` +
+    `${relay.medianMicroseconds} us in the back end (median; p99 ${relay.p99Microseconds}, ` +
+    `longest ${relay.longestMicroseconds})` + more.map((text) => `; ${text}`).join(""),
   ];
 }
 

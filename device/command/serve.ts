@@ -17,7 +17,7 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
-import type { EndpointProxy, EndpointService } from "../endpoint/mod.ts";
+import type { EndpointProxy, EndpointRelay, EndpointService } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { DeviceServer } from "../server.ts";
@@ -50,6 +50,13 @@ import {
 } from "./proxy_options.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
+import {
+  ENDPOINT_RELAY_HELP,
+  type EndpointRelayChoice,
+  openEndpointRelays,
+  parseEndpointRelays,
+  relayQemuArguments,
+} from "./relay_options.ts";
 import {
   apiSocketAccess,
   SOCKET_OPTIONS,
@@ -98,7 +105,7 @@ ${SOCKET_OPTIONS_HELP}
 The device:
 ${DEVICE_OPTIONS_HELP}
 Devices behind it:
-${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}
+${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}${ENDPOINT_RELAY_HELP}
 Other:
   --poll-us N              microseconds for which the rings are watched after a
                            request before sleeping; 0 sleeps at once, which
@@ -129,6 +136,7 @@ Example:
       ...DEVICE_OPTIONS,
       "endpoint-device": { type: "string", multiple: true },
       "endpoint-proxy": { type: "string", multiple: true },
+      "endpoint-relay": { type: "string", multiple: true },
       "socket-path": { type: "string" },
       "connect": { type: "string" },
       "fd": { type: "string" },
@@ -160,7 +168,11 @@ Example:
     const api = apiChoice(values);
     const options = parseDeviceOptions(values);
     const devices = parseEndpointDevices(values);
-    const choices = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
+    const proxies = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
+    const relays = parseEndpointRelays(
+      values,
+      [...devices, ...proxies].map(({ endpoint }) => endpoint),
+    );
     SharedMemory.allowsAnyFile = values["allow-file-memory"] === true;
     const lines = new LineWriter(STANDARD_ERROR);
     const log = new Log(level, (line) => lines.write(line));
@@ -176,9 +188,13 @@ Example:
           log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
           for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
         }
-        const companions = openCompanions(devices, choices, device, socket, log, access);
+        const choices = { devices, proxies, relays };
+        const companions = openCompanions(choices, device, socket, log, access);
         for (const each of devices) {
           for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
+        }
+        for (const each of relays) {
+          for (const line of relayQemuArguments(each)) log.info(`  ${line}`);
         }
         const parts = { device, ...companions, socket, api };
         await serveUntilStopped(parts, { log, pollUs, rings }, stop);
@@ -192,11 +208,23 @@ Example:
   },
 };
 
-/** What is served. */
-interface ServedParts {
-  readonly device: IommuDevice;
+/** What the options say is behind the IOMMU. */
+interface CompanionChoices {
+  readonly devices: readonly EndpointDeviceOptions[];
+  readonly proxies: readonly EndpointProxyChoice[];
+  readonly relays: readonly EndpointRelayChoice[];
+}
+
+/** What is behind it. */
+interface Companions {
   readonly services: readonly EndpointService[];
   readonly proxies: readonly EndpointProxy[];
+  readonly relays: readonly EndpointRelay[];
+}
+
+/** What is served. */
+interface ServedParts extends Companions {
+  readonly device: IommuDevice;
   readonly socket: UnixListener | UnixStream | string;
   readonly api: ApiChoice | undefined;
 }
@@ -210,7 +238,7 @@ interface ServeOptions {
 
 /** Serves until SIGINT, SIGTERM, or the end of an inherited connection. */
 async function serveUntilStopped(
-  { device, services, proxies, socket, api: apiChoice }: ServedParts,
+  { device, services, proxies, relays, socket, api: apiChoice }: ServedParts,
   { log, pollUs, rings }: ServeOptions,
   stop: StopSignals,
 ): Promise<void> {
@@ -219,6 +247,7 @@ async function serveUntilStopped(
     device,
     services,
     proxies,
+    relays,
     version: VERSION,
     access: apiChoice?.access ?? "read",
     get connected() {
@@ -227,32 +256,35 @@ async function serveUntilStopped(
   };
   try {
     const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];
-    server = new DeviceServer(device, log, pollUs, [...services, ...proxies, ...api], rings);
+    const companions = [...services, ...proxies, ...relays, ...api];
+    server = new DeviceServer(device, log, pollUs, companions, rings);
     for (const service of services) service.device.onProgress = () => server?.wake();
     stop.onStop(() => server?.stop());
     await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
   } finally {
     // Where serving has not begun, these are still open.
-    for (const each of [...services, ...proxies]) each.close();
+    for (const each of [...services, ...proxies, ...relays]) each.close();
     if (typeof socket !== "string") socket.close();
   }
 }
 
-/** The devices behind the IOMMU, and the proxies; where one cannot be had, what is open already is closed. */
+/** What is behind the IOMMU; where one cannot be had, what is open already is closed. */
 function openCompanions(
-  devices: readonly EndpointDeviceOptions[],
-  choices: readonly EndpointProxyChoice[],
+  choices: CompanionChoices,
   device: IommuDevice,
   socket: UnixListener | UnixStream | string,
   log: Log,
   access: SocketAccess,
-): { readonly services: readonly EndpointService[]; readonly proxies: readonly EndpointProxy[] } {
+): Companions {
   let services: readonly EndpointService[] = [];
+  let proxies: readonly EndpointProxy[] = [];
   try {
-    services = openEndpointDevices(devices, device, log, access);
-    return { services, proxies: openEndpointProxies(choices, device, log, access) };
+    services = openEndpointDevices(choices.devices, device, log, access);
+    proxies = openEndpointProxies(choices.proxies, device, log, access);
+    const relays = openEndpointRelays(choices.relays, device, log, access);
+    return { services, proxies, relays };
   } catch (error) {
-    for (const service of services) service.close();
+    for (const each of [...services, ...proxies]) each.close();
     if (typeof socket !== "string") socket.close();
     throw error;
   }

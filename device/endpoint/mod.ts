@@ -1,6 +1,7 @@
 /**
  * Devices behind the IOMMU: guest memory as an endpoint sees it, what keeps translations, and the devices that
- * live there (virtio-rng, virtio-blk), each served on a socket of its own; back ends of other programs, in `proxy/`.
+ * live there (virtio-rng, virtio-blk), each served on a socket of its own; back ends of other programs, in `relay/` (confined)
+ * and `proxy/` (translating for themselves).
  *
  * Of a device's parts only `endpoint_memory.ts` and `endpoint_service.ts` know that there is an IOMMU. May
  * import `device`, `iommufd`, `pagetable` and `vring`.
@@ -17,3 +18,4 @@ export * from "./entropy.ts";
 export * from "./iotlb.ts";
 export * from "./proxy/mod.ts";
 export * from "./random_source.ts";
+export * from "./relay/mod.ts";

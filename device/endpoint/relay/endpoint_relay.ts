@@ -1,0 +1,294 @@
+/**
+ * A relayed endpoint: a vhost-user back end of another program behind the IOMMU, which gets none of the guest's memory.
+ *
+ * The VMM's side is that of any device of ours (`endpoint_service.ts`). The back end's side is a session at a time: it is
+ * connected to, or comes to us, as soon as there is one, since only it knows what the device is; until it has said so,
+ * VMMs wait. When it goes, or is cut off, the guest's requests wait for the next one. When the VMM goes, the back end is
+ * disconnected, too, as if it had been the VMM's: nothing of one machine reaches the next.
+ *
+ * @module
+ */
+import { endpointText } from "../../address.ts";
+import type { Companion } from "../../companion.ts";
+import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import type { IommuDevice } from "../../iommu_device.ts";
+import type { Log } from "../../log.ts";
+import { ringFeatures } from "../../vhost_user/mod.ts";
+import { EndpointService } from "../endpoint_service.ts";
+import { BackEndSession } from "./back_end_session.ts";
+import { POOL_PAGE } from "./buffer_pool.ts";
+import { RelayDevice } from "./relay_device.ts";
+import { withheldNames } from "./relayed_features.ts";
+import type { RelayedType } from "./relayed_types.ts";
+
+/** Milliseconds before another back end is tried, unless the options say otherwise. */
+const RETRY_MS = 100;
+/**
+ * What the guest's rings may be. Not used in order: a back end finishes requests in any order, and one that is late
+ * would hold all others back.
+ */
+const RINGS = ringFeatures(["packed", "event-index", "indirect"])!;
+
+/** What a relayed endpoint is made of. */
+export interface EndpointRelayOptions {
+  /** Translates for the endpoint. */
+  readonly iommu: IommuDevice;
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** Where the VMM comes to; closed with the relay. */
+  readonly listener: UnixListener;
+  /** The back end: a path that it listens on, or where it comes to; a listener is closed with the relay. */
+  readonly backEnd: string | UnixListener;
+  /** What the user says of the back end. */
+  readonly type: RelayedType;
+  /** Bytes for buffers; whole pages. */
+  readonly bufferBytes: number;
+  /** Milliseconds within which the back end has to answer a message. */
+  readonly patience: number;
+  /** Milliseconds before another back end is tried; 100 by default. */
+  readonly retryMs?: number;
+  /** Where log lines go. */
+  readonly log: Log;
+}
+
+/** A relayed endpoint. */
+export class EndpointRelay implements Companion {
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** What the guest sees. */
+  readonly device: RelayDevice;
+  /** What log lines call it. */
+  readonly name: string;
+  /** What serves it to the VMM. */
+  readonly service: EndpointService;
+  /** Called when it is time to look, and no descriptor says so: whoever serves it comes back. */
+  onDue: () => void = () => {};
+  readonly #options: EndpointRelayOptions;
+  #session: BackEndSession | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #retryAt = 0;
+  #isWaitTold = false;
+  #isReplacement = false;
+  /** Whether the service was added to the poll set. */
+  #isServed = false;
+  #backEndSlot = -1;
+
+  /** Waits for both sides once it is in a loop. */
+  constructor(options: EndpointRelayOptions) {
+    const { iommu, endpoint, listener, type, bufferBytes, log } = options;
+    this.endpoint = endpoint;
+    this.#options = options;
+    this.name = `relay ${endpointText(endpoint)}`;
+    this.device = new RelayDevice({ type, bufferBytes, name: this.name, log });
+    this.service = new EndpointService({
+      iommu,
+      endpoint,
+      device: this.device,
+      listener,
+      log,
+      ringFeatures: RINGS,
+      onGone: () => this.#frontEndGone(),
+    });
+    this.service.onDue = () => this.onDue();
+    const { backEnd } = options;
+    if (typeof backEnd === "string") return;
+    backEnd.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
+    backEnd.onRested = () => this.onDue();
+  }
+
+  /** Whether there is a back end that has said what it is. */
+  get hasBackEnd(): boolean {
+    return this.#session?.identity !== undefined;
+  }
+
+  /** Bytes of buffers in use, the most that were, and all there are. */
+  get pool(): { readonly used: number; readonly peak: number; readonly size: number } {
+    const pool = this.#session?.memory?.pool;
+    const [used, peak] = [pool?.used ?? 0, pool?.peak ?? 0];
+    return { used: used * POOL_PAGE, peak: peak * POOL_PAGE, size: this.#options.bufferBytes };
+  }
+
+  /** See {@linkcode Companion.mustPoll}: what it waits for may never come. */
+  get mustPoll(): boolean {
+    const session = this.#session;
+    return this.service.mustPoll || session?.isWaiting === true || session?.ended !== undefined;
+  }
+
+  /** See {@linkcode Companion.addTo}. */
+  addTo(poll: PollSet): void {
+    const { backEnd } = this.#options;
+    this.#connect();
+    const accepts = typeof backEnd !== "string" && performance.now() >= this.#retryAt;
+    this.#backEndSlot = accepts ? poll.add(backEnd.descriptor.number) : -1;
+    this.#session?.addTo(poll);
+    this.#isServed = this.device.isKnown &&
+      (this.service.connected || this.#session?.identity !== undefined);
+    if (this.#isServed) this.service.addTo(poll);
+  }
+
+  /** See {@linkcode Companion.look}. */
+  look(poll: PollSet): void {
+    const backEndKnocks = this.#backEndSlot >= 0 && poll.ready(this.#backEndSlot) !== 0;
+    this.#session?.look(poll);
+    this.#checkSession();
+    if (backEndKnocks) this.#accept();
+    if (this.#isServed) this.service.look(poll);
+    this.#checkSession();
+  }
+
+  /** See {@linkcode Companion.serve}. */
+  serve(): boolean {
+    const isAny = this.service.serve();
+    this.#checkSession();
+    return isAny;
+  }
+
+  /** See {@linkcode Companion.setNotifications}. */
+  setNotifications(on: boolean): boolean {
+    const hasRequests = this.service.setNotifications(on);
+    return this.device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
+  }
+
+  /** See {@linkcode Companion.endSession}: what failed may be either side, so both begin anew. */
+  endSession(): void {
+    try {
+      this.service.endSession();
+    } finally {
+      this.#endSession("something failed on its behalf");
+    }
+  }
+
+  /** Ends both sides and the sockets. */
+  close(): void {
+    clearTimeout(this.#retry);
+    this.#endSession("closed");
+    this.service.close();
+    const { backEnd } = this.#options;
+    if (typeof backEnd !== "string") backEnd.close();
+    clearTimeout(this.#retry);
+  }
+
+  /** Connects to the back end, if it listens; if not, tries again later. */
+  #connect(): void {
+    const { backEnd, log } = this.#options;
+    if (typeof backEnd !== "string" || this.#session !== undefined) return;
+    if (performance.now() < this.#retryAt) return;
+    let stream: UnixStream | undefined;
+    let reason = "nobody listens there";
+    try {
+      stream = UnixStream.tryConnect(backEnd);
+    } catch (error) {
+      // Whatever is at the path is the back end's affair, and may be another thing the next time.
+      if (!(error instanceof OsError)) throw error;
+      reason = error.message;
+    }
+    if (stream !== undefined) {
+      this.#beginSession(stream);
+      return;
+    }
+    if (!this.#isWaitTold) {
+      log.info(`${this.name} waits for its back end on ${backEnd}: ${reason}`);
+    }
+    this.#isWaitTold = true;
+    this.#tryLater();
+  }
+
+  #accept(): void {
+    const { backEnd, log } = this.#options;
+    const stream = typeof backEnd === "string" ? undefined : backEnd.accept();
+    if (stream === undefined) return;
+    if (this.#session === undefined) {
+      this.#beginSession(stream);
+      return;
+    }
+    stream.close();
+    log.warnLimited("second", `Refused a second back end of ${this.name}`);
+  }
+
+  #beginSession(stream: UnixStream): void {
+    const { type, bufferBytes, patience, log } = this.#options;
+    const session: BackEndSession = new BackEndSession({
+      stream,
+      type,
+      bufferBytes,
+      patience,
+      counters: this.device.counters,
+      onIdentity: () => this.#identified(session),
+      onConfig: () => this.#takeConfig(session),
+      onOddity: (line) => log.warnLimited("relay-oddity", `${this.name}: ${line}`),
+    });
+    this.#session = session;
+  }
+
+  /** The back end has said what it is. */
+  #identified(session: BackEndSession): void {
+    const { type, log } = this.#options;
+    const { counters } = this.device;
+    const identity = session.identity!;
+    const refusal = this.device.admit(session, this.service.connected);
+    if (refusal !== undefined) {
+      session.identity = undefined;
+      session.violation(refusal);
+      return;
+    }
+    // The disk, say, may be another size than the one before had.
+    this.#takeConfig(session);
+    counters.sessions++;
+    if (this.#isReplacement) counters.reconnects++;
+    this.#isReplacement = false;
+    this.#isWaitTold = false;
+    const withheld = withheldNames(identity.features, identity.offeredProtocol, type);
+    log.info(
+      `The back end of ${this.name} is connected: ${identity.queueCount} queues, ` +
+        `${identity.config.length} bytes of config space` +
+        (withheld.length === 0 ? "" : `; not passed on: ${withheld.join(", ")}`),
+    );
+    // VMMs may have been waiting for this.
+    this.onDue();
+  }
+
+  #takeConfig(session: BackEndSession): void {
+    if (this.device.takeConfig(session)) this.service.configChanged();
+  }
+
+  #checkSession(): void {
+    if (this.#session?.ended !== undefined) this.#endSession(this.#session.ended);
+  }
+
+  /** The back end is gone, or is cut off: a VMM's requests wait for the next one. */
+  #endSession(reason: string): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    this.#session = undefined;
+    this.#isReplacement ||= this.device.isInUse && session.identity !== undefined;
+    this.device.backEndGone();
+    session.close();
+    this.#options.log.warnLimited(
+      "relay",
+      `The session with the back end of ${this.name} is over: ${reason}`,
+    );
+    this.#tryLater();
+  }
+
+  #tryLater(): void {
+    const { retryMs = RETRY_MS } = this.#options;
+    this.#retryAt = performance.now() + retryMs;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.onDue(), retryMs + 1);
+  }
+
+  #frontEndGone(): void {
+    const wasInUse = this.device.isInUse;
+    this.device.forget();
+    if (!wasInUse || this.#session === undefined) return;
+    const session = this.#session;
+    this.#session = undefined;
+    this.device.backEndGone();
+    session.close();
+    this.#options.log.info(
+      `The back end of ${this.name} is disconnected, as its front end is gone`,
+    );
+    this.#isReplacement = false;
+    this.#tryLater();
+  }
+}

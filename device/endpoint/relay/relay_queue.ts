@@ -1,0 +1,405 @@
+/**
+ * One queue of a relayed device: takes requests from the guest's ring, gives them to the back end, and takes them back.
+ *
+ * A queue outlives the sessions of back ends and the stops of the machine. What is on its way then is *carried*: kept in
+ * the order in which the guest made it available, and submitted again or answered when both sides are there.
+ *
+ * @module
+ */
+import type { Log } from "../../log.ts";
+import type { Queue } from "../../../vring/mod.ts";
+import { answerRequest } from "./answer.ts";
+import type { BackEndRing } from "./back_end_ring.ts";
+import type { BackEndSession } from "./back_end_session.ts";
+import type { RelayCounters } from "./relay_counters.ts";
+import { Phase, type RelayRequest } from "./relay_request.ts";
+import type { Replay } from "./relayed_types.ts";
+import { RequestTable } from "./request_table.ts";
+import { RingRoom, usesTable } from "./ring_room.ts";
+
+/** Bytes copied in one turn, at most by one request more. */
+const TURN_BYTES = 1 << 18;
+/** What a request counts for in a turn, besides its bytes. */
+const REQUEST_COST = 2048;
+
+/** What a queue is made of. */
+export interface RelayQueueOptions {
+  /** Which one. */
+  readonly index: number;
+  /** Bytes of the longest request that is taken. */
+  readonly longest: number;
+  /** What is counted. */
+  readonly counters: RelayCounters;
+  /** Where log lines go. */
+  readonly log: Log;
+  /** What they call the device. */
+  readonly name: string;
+}
+
+/** A queue. */
+export class RelayQueue {
+  /** Which one. */
+  readonly index: number;
+  readonly #options: RelayQueueOptions;
+  readonly #counters: RelayCounters;
+  /** The session and the ring to the back end, while it runs. */
+  #session: BackEndSession | undefined;
+  #ring: BackEndRing | undefined;
+  /** A ring that the back end was asked to stop. */
+  #stopping: BackEndRing | undefined;
+  /** Requests with the back end, by their token in its ring. */
+  #underWay: (RelayRequest | undefined)[] = [];
+  /** Requests of an earlier session or before a stop, in order. */
+  #carried: RelayRequest[] = [];
+  /** Taken from the guest; it waits for room. */
+  #pending: RelayRequest | undefined;
+  readonly #table: RequestTable;
+  readonly #room: RingRoom;
+  /** Entries of the ring to be started when the stopping one has stopped; 0 for none. */
+  #entriesAfterStop = 0;
+  /** Whether what is in the guest's ring has to be taken first, since it may repeat what is carried. */
+  #takesAll = false;
+  /** Slots of the guest's ring that it gives once more after a stop, carried or not. */
+  #repeated = 0;
+  /** The time, taken once in a turn; 0 before. */
+  #now = 0;
+
+  /** A queue that neither side runs. */
+  constructor(options: RelayQueueOptions) {
+    this.index = options.index;
+    this.#options = options;
+    this.#counters = options.counters;
+    this.#table = new RequestTable(options.counters);
+    this.#room = new RingRoom(options.counters);
+  }
+
+  /** Whether a request is with the back end. */
+  get isUnderWay(): boolean {
+    return this.#ring !== undefined && this.#ring.driver.inFlight > 0;
+  }
+
+  /** Whether it would take nothing from the guest now. */
+  get isStalled(): boolean {
+    return this.#ring === undefined || this.#room.isFull;
+  }
+
+  /** Whether carried requests could go on now. */
+  get isReady(): boolean {
+    return !this.isStalled && this.#carried.length > 0;
+  }
+
+  /** Signals of the back end. Returns, when switching on, whether there is something already. */
+  setSignals(on: boolean): boolean {
+    const driver = this.#ring?.driver;
+    if (driver === undefined) return false;
+    if (on) return driver.usedFault === 0 && driver.enableSignals();
+    driver.disableSignals();
+    return false;
+  }
+
+  /** Has the back end run it, as soon as it does not run it any more in the way it did before. */
+  start(session: BackEndSession, entries: number): void {
+    if (this.#stopping !== undefined) {
+      this.#entriesAfterStop = entries;
+      return;
+    }
+    this.#ring = session.startRing(this.index, entries);
+    this.#session = session;
+    this.#underWay = new Array(this.#ring?.driver.size ?? 0);
+    this.#takesAll = this.#carried.length > 0 || this.#repeated > 0;
+    this.#room.reset();
+  }
+
+  /** The guest's ring has so many entries from now on. */
+  attach(entries: number): void {
+    this.#table.resize(entries);
+  }
+
+  /**
+   * Works for a while: takes back what the back end has used, then gives it more.
+   *
+   * @returns Whether there was anything to do.
+   */
+  serve(queue: Queue): boolean {
+    const ring = this.#ring;
+    if (ring === undefined) return false;
+    this.#now = 0;
+    let spent = 0;
+    while (spent < TURN_BYTES) {
+      const request = this.#reap(ring);
+      if (request === undefined) break;
+      spent += request.usedLength + REQUEST_COST;
+      this.#answer(queue, request);
+    }
+    if (this.#session?.ended !== undefined) return this.#publish(queue, spent > 0);
+    if (this.#takesAll) this.#takeAll(queue);
+    const reaped = spent;
+    while (spent < TURN_BYTES) {
+      const cost = this.#next(queue, ring);
+      if (cost === 0) break;
+      spent += cost;
+    }
+    if (spent > reaped) ring.kick();
+    return this.#publish(queue, spent > 0);
+  }
+
+  /** What the back end signals; -1 if it does not run the queue. */
+  get callDescriptor(): number {
+    return this.#ring?.callDescriptor ?? -1;
+  }
+
+  /** Takes back what the back end has used, and gives it nothing more. Returns whether there was anything. */
+  drain(queue: Queue): boolean {
+    const ring = this.#ring;
+    if (ring === undefined) return false;
+    this.#now = 0;
+    ring.drain();
+    let any = false;
+    for (let request = this.#reap(ring); request !== undefined; request = this.#reap(ring)) {
+      this.#answer(queue, request);
+      any = true;
+    }
+    return this.#publish(queue, any);
+  }
+
+  /** The machine stops the queue: what is with the back end is carried, once that has let go. */
+  stop(): void {
+    const ring = this.#ring;
+    const session = this.#session;
+    this.#repeated = this.#slotsTaken();
+    this.#ring = undefined;
+    this.#entriesAfterStop = 0;
+    if (ring === undefined || session === undefined) return;
+    this.#stopping = ring;
+    session.stopRing(ring, () => this.#stopped(ring));
+  }
+
+  /** A new life begins: nobody waits for what was on its way. */
+  reset(): void {
+    for (const request of this.#carried) this.#table.recycle(request);
+    this.#carried = [];
+    if (this.#pending !== undefined) this.#table.recycle(this.#pending);
+    this.#pending = undefined;
+    this.#repeated = 0;
+    for (const request of this.#underWay) if (request !== undefined) request.isDropped = true;
+    this.#table.forgetHeads();
+  }
+
+  /** The back end is gone, and its memory with it. */
+  backEndGone(replay: Replay): void {
+    this.#ring = undefined;
+    this.#stopping = undefined;
+    this.#session = undefined;
+    this.#entriesAfterStop = 0;
+    for (const request of this.#carried) {
+      request.forget();
+      // Its data is lost with the memory.
+      if (request.phase === Phase.DONE && request.usedLength > 0) this.#giveUp(request, replay);
+    }
+    this.#pending?.forget();
+    for (const request of this.#takeUnderWay()) {
+      request.forget();
+      this.#giveUp(request, replay);
+      this.#carry(request);
+    }
+    this.#settle();
+  }
+
+  /** What becomes of a request that was with a back end that is gone. */
+  #giveUp(request: RelayRequest, replay: Replay): void {
+    request.usedLength = 0;
+    if (replay === "again") {
+      request.phase = Phase.WAITING;
+      this.#counters.resubmitted++;
+      return;
+    }
+    request.phase = replay === "drop" ? Phase.DONE : Phase.GIVEN_UP;
+    this.#counters.givenUp++;
+  }
+
+  #stopped(ring: BackEndRing): void {
+    this.#stopping = undefined;
+    this.#now = 0;
+    for (let request = this.#reap(ring); request !== undefined; request = this.#reap(ring)) {
+      this.#carry(request);
+    }
+    for (const request of this.#takeUnderWay()) {
+      // What it holds is copied anew when it is submitted again.
+      request.release();
+      request.phase = Phase.WAITING;
+      this.#carry(request);
+    }
+    this.#settle();
+    const entries = this.#entriesAfterStop;
+    this.#entriesAfterStop = 0;
+    if (entries > 0 && this.#session !== undefined) this.start(this.#session, entries);
+  }
+
+  /** Keeps a request for later, unless it is of a life before. */
+  #carry(request: RelayRequest): void {
+    if (request.isDropped) this.#table.recycle(request);
+    else this.#carried.push(request);
+  }
+
+  /** The requests with the back end, which has them no longer. */
+  #takeUnderWay(): RelayRequest[] {
+    const found = this.#underWay.filter((request) => request !== undefined);
+    this.#underWay = [];
+    return found;
+  }
+
+  /** What waits is carried, too, and all of it in order. */
+  #settle(): void {
+    if (this.#pending !== undefined) this.#carried.push(this.#pending);
+    this.#pending = undefined;
+    this.#carried.sort((one, other) => one.order - other.order);
+  }
+
+  /** The next request that the back end has used, if there is one. What it does wrong is the end of its session. */
+  #reap(ring: BackEndRing): RelayRequest | undefined {
+    const { driver } = ring;
+    if (!driver.tryReap()) {
+      if (driver.usedFault !== 0) this.#broken(driver.describeUsedFault());
+      return undefined;
+    }
+    const { token, usedLength } = driver;
+    const request = this.#underWay[token]!;
+    if (usedLength > request.chain.writableLength) {
+      // It stays under way: the next back end gets it.
+      this.#broken(
+        `it says that it wrote ${usedLength} bytes where there is room for ` +
+          `${request.chain.writableLength}`,
+      );
+      return undefined;
+    }
+    this.#underWay[token] = undefined;
+    request.usedLength = usedLength;
+    request.phase = Phase.DONE;
+    this.#counters.took(this.#time() - request.since);
+    return request;
+  }
+
+  #broken(what: string): void {
+    this.#session?.violation(`in queue ${this.index}, ${what}`);
+  }
+
+  /** Goes on with a carried request, the one that waits, or the guest's next. Returns its cost, 0 if nothing could be done. */
+  #next(queue: Queue, ring: BackEndRing): number {
+    let request = this.#pending ?? this.#carried[0];
+    if (request === undefined) {
+      request = this.#table.take();
+      if (!queue.next(request.chain)) {
+        this.#table.give(request);
+        return 0;
+      }
+      this.#table.begin(request);
+    } else if (request.phase !== Phase.WAITING) {
+      this.#carried.shift();
+      this.#answer(queue, request);
+      return REQUEST_COST;
+    }
+    const isCarried = request !== this.#pending && request === this.#carried[0];
+    const cost = this.#submit(queue, ring, request);
+    if (cost === 0) {
+      if (!isCarried) this.#pending = request;
+      return 0;
+    }
+    if (isCarried) this.#carried.shift();
+    else this.#pending = undefined;
+    return cost;
+  }
+
+  /**
+   * Takes all requests that are in the guest's ring, as if they had been carried.
+   *
+   * A ring that was stopped begins at the first chain that was not used, as though those behind it had not been taken
+   * either (`Queue.base`); one with a record of requests in flight gives what is in the record. Either repeats what is
+   * carried here, and a back end must not get it twice. And where the back end did not use chains in order, those
+   * behind the first are given that the driver has back already: they are not for anybody.
+   */
+  #takeAll(queue: Queue): void {
+    this.#takesAll = false;
+    for (let left = queue.size; left > 0; left--) {
+      const request = this.#table.take();
+      const { chain } = request;
+      const isRepeated = this.#repeated > 0;
+      if (!queue.next(chain)) {
+        this.#table.give(request);
+        break;
+      }
+      if (isRepeated) this.#repeated -= chain.slots;
+      const carried = this.#table.find(chain.head);
+      if (carried === undefined && !isRepeated) {
+        this.#table.begin(request);
+        this.#carried.push(request);
+        continue;
+      }
+      if (carried !== undefined) {
+        request.chain = carried.chain;
+        carried.chain = chain;
+      }
+      this.#table.give(request);
+    }
+    this.#repeated = 0;
+    this.#settle();
+  }
+
+  /** Slots of the guest's ring whose chains were taken and not answered. */
+  #slotsTaken(): number {
+    let slots = this.#pending?.chain.slots ?? 0;
+    for (const { chain } of this.#carried) slots += chain.slots;
+    for (const request of this.#underWay) {
+      if (request !== undefined && !request.isDropped) slots += request.chain.slots;
+    }
+    return slots;
+  }
+
+  /** Gives a request to the back end, or answers it. Returns its cost, 0 if there is no room yet. */
+  #submit(queue: Queue, ring: BackEndRing, request: RelayRequest): number {
+    const { driver } = ring;
+    const { length } = request;
+    if (length === 0 || length > this.#options.longest) {
+      if (length > 0) this.#refuse(length);
+      this.#answer(queue, request);
+      return REQUEST_COST;
+    }
+    if (!this.#room.take(ring, request)) return 0;
+    if (!request.copyIn()) {
+      this.#counters.unreadable++;
+      this.#answer(queue, request);
+      return REQUEST_COST;
+    }
+    driver.begin();
+    request.describe(driver);
+    const token = driver.commit(usesTable(ring, request));
+    this.#underWay[token] = request;
+    request.phase = Phase.UNDER_WAY;
+    request.since = this.#time();
+    this.#counters.readBytes += request.chain.readableLength;
+    return length + REQUEST_COST;
+  }
+
+  #refuse(length: number): void {
+    this.#counters.tooLong++;
+    this.#options.log.warnLimited(
+      "relay-long",
+      `A request of ${length} bytes to ${this.#options.name} is not served: a relay takes ` +
+        `${this.#options.longest} at most (memory=…)`,
+    );
+  }
+
+  #answer(queue: Queue, request: RelayRequest): void {
+    if (!request.isDropped) answerRequest(queue, request, this.#counters);
+    this.#table.recycle(request);
+  }
+
+  #publish(queue: Queue, any: boolean): boolean {
+    if (any) queue.publish();
+    return any;
+  }
+
+  #time(): number {
+    if (this.#now === 0) this.#now = performance.now();
+    return this.#now;
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * Whether there is room for a request: pages for its buffer, and descriptors in the back end's ring.
+ *
+ * A request for which there is none is not tried again before something has been given back, for a search through the
+ * pool that finds nothing takes as long as a request.
+ *
+ * @module
+ */
+import type { BackEndRing } from "./back_end_ring.ts";
+import { RUNS_MAX } from "./buffer_pool.ts";
+import type { RelayCounters } from "./relay_counters.ts";
+import { TABLE_LENGTH } from "./relay_memory.ts";
+import type { RelayRequest } from "./relay_request.ts";
+
+/** The room of one queue. */
+export class RingRoom {
+  readonly #counters: RelayCounters;
+  /** What there was when there was no room; -1 while there is some. */
+  #releases = -1;
+  #free = -1;
+
+  /** Room that has not been looked for. */
+  constructor(counters: RelayCounters) {
+    this.#counters = counters;
+  }
+
+  /** Whether the last request looked for found none. */
+  get isFull(): boolean {
+    return this.#releases >= 0;
+  }
+
+  /** The ring is another one. */
+  reset(): void {
+    this.#releases = -1;
+    this.#free = -1;
+  }
+
+  /** Takes a buffer for a request, if the ring has room for it, too. Returns whether there was all of it. */
+  take(ring: BackEndRing, request: RelayRequest): boolean {
+    const { driver, memory } = ring;
+    const { pool } = memory;
+    if (this.#releases === pool.releases && this.#free === driver.free) return false;
+    const runsMax = Math.min(RUNS_MAX, driver.size - 1);
+    if (driver.free > 0 && request.take(memory, ring.index, runsMax)) {
+      if (slotsOf(ring, request) <= driver.free) {
+        this.reset();
+        return true;
+      }
+      request.release();
+    }
+    if (!this.isFull) this.#counters.stalls++;
+    this.#releases = pool.releases;
+    this.#free = driver.free;
+    return false;
+  }
+}
+
+/** Whether a request's descriptors go into an indirect table. */
+export function usesTable(ring: BackEndRing, request: RelayRequest): boolean {
+  const { descriptors } = request;
+  return ring.indirect && descriptors > 1 && descriptors <= TABLE_LENGTH;
+}
+
+function slotsOf(ring: BackEndRing, request: RelayRequest): number {
+  return usesTable(ring, request) ? 1 : request.descriptors;
+}
