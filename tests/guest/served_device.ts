@@ -167,6 +167,11 @@ export class ServedDevice implements AsyncDisposable {
   }
 }
 
+/** The command that serves with some options, for who needs the process itself. */
+export function serveCommand(...options: readonly string[]): readonly string[] {
+  return [...programCommand(MAIN), "serve", ...options];
+}
+
 /** Runs a command of the program to its end; throws unless it succeeds. */
 export async function viommu(command: string, ...args: readonly string[]): Promise<void> {
   await using process = new LineProcess({

@@ -91,6 +91,11 @@ export class LineProcess implements AsyncDisposable {
     return this.#ended;
   }
 
+  /** Its process id. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   /** An error that says what was awaited and shows the last lines, and some of the other processes. */
   failure(message: string): Error {
     const others = [...present].filter((each) => each !== this)

@@ -5,6 +5,7 @@
  * @module
  */
 export { type Arch, type DebianArch, debianArch, hostArch } from "./arch.ts";
+export { type BackEnds, findBackEnds } from "./back_ends.ts";
 export { cacheFolder, say } from "./cache.ts";
 export { type Dpdk, findDpdk } from "./dpdk.ts";
 export {

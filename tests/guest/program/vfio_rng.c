@@ -2,6 +2,7 @@
  * Drives a virtio-rng from user space through VFIO, and takes mappings away under it.
  *
  *   vfio_rng RNG [OTHER]      PCI addresses, both bound to vfio-pci; OTHER only joins the container
+ *   vfio_rng RNG late
  *
  * Every line of output is "NAME VALUE". The steps, in this order:
  *
@@ -16,6 +17,12 @@
  *   load ROUNDS               requests into buffers that come and go
  *   mapping IOVA BYTES        one for each mapping that is left in the end
  *   waiting 0                 all is left as it is until the file /tmp/go exists
+ *
+ * With "late" as second argument, after the first step:
+ *
+ *   asked 0                   a request was made, as soon as the file /tmp/ask existed
+ *   taken 0                   the buffer's mapping was removed, as soon as the file /tmp/unmap existed
+ *   late USED SAME            the request came back: used length, and whether the memory is untouched
  *
  * A failure ends it with a line on standard error and status 1.
  */
@@ -256,6 +263,26 @@ static void expect_fault(const char *name)
     printf("%s %ld %d\n", name, used, is_untouched(buffer, PAGE, CANARY));
 }
 
+static void wait_for(const char *path)
+{
+    while (access(path, F_OK) != 0)
+        usleep(100000);
+}
+
+/* Takes the buffer away while the device has it, when the host says so; what comes later must not arrive. */
+static void lose_buffer(void)
+{
+    wait_for("/tmp/ask");
+    memset(buffer, CANARY, PAGE);
+    ask(BUFFER_IOVA + 100, ASKED);
+    printf("asked 0\n");
+    wait_for("/tmp/unmap");
+    unmap(BUFFER_IOVA, PAGE);
+    printf("taken 0\n");
+    long used = answer();
+    printf("late %ld %d\n", used, is_untouched(buffer, PAGE, CANARY));
+}
+
 static void lose_ring(void)
 {
     static struct ring before;
@@ -299,9 +326,10 @@ int main(int count, char **arguments)
     const uint32_t both = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count < 2)
-        die("usage: vfio_rng RNG [OTHER]");
+        die("usage: vfio_rng RNG [OTHER], or RNG late");
+    int is_late = count == 3 && strcmp(arguments[2], "late") == 0;
     container = open("/dev/vfio/vfio", O_RDWR);
-    for (int i = 1; i < count; i++)
+    for (int i = 1; i < count - is_late; i++)
         join(arguments[i]);
     ring = pages(PAGE);
     buffer = pages(PAGE);
@@ -310,6 +338,11 @@ int main(int count, char **arguments)
     find_structures();
     start();
     expect_bytes("bytes");
+    if (is_late) {
+        lose_buffer();
+        put(common + STATUS, 0, 1);
+        return 0;
+    }
     unmap(BUFFER_IOVA, PAGE);
     expect_fault("unmapped");
     map(BUFFER_IOVA, buffer, PAGE, VFIO_DMA_MAP_FLAG_READ);
@@ -323,8 +356,7 @@ int main(int count, char **arguments)
     expect_bytes("restarted");
     load();
     printf("waiting 0\n");
-    while (access("/tmp/go", F_OK) != 0)
-        usleep(100000);
+    wait_for("/tmp/go");
     put(common + STATUS, 0, 1);
     return 0;
 }

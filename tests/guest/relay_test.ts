@@ -1,0 +1,325 @@
+/**
+ * Debian's virtiofsd, qemu-storage-daemon, passt and vhost-device-vsock behind our IOMMU, unmodified: they know no
+ * IOMMU, and none of them has a page of the guest.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
+import { until } from "../until.ts";
+import {
+  type BackEnds,
+  findBackEnds,
+  Guest,
+  type Lab,
+  labTests,
+  LineProcess,
+  machineArguments,
+  prepareLab,
+} from "./lab/mod.ts";
+import {
+  checkConfined,
+  checkDisk,
+  checkNetwork,
+  checkSharedFolder,
+  checkVsock,
+  digest,
+  random,
+} from "./relay_checks.ts";
+import {
+  bootRelays,
+  DISK,
+  endpointOf,
+  NAMES,
+  places,
+  type RelayedName,
+  type RelayMachineOptions,
+  serveRelays,
+  startBackEnd,
+} from "./relay_machine.ts";
+import { writeEndpointInitramfs } from "./endpoint_machine.ts";
+import { exists } from "./lab/cache.ts";
+import { attachArguments, serveCommand, ServedDevice, type State } from "./served_device.ts";
+import { temporaryFolder } from "./temporary_folder.ts";
+
+const isFull = Deno.env.get("VIOMMU_TEST") === "full";
+/** Times that a back end is killed under load. */
+const KILLS = 20;
+
+/** The entropy device in the guest. */
+const RNG_ADDRESS = "0000:00:03.0";
+const RNG = 0x18;
+
+/** What the tests need. */
+interface Prepared {
+  readonly lab: Lab;
+  readonly backEnds: BackEnds;
+}
+
+/** What `GET /v1/state` says of a relay. */
+interface RelayState {
+  readonly connected: boolean;
+  readonly reconnects: number;
+  readonly chains: number;
+  readonly toBackEnd: number;
+  readonly toGuest: number;
+  readonly inFlight: number;
+  readonly resubmitted: number;
+  readonly lateDropped: number;
+  readonly unreadable: number;
+  readonly tooLong: number;
+  readonly violations: number;
+  readonly timeouts: number;
+  readonly medianMicroseconds: number;
+  readonly p99Microseconds: number;
+}
+
+/** The relay of a device, or of an endpoint. */
+function relayOf(state: State, name: RelayedName | number): RelayState {
+  const wanted = typeof name === "number" ? name : endpointOf(name);
+  const endpoint = state.endpoints.find(({ id }) => id === wanted);
+  assert(endpoint !== undefined && "relay" in endpoint, `${name} is relayed`);
+  return endpoint.relay as RelayState;
+}
+
+/** All four devices, strict or lazy: everything that is moved is verified, and who has which memory. */
+async function driveAll(
+  { lab, backEnds }: Prepared,
+  options: RelayMachineOptions,
+): Promise<void> {
+  await using folder = await temporaryFolder();
+  const { disk, shared } = places(folder.path);
+  await Deno.writeFile(disk, new Uint8Array(0));
+  await Deno.truncate(disk, DISK);
+  await Deno.mkdir(shared);
+  const processes = new Map<RelayedName, LineProcess>();
+  await using _all = {
+    async [Symbol.asyncDispose]() {
+      for (const process of processes.values()) await process[Symbol.asyncDispose]();
+    },
+  };
+  for (const name of NAMES) {
+    processes.set(name, await startBackEnd(backEnds, name, folder.path));
+  }
+  await using device = await serveRelays(folder.path);
+  await using guest = await bootRelays(lab, folder.path, device, options);
+  await checkDisk(guest, disk);
+  await checkSharedFolder(guest, shared);
+  await checkNetwork(guest);
+  await checkVsock(guest, folder.path);
+  for (const name of NAMES) await checkConfined(name, processes.get(name)!.pid);
+  const state = await device.state();
+  assertEquals(state.faults, { reported: 0, dropped: 0 });
+  for (const name of NAMES) {
+    const relay = relayOf(state, name);
+    console.error(
+      `relay ${name}: ${relay.chains} chains, ${relay.toBackEnd} bytes to the back end, ` +
+        `${relay.toGuest} to the guest, ${relay.medianMicroseconds} us in the back end (median; ` +
+        `p99 ${relay.p99Microseconds})`,
+    );
+    assertEquals(
+      [relay.lateDropped, relay.unreadable, relay.tooLong, relay.violations, relay.timeouts],
+      [0, 0, 0, 0, 0],
+      name,
+    );
+  }
+  await guest.powerOff();
+  assertEquals(await device.stop(), 0);
+}
+
+/** A program in the guest unmaps a buffer that a back end has, which stands still meanwhile; then that goes on. */
+async function dropLateData({ lab }: Prepared): Promise<void> {
+  await using folder = await temporaryFolder();
+  const [listen, backEnd] = [`${folder.path}/rng.sock`, `${folder.path}/rng-backend.sock`];
+  // An entropy device of our own, as any other back end.
+  await using process = new LineProcess({
+    title: "rng",
+    command: serveCommand(
+      ...["--socket-path", `${folder.path}/unused.sock`],
+      ...["--endpoint-device", `rng:00:03.0,socket=${backEnd}`],
+    ),
+  });
+  await until(() => exists(backEnd), "the back end listens", 60_000);
+  await using device = await ServedDevice.start(folder.path, [
+    ...["--input-range", "0x0-0x1fffffff"],
+    ...["--endpoint-relay", `00:03.0,listen=${listen},backend=${backEnd}`],
+  ]);
+  const initramfs = `${folder.path}/initramfs.gz`;
+  await writeEndpointInitramfs(lab, initramfs);
+  await using guest = await Guest.boot(
+    lab.qemu,
+    machineArguments("x86_64", {
+      kernel: lab.kernel,
+      initramfs,
+      machine: "kernel-irqchip=off",
+      append: "intel_iommu=off iommu.strict=1",
+      devices: [
+        ...["-device", "intel-iommu"],
+        ...await attachArguments(device, folder.path),
+        ...["-chardev", `socket,id=rng,path=${listen}`],
+        "-device",
+        "vhost-user-test-device-pci,chardev=rng,virtio-id=4,num_vqs=1,vq_size=64,config_size=0," +
+        "iommu_platform=on,addr=3",
+      ],
+    }),
+  );
+  const path = `/sys/bus/pci/devices/${RNG_ADDRESS}`;
+  await guest.run(`[ ! -e ${path}/driver ] || echo ${RNG_ADDRESS} > ${path}/driver/unbind`);
+  await guest.run(`echo vfio-pci > ${path}/driver_override`);
+  await guest.run(`echo ${RNG_ADDRESS} > /sys/bus/pci/drivers_probe; dmesg -c > /dev/null`);
+  async function said(word: string): Promise<readonly string[]> {
+    const lines = await guest.run(
+      `for i in $(seq 600); do grep ${word} /tmp/out && break; sleep 0.1; done; cat /tmp/out`,
+    );
+    const line = lines.find((each) => each.startsWith(`${word} `));
+    assert(line !== undefined, `${word}: ${lines.join("; ")}`);
+    return line.split(" ").slice(1);
+  }
+  await guest.run(`/bin/vfio_rng ${RNG_ADDRESS} late > /tmp/out 2>&1 &`);
+  await said("bytes");
+  process.signal("SIGSTOP");
+  await guest.run("touch /tmp/ask");
+  await said("asked");
+  await guest.run("touch /tmp/unmap");
+  await said("taken");
+  process.signal("SIGCONT");
+  assertEquals(await said("late"), ["0", "1"], "nothing was written, and the queue went on");
+  const dmesg = (await guest.run("dmesg")).join("\n");
+  assert(/page fault from EP 24 at 0x10100064 \[W\]/.test(dmesg), dmesg);
+  const state = await device.state();
+  assertEquals(relayOf(state, RNG).lateDropped, 1);
+  assertEquals(state.requests.UNMAP.OK > 0, true);
+  await guest.powerOff();
+  assertEquals(await device.stop(), 0);
+}
+
+/** The storage daemon is killed again and again while the guest writes and reads; nothing is lost. */
+async function killUnderLoad({ lab, backEnds }: Prepared): Promise<void> {
+  await using folder = await temporaryFolder();
+  const { disk } = places(folder.path);
+  await Deno.writeFile(disk, new Uint8Array(0));
+  await Deno.truncate(disk, DISK);
+  let process = await startBackEnd(backEnds, "blk", folder.path);
+  await using _last = { [Symbol.asyncDispose]: () => process[Symbol.asyncDispose]() };
+  const names = ["blk"] as const;
+  await using device = await serveRelays(folder.path, names);
+  await using guest = await bootRelays(lab, folder.path, device, { names });
+  await guest.run("dd if=/dev/urandom of=/tmp/bulk bs=1M count=32 2>/dev/null");
+  // Writes and reads what it wrote, until it is told to stop; every round must be right.
+  await guest.run(
+    "(n=0; while [ ! -e /tmp/stop ]; do dd if=/tmp/bulk of=/dev/vda bs=64k oflag=direct 2>/tmp/err && " +
+      "dd if=/dev/vda bs=64k count=512 iflag=direct 2>/tmp/err | cmp - /tmp/bulk || touch /tmp/wrong; " +
+      "n=$((n+1)); echo $n > /tmp/rounds; done; touch /tmp/done) > /dev/null 2>&1 &",
+  );
+  for (let i = 0; i < KILLS; i++) {
+    const before = relayOf(await device.state(), "blk");
+    await device.stateWhere("moving on", (state) => relayOf(state, "blk").chains > before.chains);
+    // Some time in the middle of it.
+    await delay(Math.random() * 100);
+    process.signal("SIGKILL");
+    await process.status(10_000);
+    await process[Symbol.asyncDispose]();
+    process = await startBackEnd(backEnds, "blk", folder.path);
+    await device.stateWhere("connected again", (state) => {
+      const relay = relayOf(state, "blk");
+      return relay.connected && relay.reconnects === i + 1;
+    });
+  }
+  await guest.run("touch /tmp/stop");
+  await until(
+    async () => (await guest.run("[ -e /tmp/done ] && echo yes || echo no"))[0] === "yes",
+    "the last round ends",
+    120_000,
+  );
+  assertEquals(await guest.run("[ -e /tmp/wrong ] && echo wrong || echo right"), ["right"]);
+  const [line] = await guest.run("md5sum /tmp/bulk");
+  assertEquals(line.slice(0, 32), await digest(disk, 32 << 20));
+  const dmesg = (await guest.run("dmesg")).join("\n");
+  assert(!/I\/O error|page fault/.test(dmesg), dmesg);
+  const { resubmitted, reconnects, violations } = relayOf(await device.state(), "blk");
+  const [rounds] = await guest.run("cat /tmp/rounds");
+  console.error(`relay: ${reconnects} kills, ${resubmitted} requests again, ${rounds} rounds`);
+  assertEquals([reconnects, violations], [KILLS, 0]);
+  await guest.powerOff();
+  assertEquals(await device.stop(), 0);
+}
+
+/**
+ * Reads of a strict guest: through the relay, from the same back end without IOMMU and without cost of one for the guest,
+ * and from our own disk.
+ */
+async function compareSpeed({ lab, backEnds }: Prepared): Promise<void> {
+  await using folder = await temporaryFolder();
+  await using direct = await temporaryFolder();
+  for (const each of [folder, direct]) {
+    await Deno.writeFile(places(each.path).disk, random(DISK));
+  }
+  await using _relayed = await startBackEnd(backEnds, "blk", folder.path);
+  await using _direct = await startBackEnd(backEnds, "blk", direct.path);
+  const names = ["blk"] as const;
+  const own = `${folder.path}/own.sock`;
+  await using device = await serveRelays(folder.path, names, [
+    "--endpoint-device",
+    `blk:00:06.0,socket=${own},file=${places(folder.path).disk},readonly`,
+  ]);
+  const disk = "virtio-id=2,num_vqs=1,vq_size=128,config_size=60";
+  await using guest = await bootRelays(lab, folder.path, device, {
+    names,
+    more: [
+      ...["-chardev", `socket,id=direct,path=${places(direct.path).backEnd("blk")}`],
+      ...["-device", `vhost-user-test-device-pci,chardev=direct,${disk},addr=5`],
+      ...["-chardev", `socket,id=own,path=${own}`],
+      ...["-device", `vhost-user-test-device-pci,chardev=own,${disk},iommu_platform=on,addr=6`],
+    ],
+  });
+  /** Seconds for reads of a size, past the page cache. */
+  async function seconds(name: string, size: string, count: number): Promise<number> {
+    const lines = await guest.run(
+      "cut -d' ' -f1 /proc/uptime; " +
+        `dd if=/dev/${name} of=/dev/null bs=${size} count=${count} iflag=direct 2>/dev/null; ` +
+        "cut -d' ' -f1 /proc/uptime",
+    );
+    return Math.max(0.01, Number(lines[1]) - Number(lines[0]));
+  }
+  const results = new Map<string, { small: number; large: number }>();
+  const disks = { relay: "vda", direct: "vdb", own: "vdc" };
+  for (const [what, name] of Object.entries(disks)) {
+    const best = { small: Infinity, large: Infinity };
+    for (let i = 0; i < 3; i++) {
+      best.small = Math.min(best.small, await seconds(name, "4k", 4000));
+      best.large = Math.min(best.large, await seconds(name, "1M", 64));
+    }
+    results.set(what, best);
+  }
+  const [relay, base, ours] = ["relay", "direct", "own"].map((what) => results.get(what)!);
+  console.error(
+    `relay: 4 KiB reads a second: relay ${rate(4000, relay.small)}, without IOMMU ` +
+      `${rate(4000, base.small)} (${ratio(base.small, relay.small)}), our own disk ` +
+      `${rate(4000, ours.small)}; MiB a second in 1 MiB: relay ${rate(64, relay.large)}, without ` +
+      `IOMMU ${rate(64, base.large)} (${ratio(base.large, relay.large)}), our own disk ` +
+      `${rate(64, ours.large)}`,
+  );
+  assertEquals((await device.state()).faults, { reported: 0, dropped: 0 });
+  await guest.powerOff();
+  assertEquals(await device.stop(), 0);
+}
+
+function rate(count: number, seconds: number): string {
+  return String(Math.round(count / seconds));
+}
+
+function ratio(base: number, other: number): string {
+  return `ratio ${(base / other).toFixed(2)}`;
+}
+
+await labTests(async () => ({ lab: await prepareLab("x86_64"), backEnds: await findBackEnds() }), {
+  "Four unmodified back ends serve a strict guest and have none of its memory": (prepared) =>
+    driveAll(prepared, { strict: true }),
+  "A storage daemon is killed 20 times under load, and the guest notices nothing": killUnderLoad,
+  "Data that a back end has late does not arrive, and the guest hears of it": dropLateData,
+  ...(isFull
+    ? {
+      "The same four with a lazy guest": (prepared: Prepared) =>
+        driveAll(prepared, { strict: false }),
+      "Reads through the relay, without IOMMU, and from our own disk": compareSpeed,
+    }
+    : {}),
+});
