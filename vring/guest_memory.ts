@@ -76,7 +76,8 @@ export class GuestMemory implements AddressSpace {
   dirtyLog: DirtyLog | null = null;
 
   #regions: readonly MemoryRegion[] = [];
-  #windows: Window[] = [];
+  /** The windows that were used, by region and by their place in it: there may be very many that never are. */
+  #windows = new Map<MemoryRegion, Window[]>();
   #found: Window = NOWHERE;
   #fetched = 0;
   readonly #listeners = new Set<(region: MemoryRegion) => void>();
@@ -200,21 +201,29 @@ export class GuestMemory implements AddressSpace {
   }
 
   #find(address: number): Window {
-    const windows = this.#windows;
+    const regions = this.#regions;
     let low = 0;
-    let high = windows.length;
+    let high = regions.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (windows[middle].first <= address) low = middle + 1;
+      if (regions[middle].guestAddress <= address) low = middle + 1;
       else high = middle;
     }
-    return low === 0 ? NOWHERE : windows[low - 1];
+    if (low === 0) return NOWHERE;
+    const region = regions[low - 1];
+    if (address >= region.guestAddress + region.size) return NOWHERE;
+    let windows = this.#windows.get(region);
+    if (windows === undefined) this.#windows.set(region, windows = []);
+    const number = Math.floor(address / WINDOW_BYTES) -
+      Math.floor(region.guestAddress / WINDOW_BYTES);
+    return windows[number] ??= windowAt(region, address);
   }
 
   #install(regions: readonly MemoryRegion[]): void {
-    const removed = this.#regions.filter((region) => !regions.includes(region));
+    const kept = new Set(regions);
+    const removed = this.#regions.filter((region) => !kept.has(region));
     this.#regions = regions;
-    this.#windows = regions.flatMap(windowsOf);
+    for (const region of removed) this.#windows.delete(region);
     this.#found = NOWHERE;
     this.bytes = NO_BYTES;
     this.data = NO_DATA;
@@ -226,22 +235,18 @@ export class GuestMemory implements AddressSpace {
   }
 }
 
-function windowsOf(region: MemoryRegion): Window[] {
-  const { guestAddress, size, buffer, offset } = region;
-  const windows: Window[] = [];
-  let done = 0;
-  while (done < size) {
-    const first = guestAddress + done;
-    const length = Math.min(WINDOW_BYTES - first % WINDOW_BYTES, size - done);
-    windows.push({
-      first,
-      size: length,
-      bytes: new Uint8Array(buffer, offset + done, length),
-      data: new DataView(buffer, offset + done, length),
-    });
-    done += length;
-  }
-  return windows;
+/** The window of a region that an address in it is in. */
+function windowAt({ guestAddress, size, buffer, offset }: MemoryRegion, address: number): Window {
+  const start = Math.floor(address / WINDOW_BYTES) * WINDOW_BYTES;
+  const first = start < guestAddress ? guestAddress : start;
+  const into = first - guestAddress;
+  const length = Math.min(start + WINDOW_BYTES - first, size - into);
+  return {
+    first,
+    size: length,
+    bytes: new Uint8Array(buffer, offset + into, length),
+    data: new DataView(buffer, offset + into, length),
+  };
 }
 
 function checkRegion(region: MemoryRegion): MemoryError | undefined {

@@ -166,3 +166,34 @@ Deno.test("writes through guest memory are noted in its dirty log", () => {
   writeMemory(memory, BASE + 0x1000, one, 0, 1);
   assertEquals(bits[BASE / 4096 / 8], 0b10);
 });
+
+Deno.test("windows of a region are made where it is used, and stay right through changes of the table", () => {
+  const memory = new GuestMemory();
+  const [GIB, COUNT] = [2 ** 30, 4];
+  // Begins and ends inside a window.
+  const region = {
+    guestAddress: GIB / 2,
+    size: COUNT * GIB,
+    buffer: new ArrayBuffer(COUNT * GIB),
+    offset: 0,
+  };
+  assertEquals(memory.add(region), undefined);
+  const edges = [0, GIB / 2 - 1, GIB / 2, 1.5 * GIB - 1, 1.5 * GIB, COUNT * GIB - 1];
+  for (let round = 0; round < 2; round++) {
+    for (const [i, into] of edges.entries()) {
+      const address = region.guestAddress + into;
+      const left = Math.min(GIB - address % GIB, region.size - into);
+      assertEquals(memory.resolve(address, 2 * GIB, true), left, `${into}`);
+      assertEquals(memory.data.byteOffset + memory.offset, into);
+      if (round === 0) memory.bytes[memory.offset] = i + 1;
+      assertEquals(memory.bytes[memory.offset], i + 1);
+    }
+    assertEquals(memory.resolve(region.guestAddress - 1, 1, false), 0);
+    assertEquals(memory.resolve(region.guestAddress + region.size, 1, false), 0);
+    const other = { ...region, guestAddress: 8 * GIB, size: 4096, buffer: new ArrayBuffer(4096) };
+    assertEquals(memory.add(other), undefined);
+    assertEquals(memory.resolve(other.guestAddress, 8192, false), 4096);
+    assertEquals("kind" in memory.remove(other.guestAddress, other.size), false);
+    assertEquals(memory.resolve(other.guestAddress, 1, false), 0);
+  }
+});
