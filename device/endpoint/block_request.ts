@@ -33,11 +33,15 @@ import {
 import { collect, isAccessible, noteWritten } from "./chain_access.ts";
 import { type DmaCounters, PIECE_BYTES } from "./endpoint_device.ts";
 
+/** Bytes that are checked at once: as many translations take some 50 µs. */
+const CHECK_BYTES = 64 * 4096;
 /** Pieces of memory in one call to the host. */
 const VECTORS = 256;
 
 /** Nothing is under way. */
 const IDLE = 0;
+/** It is checked whether the data can be accessed. */
+const CHECKING = 5;
 /** Sectors are read or written. */
 const MOVING = 1;
 /** Ranges are discarded or zeroed. */
@@ -134,6 +138,7 @@ export class BlockRequest {
    * @returns whether it is over; then its status is written and `usedLength` is right.
    */
   step(): boolean {
+    if (this.#phase === CHECKING) this.#check();
     if (this.#phase === MOVING) this.#move();
     else if (this.#phase === CHANGING) this.#change();
     if (this.#phase !== ENDING) return false;
@@ -164,11 +169,29 @@ export class BlockRequest {
     if (this.#type === T_OUT && disk.readOnly) return;
     const sector = this.#sector(8);
     if (length % SECTOR !== 0 || !disk.has(sector, length / SECTOR)) return;
-    if (!isAccessible(this.chain)) return;
     this.#offset = sector * SECTOR;
     this.#total = length;
-    this.#phase = MOVING;
-    if (length === 0) this.#end(S_OK);
+    this.#phase = CHECKING;
+  }
+
+  /** Checks a piece of the data, and the status behind the last one: nothing moves unless all can. */
+  #check(): void {
+    const { chain } = this;
+    const write = this.#type === T_IN;
+    const length = Math.min(this.#total - this.#done, CHECK_BYTES);
+    const from = (write ? 0 : HEADER_SIZE) + this.#done;
+    if (!isAccessible(chain, write, from, length)) return this.#end(S_IOERR);
+    this.#done += length;
+    if (this.#done < this.#total) return;
+    if (!this.#hasStatus()) return this.#end(S_IOERR);
+    this.#done = 0;
+    if (this.#total === 0) this.#end(S_OK);
+    else this.#phase = MOVING;
+  }
+
+  /** Whether the status can be written. */
+  #hasStatus(): boolean {
+    return isAccessible(this.chain, true, this.chain.writableLength - 1, 1);
   }
 
   #move(): void {
@@ -201,7 +224,7 @@ export class BlockRequest {
     if (disk.readOnly) return;
     const whole = this.chain.readableLength - HEADER_SIZE;
     if (whole !== length || length === 0 || length % RANGE_SIZE !== 0) return;
-    if (!isAccessible(this.chain)) return;
+    if (!isAccessible(this.chain, false, HEADER_SIZE, length) || !this.#hasStatus()) return;
     this.chain.gather(this.#header, HEADER_SIZE, length, HEADER_SIZE);
     this.#counters.readBytes += length;
     const known = this.#type === T_WRITE_ZEROES ? RANGE_UNMAP : 0;
@@ -239,7 +262,7 @@ export class BlockRequest {
   }
 
   #beginSync(): void {
-    if (!isAccessible(this.chain)) return;
+    if (!this.#hasStatus()) return;
     this.#phase = SYNCING;
     const sync = ++this.#syncs;
     this.#disk.image.syncOnThread().catch(() => false).then((isStable) => {
@@ -251,7 +274,7 @@ export class BlockRequest {
 
   #giveId(): void {
     const length = Math.min(ID_SIZE, this.chain.writableLength - 1);
-    if (!isAccessible(this.chain)) return;
+    if (!isAccessible(this.chain, true, 0, length) || !this.#hasStatus()) return;
     if (this.chain.scatter(0, this.#disk.id, 0, length) !== length) return;
     this.#written = length;
     this.#counters.writtenBytes += length;

@@ -1,5 +1,5 @@
 /**
- * A chain's buffers as an endpoint reaches them: whether all of them can be accessed, and where they are in
+ * A chain's buffers as an endpoint reaches them: whether what is used of them can be accessed, and where they are in
  * this process's memory for I/O straight from and to them.
  *
  * Positions are bytes from the beginning of the chain's readable or of its writable part.
@@ -10,21 +10,34 @@ import type { Chain } from "../../vring/mod.ts";
 import type { IoVectors } from "../host/mod.ts";
 
 /**
- * Whether the readable and the writable part can be accessed throughout. The first byte that cannot is a
- * fault, reported by the chain's space.
+ * Whether a range of a part can be accessed throughout. The first byte that cannot is a fault, reported by the chain's
+ * space. Each page is a translation: of a range without a bound, check a piece at a time.
+ *
+ * @param write Of the writable part, to write it; else of the readable part, to read it.
+ * @param from Position of the first byte.
+ * @param length Bytes; what the part does not have is not checked.
  */
-export function isAccessible(chain: Chain): boolean {
+export function isAccessible(chain: Chain, write: boolean, from: number, length: number): boolean {
   const space = chain.space;
   if (space === null) return false;
-  for (let i = 0; i < chain.count; i++) {
-    const write = i >= chain.readableCount;
-    let address = chain.addresses[i];
-    let left = chain.lengths[i];
-    while (left > 0) {
-      const piece = space.resolve(address, left, write, chain.pages[i]);
+  const end = write ? chain.count : chain.readableCount;
+  let skip = from;
+  let left = length;
+  for (let i = write ? chain.readableCount : 0; i < end && left > 0; i++) {
+    const here = chain.lengths[i];
+    if (skip >= here) {
+      skip -= here;
+      continue;
+    }
+    let address = chain.addresses[i] + skip;
+    let wanted = Math.min(here - skip, left);
+    skip = 0;
+    left -= wanted;
+    while (wanted > 0) {
+      const piece = space.resolve(address, wanted, write, chain.pages[i]);
       if (piece === 0) return false;
       address += piece;
-      left -= piece;
+      wanted -= piece;
     }
   }
   return true;

@@ -3,7 +3,7 @@
  *
  * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, each given back with random bytes
  * in it: all of it, or as much as the device likes, at least one (5.4.6.2). A buffer that the endpoint cannot
- * write throughout is given back with nothing in it.
+ * write as far as it would be filled is given back with nothing in it.
  *
  * @module
  */
@@ -47,7 +47,7 @@ export class EntropyDevice implements EndpointDevice {
     while (given < PIECE_BYTES && queue.next(chain)) {
       isAny = true;
       const length = Math.min(chain.writableLength, PIECE_BYTES);
-      const used = length > 0 && isAccessible(chain) ? this.#give(length) : 0;
+      const used = length > 0 && isAccessible(chain, true, 0, length) ? this.#give(length) : 0;
       queue.complete(chain, used);
       this.counters.requests++;
       // A buffer counts for something, however small it is.
