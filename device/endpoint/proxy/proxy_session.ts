@@ -44,6 +44,8 @@ import { eventsOf, pass, passAs } from "./relay.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;
+/** Milliseconds after which no further one is. */
+const BURST_MS = 1;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
 const FRONT_END_GONE = "the front end is gone";
@@ -177,7 +179,9 @@ export class ProxySession {
       if ((ready & HUNG_UP) !== 0) this.#end(FRONT_END_GONE);
       return;
     }
+    const end = performance.now() + BURST_MS;
     for (let i = 0; i < BURST && this.ended === undefined && this.#readsFrontEnd; i++) {
+      if (i > 0 && performance.now() >= end) return;
       const result = this.#frontEnd.read();
       if (result === "nothing") return;
       if (result === "closed") return this.#end(FRONT_END_GONE);
@@ -330,7 +334,9 @@ export class ProxySession {
       if ((ready & HUNG_UP) !== 0) this.#end("the back end is gone");
       return;
     }
+    const end = performance.now() + BURST_MS;
     for (let i = 0; i < BURST && this.ended === undefined && this.#readsBackEnd; i++) {
+      if (i > 0 && performance.now() >= end) return;
       const result = this.#backEnd.read();
       if (result === "nothing") return;
       if (result === "closed") return this.#end("the back end is gone");
