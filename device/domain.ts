@@ -19,7 +19,7 @@ import {
 import { IoAddressSpace } from "../iommufd/mod.ts";
 import type { Endpoint } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
-import type { ReservedRegions } from "./reserved_region.ts";
+import type { ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import type { TranslationObservers } from "./translation_observers.ts";
 
 /** What domains of one device share. */
@@ -44,6 +44,10 @@ export class Domain implements InvalidationSink {
   readonly endpoints: Set<Endpoint> = new Set();
   readonly #context: DomainContext;
   #tables: readonly HardwareTable[] = [];
+  /** How many endpoints reserve a region. It is reserved once: endpoints may be many, and mostly have the same. */
+  readonly #reserving = new Map<ReservedRegion, number>();
+  /** How many endpoints have tables of a format. */
+  readonly #translated = new Map<string, number>();
 
   /** A domain without endpoints or mappings. */
   constructor(id: number, bypass: boolean, context: DomainContext) {
@@ -82,11 +86,16 @@ export class Domain implements InvalidationSink {
   leave(endpoint: Endpoint): void {
     this.endpoints.delete(endpoint);
     if (this.bypass) return;
-    this.space.unreserve(endpoint);
-    for (const other of this.endpoints) {
-      if (other.format === endpoint.format) return;
-    }
-    this.#dropTable(endpoint.format);
+    const { reserved } = this.#context;
+    for (const region of reserved.of(endpoint.id)) this.#unreserve(region);
+    const left = this.#translated.get(endpoint.format)! - 1;
+    this.#translated.set(endpoint.format, left);
+    if (left === 0) this.#dropTable(endpoint.format);
+  }
+
+  /** Lets all endpoints go at once, to be ended later. Their device tables must lead elsewhere already. */
+  leaveAll(): void {
+    this.endpoints.clear();
   }
 
   /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
@@ -104,26 +113,46 @@ export class Domain implements InvalidationSink {
 
   /** Ends the domain, which has no endpoints any more. */
   destroy(): void {
+    for (const { format } of this.#tables) this.#dropTable(format);
     this.space.destroy();
   }
 
   #joinTranslated(endpoint: Endpoint): Errno {
     const { hardware, reserved } = this.#context;
-    for (const { firstPage, lastPage } of reserved.of(endpoint.id)) {
-      const error = this.space.reserve(firstPage, lastPage, endpoint);
-      if (error !== OK) {
-        this.space.unreserve(endpoint);
-        return error;
-      }
+    const regions = reserved.of(endpoint.id);
+    for (let i = 0; i < regions.length; i++) {
+      const error = this.#reserve(regions[i]);
+      if (error === OK) continue;
+      for (let j = 0; j < i; j++) this.#unreserve(regions[j]);
+      return error;
     }
     const found = this.#tables.find((table) => table.format === endpoint.format);
     const table = found ?? this.#addTable(endpoint.format);
     const error = typeof table === "number" ? table : hardware.attach(endpoint, table);
     if (error !== OK) {
-      this.space.unreserve(endpoint);
+      for (const region of regions) this.#unreserve(region);
       if (found === undefined) this.#dropTable(endpoint.format);
+      return error;
     }
+    this.#translated.set(endpoint.format, (this.#translated.get(endpoint.format) ?? 0) + 1);
+    return OK;
+  }
+
+  #reserve(region: ReservedRegion): Errno {
+    const count = this.#reserving.get(region) ?? 0;
+    const error = count > 0 ? OK : this.space.reserve(region.firstPage, region.lastPage, region);
+    if (error === OK) this.#reserving.set(region, count + 1);
     return error;
+  }
+
+  #unreserve(region: ReservedRegion): void {
+    const count = this.#reserving.get(region)! - 1;
+    if (count > 0) {
+      this.#reserving.set(region, count);
+    } else {
+      this.#reserving.delete(region);
+      this.space.unreserve(region);
+    }
   }
 
   #addTable(format: string): HardwareTable | Errno {

@@ -172,7 +172,7 @@ export class GuestLives {
     const { observers } = this.#parts;
     observers.invalidateEverything();
     observers.mappedEverything();
-    observers.settle();
+    observers.settleLater();
   }
 
   /** The guest goes on with the state that was loaded. */
@@ -198,6 +198,8 @@ export class GuestLives {
     const { life, iommu, observers } = this.#parts;
     life.loseTrack();
     iommu.detachAll();
+    // What is built now must not lack what those that end have yet to give back.
+    while (iommu.isEnding) iommu.endPiece();
     const error = rebuild(domains, iommu);
     if (error === undefined) return undefined;
     iommu.detachAll();
@@ -210,7 +212,7 @@ export class GuestLives {
     const { life, observers } = this.#parts;
     life.loseTrack();
     observers.invalidateEverything();
-    observers.settle();
+    observers.settleLater();
     return { warning };
   }
 }

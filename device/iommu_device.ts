@@ -27,7 +27,8 @@ import { Hardware } from "./hardware.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import { TranslationObservers } from "./translation_observers.ts";
 import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
-import { VirtioIommu } from "./virtio_iommu.ts";
+import { Turn, WORK_PER_LOOK } from "./turn.ts";
+import { UNDER_WAY, VirtioIommu } from "./virtio_iommu.ts";
 import {
   DEVICE_ID,
   EVENT_QUEUE,
@@ -76,6 +77,9 @@ export interface DeviceOptions {
 /** Features of the device type that we offer. */
 const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
 
+/** A turn without an end. */
+const ENDLESS = new Turn();
+
 /** A virtio-iommu, complete but for the transport. */
 export class IommuDevice implements VirtioDevice {
   readonly deviceId: number = DEVICE_ID;
@@ -112,6 +116,8 @@ export class IommuDevice implements VirtioDevice {
   /** Requests that are served and whose answers are not published yet; see {@linkcode service}. */
   #held = 0;
   #heldQueue: Queue | undefined;
+  /** The queue of the request that is under way, which is the one in `#chain`. */
+  #queueUnderWay: Queue | undefined;
   /** Indexes of the queues that run. */
   readonly #running = new Set<number>();
 
@@ -181,6 +187,16 @@ export class IommuDevice implements VirtioDevice {
     return this.#held > 0;
   }
 
+  /** Whether there is something for {@linkcode work}, and no time to sleep. */
+  get hasWork(): boolean {
+    return this.#queueUnderWay !== undefined || this.iommu.isEnding;
+  }
+
+  /** Whether a request is under way, answers are held, or what a message did has yet to reach an observer. */
+  get messagesWait(): boolean {
+    return this.#queueUnderWay !== undefined || this.#held > 0 || this.observers.isSettling;
+  }
+
   /** Whether endpoints that are attached to nothing go through untranslated. */
   get bypass(): boolean {
     return this.#config.bypass;
@@ -208,7 +224,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   memoryRemoved(region: MemoryRegion): void {
-    this.observers.settle();
+    this.observers.settleLater();
     this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
     const guestRegion = this.#regions.get(region);
@@ -238,9 +254,17 @@ export class IommuDevice implements VirtioDevice {
   /** Requests that were taken are answered first, so a queue never stops in the middle of one. */
   queueStopped(index: number): void {
     this.#running.delete(index);
-    if (index !== REQUEST_QUEUE || this.#held === 0) return;
+    if (index !== REQUEST_QUEUE) return;
+    while (this.#queueUnderWay !== undefined) this.#proceed();
+    if (this.#held === 0) return;
     this.observers.settle();
     this.#publishHeld();
+  }
+
+  /** See {@linkcode VirtioDevice.sessionEnds}. */
+  sessionEnds(): void {
+    this.#queueUnderWay = undefined;
+    this.iommu.abandon();
   }
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
@@ -259,18 +283,30 @@ export class IommuDevice implements VirtioDevice {
    * Where an observer in another process has to let go of a translation first, the answers of all requests
    * taken are *held*: they share one wait, during which nothing more is taken, and a later call publishes them.
    *
-   * @param budget How many requests at most, so that other work gets its turn.
+   * A request that takes longer than a turn is *under way* until {@linkcode work} has ended it, and nothing more is
+   * taken meanwhile. Its answer is held then, too, and published by the next call.
+   *
+   * @param budget How many requests at most.
+   * @param turn When to stop, so that other work gets its turn.
    * @returns How many were answered. Their answers are published.
    */
-  service(index: number, queue: Queue, budget: number): number {
+  service(index: number, queue: Queue, budget: number, turn: Turn = ENDLESS): number {
     if (index === EVENT_QUEUE) return this.faults.deliver(queue) ? 1 : 0;
     if (index !== REQUEST_QUEUE) return 0;
     if (this.#held > 0) return this.observers.waiting > 0 ? 0 : this.#publishHeld();
+    if (this.#queueUnderWay !== undefined || this.observers.isSettling) return 0;
     let served = 0;
+    const { iommu } = this;
     const chain = this.#chain;
     while (served < budget && queue.next(chain)) {
-      queue.complete(chain, this.iommu.serve(chain));
+      const used = iommu.serve(chain);
+      if (used === UNDER_WAY) {
+        this.#queueUnderWay = queue;
+        break;
+      }
+      queue.complete(chain, used);
       served++;
+      if (turn.spend(iommu.weight)) break;
     }
     if (this.observers.waiting > 0 && served > 0) {
       this.#held = served;
@@ -281,9 +317,28 @@ export class IommuDevice implements VirtioDevice {
     return served;
   }
 
-  /** Publishes held answers once no observer is waited for, as {@linkcode service} does, of a queue that does not run. */
-  releaseHeld(): void {
-    if (this.observers.waiting === 0) this.#publishHeld();
+  /**
+   * Goes on with the request that is under way until the turn is over; without one, gives back a piece of what domains
+   * held that have ended. Does nothing while answers are held.
+   */
+  work(turn: Turn): void {
+    if (this.#held > 0) return;
+    if (this.#queueUnderWay === undefined) {
+      this.iommu.endPiece();
+      turn.spend(WORK_PER_LOOK);
+      return;
+    }
+    do this.#proceed(); while (this.#queueUnderWay !== undefined && !turn.spend(WORK_PER_LOOK));
+  }
+
+  #proceed(): void {
+    const queue = this.#queueUnderWay!;
+    const used = this.iommu.proceed(this.#chain);
+    if (used === UNDER_WAY) return;
+    this.#queueUnderWay = undefined;
+    queue.complete(this.#chain, used);
+    this.#held++;
+    this.#heldQueue = queue;
   }
 
   /** Shows the guest the answers that were held. Returns how many. */
@@ -353,7 +408,9 @@ export class IommuDevice implements VirtioDevice {
    * @throws {Error} If tables, pins or mappings are left over: a bug of ours.
    */
   close(): void {
+    this.sessionEnds();
     this.iommu.reset();
+    while (this.iommu.isEnding) this.iommu.endPiece();
     this.hardware.destroy();
     this.guest.release();
     if (this.hardware.memory.used !== 0) {

@@ -8,7 +8,8 @@
  *
  * Watching must not cost the guest the processor that it spins on: `elbow_room.ts` sees to that.
  *
- * Other work is never starved meanwhile: the connection and the descriptors of the event loop (signals, the API
+ * Other work is never starved meanwhile, whatever the guest asks: a turn ends after a time (`turn.ts`), and what takes
+ * longer goes in pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API
  * socket) are looked at twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices
  * behind the IOMMU are companions: the same sleep covers them, and between two looks at the clock each may do a
  * small piece of work.
@@ -21,13 +22,18 @@ import { eventLoopTurn, type PollSet, type UnixListener } from "./host/mod.ts";
 import type { IommuDevice } from "./iommu_device.ts";
 import type { Log } from "./log.ts";
 import type { BackEnd } from "./vhost_user/mod.ts";
+import { Turn } from "./turn.ts";
 import { WatchWindow } from "./watch_window.ts";
 import { REQUEST_QUEUE } from "./wire.ts";
 
 /** Requests of one queue that are served before the other gets its turn. */
 const BUDGET = 256;
-/** Looks at the rings between two looks at the clock: a look costs some 20 ns, the clock some 50. */
-const TURNS_PER_CLOCK = 64;
+/** Looks at the rings between two looks at everything else: a look costs some 20 ns, the clock some 50. */
+const LOOKS_PER_TURN = 64;
+/** Milliseconds after which everything else is looked at whatever comes through the rings; see `turn.ts`. */
+const TURN_MS = 1;
+/** The same while the event loop is busy: one HTTP request takes some 60 turns of it. */
+const BUSY_TURN_MS = 0.2;
 /** Milliseconds between two looks at the connection while watching the rings. */
 const CONNECTION_MS = 0.5;
 /**
@@ -55,6 +61,7 @@ export class DeviceLoop {
   readonly #log: Log;
   readonly #window: WatchWindow;
   readonly #companions: readonly Companion[];
+  readonly #turn = new Turn();
   /** When the last request was served. */
   #lastServed = 0;
   /** Until when the event loop counts as busy. */
@@ -111,7 +118,7 @@ export class DeviceLoop {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
       this.#addCompanions();
-      await poll.doze(this.#mustPoll(backEnd) ? 1 : -1);
+      await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
       for (let i = 0; i < kickSlots.length; i++) {
         if (poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
       }
@@ -121,6 +128,7 @@ export class DeviceLoop {
       if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
       this.#lookAtCompanions();
+      if (backEnd.isDue && !backEnd.onReadable()) break;
       await this.#watch(backEnd, room);
     }
   }
@@ -151,7 +159,9 @@ export class DeviceLoop {
       }
       this.#lookAtCompanions();
       if (poll.ready(slot) !== 0 || performance.now() >= end) return;
-      isBusy = this.#workOfCompanions() > 0 || this.#setCompanionNotifications(true);
+      if (this.#device.hasWork) this.#device.work(this.#turn);
+      isBusy = this.#workOfCompanions() > 0 || this.#device.hasWork ||
+        this.#setCompanionNotifications(true);
     }
   }
 
@@ -162,13 +172,15 @@ export class DeviceLoop {
     let sliceStart = woken;
     room.begin(woken);
     this.#setNotifications(backEnd, false);
+    this.#turn.begin(woken, TURN_MS);
     if (this.#serveQueues(backEnd) > 0 || this.#device.holds) {
       this.#window.woken(woken - this.#lastServed);
       this.#lastServed = woken;
     }
     while (backEnd.isOpen && !this.#stopped) {
       let served = 0;
-      for (let turn = 0; turn < TURNS_PER_CLOCK && !this.#device.holds; turn++) {
+      const turn = this.#turn;
+      for (let look = 0; look < LOOKS_PER_TURN && !this.#device.holds && !turn.isOver; look++) {
         served += this.#serveQueues(backEnd);
       }
       if (served > 0) this.#window.served(served);
@@ -178,24 +190,28 @@ export class DeviceLoop {
       if (this.#device.holds) {
         if (!this.#awaitObservers(backEnd)) return;
         now = performance.now();
-        lastConnection = now;
+        // Messages have waited, too, and come before further requests.
+        lastConnection = this.#device.holds ? now : 0;
         this.#lastServed = now;
         room.back(now);
       }
       if (
-        now - this.#lastServed >= this.#window.milliseconds &&
+        now - this.#lastServed >= this.#window.milliseconds && !this.#device.hasWork &&
         !this.#setNotifications(backEnd, true)
       ) return;
       room.look(now, now - this.#lastServed);
       if (now - lastConnection >= CONNECTION_MS) {
         if (!this.#lookAtConnection(backEnd)) return;
+        now = performance.now();
         lastConnection = now;
       }
       if (now - sliceStart >= (now < this.#busyUntil ? BUSY_SLICE_MS : SLICE_MS)) {
         await eventLoopTurn();
-        sliceStart = performance.now();
-        room.back(sliceStart);
+        now = performance.now();
+        sliceStart = now;
+        room.back(now);
       }
+      turn.begin(now, now < this.#busyUntil ? BUSY_TURN_MS : TURN_MS);
     }
   }
 
@@ -203,15 +219,12 @@ export class DeviceLoop {
   #serveQueues(backEnd: BackEnd): number {
     const device = this.#device;
     let served = 0;
+    if (device.hasWork) device.work(this.#turn);
     for (let i = 0; i < device.queueCount; i++) {
       const queue = backEnd.queue(i);
-      if (queue === undefined) {
-        // A ring that has lost its memory takes its answers all the same: they are shown when it is back.
-        if (i === REQUEST_QUEUE && device.holds) device.releaseHeld();
-        continue;
-      }
+      if (queue === undefined) continue;
       if (i === REQUEST_QUEUE ? queue.hasWork() || device.holds : device.faults.waiting > 0) {
-        const count = device.service(i, queue, BUDGET);
+        const count = device.service(i, queue, BUDGET, this.#turn);
         if (count > 0) {
           backEnd.signal(i);
           served += count;
@@ -279,7 +292,7 @@ export class DeviceLoop {
     else poll.look();
     if (poll.runtimeReady) this.#busyUntil = performance.now() + BUSY_MS;
     this.#lookAtCompanions();
-    if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0) return true;
+    if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0 && !backEnd.isDue) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
     // Queues may have come or gone: begin again with descriptors and notifications as they are now.

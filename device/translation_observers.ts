@@ -45,11 +45,18 @@ export class TranslationObservers {
   /** Acknowledgements that remote observers wait for; they add and subtract. */
   waiting = 0;
   readonly #observers = new Map<number, readonly TranslationObserver[]>();
+  #isSettling = false;
   #remotes: readonly Remote[] = [];
 
   /** Whether nobody observes anything. */
   get isEmpty(): boolean {
     return this.#observers.size === 0;
+  }
+
+  /** Whether an acknowledgement is outstanding since {@linkcode settleLater} was called. */
+  get isSettling(): boolean {
+    if (this.waiting === 0) this.#isSettling = false;
+    return this.#isSettling;
   }
 
   /** Whether anybody wants to hear of mappings. */
@@ -108,8 +115,16 @@ export class TranslationObservers {
   }
 
   /**
+   * What has just been done for a message is done once nothing is outstanding any more: until then the message gets no
+   * answer, and no request is taken.
+   */
+  settleLater(): void {
+    this.#isSettling = true;
+  }
+
+  /**
    * Returns when no acknowledgement is outstanding, with this thread standing still meanwhile: for occasions
-   * on which the peer gets its answer at once. All remote observers work meanwhile, for one process may be
+   * on which there is nothing to come back to. All remote observers work meanwhile, for one process may be
    * behind several.
    */
   settle(): void {

@@ -45,6 +45,12 @@ export interface VirtioDevice {
   /** Size of the config space in bytes. */
   readonly configSize: number;
 
+  /**
+   * While this is true the device is in the middle of something that a message must not cut short: messages wait, and
+   * everything else is served meanwhile.
+   */
+  readonly messagesWait?: boolean;
+
   /** Fills `target` from the config space at `offset`; the range lies within `configSize`. */
   readConfig(target: Uint8Array, offset: number): void;
 
@@ -85,6 +91,9 @@ export interface VirtioDevice {
 
   /** A queue runs from now on. */
   queueStarted(index: number, queue: Queue): void;
+
+  /** The session is about to end. What the device is in the middle of needs no answer, and must not delay the end. */
+  sessionEnds?(): void;
 
   /**
    * A queue stops now; after this call it is released. Chains taken and not completed are lost to the driver.

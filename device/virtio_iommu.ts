@@ -16,10 +16,13 @@ import type { Chain } from "../vring/mod.ts";
 import { LAST_PAGE } from "./address.ts";
 import type { ConfigSpace } from "./config_space.ts";
 import { Domain, type DomainContext } from "./domain.ts";
+import { EndingDomains } from "./ending_domains.ts";
 import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { GuestLife } from "./guest_life.ts";
+import { MAPPINGS_PER_PIECE, PiecewiseUnmap } from "./piecewise_unmap.ts";
 import { Request } from "./request.ts";
 import { statusOf } from "./status.ts";
+import { WORK_PER_LOOK } from "./turn.ts";
 import {
   ATTACH_F_BYPASS,
   F_BYPASS_CONFIG,
@@ -37,11 +40,19 @@ import {
   type Status,
   STATUS_NAMES,
   T_ATTACH,
+  T_DETACH,
   T_MAP,
   T_PROBE,
   T_UNMAP,
   TAIL_SIZE,
 } from "./wire.ts";
+
+/** In place of a used length: the request takes longer than a turn, and goes on with {@linkcode VirtioIommu.proceed}. */
+export const UNDER_WAY = -1;
+/** Pages from which on a MAP or UNMAP may cost much more than a small request. */
+const LARGE_PAGES = 64;
+/** Pieces of domains that end with a reset at once; the rest follows. */
+const PIECES_AT_ONCE = 4;
 
 /** What the model is made of. */
 export interface VirtioIommuOptions extends DomainContext {
@@ -78,7 +89,17 @@ export class VirtioIommu {
   // The domain of the last MAP or UNMAP: a guest works on one domain for many requests.
   #lastDomain: Domain | undefined;
   #features = 0;
+  /** Mappings of all domains, of those that are ending, too. */
   #mappings = 0;
+  readonly #ending = new EndingDomains();
+  /** The UNMAP that is under way. */
+  #unmap: PiecewiseUnmap | undefined;
+  /** Whether a request waits until something has been given back, to be tried again. */
+  #waits = false;
+  /** What answers a request that was under way when a reset came. */
+  #verdict: Status | undefined;
+  /** What the last request weighs against a turn; see `turn.ts`. */
+  weight = 1;
   /** How often each status was answered to each request type, at type * STATUS_NAMES.length + status. */
   readonly counts: Float64Array<ArrayBuffer> = new Float64Array(
     (T_PROBE + 1) * STATUS_NAMES.length,
@@ -117,11 +138,26 @@ export class VirtioIommu {
     this.#features = features & this.#options.features;
   }
 
+  /** Mappings of all domains, of those that are ending, too. */
+  get mappingCount(): number {
+    return this.#mappings;
+  }
+
+  /** Whether domains hold something that the guest does not reach any more: {@linkcode endPiece} gives it back. */
+  get isEnding(): boolean {
+    return this.#ending.count > 0;
+  }
+
+  /** Gives back a bounded piece of what domains hold that have ended. */
+  endPiece(): void {
+    this.#mappings -= this.#ending.step();
+  }
+
   /**
-   * Serves one request: reads it from the chain, acts, writes the answer into the chain.
+   * Serves one request: reads it from the chain, acts, writes the answer into the chain. None may be under way.
    *
    * @returns The used length in bytes: how much of the writable part was written, 0 for a request that is
-   * returned unwritten.
+   * returned unwritten; or {@linkcode UNDER_WAY}.
    */
   serve(chain: Chain): number {
     const request = this.#request;
@@ -129,6 +165,7 @@ export class VirtioIommu {
     const length = chain.gather(request.bytes);
     const whole = request.decode(length);
     const type = request.type;
+    this.weight = type === T_ATTACH || type === T_DETACH ? WORK_PER_LOOK : 1;
     if (type === 0 || (type === T_PROBE && (this.#options.features & F_PROBE) === 0)) {
       // O2: a request of unknown type is not written to and has used length 0.
       // P3: the same for PROBE where the feature is not offered.
@@ -142,6 +179,50 @@ export class VirtioIommu {
     }
     if (type === T_PROBE) return this.#answerProbe(chain, whole, room);
     const status = whole ? this.#execute(type) : S_INVAL;
+    return this.#conclude(chain, status, type);
+  }
+
+  /**
+   * Does a piece of the request that is under way.
+   *
+   * @param chain The request's.
+   * @returns As {@linkcode serve}.
+   */
+  proceed(chain: Chain): number {
+    const { type } = this.#request;
+    const unmap = this.#unmap;
+    if (this.#verdict !== undefined) {
+      const verdict = this.#verdict;
+      this.#verdict = undefined;
+      return this.#answerTail(chain, 0, verdict, type);
+    }
+    if (unmap !== undefined) {
+      const isOver = unmap.step();
+      this.#mappings -= unmap.removed;
+      if (!isOver) return UNDER_WAY;
+      this.#unmap = undefined;
+      return this.#answerTail(chain, 0, statusOf(unmap.error), type);
+    }
+    this.endPiece();
+    if (this.isEnding) return UNDER_WAY;
+    this.#waits = false;
+    return this.#conclude(chain, this.#execute(type), type);
+  }
+
+  /** Forgets the request that is under way, which gets no answer. */
+  abandon(): void {
+    this.#unmap = undefined;
+    this.#waits = false;
+    this.#verdict = undefined;
+  }
+
+  /** Answers a request, if it is over. One for which too little was left is tried again once domains have ended. */
+  #conclude(chain: Chain, status: Status, type: number): number {
+    if (this.#unmap !== undefined) return UNDER_WAY;
+    if (status === S_NOMEM && this.isEnding) {
+      this.#waits = true;
+      return UNDER_WAY;
+    }
     return this.#answerTail(chain, 0, status, type);
   }
 
@@ -162,10 +243,27 @@ export class VirtioIommu {
 
   /** As {@linkcode reset}, but faults stay counted. */
   detachAll(): void {
+    const { hardware, observers } = this.#options;
+    // Nothing is left to unmap; and what waited for room belongs to the life that ends.
+    if (this.#unmap !== undefined) this.#verdict = S_OK;
+    else if (this.#waits) this.#verdict = S_NOMEM;
+    this.#unmap = undefined;
+    this.#waits = false;
     for (const endpoint of this.#endpoints.list()) {
-      if (endpoint.domain !== undefined) this.#detach(endpoint);
+      if (endpoint.domain !== undefined) {
+        hardware.detach(endpoint);
+        endpoint.domain = undefined;
+        observers.invalidateAll(endpoint.id);
+      }
       this.#endpoints.release(endpoint);
     }
+    for (const domain of this.#domains.values()) {
+      domain.leaveAll();
+      this.#ending.add(domain);
+    }
+    this.#domains.clear();
+    this.#lastDomain = undefined;
+    for (let i = 0; i < PIECES_AT_ONCE && this.isEnding; i++) this.endPiece();
   }
 
   #execute(type: number): Status {
@@ -207,7 +305,7 @@ export class VirtioIommu {
 
     let domain = existing;
     if (domain === undefined) {
-      if (this.#domains.size >= this.#options.maxDomains) {
+      if (this.#domains.size + this.#ending.count >= this.#options.maxDomains) {
         this.#endpoints.release(endpoint);
         return S_NOMEM;
       }
@@ -254,6 +352,7 @@ export class VirtioIommu {
   #mapRequest(): Status {
     const request = this.#request;
     const options = this.#options;
+    if (request.virtEndPage - request.virtStartPage >= LARGE_PAGES) this.weight = WORK_PER_LOOK;
     // M3: an unknown flag: INVAL. MMIO is known only with its feature.
     const flags = request.flags;
     const known = (this.#features & F_MMIO) !== 0
@@ -345,6 +444,13 @@ export class VirtioIommu {
       lastPage--;
     }
     if (lastPage < firstPage) return S_OK;
+    if (lastPage - firstPage >= LARGE_PAGES) {
+      this.weight = WORK_PER_LOOK;
+      if (PiecewiseUnmap.suits(domain.space, firstPage, lastPage)) {
+        this.#unmap = new PiecewiseUnmap(domain.space, firstPage, lastPage);
+        return S_OK;
+      }
+    }
     // U4: a range that would split a mapping: RANGE, and nothing is removed. U5: holes are fine.
     const error = domain.space.unmap(firstPage, lastPage);
     if (error !== OK) return error === ENOENT ? S_RANGE : statusOf(error);
@@ -405,10 +511,15 @@ export class VirtioIommu {
 
   // L1: a domain ends with its last endpoint, and its id may be used again at once.
   #leave(domain: Domain, endpoint: Endpoint): void {
-    if (domain.endpoints.size === 1) this.#mappings -= domain.space.mappingCount;
-    domain.leave(endpoint);
-    if (domain.endpoints.size > 0) return;
-    domain.destroy();
+    if (domain.endpoints.size > 1) return domain.leave(endpoint);
+    if (domain.space.mappingCount <= MAPPINGS_PER_PIECE) {
+      this.#mappings -= domain.space.mappingCount;
+      domain.leave(endpoint);
+      domain.destroy();
+    } else {
+      domain.leaveAll();
+      this.#ending.add(domain);
+    }
     this.#domains.delete(domain.id);
     if (this.#lastDomain === domain) this.#lastDomain = undefined;
   }

@@ -54,8 +54,17 @@ export interface BackEndOptions {
   readonly ringFeatures?: RingFeatures;
 }
 
-/** Messages served at once: a front end that never stops must not keep the process from anything else. */
+/** Milliseconds after which no further message is served: a front end that never stops must not keep others waiting. */
+const BURST_MS = 1;
+/** Most messages served at once, however quickly. */
 const BURST = 64;
+/** A message that is done, but for its answer. */
+interface Unanswered {
+  readonly refusal: Refusal;
+  readonly wantsReply: boolean;
+  readonly misplaced: boolean;
+}
+
 const DONE = 0;
 const FAILED = 1;
 
@@ -69,6 +78,8 @@ export class BackEnd {
   readonly #messages: Messages;
   #open = true;
   #served = 0;
+  /** The message last read, while the device is still in the middle of what it asked for. */
+  #unanswered: Unanswered | undefined;
   #truncations = truncations();
 
   /** Begins a session on a connection, which it owns from now on. */
@@ -98,9 +109,18 @@ export class BackEnd {
     return this.#open;
   }
 
-  /** The connection's descriptor, -1 once closed: call {@linkcode onReadable} when {@linkcode events} occur on it. */
+  /**
+   * The connection's descriptor, -1 once closed and while messages wait: call {@linkcode onReadable} when
+   * {@linkcode events} occur on it.
+   */
   get descriptor(): number {
+    if (this.#waits && !this.#connection.hasUnsent) return -1;
     return this.#connection.stream.descriptor.number;
+  }
+
+  /** Whether it is time to call {@linkcode onReadable} though no descriptor says so. */
+  get isDue(): boolean {
+    return this.#unanswered !== undefined && !this.#session.device.messagesWait;
   }
 
   /** The threads of the front end, where they can be seen; the caller's to close. */
@@ -176,7 +196,7 @@ export class BackEnd {
 
   /**
    * Serves the messages that are there, and sends what waited. Of very many messages, it serves a burst and
-   * leaves the rest for the next call.
+   * leaves the rest for the next call; while the device is busy, it serves none.
    *
    * @returns whether the session goes on; if not, everything of it is closed already.
    */
@@ -198,6 +218,7 @@ export class BackEnd {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
+    this.#session.device.sessionEnds?.();
     this.#session.rings.close();
     this.#migration.close();
     this.#messages.closeRequests();
@@ -207,6 +228,12 @@ export class BackEnd {
     if (device.disconnected === undefined) return device.reset("system");
     const line = device.disconnected();
     if (line !== undefined) this.#log.info(line);
+  }
+
+  /** Whether messages have to wait. */
+  get #waits(): boolean {
+    return this.#session.device.messagesWait === true ||
+      this.#migration.transfer?.isMoving === true;
   }
 
   #serveAll(): boolean {
@@ -220,7 +247,10 @@ export class BackEnd {
     }
     this.#migration.transfer?.progress();
     if (!connection.flush()) return this.#end("The front end is gone");
+    if (this.isDue) this.#answer();
+    const end = performance.now() + BURST_MS;
     for (let i = 0; i < BURST && this.#open && !connection.hasUnsent; i++) {
+      if (this.#waits || (i > 0 && performance.now() >= end)) break;
       const result = connection.read();
       if (result === "nothing") return true;
       if (result === "closed") return this.#end("The front end has closed the connection");
@@ -246,6 +276,16 @@ export class BackEnd {
     if (this.#log.enabled("debug")) {
       this.#log.debug(`${requestName(request)}: ${refusal ?? "done"}`);
     }
+    this.#unanswered = { refusal, wantsReply, misplaced };
+    if (!this.#session.device.messagesWait) this.#answer();
+  }
+
+  /** Answers the message last served. */
+  #answer(): void {
+    if (this.#unanswered === undefined) return;
+    const { refusal, wantsReply, misplaced } = this.#unanswered;
+    this.#unanswered = undefined;
+    const { request } = this.#connection;
     if (refusal === undefined) {
       if (wantsReply) this.#session.reply64(DONE, 0);
       return;

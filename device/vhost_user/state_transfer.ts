@@ -25,6 +25,8 @@ export const MAX_STATE = 256 * 2 ** 20;
 const PIECE = 65536;
 /** Milliseconds within which something has to move. */
 const STALLED_MS = 60_000;
+/** Pieces moved before others get their turn: a peer may fill a pipe as quickly as it is emptied. */
+const PIECES_AT_ONCE = 8;
 
 /** What takes over a state that has come; see `VirtioDevice.loadState`. */
 export interface StateTaker {
@@ -35,6 +37,8 @@ export interface StateTaker {
 export class StateTransfer {
   /** What is wrong, if the transfer has failed. */
   error: string | undefined;
+  /** Whether more could have been moved: messages wait until all that is there has been. */
+  isMoving = false;
 
   readonly #descriptor: Descriptor;
   readonly #taker: StateTaker | undefined;
@@ -102,6 +106,7 @@ export class StateTransfer {
 
   /** Moves what can be moved now. */
   progress(): void {
+    this.isMoving = false;
     if (!this.#descriptor.isOpen) return;
     if (this.#outgoing === undefined) this.#receive();
     else this.#send(this.#outgoing);
@@ -115,7 +120,8 @@ export class StateTransfer {
   }
 
   #send(state: Uint8Array): void {
-    while (this.#sent < state.length) {
+    for (let i = 0; this.#sent < state.length; i++) {
+      if (i === PIECES_AT_ONCE) return this.#goOnLater();
       const length = Math.min(PIECE, state.length - this.#sent);
       this.#piece.set(state.subarray(this.#sent, this.#sent + length));
       const count = writeNow(this.#descriptor, this.#piece, length);
@@ -127,7 +133,8 @@ export class StateTransfer {
   }
 
   #receive(): void {
-    for (;;) {
+    for (let i = 0;; i++) {
+      if (i === PIECES_AT_ONCE) return this.#goOnLater();
       const count = readNow(this.#descriptor, this.#piece, PIECE);
       if (count === WOULD_BLOCK) return;
       if (count < 0) return this.#fail("the state could not be read");
@@ -139,6 +146,10 @@ export class StateTransfer {
     this.#end();
     this.error = this.#taker?.loadState?.(concat(this.#incoming));
     this.#incoming.length = 0;
+  }
+
+  #goOnLater(): void {
+    this.isMoving = true;
   }
 
   #checkMotion(): void {

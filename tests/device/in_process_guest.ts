@@ -6,6 +6,7 @@
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
 import { RESV_MEM_MSI } from "../../device/reserved_region.ts";
+import { Turn } from "../../device/turn.ts";
 
 /** Guest memory in bytes; the rings and buffers of the driver lie in it. */
 const MEMORY_SIZE = 1 << 20;
@@ -43,6 +44,7 @@ export function piecesOf(
 export class InProcessGuest {
   /** The device. */
   readonly device: IommuDevice;
+  readonly #turn = new Turn();
   readonly #bytes = new Uint8Array(MEMORY_SIZE);
   readonly #memory = new GuestMemory();
   readonly #requests: SplitDriverQueue;
@@ -92,6 +94,10 @@ export class InProcessGuest {
     this.#requests.commit();
     this.#requests.kick();
     this.device.service(0, this.#requestQueue, 1);
+    while (this.device.messagesWait) {
+      this.device.work(this.#turn);
+      this.device.service(0, this.#requestQueue, 1);
+    }
     if (!this.#requests.reap()) {
       throw new Error("Cannot find the answer: the device used no buffer");
     }

@@ -198,6 +198,11 @@ class World implements AsyncDisposable {
     this.observer.calls.length = 0;
   }
 
+  /** Whether the device has a session. */
+  get connected(): boolean {
+    return this.#server.connected;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.frontEnd.close();
     this.#server.stop();
@@ -214,6 +219,19 @@ function mapPage(page: number): Uint8Array {
 
 function unmapPage(page: number): Uint8Array {
   return unmapRequest(1, BigInt(page) * 4096n, BigInt(page) * 4096n + 4095n);
+}
+
+/** A promise, and whether it is fulfilled. */
+function watched<T>(promise: Promise<T>): {
+  readonly done: Promise<T>;
+  readonly isDone: () => boolean;
+} {
+  let isDone = false;
+  const done = promise.then((value) => {
+    isDone = true;
+    return value;
+  });
+  return { done, isDone: () => isDone };
 }
 
 for (const watch of [0, 2000]) {
@@ -249,23 +267,20 @@ for (const ring of RING_KINDS) {
     assertEquals(await world.answers(queue, 1, 20), 0, "each once");
   });
 
-  Deno.test(`answers that are held when the ring's memory goes come with it, once (${nameOf(ring)})`, async () => {
+  Deno.test(`answers that are held when the ring's memory is to go are given first, once (${nameOf(ring)})`, async () => {
     const [world, queue] = await World.start(2000, ring);
     await using _ = world;
     await world.map(queue, 5, 6);
-    for (const acknowledgedFirst of [true, false]) {
-      const page = acknowledgedFirst ? 5 : 6;
-      queue.callEvent.drain();
-      assertEquals(queue.driver.enableSignals(), false);
+    for (const page of [5, 6]) {
       world.send(queue, unmapPage(page), unmapPage(page));
       await world.held();
-      // Taking memory waits for the observers, so the answers are due when it has gone.
-      await world.frontEnd.withdrawMemory(world.ring);
+      const { done, isDone } = watched(world.frontEnd.withdrawMemory(world.ring));
+      assertEquals(await world.answers(queue, 1, 20), 0);
+      assertEquals([isDone(), world.device.holds, world.observer.waits], [false, true, 0]);
+      world.observer.acknowledge();
+      await done;
       assertEquals(queue.errorEvent.drain(), true);
-      if (acknowledgedFirst) await until(() => !world.device.holds, "the answers are released");
-      assertEquals(queue.driver.reap(), false);
       await world.frontEnd.returnMemory(world.ring);
-      await until(() => queue.callEvent.drain(), "the driver is told");
       assertEquals(await world.answers(queue, 2), 2);
       assertEquals(queue.driver.usedLength, 4);
       assertEquals(await world.answers(queue, 1, 20), 0, "each once");
@@ -313,8 +328,10 @@ Deno.test("a queue that is stopped while answers are held: they are published fi
   await world.map(queue, 5, 6);
   world.send(queue, unmapPage(5), unmapPage(6));
   await world.held();
-  const base = await world.frontEnd.stopQueue(queue);
-  assertEquals([world.device.holds, world.observer.waits], [false, 1]);
+  const stopped = world.frontEnd.stopQueue(queue);
+  world.observer.acknowledge();
+  const base = await stopped;
+  assertEquals([world.device.holds, world.observer.waits], [false, 0]);
   assertEquals(await world.answers(queue, 3, 20), 2, "each once");
   await world.frontEnd.resumeQueue(queue, base);
   world.send(queue, mapPage(5));
@@ -333,27 +350,53 @@ Deno.test("a queue that is moved while answers are held answers where it was", a
     index: 0,
     driver: { descriptors: descriptors + 0x40000, driverArea, deviceArea },
   };
-  await world.frontEnd.setQueueAddress(place as FrontEndQueue);
-  assertEquals([world.device.holds, world.observer.waits], [false, 1]);
+  const moved = world.frontEnd.setQueueAddress(place as FrontEndQueue);
+  world.observer.acknowledge();
+  await moved;
+  assertEquals([world.device.holds, world.observer.waits], [false, 0]);
   assertEquals(await world.answers(queue, 2, 20), 1);
 });
 
-Deno.test("reset, bypass and memory that goes wait at once; a front end that goes leaves nothing held", async () => {
+Deno.test("reset and bypass are answered when the observer has acknowledged, and everything else is served meanwhile", async () => {
   const [world, queue] = await World.start();
   await using _ = world;
   await world.map(queue, 5);
-  await world.frontEnd.writeConfig(36, Uint8Array.of(1));
+  const written = watched(world.frontEnd.writeConfig(36, Uint8Array.of(1)));
+  await until(() => world.observer.owed > 0, "the observer is told");
   assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
-  assertEquals([world.observer.waits, world.device.observers.waiting], [1, 0]);
   world.send(queue, unmapPage(5));
+  assertEquals(await world.answers(queue, 1, 20), 0, "no request is taken meanwhile");
+  assertEquals([written.isDone(), world.observer.waits, world.observer.owed], [false, 0, 1]);
+  world.observer.acknowledge();
+  await written.done;
   await world.held();
-  await world.frontEnd.resetDevice();
+  const reset = watched(world.frontEnd.resetDevice());
+  assertEquals(await world.answers(queue, 1, 20), 0);
+  assertEquals(reset.isDone(), false, "messages wait for answers that are held");
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 1), 1);
+  await until(() => world.observer.owed > 0, "the observer is told of the reset");
+  assertEquals(reset.isDone(), false);
+  world.observer.acknowledge();
+  await reset.done;
   assertEquals([world.device.holds, world.device.observers.waiting], [false, 0]);
-  assertEquals(await world.answers(queue, 2, 20), 1);
   assertEquals(world.observer.calls.slice(2), [
     "invalidate 5 5",
     "invalidate all",
     "invalidate all",
     "mapped all",
   ]);
+  assertEquals(world.observer.waits, 0, "the thread never stood still");
+});
+
+Deno.test("a front end that goes while answers are held leaves nothing held", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await world.held();
+  world.frontEnd.close();
+  world.observer.acknowledge();
+  await until(() => !world.connected, "the session has ended");
+  assertEquals(world.device.holds, false);
 });

@@ -220,7 +220,9 @@ session("one call serves a burst of messages, not all of an endless stream", (pe
   peer.device.takeEvents();
   for (let i = 0; i < 200; i++) peer.connection.send(Request.RESET_DEVICE, 0, words());
   peer.backEnd.onReadable();
-  assertEquals(peer.device.takeEvents().length, 64);
+  const served = peer.device.takeEvents().length;
+  // As many as a millisecond allows.
+  assert(served >= 1 && served <= 64, `${served}`);
   while (peer.device.takeEvents().length > 0) peer.backEnd.onReadable();
 });
 

@@ -1,0 +1,272 @@
+/**
+ * Requests and resets that take longer than a turn: done in pieces, answered at their end, seen by the guest as one.
+ *
+ * What is counted is work: mappings that go between two steps, never time.
+ */
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../device/driver_requests.ts";
+import { IommuDevice } from "../../device/iommu_device.ts";
+import { MAPPINGS_PER_PIECE } from "../../device/piecewise_unmap.ts";
+import { Turn } from "../../device/turn.ts";
+import { UNDER_WAY } from "../../device/virtio_iommu.ts";
+import { Chain, GuestMemory } from "../../vring/mod.ts";
+import { READ } from "../../pagetable/mod.ts";
+import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
+
+const WRITABLE = 0x800;
+const [OK, NOMEM, RANGE] = [0, 8, 5];
+/** First page of what is mapped. */
+const FIRST = 0x1000;
+
+/** A device whose requests are chains in a few bytes of memory, and whose pieces are done one by one. */
+class Stepped implements Disposable {
+  readonly device: IommuDevice;
+  readonly #memory = new GuestMemory();
+  readonly #bytes = new Uint8Array(0x1000);
+  readonly #chain = new Chain();
+
+  constructor(options = DEFAULT_OPTIONS) {
+    this.device = new IommuDevice(options);
+    const { buffer } = this.#bytes;
+    this.#memory.add({ guestAddress: 0, size: 0x1000, buffer, offset: 0 });
+    this.device.featuresAgreed(this.device.featuresLow, 0);
+  }
+
+  /** Mappings there are, those that are on their way out included. */
+  get mappings(): number {
+    return this.device.iommu.mappingCount;
+  }
+
+  /** Begins a request; its status if it is over. */
+  begin(bytes: Uint8Array): number | undefined {
+    this.#bytes.set(bytes);
+    this.#bytes.fill(0xff, WRITABLE, WRITABLE + 4);
+    this.#chain.begin(this.#memory, 0, 8);
+    this.#chain.push(0, bytes.length, false);
+    this.#chain.push(WRITABLE, 4, true);
+    return this.#status(this.device.iommu.serve(this.#chain));
+  }
+
+  /** Does a piece of it; its status if it is over. */
+  proceed(): number | undefined {
+    return this.#status(this.device.iommu.proceed(this.#chain));
+  }
+
+  /** Does a request to its end. */
+  request(bytes: Uint8Array): number {
+    let status = this.begin(bytes);
+    while (status === undefined) status = this.proceed();
+    return status;
+  }
+
+  /** Maps so many single pages of a domain, every `stride` pages one. */
+  fill(domain: number, count: number, stride = 1): void {
+    for (let i = 0; i < count; i++) {
+      const page = FIRST + i * stride;
+      assertEquals(this.request(mapPages(domain, page, page)), OK);
+    }
+  }
+
+  /** Whether an endpoint reaches a page. */
+  reaches(endpoint: number, page: number): boolean {
+    return this.device.walk(endpoint, page, READ).ok;
+  }
+
+  [Symbol.dispose](): void {
+    this.device.close();
+  }
+
+  #status(used: number): number | undefined {
+    if (used === UNDER_WAY) {
+      assertEquals(this.#bytes[WRITABLE], 0xff, "nothing is answered before the end");
+      return undefined;
+    }
+    assertEquals(used, 4);
+    return this.#bytes[WRITABLE];
+  }
+}
+
+function mapPages(domain: number, first: number, last: number): Uint8Array {
+  const virtStart = BigInt(first) * 4096n;
+  const virtEnd = BigInt(last) * 4096n + 4095n;
+  return mapRequest({ domain, virtStart, virtEnd, physStart: 0x5000n, flags: 3 });
+}
+
+function unmapPages(domain: number, first: number, last: number): Uint8Array {
+  return unmapRequest(domain, BigInt(first) * 4096n, BigInt(last) * 4096n + 4095n);
+}
+
+Deno.test("an UNMAP of very many mappings goes in pieces and is answered with the last one", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  guest.request(attachRequest(1, 8));
+  const count = 5 * MAPPINGS_PER_PIECE + 17;
+  guest.fill(1, count, 2);
+  let status = guest.begin(unmapPages(1, 0, 2 ** 30));
+  let pieces = 0;
+  while (status === undefined) {
+    const before = guest.mappings;
+    status = guest.proceed();
+    pieces++;
+    assert(before - guest.mappings <= MAPPINGS_PER_PIECE, "a piece is bounded");
+  }
+  assertEquals([status, guest.mappings, pieces], [OK, 0, 6]);
+  assertEquals(guest.reaches(8, FIRST), false);
+});
+
+Deno.test("an UNMAP that would split a mapping is refused at once, however many it covers", () => {
+  using guest = new Stepped();
+  guest.request(attachRequest(1, 8));
+  const count = 3 * MAPPINGS_PER_PIECE;
+  guest.fill(1, count);
+  const wide = FIRST + count;
+  assertEquals(guest.request(mapPages(1, wide, wide + 9)), OK);
+  assertEquals(guest.begin(unmapPages(1, 0, wide + 3)), RANGE);
+  assertEquals(guest.request(mapPages(1, FIRST - 10, FIRST - 1)), OK);
+  assertEquals(guest.begin(unmapPages(1, FIRST - 4, 2 ** 30)), RANGE);
+  assertEquals(guest.mappings, count + 2);
+});
+
+Deno.test("a domain that ends is out of reach at once; what it held follows in pieces, and its id is free", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  guest.request(attachRequest(1, 8));
+  const count = 3 * MAPPINGS_PER_PIECE + 5;
+  guest.fill(1, count);
+  assertEquals(guest.begin(detachRequest(1, 8)), OK);
+  assertEquals([guest.reaches(8, FIRST), guest.mappings], [false, count]);
+  assertEquals(guest.request(attachRequest(1, 8)), OK);
+  guest.fill(1, 1);
+  assert(guest.reaches(8, FIRST) && !guest.reaches(8, FIRST + 1));
+  const turn = new Turn();
+  while (guest.device.hasWork) {
+    const before = guest.mappings;
+    guest.device.work(turn);
+    assert(before - guest.mappings <= 2 * MAPPINGS_PER_PIECE, "a piece is bounded");
+  }
+  assertEquals(guest.mappings, 1);
+  assert(guest.reaches(8, FIRST));
+});
+
+Deno.test("a request for which ended domains have left too little waits until they have given it back", () => {
+  const count = 2 * MAPPINGS_PER_PIECE;
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, maxMappings: count, maxDomains: 1 });
+  guest.request(attachRequest(1, 8));
+  guest.fill(1, count);
+  assertEquals(guest.begin(mapPages(1, 1, 1)), NOMEM);
+  assertEquals(guest.begin(detachRequest(1, 8)), OK);
+  assertEquals(guest.begin(attachRequest(2, 8)), undefined, "the domain's place is not free yet");
+  let status: number | undefined;
+  while (status === undefined) status = guest.proceed();
+  assertEquals([status, guest.mappings], [OK, 0]);
+  guest.fill(2, count);
+  assertEquals(guest.request(mapPages(2, 1, 1)), NOMEM);
+});
+
+Deno.test("a reset while a request is under way ends it, and nothing of it reaches the next life", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, maxDomains: 1, bypass: false });
+  guest.request(attachRequest(1, 8));
+  guest.fill(1, 8 * MAPPINGS_PER_PIECE);
+  assertEquals(guest.begin(unmapPages(1, 0, 2 ** 30)), undefined);
+  guest.device.reset("device");
+  assertEquals(guest.proceed(), OK, "what it was to remove is gone");
+  assert(guest.device.hasWork);
+  assertEquals(guest.begin(attachRequest(2, 8)), undefined);
+  guest.device.reset("device");
+  assertEquals(guest.proceed(), NOMEM, "it belongs to the life before");
+  assertEquals(guest.device.iommu.domains.length, 0);
+});
+
+Deno.test("many domains end with a reset in bounded pieces", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  for (let i = 0; i < 300; i++) {
+    assertEquals(guest.request(attachRequest(i, i)), OK);
+    assertEquals(guest.request(mapPages(i, FIRST, FIRST)), OK);
+  }
+  guest.device.reset("system");
+  for (let i = 0; i < 300; i++) assertEquals(guest.reaches(i, FIRST), false);
+  const turn = new Turn();
+  let pieces = 0;
+  for (; guest.device.hasWork; pieces++) {
+    const before = guest.mappings;
+    guest.device.work(turn);
+    assert(before - guest.mappings <= 8, "a domain counts for more than its mappings");
+  }
+  assert(pieces >= 30, `${pieces} pieces`);
+  assertEquals(guest.mappings, 0);
+});
+
+Deno.test("whatever is under way, requests have the same answers and effects as without pieces", () => {
+  const step = fc.oneof(
+    fc.record({ kind: fc.constant("fill" as const), domain: fc.integer({ min: 1, max: 2 }) }),
+    fc.record({
+      kind: fc.constant("unmap" as const),
+      domain: fc.integer({ min: 1, max: 2 }),
+      first: fc.integer({ min: 0, max: 1200 }),
+      pages: fc.integer({ min: 1, max: 1400 }),
+    }),
+    fc.record({
+      kind: fc.constant("attach" as const),
+      domain: fc.integer({ min: 1, max: 2 }),
+      endpoint: fc.integer({ min: 8, max: 9 }),
+    }),
+    fc.record({ kind: fc.constant("detach" as const), endpoint: fc.integer({ min: 8, max: 9 }) }),
+    fc.record({ kind: fc.constant("reset" as const) }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { minLength: 2, maxLength: 14 }), (steps) => {
+      using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+      /** Which pages are mapped in each domain, and where each endpoint is. */
+      const domains = new Map<number, Set<number>>();
+      const attached = new Map<number, number>();
+      const leave = (endpoint: number) => {
+        const domain = attached.get(endpoint);
+        attached.delete(endpoint);
+        if (domain !== undefined && ![...attached.values()].includes(domain)) {
+          domains.delete(domain);
+        }
+      };
+      for (const each of steps) {
+        if (each.kind === "reset") {
+          guest.device.reset("device");
+          domains.clear();
+          attached.clear();
+        } else if (each.kind === "attach") {
+          assertEquals(guest.request(attachRequest(each.domain, each.endpoint)), OK);
+          if (attached.get(each.endpoint) === each.domain) continue;
+          leave(each.endpoint);
+          attached.set(each.endpoint, each.domain);
+          if (!domains.has(each.domain)) domains.set(each.domain, new Set());
+        } else if (each.kind === "detach") {
+          const isAttached = attached.has(each.endpoint);
+          assertEquals(guest.request(detachRequest(1, each.endpoint)) === OK, isAttached);
+          leave(each.endpoint);
+        } else if (each.kind === "fill") {
+          const pages = domains.get(each.domain);
+          for (let page = 0; page < 1200; page++) {
+            const status = guest.request(mapPages(each.domain, FIRST + page, FIRST + page));
+            assertEquals(status === OK, pages !== undefined && !pages.has(page));
+            pages?.add(page);
+          }
+        } else {
+          const pages = domains.get(each.domain);
+          const first = FIRST + each.first;
+          const status = guest.request(unmapPages(each.domain, first, first + each.pages - 1));
+          assertEquals(status === OK, pages !== undefined);
+          for (let i = 0; i < each.pages; i++) pages?.delete(each.first + i);
+        }
+        for (const endpoint of [8, 9]) {
+          const pages = domains.get(attached.get(endpoint) ?? -1);
+          for (let page = 0; page < 1300; page += 37) {
+            assertEquals(guest.reaches(endpoint, FIRST + page), pages?.has(page) ?? false);
+          }
+        }
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
