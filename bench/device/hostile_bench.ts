@@ -1,0 +1,114 @@
+/**
+ * How long one turn of the loop takes at worst, whatever a guest asks: the largest time of a case is what everything
+ * else (signals, the API, the rings of other devices, the front end's messages) may have to wait for.
+ *
+ * A turn is to take 1 ms. Behind its end at most one piece of work follows, which is what a case adds to the
+ * calibration: a loop that does nothing but look at the clock for as long. On a machine that has other work to do the
+ * largest time of both is that of the scheduler.
+ */
+import { Turn } from "../../device/turn.ts";
+import { HOSTILE_REQUESTS, HostileRing, map, unmap } from "../../tests/device/hostile_ring.ts";
+
+/** Requests that are in the ring when a turn begins: more of most kinds than a turn serves. */
+const COUNT = 120;
+/** As in `loop.ts`. */
+const TURN_MS = 1;
+/** Mappings that are unmapped with one request, or end with a domain. */
+const MAPPINGS = 2 ** 16;
+
+const turn = new Turn();
+const GROUP = { group: "longest turn" };
+
+Deno.bench({ name: "calibration: looks at the clock for 1 ms", ...GROUP, baseline: true }, () => {
+  const end = performance.now() + TURN_MS;
+  while (performance.now() < end);
+});
+
+/** Serves a turn. Returns how many requests were answered. */
+function serve(ring: HostileRing): number {
+  turn.begin(performance.now(), TURN_MS);
+  return ring.serve(turn);
+}
+
+/** Serves what is left, to begin the next turn with an empty ring. */
+function serveAll(ring: HostileRing, count: number): void {
+  while (count > 0 || ring.device.hasWork) count -= serve(ring);
+  ring.collect();
+}
+
+const kinds = Object.entries(HOSTILE_REQUESTS);
+for (const [name, { request }] of kinds) {
+  /** What undoes it, for the next turn. */
+  const undo: Readonly<Record<string, string>> = {
+    "small MAP": "small UNMAP",
+    "small UNMAP": "small MAP",
+    "large MAP": "large UNMAP",
+    "large UNMAP": "large MAP",
+    "ATTACH that makes a domain": "DETACH that ends one",
+    "DETACH that ends one": "ATTACH that makes a domain",
+  };
+  let ring: HostileRing | undefined;
+  Deno.bench({ name, ...GROUP, n: 100, warmup: 10 }, (b) => {
+    ring ??= new HostileRing();
+    ring.fill(COUNT, request);
+    b.start();
+    const served = serve(ring);
+    b.end();
+    serveAll(ring, COUNT - served);
+    const undone = undo[name];
+    if (undone === undefined) return;
+    ring.fill(COUNT, HOSTILE_REQUESTS[undone].request);
+    serveAll(ring, COUNT);
+  });
+}
+
+/** Maps many single pages of domain 1. */
+function fillDomain({ device }: HostileRing): void {
+  const domain = device.iommu.domain(1)!;
+  for (let i = 0; i < MAPPINGS; i++) device.iommu.map(domain, 2 ** 20 + i, 2 ** 20 + i, i % 7, 3);
+}
+
+let unmapped: HostileRing | undefined;
+Deno.bench(
+  { name: `a turn of an UNMAP of ${MAPPINGS} mappings`, ...GROUP, n: 200, warmup: 10 },
+  (b) => {
+    unmapped ??= new HostileRing();
+    if (!unmapped.device.hasWork) {
+      unmapped.collect();
+      fillDomain(unmapped);
+      unmapped.fill(1, () => unmap(2 ** 20, MAPPINGS));
+      serve(unmapped);
+    }
+    b.start();
+    serve(unmapped);
+    b.end();
+  },
+);
+
+let reset: HostileRing | undefined;
+Deno.bench({ name: `a reset with ${MAPPINGS} mappings`, ...GROUP, n: 20, warmup: 2 }, (b) => {
+  reset ??= new HostileRing();
+  while (reset.device.hasWork) serve(reset);
+  reset.device.iommu.attach(1, 8, false);
+  fillDomain(reset);
+  b.start();
+  reset.device.reset("device");
+  b.end();
+});
+
+let ending: HostileRing | undefined;
+Deno.bench({ name: "a turn while a domain ends", ...GROUP, n: 200, warmup: 10 }, (b) => {
+  ending ??= new HostileRing();
+  if (!ending.device.hasWork) {
+    ending.device.reset("device");
+    ending.device.iommu.attach(1, 8, false);
+    fillDomain(ending);
+    ending.device.reset("device");
+  }
+  ending.fill(1, () => map(1, 1));
+  b.start();
+  const served = serve(ending);
+  b.end();
+  if (served === 0) serveAll(ending, 1);
+  else ending.collect();
+});
