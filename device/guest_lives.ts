@@ -13,6 +13,7 @@ import type { ConfigSpace } from "./config_space.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
 import type { GuestLife } from "./guest_life.ts";
+import { finish, type Pieces } from "./pieces.ts";
 import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import type { TranslationObservers } from "./translation_observers.ts";
 import type { ResetKind, StartSign, StartVerdict } from "./virtio_device.ts";
@@ -120,11 +121,11 @@ export class GuestLives {
   }
 
   /** The whole device as bytes; see `saved_state.ts`. */
-  save(): Uint8Array<ArrayBuffer> {
+  *save(): Pieces<Uint8Array<ArrayBuffer>> {
     const { life, iommu, config, faults } = this.#parts;
     const { state, endpoints } = life.copy();
     const isKnown = state === "none" || state === "known";
-    return writeState({
+    return yield* writeState({
       bypass: config.bypass,
       // Where the connection was lost, and no queue has started since, it is not known either.
       givenBack: isKnown ? undefined : state === "unknown" ? endpoints : [],
@@ -139,13 +140,13 @@ export class GuestLives {
    *
    * @returns One line if the bytes are no state, or do not fit this device; then it is as it was.
    */
-  load(bytes: Uint8Array): string | undefined {
+  *load(bytes: Uint8Array): Pieces<string | undefined> {
     const { life, config, faults } = this.#parts;
-    const state = readState(bytes);
+    const state = yield* readState(bytes);
     if (typeof state === "string") return state;
-    const before = readState(this.save()) as SavedState;
+    const before = (yield* readState(yield* this.save())) as SavedState;
     const knownBefore = life.copy();
-    const error = this.#rebuild(state);
+    const error = yield* this.#rebuild(state);
     if (error === undefined) {
       config.bypass = state.bypass;
       faults.restore(state.reports);
@@ -157,7 +158,7 @@ export class GuestLives {
       );
       this.#loaded = state;
       this.#memoryChanged = false;
-    } else if (this.#rebuild(before) === undefined) {
+    } else if ((yield* this.#rebuild(before)) === undefined) {
       life.assign(knownBefore);
     } else {
       // Memory has come where device memory had been mapped, and does not fit the limits: all stays blocked.
@@ -181,7 +182,8 @@ export class GuestLives {
     if (this.#loaded === undefined) return undefined;
     if (this.#memoryChanged) {
       const known = life.copy();
-      const refusal = this.#rebuild(this.#loaded);
+      // At once: the queue starts with what comes of it.
+      const refusal = finish(this.#rebuild(this.#loaded));
       // Everything is blocked then. The state is kept, for a start with other memory.
       if (refusal !== undefined) return { refusal };
       life.assign(known);
@@ -194,13 +196,16 @@ export class GuestLives {
    * Puts the domains of a state in the place of those there are. Everything else is blocked from then on; if the state
    * does not fit, everything is, and observers are told so.
    */
-  #rebuild({ domains }: SavedState): string | undefined {
+  *#rebuild({ domains }: SavedState): Pieces<string | undefined> {
     const { life, iommu, observers } = this.#parts;
     life.loseTrack();
     iommu.detachAll();
     // What is built now must not lack what those that end have yet to give back.
-    while (iommu.isEnding) iommu.endPiece();
-    const error = rebuild(domains, iommu);
+    while (iommu.isEnding) {
+      iommu.endPiece();
+      yield;
+    }
+    const error = yield* rebuild(domains, iommu);
     if (error === undefined) return undefined;
     iommu.detachAll();
     observers.invalidateEverything();

@@ -24,6 +24,7 @@ import { FaultEvents } from "./fault_events.ts";
 import { GuestLife } from "./guest_life.ts";
 import { GuestLives } from "./guest_lives.ts";
 import { Hardware } from "./hardware.ts";
+import { finish, type Pieces } from "./pieces.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import { TranslationObservers } from "./translation_observers.ts";
 import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
@@ -77,6 +78,8 @@ export interface DeviceOptions {
 /** Features of the device type that we offer. */
 const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
 
+/** Pieces of a state that are saved or loaded at once; the rest follows. */
+const PIECES_AT_ONCE = 4;
 /** A turn without an end. */
 const ENDLESS = new Turn();
 
@@ -118,6 +121,8 @@ export class IommuDevice implements VirtioDevice {
   #heldQueue: Queue | undefined;
   /** The queue of the request that is under way, which is the one in `#chain`. */
   #queueUnderWay: Queue | undefined;
+  /** A state that is being saved or loaded: does a piece, and returns whether it was the last. */
+  #job: (() => boolean) | undefined;
   /** Indexes of the queues that run. */
   readonly #running = new Set<number>();
 
@@ -189,12 +194,13 @@ export class IommuDevice implements VirtioDevice {
 
   /** Whether there is something for {@linkcode work}, and no time to sleep. */
   get hasWork(): boolean {
-    return this.#queueUnderWay !== undefined || this.iommu.isEnding;
+    return this.#queueUnderWay !== undefined || this.#job !== undefined || this.iommu.isEnding;
   }
 
-  /** Whether a request is under way, answers are held, or what a message did has yet to reach an observer. */
+  /** Whether a request is under way, answers are held, a state is saved or loaded, or what a message did has yet to reach an observer. */
   get messagesWait(): boolean {
-    return this.#queueUnderWay !== undefined || this.#held > 0 || this.observers.isSettling;
+    return this.#queueUnderWay !== undefined || this.#held > 0 || this.#job !== undefined ||
+      this.observers.isSettling;
   }
 
   /** Whether endpoints that are attached to nothing go through untranslated. */
@@ -263,18 +269,44 @@ export class IommuDevice implements VirtioDevice {
 
   /** See {@linkcode VirtioDevice.sessionEnds}. */
   sessionEnds(): void {
+    this.#job = undefined;
     this.#queueUnderWay = undefined;
     this.iommu.abandon();
   }
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
   saveState(): Uint8Array<ArrayBuffer> {
-    return this.#lives.save();
+    return finish(this.#lives.save());
   }
 
   /** See {@linkcode GuestLives.load}. */
   loadState(bytes: Uint8Array): string | undefined {
-    return this.#lives.load(bytes);
+    return finish(this.#lives.load(bytes));
+  }
+
+  /** See {@linkcode VirtioDevice.beginSave}. */
+  beginSave(done: (bytes: Uint8Array) => void): void {
+    this.#begin(this.#lives.save(), done);
+  }
+
+  /** See {@linkcode VirtioDevice.beginLoad}. */
+  beginLoad(bytes: Uint8Array, done: (error: string | undefined) => void): void {
+    this.#begin(this.#lives.load(bytes), done);
+  }
+
+  /** Does the first pieces, and leaves the others for {@linkcode work}. */
+  #begin<T>(pieces: Pieces<T>, done: (result: T) => void): void {
+    this.#job = () => {
+      const step = pieces.next();
+      if (!step.done) return false;
+      done(step.value);
+      return true;
+    };
+    for (let i = 0; i < PIECES_AT_ONCE && this.#job !== undefined; i++) this.#stepJob();
+  }
+
+  #stepJob(): void {
+    if (this.#job?.()) this.#job = undefined;
   }
 
   /**
@@ -318,11 +350,15 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * Goes on with the request that is under way until the turn is over; without one, gives back a piece of what domains
+   * Goes on with the request that is under way, or the state, until the turn is over; without one, gives back a piece of what domains
    * held that have ended. Does nothing while answers are held.
    */
   work(turn: Turn): void {
     if (this.#held > 0) return;
+    if (this.#job !== undefined) {
+      do this.#stepJob(); while (this.#job !== undefined && !turn.spend(WORK_PER_LOOK));
+      return;
+    }
     if (this.#queueUnderWay === undefined) {
       this.iommu.endPiece();
       turn.spend(WORK_PER_LOOK);

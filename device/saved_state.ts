@@ -17,6 +17,7 @@
 import { LAST_PAGE, rangeText } from "./address.ts";
 import { WAITING_MAX } from "./fault_events.ts";
 import { GIVEN_BACK_MAX } from "./guest_life.ts";
+import { PIECE_WORK, type Pieces } from "./pieces.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
 import {
   FAULT_F_ADDRESS,
@@ -42,6 +43,8 @@ const HEADER_SIZE = 24;
 const DOMAIN_SIZE = 16;
 const ENDPOINT_SIZE = 4;
 const MAPPING_SIZE = 28;
+/** How many mappings an attachment costs as much time as. */
+const ATTACH_WORK = 64;
 
 /** A domain as it was saved. */
 export interface SavedDomain {
@@ -50,9 +53,9 @@ export interface SavedDomain {
   /** Whether its endpoints go through untranslated. */
   readonly bypass: boolean;
   /** Ids of its endpoints: at least one. */
-  readonly endpoints: readonly number[];
+  readonly endpoints: Iterable<number>;
   /** Its mappings, by ascending address. */
-  readonly mappings: readonly SavedMapping[];
+  readonly mappings: Iterable<SavedMapping>;
 }
 
 /** A mapping as it was saved. */
@@ -71,8 +74,8 @@ export interface SavedMapping {
 export interface SavedState {
   /** The bypass byte of the configuration space. */
   readonly bypass: boolean;
-  /** The domains. */
-  readonly domains: readonly SavedDomain[];
+  /** The domains; read from the bytes whenever they are gone through, since they may be very many. */
+  readonly domains: Iterable<SavedDomain>;
   /** Endpoints that the guest gave back, where nothing is known of what it had attached before. */
   readonly givenBack: readonly number[] | undefined;
   /** Fault reports that wait for the guest, one behind the other. */
@@ -82,8 +85,11 @@ export interface SavedState {
 /** What is saved of a device besides its domains. */
 export type SavedRest = Omit<SavedState, "domains">;
 
-/** Writes the state of a device. */
-export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<ArrayBuffer> {
+/** Writes the state of a device, which must not change meanwhile. */
+export function* writeState(
+  rest: SavedRest,
+  iommu: VirtioIommu,
+): Pieces<Uint8Array<ArrayBuffer>> {
   const { domains } = iommu;
   const { bypass, reports } = rest;
   const givenBack = rest.givenBack ?? [];
@@ -99,6 +105,7 @@ export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<Arra
     view.setUint32(i * 4, word, true)
   );
   let at = HEADER_SIZE;
+  let work = 0;
   for (const { id, bypass, endpoints, space } of domains) {
     [id, Number(bypass), endpoints.size, space.mappingCount].forEach((word, i) =>
       view.setUint32(at + i * 4, word, true)
@@ -107,6 +114,7 @@ export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<Arra
     for (const endpoint of endpoints) {
       view.setUint32(at, endpoint.id, true);
       at += ENDPOINT_SIZE;
+      if (++work % PIECE_WORK === 0) yield;
     }
     const cursor = space.mappings(0);
     while (cursor.next()) {
@@ -115,6 +123,7 @@ export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<Arra
       view.setFloat64(at + 16, cursor.index, true);
       view.setUint32(at + 24, cursor.protection, true);
       at += MAPPING_SIZE;
+      if (++work % PIECE_WORK === 0) yield;
     }
   }
   for (const endpoint of givenBack) {
@@ -131,7 +140,7 @@ export function writeState(rest: SavedRest, iommu: VirtioIommu): Uint8Array<Arra
  *
  * @returns One line that says what is wrong, if the bytes are no state.
  */
-export function readState(bytes: Uint8Array): SavedState | string {
+export function* readState(bytes: Uint8Array): Pieces<SavedState | string> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < 8 || view.getUint32(0, true) !== MAGIC) {
     return "Cannot load the state: it does not begin as one does";
@@ -151,20 +160,24 @@ export function readState(bytes: Uint8Array): SavedState | string {
     givenBackCount > (isUnknown ? GIVEN_BACK_MAX : 0) || reportCount > WAITING_MAX ||
     flags > (version === 1 ? FLAG_BYPASS : FLAG_BYPASS | FLAG_UNKNOWN)
   ) return "Cannot load the state: its header holds what cannot be";
-  const domains: SavedDomain[] = [];
+  const domainCount = view.getUint32(12, true);
   let at = headerSize;
-  for (let i = 0; i < view.getUint32(12, true); i++) {
+  let work = 0;
+  for (let i = 0; i < domainCount; i++) {
     if (bytes.length - at < DOMAIN_SIZE) return truncated(at);
     const endpointCount = view.getUint32(at + 8, true);
     const mappingCount = view.getUint32(at + 12, true);
     const size = DOMAIN_SIZE + endpointCount * ENDPOINT_SIZE + mappingCount * MAPPING_SIZE;
     if (bytes.length - at < size) return truncated(at);
-    const domain = readDomain(view, at, endpointCount, mappingCount);
-    const wrong = domain.mappings.find((mapping) => !isMapping(mapping));
-    if (endpointCount === 0 || wrong !== undefined) {
-      return `Cannot load the state: domain ${domain.id} holds what cannot be`;
+    let isRight = endpointCount > 0;
+    for (const mapping of readMappings(view, at + size, mappingCount)) {
+      isRight &&= isMapping(mapping);
+      if (++work % PIECE_WORK === 0) yield;
     }
-    domains.push(domain);
+    if (!isRight) {
+      return `Cannot load the state: domain ${view.getUint32(at, true)} holds what cannot be`;
+    }
+    if (++work % PIECE_WORK === 0) yield;
     at += size;
   }
   const end = at + givenBackCount * ENDPOINT_SIZE + reportCount * FAULT_SIZE;
@@ -172,7 +185,7 @@ export function readState(bytes: Uint8Array): SavedState | string {
   if (end < bytes.length) {
     return `Cannot load the state: ${bytes.length - end} bytes follow its end`;
   }
-  const givenBack = readEndpoints(view, at, givenBackCount);
+  const givenBack = [...readEndpoints(view, at, givenBackCount)];
   const reports = bytes.slice(at + givenBackCount * ENDPOINT_SIZE);
   for (let i = 0; i < reports.length; i += FAULT_SIZE) {
     if (isReport(reports.subarray(i, i + FAULT_SIZE))) continue;
@@ -180,7 +193,7 @@ export function readState(bytes: Uint8Array): SavedState | string {
   }
   return {
     bypass: (flags & FLAG_BYPASS) !== 0,
-    domains,
+    domains: { [Symbol.iterator]: () => readDomains(view, headerSize, domainCount) },
     givenBack: isUnknown ? givenBack : undefined,
     reports,
   };
@@ -192,10 +205,11 @@ export function readState(bytes: Uint8Array): SavedState | string {
  *
  * @returns One line that says what does not fit this device; what came before it is there.
  */
-export function rebuild(
-  domains: readonly SavedDomain[],
+export function* rebuild(
+  domains: Iterable<SavedDomain>,
   iommu: VirtioIommu,
-): string | undefined {
+): Pieces<string | undefined> {
+  let work = 0;
   for (const { id, bypass, endpoints, mappings } of domains) {
     for (const endpoint of endpoints) {
       const status = iommu.attach(id, endpoint, bypass);
@@ -204,6 +218,11 @@ export function rebuild(
           STATUS_NAMES[status]
         }`;
       }
+      // A domain is made with its first endpoint.
+      work += ATTACH_WORK;
+      if (work < PIECE_WORK) continue;
+      work = 0;
+      yield;
     }
     const domain = iommu.domain(id);
     for (const { firstPage, lastPage, frame, protection } of mappings) {
@@ -215,38 +234,48 @@ export function rebuild(
           STATUS_NAMES[status]
         }`;
       }
+      if (++work < PIECE_WORK) continue;
+      work = 0;
+      yield;
     }
   }
   return undefined;
 }
 
-/** Reads a domain whose lists are known to be there. */
-function readDomain(
-  view: DataView,
-  at: number,
-  endpointCount: number,
-  mappingCount: number,
-): SavedDomain {
-  const mappingsAt = at + DOMAIN_SIZE + endpointCount * ENDPOINT_SIZE;
-  return {
-    id: view.getUint32(at, true),
-    bypass: view.getUint32(at + 4, true) === 1,
-    endpoints: readEndpoints(view, at + DOMAIN_SIZE, endpointCount),
-    mappings: Array.from({ length: mappingCount }, (_, i) => {
-      const from = mappingsAt + i * MAPPING_SIZE;
-      return {
-        firstPage: view.getFloat64(from, true),
-        lastPage: view.getFloat64(from + 8, true),
-        frame: view.getFloat64(from + 16, true),
-        protection: view.getUint32(from + 24, true),
-      };
-    }),
-  };
+/** Reads domains that are known to be there. */
+function* readDomains(view: DataView, from: number, count: number): Generator<SavedDomain> {
+  let at = from;
+  for (let i = 0; i < count; i++) {
+    const endpointCount = view.getUint32(at + 8, true);
+    const mappingCount = view.getUint32(at + 12, true);
+    const endpointsAt = at + DOMAIN_SIZE;
+    const mappingsAt = endpointsAt + endpointCount * ENDPOINT_SIZE;
+    const end = mappingsAt + mappingCount * MAPPING_SIZE;
+    yield {
+      id: view.getUint32(at, true),
+      bypass: view.getUint32(at + 4, true) === 1,
+      endpoints: readEndpoints(view, endpointsAt, endpointCount),
+      mappings: readMappings(view, end, mappingCount),
+    };
+    at = end;
+  }
+}
+
+/** Reads mappings that are known to be there, and end at byte `end`. */
+function* readMappings(view: DataView, end: number, count: number): Generator<SavedMapping> {
+  for (let at = end - count * MAPPING_SIZE; at < end; at += MAPPING_SIZE) {
+    yield {
+      firstPage: view.getFloat64(at, true),
+      lastPage: view.getFloat64(at + 8, true),
+      frame: view.getFloat64(at + 16, true),
+      protection: view.getUint32(at + 24, true),
+    };
+  }
 }
 
 /** Reads endpoint ids that are known to be there. */
-function readEndpoints(view: DataView, at: number, count: number): readonly number[] {
-  return Array.from({ length: count }, (_, i) => view.getUint32(at + i * ENDPOINT_SIZE, true));
+function* readEndpoints(view: DataView, at: number, count: number): Generator<number> {
+  for (let i = 0; i < count; i++) yield view.getUint32(at + i * ENDPOINT_SIZE, true);
 }
 
 /** Whether a fault report is one that this device makes: reserved bytes 0, known reason and flags. */

@@ -110,4 +110,10 @@ export interface VirtioDevice {
    * @returns nothing, or one line that says why the bytes are no state or do not fit; then the device is as it was.
    */
   loadState?(bytes: Uint8Array): string | undefined;
+
+  /** As {@linkcode saveState}, in pieces: messages wait until `done` is called, perhaps at once. */
+  beginSave?(done: (bytes: Uint8Array) => void): void;
+
+  /** As {@linkcode loadState}, in pieces: messages wait until `done` is called, perhaps at once. */
+  beginLoad?(bytes: Uint8Array, done: (error: string | undefined) => void): void;
 }

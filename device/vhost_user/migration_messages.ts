@@ -140,10 +140,7 @@ export class MigrationMessages {
     this.transfer?.close();
     this.transfer = direction === STATE_LOAD
       ? StateTransfer.load(descriptor, this.#session)
-      : StateTransfer.save(
-        descriptor,
-        this.#session.device.saveState?.() ?? new Uint8Array(0),
-      );
+      : StateTransfer.save(descriptor, this.#session);
     descriptors.length = 0;
     return undefined;
   }

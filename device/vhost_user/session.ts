@@ -67,16 +67,27 @@ export class Session {
   }
 
   /**
-   * Has the device become one that was saved.
+   * Makes the device one that was saved.
    *
-   * @returns nothing, or one line that says why not.
+   * @param done Called at its end, with one line if it is not, that says why.
    */
-  loadState(bytes: Uint8Array): Refusal {
+  loadState(bytes: Uint8Array, done: (refusal: Refusal) => void): void {
+    const { device } = this;
+    const end = (error: Refusal) => {
+      if (error === undefined) this.rings.stateLoaded();
+      done(error);
+    };
     // Rings may have been started since the transfer began.
-    if (this.rings.anyRuns) return "a queue runs";
-    const error = this.device.loadState?.(bytes);
-    if (error === undefined) this.rings.stateLoaded();
-    return error;
+    if (this.rings.anyRuns) done("a queue runs");
+    else if (device.beginLoad !== undefined) device.beginLoad(bytes, end);
+    else end(device.loadState?.(bytes));
+  }
+
+  /** Gives the whole device as bytes. */
+  saveState(done: (bytes: Uint8Array) => void): void {
+    const { device } = this;
+    if (device.beginSave !== undefined) device.beginSave(done);
+    else done(device.saveState?.() ?? new Uint8Array(0));
   }
 
   /** Replies to the message being served with a u64 in two halves. */

@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { concat } from "@std/bytes";
 import {
   type Descriptor,
   isPipe,
@@ -28,9 +27,12 @@ const STALLED_MS = 60_000;
 /** Pieces moved before others get their turn: a peer may fill a pipe as quickly as it is emptied. */
 const PIECES_AT_ONCE = 8;
 
-/** What takes over a state that has come; see `VirtioDevice.loadState`. */
-export interface StateTaker {
-  loadState?(bytes: Uint8Array): string | undefined;
+/** What is saved or loaded. Each calls `done` at its end, perhaps at once. */
+export interface Stateful {
+  /** Gives the state. */
+  saveState(done: (bytes: Uint8Array) => void): void;
+  /** Takes a state over, or gives one line that says why not. */
+  loadState(bytes: Uint8Array, done: (error: string | undefined) => void): void;
 }
 
 /** One transfer, until it has ended well or badly. */
@@ -41,11 +43,13 @@ export class StateTransfer {
   isMoving = false;
 
   readonly #descriptor: Descriptor;
-  readonly #taker: StateTaker | undefined;
-  /** The state to send, or `undefined` while receiving. */
-  readonly #outgoing: Uint8Array | undefined;
+  /** What takes over the state that comes, or `undefined` while sending. */
+  readonly #taker: Stateful | undefined;
+  /** The state to send, once it is there. */
+  #outgoing: Uint8Array | undefined;
   #sent = 0;
-  readonly #incoming: Uint8Array[] = [];
+  /** What has come, in memory that grows in place. */
+  readonly #incoming = new ArrayBuffer(0, { maxByteLength: MAX_STATE });
   #received = 0;
   readonly #piece = new Uint8Array(new ArrayBuffer(PIECE));
   /** Bytes that had moved when it was last looked whether any do. */
@@ -53,18 +57,12 @@ export class StateTransfer {
   readonly #patience: number;
   readonly #watch: ReturnType<typeof setInterval>;
 
-  private constructor(
-    descriptor: Descriptor,
-    taker: StateTaker | undefined,
-    outgoing: Uint8Array | undefined,
-    patience: number,
-  ) {
+  private constructor(descriptor: Descriptor, taker: Stateful | undefined, patience: number) {
     descriptor.setNonblocking();
     this.#patience = patience;
     this.#watch = setInterval(() => this.#checkMotion(), patience);
     this.#descriptor = descriptor;
     this.#taker = taker;
-    this.#outgoing = outgoing;
   }
 
   /**
@@ -74,19 +72,21 @@ export class StateTransfer {
    */
   static save(
     descriptor: Descriptor,
-    state: Uint8Array,
+    source: Stateful,
     patience: number = STALLED_MS,
   ): StateTransfer {
-    return new StateTransfer(descriptor, undefined, state, patience);
+    const transfer = new StateTransfer(descriptor, undefined, patience);
+    source.saveState((bytes) => transfer.#outgoing = bytes);
+    return transfer;
   }
 
   /** Begins to receive a device's state, which is handed on once it is complete. */
   static load(
     descriptor: Descriptor,
-    taker: StateTaker,
+    taker: Stateful,
     patience: number = STALLED_MS,
   ): StateTransfer {
-    return new StateTransfer(descriptor, taker, undefined, patience);
+    return new StateTransfer(descriptor, taker, patience);
   }
 
   /** Whether a state can travel through a descriptor: a pipe, or a unix socket. */
@@ -101,15 +101,15 @@ export class StateTransfer {
 
   /** What to poll it for. */
   get events(): number {
-    return this.#outgoing === undefined ? POLLIN : POLLOUT;
+    return this.#taker === undefined ? POLLOUT : POLLIN;
   }
 
   /** Moves what can be moved now. */
   progress(): void {
     this.isMoving = false;
     if (!this.#descriptor.isOpen) return;
-    if (this.#outgoing === undefined) this.#receive();
-    else this.#send(this.#outgoing);
+    if (this.#taker !== undefined) this.#receive(this.#taker);
+    else if (this.#outgoing !== undefined) this.#send(this.#outgoing);
   }
 
   /** Ends the transfer; one that was not complete has failed. */
@@ -132,20 +132,21 @@ export class StateTransfer {
     this.#end();
   }
 
-  #receive(): void {
+  #receive(taker: Stateful): void {
     for (let i = 0;; i++) {
       if (i === PIECES_AT_ONCE) return this.#goOnLater();
       const count = readNow(this.#descriptor, this.#piece, PIECE);
       if (count === WOULD_BLOCK) return;
       if (count < 0) return this.#fail("the state could not be read");
       if (count === 0) break;
+      const at = this.#received;
       this.#received += count;
       if (this.#received > MAX_STATE) return this.#fail(`it is longer than ${MAX_STATE} bytes`);
-      this.#incoming.push(this.#piece.slice(0, count));
+      this.#incoming.resize(this.#received);
+      new Uint8Array(this.#incoming, at, count).set(this.#piece.subarray(0, count));
     }
     this.#end();
-    this.error = this.#taker?.loadState?.(concat(this.#incoming));
-    this.#incoming.length = 0;
+    taker.loadState(new Uint8Array(this.#incoming), (error) => this.error = error);
   }
 
   #goOnLater(): void {
@@ -165,7 +166,7 @@ export class StateTransfer {
 
   #fail(reason: string): void {
     this.#end();
-    this.#incoming.length = 0;
+    this.#incoming.resize(0);
     this.error = reason;
   }
 }

@@ -5,15 +5,21 @@
  * that is busy does less between two looks at the clock, so it cannot fail these.
  */
 import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
 import type { Companion } from "../../device/companion.ts";
 import { attachRequest } from "../../device/driver_requests.ts";
-import { UnixListener } from "../../device/host/mod.ts";
+import { createPipe, readNow, UnixListener, writeNow } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu_device.ts";
 import { Log } from "../../device/log.ts";
 import { MAPPINGS_PER_PIECE } from "../../device/piecewise_unmap.ts";
 import { DeviceServer } from "../../device/server.ts";
 import { Turn, WORK_PER_LOOK } from "../../device/turn.ts";
-import { FrontEnd, type FrontEndQueue, TransportFeature } from "../../device/vhost_user/mod.ts";
+import {
+  FrontEnd,
+  type FrontEndQueue,
+  Request,
+  TransportFeature,
+} from "../../device/vhost_user/mod.ts";
 import { until } from "../until.ts";
 import { temporaryPath } from "./host/host_state.ts";
 import {
@@ -49,7 +55,9 @@ Deno.test("once time is up, no more is served than the clock is looked at for", 
 
 /** A guest's driver that keeps the ring full, in the loop as a device behind the IOMMU is. */
 class Flood implements Companion {
+  readonly name = "flood";
   readonly mustPoll = true;
+  onDue: () => void = () => {};
   /** How often the loop has come by. */
   visits = 0;
   /** Requests that were answered. */
@@ -100,13 +108,43 @@ class Flood implements Companion {
     return on;
   }
 
+  endSession(): void {}
+
+  close(): void {}
+}
+
+/** What the loop comes by, once there is something. */
+class Visited implements Companion {
+  readonly name = "visited";
+  /** What that is. */
+  inner: Companion | undefined;
+  onDue: () => void = () => {};
+
+  get mustPoll(): boolean {
+    return this.inner !== undefined;
+  }
+
+  addTo(): void {}
+
+  look(): void {}
+
+  serve(): boolean {
+    return this.inner?.serve() ?? false;
+  }
+
+  setNotifications(on: boolean): boolean {
+    return this.inner?.setNotifications(on) ?? false;
+  }
+
+  endSession(): void {}
+
   close(): void {}
 }
 
 /** A served device, whose guest's driver runs in the same loop. */
 class World implements AsyncDisposable {
   readonly device = new IommuDevice(HOSTILE_OPTIONS);
-  readonly companions: Companion[] = [];
+  readonly visited = new Visited();
   readonly frontEnd: FrontEnd;
   queue!: FrontEndQueue;
   bytes!: Uint8Array;
@@ -115,7 +153,7 @@ class World implements AsyncDisposable {
 
   private constructor() {
     const path = temporaryPath();
-    this.#server = new DeviceServer(this.device, new Log("error"), 2000, this.companions);
+    this.#server = new DeviceServer(this.device, new Log("error"), 2000, [this.visited]);
     this.#done = this.#server.run(UnixListener.listen(path));
     this.frontEnd = FrontEnd.connect(path, { acceptHigh: TransportFeature.VERSION_1 });
   }
@@ -133,7 +171,7 @@ class World implements AsyncDisposable {
   /** Begins to flood the device. */
   flood(request: (i: number) => Uint8Array): Flood {
     const flood = new Flood(this.queue, this.bytes, request);
-    this.companions.push(flood);
+    this.visited.inner = flood;
     this.queue.kickEvent.signal();
     return flood;
   }
@@ -151,7 +189,7 @@ class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.companions.length = 0;
+    this.visited.inner = undefined;
     this.frontEnd.close();
     this.#server.stop();
     await this.#done;
@@ -192,7 +230,7 @@ Deno.test("while an UNMAP is under way all else is served, and messages and requ
     before = now;
     return device.messagesWait;
   };
-  world.companions.push(visitor);
+  world.visited.inner = visitor;
   const answer = world.request(unmap(2 ** 20, count));
   await until(() => device.messagesWait || device.iommu.mappingCount === 0, "it is under way");
   let isStopped = false;
@@ -221,3 +259,59 @@ Deno.test("the next guest is served right while the domains of a reset are still
   await until(() => !device.hasWork, "all of it is gone");
   assertEquals(device.iommu.mappingCount, 1);
 });
+
+Deno.test("a state with very many mappings goes through the front end in pieces, and the answer waits for the last", async () => {
+  await using world = await World.start();
+  const { device, frontEnd } = world;
+  const domain = device.iommu.domain(1)!;
+  const count = 60 * MAPPINGS_PER_PIECE;
+  for (let i = 0; i < count; i++) device.iommu.map(domain, 2 ** 20 + i, 2 ** 20 + i, i % 7, 3);
+  await frontEnd.stopQueue(world.queue);
+  const piece = new Uint8Array(65536);
+
+  const [reader, writer] = createPipe();
+  await frontEnd.ask(Request.SET_DEVICE_STATE_FD, words(0, 0), [writer]);
+  writer.close();
+  reader.setNonblocking();
+  const state: number[] = [];
+  for (let length = -1; length !== 0;) {
+    length = readNow(reader, piece, piece.length);
+    for (let i = 0; i < length; i++) state.push(piece[i]);
+    if (length < 0) await delay(0);
+  }
+  reader.close();
+  assertEquals((await frontEnd.ask(Request.CHECK_DEVICE_STATE)).getUint32(0, true), 0);
+  assertEquals(Uint8Array.from(state), device.saveState());
+
+  await frontEnd.resetDevice();
+  await until(() => !device.hasWork, "all of it is gone");
+  let before = 0;
+  let most = 0;
+  const visitor = new Flood(world.queue, world.bytes, () => map(1, 1));
+  visitor.serve = () => {
+    const now = device.iommu.mappingCount;
+    most = Math.max(most, now - before);
+    before = now;
+    return device.messagesWait;
+  };
+  world.visited.inner = visitor;
+  const [source, sink] = createPipe();
+  await frontEnd.ask(Request.SET_DEVICE_STATE_FD, words(1, 0), [source]);
+  source.close();
+  sink.setNonblocking();
+  for (let at = 0; at < state.length;) {
+    const bytes = Uint8Array.from(state.slice(at, at + 65536));
+    const written = writeNow(sink, bytes, bytes.length);
+    if (written > 0) at += written;
+    else await delay(0);
+  }
+  sink.close();
+  assertEquals((await frontEnd.ask(Request.CHECK_DEVICE_STATE)).getUint32(0, true), 0);
+  assertEquals(device.iommu.mappingCount, count, "the answer came behind the last mapping");
+  assert(most > 0 && most <= count / 2, `${most} of ${count} at once`);
+});
+
+/** Words of a message. */
+function words(...values: readonly number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(values).buffer);
+}

@@ -200,6 +200,60 @@ Deno.test("many domains end with a reset in bounded pieces", () => {
   assertEquals(guest.mappings, 0);
 });
 
+/** A device with many mappings in two domains, and its state. */
+function saved(): { readonly state: Uint8Array; readonly count: number } {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  guest.request(attachRequest(1, 8));
+  guest.request(attachRequest(2, 9));
+  const count = 12 * MAPPINGS_PER_PIECE;
+  guest.fill(1, count, 3);
+  guest.fill(2, count, 2);
+  return { state: guest.device.saveState(), count: 2 * count };
+}
+
+Deno.test("a state is loaded and saved in bounded pieces, and comes out as at once", () => {
+  const { state, count } = saved();
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  const { device } = guest;
+  const turn = new Turn();
+  const results: (string | undefined)[] = [];
+  device.beginLoad(state, (error) => results.push(error));
+  assertEquals([results.length, device.messagesWait], [0, true]);
+  let pieces = 0;
+  for (; results.length === 0; pieces++) {
+    const before = guest.mappings;
+    turn.begin(0, 0);
+    device.work(turn);
+    assert(guest.mappings - before <= MAPPINGS_PER_PIECE, `${guest.mappings - before} at once`);
+  }
+  assertEquals([results, device.messagesWait, guest.mappings], [[undefined], false, count]);
+  assert(pieces >= count / MAPPINGS_PER_PIECE, `${pieces}`);
+  let bytes: Uint8Array | undefined;
+  device.beginSave((each) => bytes = each);
+  for (pieces = 0; bytes === undefined; pieces++) {
+    turn.begin(0, 0);
+    device.work(turn);
+  }
+  assert(pieces >= 20, `${pieces}`);
+  assertEquals(bytes, state);
+});
+
+Deno.test("a session that ends in the middle of a load leaves every endpoint blocked", () => {
+  const { state, count } = saved();
+  using guest = new Stepped(DEFAULT_OPTIONS);
+  const { device } = guest;
+  device.beginLoad(state, () => assert(false, "it is not over"));
+  const turn = new Turn();
+  while (guest.mappings < count / 2) {
+    turn.begin(0, 0);
+    device.work(turn);
+  }
+  device.sessionEnds();
+  device.disconnected();
+  assertEquals([device.messagesWait, device.iommu.domains.length], [false, 0]);
+  for (const endpoint of [8, 9, 10]) assertEquals(guest.reaches(endpoint, FIRST), false);
+});
+
 Deno.test("whatever is under way, requests have the same answers and effects as without pieces", () => {
   const step = fc.oneof(
     fc.record({ kind: fc.constant("fill" as const), domain: fc.integer({ min: 1, max: 2 }) }),
