@@ -96,6 +96,11 @@ export class EndpointTable {
     return this.#seen.keys();
   }
 
+  /** The endpoints that were attached or have faulted, in the order in which they were. */
+  get all(): Iterable<Endpoint> {
+    return this.#seen.values();
+  }
+
   /** How many endpoints were attached or have faulted. */
   get seenCount(): number {
     return this.#seen.size;

@@ -197,10 +197,13 @@ export class IommuDevice implements VirtioDevice {
     return this.#queueUnderWay !== undefined || this.#job !== undefined || this.iommu.isEnding;
   }
 
-  /** Whether a request is under way, answers are held, a state is saved or loaded, or what a message did has yet to reach an observer. */
+  /**
+   * Whether a request is under way, answers are held, a state is saved or loaded, or what a message did has yet to
+   * reach device tables or an observer.
+   */
   get messagesWait(): boolean {
     return this.#queueUnderWay !== undefined || this.#held > 0 || this.#job !== undefined ||
-      this.observers.isSettling;
+      this.iommu.isLeaving || this.observers.isSettling;
   }
 
   /** Whether endpoints that are attached to nothing go through untranslated. */
@@ -350,8 +353,8 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * Goes on with the request that is under way, or the state, until the turn is over; without one, gives back a piece of what domains
-   * held that have ended. Does nothing while answers are held.
+   * Goes on with the request that is under way, or the state that is saved or loaded, until the turn is over; without
+   * one, gives back a piece of what domains held that have ended. Does nothing while answers are held.
    */
   work(turn: Turn): void {
     if (this.#held > 0) return;

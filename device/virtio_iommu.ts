@@ -53,6 +53,8 @@ export const UNDER_WAY = -1;
 const LARGE_PAGES = 64;
 /** Pieces of domains that end with a reset at once; the rest follows. */
 const PIECES_AT_ONCE = 4;
+/** Endpoints whose entries in the device tables are put right in a piece. */
+const ENDPOINTS_PER_PIECE = 32;
 
 /** What the model is made of. */
 export interface VirtioIommuOptions extends DomainContext {
@@ -92,6 +94,8 @@ export class VirtioIommu {
   /** Mappings of all domains, of those that are ending, too. */
   #mappings = 0;
   readonly #ending = new EndingDomains();
+  /** Endpoints that are attached to nothing any more, but for their entries in the device tables. */
+  readonly #leaving: Endpoint[] = [];
   /** The UNMAP that is under way. */
   #unmap: PiecewiseUnmap | undefined;
   /** Whether a request waits until something has been given back, to be tried again. */
@@ -145,12 +149,26 @@ export class VirtioIommu {
 
   /** Whether domains hold something that the guest does not reach any more: {@linkcode endPiece} gives it back. */
   get isEnding(): boolean {
-    return this.#ending.count > 0;
+    return this.#ending.count > 0 || this.isLeaving;
+  }
+
+  /** Whether device tables still lead where no endpoint is attached; {@linkcode endPiece} puts them right first. */
+  get isLeaving(): boolean {
+    return this.#leaving.length > 0;
   }
 
   /** Gives back a bounded piece of what domains hold that have ended. */
   endPiece(): void {
-    this.#mappings -= this.#ending.step();
+    if (this.isLeaving) this.#leavePiece();
+    else this.#mappings -= this.#ending.step();
+  }
+
+  #leavePiece(): void {
+    for (let i = 0; i < ENDPOINTS_PER_PIECE; i++) {
+      const endpoint = this.#leaving.pop();
+      if (endpoint === undefined) return;
+      this.#options.hardware.detach(endpoint);
+    }
   }
 
   /**
@@ -178,6 +196,10 @@ export class VirtioIommu {
       return 0; // There is nowhere to put a status.
     }
     if (type === T_PROBE) return this.#answerProbe(chain, whole, room);
+    if (type === T_ATTACH && whole && this.isLeaving) {
+      this.#waits = true;
+      return UNDER_WAY;
+    }
     const status = whole ? this.#execute(type) : S_INVAL;
     return this.#conclude(chain, status, type);
   }
@@ -243,16 +265,16 @@ export class VirtioIommu {
 
   /** As {@linkcode reset}, but faults stay counted. */
   detachAll(): void {
-    const { hardware, observers } = this.#options;
+    const { observers } = this.#options;
     // Nothing is left to unmap; and what waited for room belongs to the life that ends.
     if (this.#unmap !== undefined) this.#verdict = S_OK;
     else if (this.#waits) this.#verdict = S_NOMEM;
     this.#unmap = undefined;
     this.#waits = false;
-    for (const endpoint of this.#endpoints.list()) {
+    for (const endpoint of this.#endpoints.all) {
       if (endpoint.domain !== undefined) {
-        hardware.detach(endpoint);
         endpoint.domain = undefined;
+        this.#leaving.push(endpoint);
         observers.invalidateAll(endpoint.id);
       }
       this.#endpoints.release(endpoint);
@@ -295,6 +317,8 @@ export class VirtioIommu {
    * @returns The status that answers an ATTACH.
    */
   attach(domainId: number, endpointId: number, bypass: boolean): Status {
+    // A request does not come here before; its entry must not be taken for the one of the life before.
+    while (this.isLeaving) this.#leavePiece();
     const existing = this.#domains.get(domainId);
     // A5: the bypass flag disagrees with the domain as it is: INVAL.
     if (existing !== undefined && existing.bypass !== bypass) return S_INVAL;

@@ -200,6 +200,36 @@ Deno.test("many domains end with a reset in bounded pieces", () => {
   assertEquals(guest.mappings, 0);
 });
 
+Deno.test("many endpoints are out of reach with a reset at once, and attached anew once device tables follow", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  const { device } = guest;
+  const count = 600;
+  for (let i = 0; i < count; i++) assertEquals(guest.request(attachRequest(1, i)), OK);
+  guest.fill(1, 1);
+  device.reset("device");
+  for (let i = 0; i < count; i++) assertEquals(guest.reaches(i, FIRST), false);
+  assertEquals([device.messagesWait, device.hasWork], [true, true], "the reset has no answer yet");
+  assertEquals(guest.begin(attachRequest(2, 5)), undefined);
+  const turn = new Turn();
+  while (device.messagesWait) {
+    turn.begin(0, 0);
+    device.work(turn);
+  }
+  let status: number | undefined;
+  while (status === undefined) status = guest.proceed();
+  assertEquals(status, OK);
+  guest.fill(2, 1);
+  assert(guest.reaches(5, FIRST) && !guest.reaches(6, FIRST));
+  // What is not a request does not wait.
+  device.reset("device");
+  for (let i = 0; i < count; i++) device.iommu.attach(1, i, false);
+  device.reset("device");
+  assertEquals(device.iommu.attach(3, 7, false), 0);
+  assertEquals(guest.request(mapPages(3, FIRST, FIRST)), OK);
+  while (device.hasWork) device.work(turn);
+  assert(guest.reaches(7, FIRST), "its entry is that of the new life");
+});
+
 /** A device with many mappings in two domains, and its state. */
 function saved(): { readonly state: Uint8Array; readonly count: number } {
   using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
