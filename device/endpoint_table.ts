@@ -59,6 +59,11 @@ export class EndpointTable {
     return [...new Set(this.#ranges.map((range) => range.format))];
   }
 
+  /** How many endpoints there are, those that two ranges name counted twice. */
+  get size(): number {
+    return this.#ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0);
+  }
+
   /** The ranges as they were given. */
   get ranges(): readonly EndpointRange[] {
     return this.#ranges;

@@ -26,6 +26,7 @@ import { GuestLives } from "./guest_lives.ts";
 import { Hardware } from "./hardware.ts";
 import { finish, type Pieces } from "./pieces.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
+import { stateSizeMax } from "./saved_state.ts";
 import { TranslationObservers } from "./translation_observers.ts";
 import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
 import { Turn, WORK_PER_LOOK } from "./turn.ts";
@@ -91,6 +92,7 @@ export class IommuDevice implements VirtioDevice {
   readonly queueCount: number = QUEUE_COUNT;
   readonly queueSizeMax = 32768;
   readonly configSize: number = CONFIG_SIZE;
+  readonly stateSizeMax: number;
 
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable;
@@ -134,6 +136,7 @@ export class IommuDevice implements VirtioDevice {
   constructor(options: DeviceOptions) {
     this.featuresLow = FEATURES & ~(options.withoutFeatures ?? 0);
     this.endpoints = new EndpointTable(options.endpoints);
+    this.stateSizeMax = stateSizeMax({ ...options, endpoints: this.endpoints.size });
     const reserved = new ReservedRegions(options.reserved);
     const limits = commonLimits(this.endpoints.formats, options);
     this.hardware = new Hardware({

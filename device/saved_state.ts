@@ -43,8 +43,39 @@ const HEADER_SIZE = 24;
 const DOMAIN_SIZE = 16;
 const ENDPOINT_SIZE = 4;
 const MAPPING_SIZE = 28;
+/** Endpoints that a guest is expected to attach at most: those of 256 PCI segments. */
+const ENDPOINTS_MAX = 2 ** 24;
 /** How many mappings an attachment costs as much time as. */
 const ATTACH_WORK = 64;
+
+/** Most bytes of a state that can be received: an `ArrayBuffer` holds no more. */
+const STATE_LIMIT = 2 ** 32 - 1;
+
+/** The limits of a device that bound its state. */
+export interface StateLimits {
+  /** How many domains there may be. */
+  readonly maxDomains: number;
+  /** How many mappings there may be over all domains. */
+  readonly maxMappings: number;
+  /** How many endpoints there are. */
+  readonly endpoints: number;
+}
+
+/**
+ * The most bytes that a state of a device with these limits has: whatever the guest maps can be saved and loaded.
+ *
+ * @throws {RangeError} If that is more than can be received.
+ */
+export function stateSizeMax({ maxDomains, maxMappings, endpoints }: StateLimits): number {
+  const attached = Math.min(endpoints, ENDPOINTS_MAX);
+  const size = HEADER_SIZE + maxDomains * DOMAIN_SIZE + attached * ENDPOINT_SIZE +
+    maxMappings * MAPPING_SIZE + GIVEN_BACK_MAX * ENDPOINT_SIZE + WAITING_MAX * FAULT_SIZE;
+  if (size <= STATE_LIMIT) return size;
+  throw new RangeError(
+    `Cannot take up to ${maxMappings} mappings in ${maxDomains} domains: such a device could not be saved, ` +
+      `its state would have ${size} bytes and not ${STATE_LIMIT} at most`,
+  );
+}
 
 /** A domain as it was saved. */
 export interface SavedDomain {

@@ -101,6 +101,9 @@ export interface VirtioDevice {
    */
   queueStopped(index: number): void;
 
+  /** Most bytes that a state of it has; a device that can be saved says so. */
+  readonly stateSizeMax?: number;
+
   /** The whole device as bytes, to be loaded elsewhere; a device without it cannot migrate. */
   saveState?(): Uint8Array;
 

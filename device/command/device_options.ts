@@ -62,8 +62,8 @@ export const DEVICE_OPTIONS_HELP = `  --endpoint FIRST[-LAST][,format=FORMAT]
   --resv A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]
                            a further range that endpoints reserve; can be
                            repeated
-  --max-domains N          domains there may be (default 65536)
-  --max-mappings N         mappings there may be (default 16777216)
+  --max-domains N          domains there may be (default 4096)
+  --max-mappings N         mappings there may be (default 4194304)
   --max-table-memory SIZE  memory of all tables (default 1G)
   --max-pinned SIZE        guest memory that mappings may hold (default all)
 `;
@@ -87,8 +87,8 @@ export function parseDeviceOptions(values: OptionValues): DeviceOptions {
     ...(pageSizes === undefined ? {} : { pageSizes }),
     ...(maxPinned === undefined ? {} : { maxPinned }),
     bypass: parsedOption(values, "bypass", parseSwitch, "on or off") ?? true,
-    maxDomains: countOption(values, "max-domains", 65536),
-    maxMappings: countOption(values, "max-mappings", 2 ** 24),
+    maxDomains: countOption(values, "max-domains", 4096),
+    maxMappings: countOption(values, "max-mappings", 2 ** 22),
     maxTableMemory: parsedOption(values, "max-table-memory", parseSize, "a size such as 1G") ??
       2 ** 30,
     tableBaseFrame: TABLE_BASE_FRAME,

@@ -20,6 +20,7 @@ import {
 import type { EndpointProxy, EndpointRelay, EndpointService } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
+import { memoryBound } from "../memory_bound.ts";
 import { DeviceServer } from "../server.ts";
 import { VERSION } from "../version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
@@ -182,6 +183,11 @@ Example:
     try {
       using tables = shareTableMemory(options.maxTableMemory);
       const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
+      const mebibytes = Math.ceil(memoryBound(options) / 2 ** 20);
+      log.debug(
+        `A guest can make this process take at most ${mebibytes} MiB more ` +
+          "(--max-domains, --max-mappings, --max-table-memory)",
+      );
       if (!stop.isAsked) {
         const socket = openSocket(values, access);
         if (socket instanceof UnixListener && socket.path !== undefined) {

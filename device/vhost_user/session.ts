@@ -66,6 +66,11 @@ export class Session {
     return (this.protocolFeatures & features) !== 0;
   }
 
+  /** Most bytes that a state of the device has. */
+  get stateSizeMax(): number {
+    return this.device.stateSizeMax ?? 0;
+  }
+
   /**
    * Makes the device one that was saved.
    *

@@ -18,8 +18,6 @@ import {
   writeNow,
 } from "../host/mod.ts";
 
-/** Most bytes accepted as a state. */
-export const MAX_STATE = 256 * 2 ** 20;
 /** Bytes moved at once. */
 const PIECE = 65536;
 /** Milliseconds within which something has to move. */
@@ -27,8 +25,10 @@ const STALLED_MS = 60_000;
 /** Pieces moved before others get their turn: a peer may fill a pipe as quickly as it is emptied. */
 const PIECES_AT_ONCE = 8;
 
-/** What is saved or loaded. Each calls `done` at its end, perhaps at once. */
+/** What is saved or loaded. Each method calls `done` at its end, perhaps at once. */
 export interface Stateful {
+  /** Most bytes that a state may have. */
+  readonly stateSizeMax: number;
   /** Gives the state. */
   saveState(done: (bytes: Uint8Array) => void): void;
   /** Takes a state over, or gives one line that says why not. */
@@ -49,7 +49,7 @@ export class StateTransfer {
   #outgoing: Uint8Array | undefined;
   #sent = 0;
   /** What has come, in memory that grows in place. */
-  readonly #incoming = new ArrayBuffer(0, { maxByteLength: MAX_STATE });
+  readonly #incoming: ArrayBuffer;
   #received = 0;
   readonly #piece = new Uint8Array(new ArrayBuffer(PIECE));
   /** Bytes that had moved when it was last looked whether any do. */
@@ -63,6 +63,7 @@ export class StateTransfer {
     this.#watch = setInterval(() => this.#checkMotion(), patience);
     this.#descriptor = descriptor;
     this.#taker = taker;
+    this.#incoming = new ArrayBuffer(0, { maxByteLength: taker?.stateSizeMax ?? 0 });
   }
 
   /**
@@ -141,7 +142,8 @@ export class StateTransfer {
       if (count === 0) break;
       const at = this.#received;
       this.#received += count;
-      if (this.#received > MAX_STATE) return this.#fail(`it is longer than ${MAX_STATE} bytes`);
+      const most = this.#incoming.maxByteLength;
+      if (this.#received > most) return this.#fail(`it is longer than ${most} bytes`);
       this.#incoming.resize(this.#received);
       new Uint8Array(this.#incoming, at, count).set(this.#piece.subarray(0, count));
     }

@@ -83,6 +83,7 @@ export class RecordingDevice implements VirtioDevice {
     this.events.push(`stop ${index}`);
   }
 
+  readonly stateSizeMax = 256 * 2 ** 20;
   /** What {@linkcode saveState} gives. */
   state: Uint8Array = Uint8Array.of(1, 2, 3);
 

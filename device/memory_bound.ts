@@ -1,0 +1,34 @@
+/**
+ * How much memory a guest can make the process take, whatever it asks for.
+ *
+ * Three limits bound it: domains, mappings, and the memory of tables. What a domain and a mapping may cost beside their
+ * tables is set here, and a test holds the engine to it.
+ *
+ * @module
+ */
+
+/**
+ * Bytes that a domain may cost: its address space and page table objects, and the first arrays of each. Its tables are
+ * in table memory.
+ */
+export const DOMAIN_BYTES = 32 * 1024;
+/**
+ * Bytes that a mapping may cost: its area, and the holders of its pages. Both are kept in arrays that grow by being
+ * copied, so for a moment there are two of them.
+ */
+export const MAPPING_BYTES = 192;
+
+/** The limits of a device. */
+export interface MemoryLimits {
+  /** How many domains there may be. */
+  readonly maxDomains: number;
+  /** How many mappings there may be over all domains. */
+  readonly maxMappings: number;
+  /** Bytes of table memory. */
+  readonly maxTableMemory: number;
+}
+
+/** The most bytes that a guest can make a device with these limits take. */
+export function memoryBound({ maxDomains, maxMappings, maxTableMemory }: MemoryLimits): number {
+  return maxDomains * DOMAIN_BYTES + maxMappings * MAPPING_BYTES + maxTableMemory;
+}
