@@ -197,6 +197,7 @@ export class Messages {
   /** RESET_DEVICE. Memory and features stay agreed. */
   resetDevice(): Refusal {
     this.#status = 0;
+    this.#migration.transfer?.deviceReset();
     this.#session.rings.resetDevice();
     return undefined;
   }

@@ -120,6 +120,17 @@ export class StateTransfer {
     this.error = "the transfer was not complete";
   }
 
+  /**
+   * The device was reset: a state on its way in, or one that has come, is not the device's any more. What is on its way
+   * out is of before, and goes on.
+   */
+  deviceReset(): void {
+    if (this.#outgoing !== undefined) return;
+    const reason = "the device was reset meanwhile";
+    if (this.#descriptor.isOpen) this.#fail(reason);
+    else this.error ??= reason;
+  }
+
   #send(state: Uint8Array): void {
     for (let i = 0; this.#sent < state.length; i++) {
       if (i === PIECES_AT_ONCE) return this.#goOnLater();

@@ -15,6 +15,7 @@ import {
   readNow,
   type SharedMemory,
   UnixStream,
+  WOULD_BLOCK,
   writeNow,
 } from "../../../device/host/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../../../device/iommu_device.ts";
@@ -221,13 +222,18 @@ export class IommuMachine implements Disposable {
     );
   }
 
-  /** The saved state of the device, whose rings have stopped. */
-  save(): Uint8Array<ArrayBuffer> {
+  /**
+   * The saved state of the device, whose rings have stopped.
+   *
+   * @param meanwhile Is called once the transfer has begun.
+   */
+  save(meanwhile: () => void = () => {}): Uint8Array<ArrayBuffer> {
     const [reader, writer] = createPipe();
     try {
       const reply = this.#ask(Request.SET_DEVICE_STATE_FD, words(0, 0), [writer]);
       assertEquals(reply.getUint32(0, true), 0x100);
       writer.close();
+      meanwhile();
       const bytes: number[] = [];
       const piece = new Uint8Array(65536);
       for (let count = 1; count !== 0;) {
@@ -243,11 +249,16 @@ export class IommuMachine implements Disposable {
   }
 
   /**
-   * Loads a state; what CHECK_DEVICE_STATE answers.
+   * Loads a state, as far as the device takes it; what CHECK_DEVICE_STATE answers.
    *
    * @param meanwhile Is called before the last byte is sent.
+   * @param behind Is called when everything is sent, and before that is checked.
    */
-  load(state: Uint8Array<ArrayBuffer>, meanwhile: () => void = () => {}): number {
+  load(
+    state: Uint8Array<ArrayBuffer>,
+    meanwhile: () => void = () => {},
+    behind: () => void = () => {},
+  ): number {
     const [reader, writer] = createPipe();
     const reply = this.#ask(Request.SET_DEVICE_STATE_FD, words(1, 0), [reader]);
     assertEquals(reply.getUint32(0, true), 0x100);
@@ -257,9 +268,11 @@ export class IommuMachine implements Disposable {
       if (at + piece.length === state.length) meanwhile();
       const count = writeNow(writer, piece, piece.length);
       if (count > 0) at += count;
-      else this.#backEnd!.onReadable();
+      else if (count === WOULD_BLOCK) this.#backEnd!.onReadable();
+      else break;
     }
     writer.close();
+    behind();
     return this.#ask(Request.CHECK_DEVICE_STATE).getUint32(0, true);
   }
 

@@ -161,6 +161,37 @@ Deno.test("RESET_DEVICE between load and start undoes the load", () => {
   }
 });
 
+Deno.test("RESET_DEVICE ends a load that is under way, wherever the bytes are", () => {
+  for (const isWhole of [false, true]) {
+    using source = mapped(1);
+    const { state } = source.snapshot();
+    using target = new IommuMachine(DEFAULT_OPTIONS, false);
+    target.connect();
+    target.addMemory();
+    const [begun, ended] = isWhole
+      ? [() => {}, () => target.resetDevice()]
+      : [() => target.resetDevice(), () => {}];
+    assertEquals(target.load(state, begun, ended), WRONG_STATE);
+    assertStringIncludes(target.warnings.join(), "the device was reset meanwhile");
+    assertEquals(target.device.iommu.domains, []);
+    assertEquals(target.startRings(), 0);
+    assertEquals(target.reached([24], 1)[0], "24: 0 1 → 0 3");
+    // It is the device that has forgotten, and not the front end that may not load again.
+    target.stopRings();
+    assertEquals(target.load(state), 0);
+  }
+});
+
+Deno.test("RESET_DEVICE does not end a save: its bytes are of before", () => {
+  using source = mapped(1);
+  source.stopRings();
+  const state = source.save(() => source.resetDevice());
+  using target = new IommuMachine(DEFAULT_OPTIONS, false);
+  target.connect();
+  assertEquals(target.load(state), 0);
+  assertEquals(target.reached([24], 1)[0], "24: 0 1 → 3 3");
+});
+
 for (const isPacked of [false, true]) {
   Deno.test(`after a load no start is a new life: back to a snapshot in one session (${isPacked ? "packed" : "split"})`, () => {
     using machine = mapped(1, isPacked);
