@@ -6,24 +6,16 @@
  */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { ProtocolFeature, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
+import { Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
-import { longs, words } from "./raw_peer.ts";
 import { IOMMU_FACTS, IommuWorld, ReplayedGuest } from "./replayed_guest.ts";
-import { type Message, RING_SIZE, Vmm } from "./vmm.ts";
+import { Vmm } from "./vmm.ts";
 import { type VmmHabits, VMMS } from "./vmm_habits.ts";
+import { mixed, RUNS, startBy, startWay, type Way, way } from "./vmm_mix.ts";
 
 const KIB = 1024;
 /** Requests under way when the rings stop. */
 const LOAD = 10;
-const RUNS =
-  Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state === "granted" &&
-    Deno.env.get("VIOMMU_TEST") === "full"
-    ? 150
-    : 20;
-
-/** Ways: which VMM's, by their place in {@linkcode VMMS}; for a start also one of its own, in the order of a seed. */
-type Way = number;
 
 /** What the front end does next. */
 type Step =
@@ -42,8 +34,6 @@ type Step =
     readonly writes: boolean;
   };
 
-const way = fc.nat(VMMS.length - 1);
-const startWay = fc.nat(VMMS.length);
 const step: fc.Arbitrary<Step> = fc.oneof(
   fc.record({
     does: fc.constantFrom(
@@ -83,55 +73,6 @@ const whole = fc.record({
   first: fc.tuple(way, startWay),
   seed: fc.nat(0xffff),
 });
-
-/** Everything that any of them knows, so that each way is open. */
-function mixed(identity: VmmHabits, isPacked: boolean): VmmHabits {
-  const [low, high] = identity.accepts;
-  return {
-    ...identity,
-    name: `a mix with the addresses of ${identity.name}`,
-    accepts: [
-      low,
-      isPacked ? high | TransportFeature.RING_PACKED : high & ~TransportFeature.RING_PACKED,
-    ],
-    wants: ~ProtocolFeature.INBAND_NOTIFICATIONS,
-    transfersBy: "pipe",
-    regions: identity.regions.slice(0, 24),
-  };
-}
-
-/** Rings start in an order that no VMM has: what describes a ring, and then what starts it, each shuffled. */
-function shuffledStart(vmm: Vmm, seed: number): Message[] {
-  let state = seed;
-  const toss = (below: number) => {
-    state = (state * 1103515245 + 12345) % 2 ** 31;
-    return Math.floor(state / 65536) % below;
-  };
-  const shuffle = <T>(all: T[]) => all.sort(() => toss(3) - 1);
-  const messages: Message[] = [];
-  messages.push({ request: Request.SET_FEATURES, payload: words(...vmm.features) });
-  const files = vmm.regions.map(({ file }) => file);
-  messages.push({ request: Request.SET_MEM_TABLE, payload: vmm.table(), files });
-  vmm.hasTable = true;
-  vmm.agreed = vmm.features;
-  shuffle(messages);
-  for (const [i, ring] of shuffle([...vmm.rings.entries()])) {
-    messages.push(
-      ...shuffle<Message>([
-        { request: Request.SET_VRING_NUM, payload: words(i, RING_SIZE) },
-        { request: Request.SET_VRING_ADDR, payload: vmm.place(i) },
-        { request: Request.SET_VRING_BASE, payload: words(i, vmm.bases[i]) },
-      ]),
-      ...shuffle<Message>([
-        { request: Request.SET_VRING_KICK, payload: longs(i), files: [ring.kickEvent.descriptor] },
-        { request: Request.SET_VRING_CALL, payload: longs(i), files: [ring.callEvent.descriptor] },
-        { request: Request.SET_VRING_ERR, payload: longs(i), files: [ring.errorEvent.descriptor] },
-        { request: Request.SET_VRING_ENABLE, payload: words(i, 1) },
-      ]),
-    );
-  }
-  return messages.map((message) => ({ ...message, needsReply: toss(2) === 0 }));
-}
 
 /** The front end, its guest and the processes that serve it, one after the other. */
 class Mix implements AsyncDisposable {
@@ -247,8 +188,7 @@ class Mix implements AsyncDisposable {
   }
 
   async #start(way: Way, seed: number): Promise<void> {
-    const { vmm } = this;
-    await vmm.play(...(way < VMMS.length ? VMMS[way].activate(vmm) : shuffledStart(vmm, seed)));
+    await this.vmm.play(...startBy(this.vmm, way, seed));
   }
 
   async #reset([stops, starts]: readonly [Way, Way], seed: number): Promise<void> {
