@@ -21,6 +21,11 @@ function sessionOf(proxied: ProxiedLife): SteppedSession {
     works: (at) => proxied.works(at === undefined ? undefined : at / 4096),
     open: () => proxied.open(),
     plugged: () => {},
+    underLoad: (stop, start) =>
+      proxied.worksUnderLoad(async () => {
+        await stop();
+        await start();
+      }),
   };
 }
 

@@ -15,6 +15,8 @@ import { SCRIPTED_FEATURES, ScriptedBackEnd } from "./scripted_back_end.ts";
 export const READ_WRITE = 3;
 /** The config space. */
 export const CONFIG = Uint8Array.from({ length: 20 }, (_, i) => i + 1);
+/** MAPs in one batch. */
+const LOAD = 12;
 /** All that the IOMMU offers but INBAND_NOTIFICATIONS. */
 export const PROTOCOL = 0x9_b22b;
 
@@ -70,6 +72,23 @@ export class ProxiedLife implements AsyncDisposable {
       assertEquals(await world.request(unmap(oldest)), [0]);
       this.#mapped.delete(oldest);
     }
+    await this.check();
+  }
+
+  /** The guest maps and unmaps many pages in one batch, and something else happens meanwhile. */
+  async worksUnderLoad(meanwhile: () => Promise<void>): Promise<void> {
+    const requests: Uint8Array[] = [];
+    for (let i = 0; i < LOAD; i++) {
+      const page = this.#page++;
+      requests.push(map(page, page % 64));
+      this.#mapped.set(page, page % 64);
+      if (this.#mapped.size <= 3) continue;
+      const [oldest] = this.#mapped.keys();
+      requests.push(unmap(oldest));
+      this.#mapped.delete(oldest);
+    }
+    const statuses = await this.world.batch(requests, meanwhile);
+    assertEquals(statuses, requests.map(() => 0));
     await this.check();
   }
 

@@ -66,6 +66,26 @@ life("stops, goes on, resets of the driver, and configuration of 4 KiB", VMMS, a
   assert(written.every(({ payload }) => payload.byteLength <= 12 + 256));
 });
 
+life(
+  "rings are stopped and started while the guest maps and unmaps",
+  VMMS,
+  async (life, habits) => {
+    const { vmm } = life;
+    for (let round = 0; round < 3; round++) {
+      await life.worksUnderLoad(async () => {
+        for (let i = 0; i <= round; i++) {
+          await vmm.play(...habits.stop(vmm), ...habits.activate(vmm));
+        }
+      });
+      // A driver's reset comes in the middle as well.
+      await life.worksUnderLoad(() => vmm.play(...(habits.reset ?? habits.stop)(vmm)));
+      vmm.newDriver();
+      await vmm.play(habits.read(0, CONFIG), ...habits.activate(vmm));
+      await life.works();
+    }
+  },
+);
+
 life("acknowledgements and a channel are agreed, whether the front end does or not", VMMS, async (
   life,
   habits,
