@@ -17,7 +17,8 @@ export type ResetKind = "device" | "system";
 /**
  * What the start of a queue says about the guest, where the session has not told it otherwise. `new`: the queue
  * starts at its beginning, after the configuration was read, as a driver does that has just come. `unused`: it starts
- * at its beginning, and the configuration was not read. `used`: it starts elsewhere, so the guest goes on. `loaded`:
+ * at its beginning, and the configuration was not read. `used`: it starts elsewhere, or what is in it shows that it was
+ * used before, so the guest goes on. `loaded`:
  * a state was loaded, with which the guest goes on.
  */
 export type StartSign = "new" | "unused" | "used" | "loaded";

@@ -81,6 +81,7 @@ export class PackedQueue implements Queue {
   #dirtyLog: DirtyLog | null = null;
   #logAddress = 0;
   #error: RingError = RING_OK;
+  #isUnused = false;
   #errorValue = 0;
 
   /** Slot of the next chain to take, and the wrap counter it will have if it is available. */
@@ -147,6 +148,11 @@ export class PackedQueue implements Queue {
     return (next | this.#usedSlot << 16 | this.#usedWrap << 31) >>> 0;
   }
 
+  /** Whether the last configuration found a ring of which nothing was used. */
+  get isUnused(): boolean {
+    return this.#isUnused;
+  }
+
   /**
    * See {@linkcode Queue.configure}.
    *
@@ -156,6 +162,7 @@ export class PackedQueue implements Queue {
     const { size } = setup;
     this.#setup = setup;
     this.#error = RING_OK;
+    this.#isUnused = false;
     this.#generation = NOT_ATTACHED;
     this.#size = size;
     this.#eventIndex = setup.eventIndex ?? false;
@@ -189,6 +196,8 @@ export class PackedQueue implements Queue {
         this.#usedLengths = new Uint32Array(size);
       }
       if (setup.inflight) this.#recover(new PackedInflight(setup.inflight, size), base);
+      this.#isUnused = this.base === FRESH_BASE && this.#resubmit === 0 &&
+        this.#ring.isInFirstLap(size);
     }
     return this.#error;
   }

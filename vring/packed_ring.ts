@@ -72,4 +72,20 @@ export class PackedRing {
     }
     return true;
   }
+
+  /**
+   * Whether the driver has not come round the ring yet: its last slot is empty, or available for the first time. What it
+   * is adding meanwhile does not disturb this, unless it fills the ring.
+   *
+   * @param size Entries.
+   */
+  isInFirstLap(size: number): boolean {
+    const last = size - 1;
+    const flags = this.flags.load(last * WORDS16 + FLAGS16);
+    if ((flags & (DESC_AVAIL | DESC_USED)) === DESC_AVAIL) return true;
+    for (let word = last * 4; word < size * 4; word++) {
+      if (this.descriptors.load(word) !== 0) return false;
+    }
+    return true;
+  }
 }

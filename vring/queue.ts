@@ -55,6 +55,12 @@ export interface Queue {
    * error or a release.
    */
   readonly base: number;
+  /**
+   * Whether the last configuration found a ring that has never been used: it begins at the beginning, and what is in
+   * it, or in the record of chains in flight, does not say otherwise. A ring that comes round to its beginning may
+   * look like one: a split one after 65536 chains, a packed one while all of it is available.
+   */
+  readonly isUnused: boolean;
 
   /**
    * Takes up a ring, also after another one: a reset or restart.

@@ -75,6 +75,7 @@ export class SplitQueue implements Queue {
   #dirtyLog: DirtyLog | null = null;
   #logAddress = 0;
   #error: RingError = RING_OK;
+  #isUnused = false;
   #errorValue = 0;
 
   /** The driver's index as last seen. */
@@ -134,11 +135,17 @@ export class SplitQueue implements Queue {
     return (this.#nextIndex - this.#inFlight) & 0xffff;
   }
 
+  /** Whether the last configuration found a ring of which nothing was used. */
+  get isUnused(): boolean {
+    return this.#isUnused;
+  }
+
   /** See {@linkcode Queue.configure}. */
   configure(setup: QueueSetup): RingError {
     const { size } = setup;
     this.#setup = setup;
     this.#error = RING_OK;
+    this.#isUnused = false;
     this.#generation = NOT_ATTACHED;
     this.#size = size;
     this.#mask = size - 1;
@@ -170,6 +177,7 @@ export class SplitQueue implements Queue {
         this.#usedLengths = new Uint32Array(size);
       }
       if (setup.inflight) this.#recover(new SplitInflight(setup.inflight, size));
+      this.#isUnused = this.#nextIndex === 0 && this.#usedIndex === 0 && this.#resubmit === 0;
     }
     return this.#error;
   }

@@ -352,7 +352,10 @@ export class RingSet {
 
   #signOf(ring: Ring): StartSign {
     if (this.#isLoaded) return "loaded";
-    if (isFreshBase(ring.base, this.#features.packed)) return this.#configRead ? "new" : "unused";
+    // What is in the ring outweighs its base: a packed one is back at its beginning with every lap.
+    if (isFreshBase(ring.base, this.#features.packed) && ring.queue?.isUnused === true) {
+      return this.#configRead ? "new" : "unused";
+    }
     this.#usedBefore = true;
     return "used";
   }
