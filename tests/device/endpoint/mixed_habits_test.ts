@@ -6,6 +6,7 @@
  */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { descriptorsClosed } from "../../../device/host/mod.ts";
 import { TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
@@ -85,6 +86,7 @@ for (const make of [rng, blk]) {
       }),
       { numRuns: RUNS, endOnFailure: false },
     );
+    await descriptorsClosed();
     assertEquals(openDescriptors(), before);
     assertEquals(mappingsOf("vmm-"), []);
   });

@@ -3,6 +3,7 @@
  * step the device is served through the translations of its endpoint.
  */
 import { assert, assertEquals } from "@std/assert";
+import { descriptorsClosed } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { Vmm } from "../vhost_user/vmm.ts";
@@ -41,6 +42,7 @@ function life(what: string, who: readonly VmmHabits[], test: (life: Life) => Pro
           assertEquals(world.warnings, []);
           assertEquals(world.service.faults, 0);
         }
+        await descriptorsClosed();
         assertEquals(openDescriptors(), before);
         assertEquals(mappingsOf("vmm-"), []);
       });

@@ -6,6 +6,7 @@
  */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
+import { descriptorsClosed } from "../../../device/host/mod.ts";
 import { Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { IOMMU_FACTS, IommuWorld, ReplayedGuest } from "./replayed_guest.ts";
@@ -257,6 +258,7 @@ Deno.test("a front end that is a random mix of those that there are keeps its gu
     }),
     { numRuns: RUNS, seed: 20261130, endOnFailure: false },
   );
+  await descriptorsClosed();
   assertEquals(openDescriptors(), before);
   assertEquals(mappingsOf("vmm-"), []);
 });

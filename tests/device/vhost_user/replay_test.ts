@@ -3,6 +3,7 @@
  * after every step the guest is served and has the translations that it had.
  */
 import { assert, assertEquals } from "@std/assert";
+import { descriptorsClosed } from "../../../device/host/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { IOMMU_FACTS, IommuWorld, ReplayedGuest } from "./replayed_guest.ts";
 import { Vmm } from "./vmm.ts";
@@ -39,6 +40,7 @@ function life(
         await test(habits, world);
         assertEquals(world.warnings, []);
       }
+      await descriptorsClosed();
       assertEquals(openDescriptors(), before);
       assertEquals(mappingsOf("vmm-"), []);
     });

@@ -99,8 +99,13 @@ export class ProxiedLife implements AsyncDisposable {
       if (this.#mapped.has(page)) continue;
       assertEquals(backEnd.userAddressOf(page * 4096, READ_WRITE), undefined);
     }
-    const { userOffset, name } = this.vmm.habits;
+    const { regions, habits: { userOffset, name } } = this.vmm;
     for (const [page, frame] of this.#mapped) {
+      // Memory may have gone from under a mapping: there is no user address to give then.
+      const isThere = regions.some(({ guestAddress, size }) =>
+        frame * 4096 >= guestAddress && frame * 4096 < guestAddress + size
+      );
+      if (!isThere) continue;
       const expected = BigInt(frame * 4096 + 5) + userOffset;
       await until(
         () => backEnd.userAddressOf(page * 4096 + 5, READ_WRITE) === expected,

@@ -3,6 +3,7 @@
  * back end has the translations that the guest has made, to the front end's own addresses.
  */
 import { assert, assertEquals } from "@std/assert";
+import { descriptorsClosed } from "../../../../device/host/mod.ts";
 import { ProtocolFeature, Request } from "../../../../device/vhost_user/mod.ts";
 import { until } from "../../../until.ts";
 import { mappingsOf, openDescriptors } from "../../host/host_state.ts";
@@ -32,6 +33,7 @@ function life(
         assertEquals(warnings, []);
         assertEquals(world.counters.refused, 0);
       }
+      await descriptorsClosed();
       assertEquals(openDescriptors(), before);
       assertEquals(mappingsOf("vmm-"), []);
     });
