@@ -18,7 +18,9 @@ export { TableTier } from "./table_tier.ts";
 export { IntervalTree } from "./interval_tree.ts";
 export { FrameReader } from "./frame_reader.ts";
 export { Attachments } from "./attachments.ts";
-export { type PagemapOptions, type PagemapReader, PagemapSource } from "./pagemap_source.ts";
+export type { PagemapReader } from "./pagemap.ts";
+export { type PagemapOptions, PagemapSource } from "./pagemap_source.ts";
+export { type HostMemory, HostSource } from "./host_source.ts";
 export { FrameBatch } from "./frame_batch.ts";
 export {
   type AddressSpaceOptions,

@@ -5,29 +5,16 @@
  * only what it was when the page was "pinned". Reading frame numbers takes CAP_SYS_ADMIN; without it the kernel shows 0,
  * which is answered with EPERM.
  *
- * An index is a page of the range handed over, ranges inclusive. See the kernel's admin-guide/mm/pagemap.
+ * An index is a page of the range handed over, ranges inclusive.
  *
  * @module
  */
-import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
+import { EFAULT, type Errno, OK } from "./errno.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import { RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
+import { PagemapEntries, type PagemapReader, READ_ENTRIES } from "./pagemap.ts";
 
 const PAGE_BYTES = 4096;
-const ENTRY_BYTES = 8;
-/** Entries read at once. */
-const READ_ENTRIES = 512;
-/** Bits of the high half of an entry: page present, and the part that belongs to the frame number. */
-const PRESENT = 0x80000000;
-const FRAME_HIGH = 0x7fffff;
-
-/** Reads the page map: `Deno.openSync("/proc/self/pagemap")` wrapped, or whatever else has its contents. */
-export interface PagemapReader {
-  /** Reads bytes from `position` on. Returns how many were read. */
-  readAt(position: number, target: Uint8Array): number;
-  /** Gives up what it reads from, if it has to. */
-  close?(): void;
-}
 
 /** What a {@linkcode PagemapSource} may be told. */
 export interface PagemapOptions {
@@ -57,7 +44,7 @@ export class PagemapSource implements UnstableSource {
   readonly #firstPage: number;
   readonly #bytes: Uint8Array | null;
   readonly #reader: PagemapReader;
-  readonly #entries = new DataView(new ArrayBuffer(READ_ENTRIES * ENTRY_BYTES));
+  readonly #entries: PagemapEntries;
 
   /** The range begins at virtual page `firstPage` (address / 4096). Opening the page map may throw as `Deno.openSync`. */
   constructor(firstPage: number, pages: number, options: PagemapOptions = {}) {
@@ -69,6 +56,7 @@ export class PagemapSource implements UnstableSource {
     this.runRegion = { id: 0, firstIndex: 0, lastIndex: pages - 1 };
     this.#bytes = options.bytes ?? null;
     this.#reader = options.reader ?? new OwnPagemap();
+    this.#entries = new PagemapEntries(this.#reader);
   }
 
   /** Closes the page map. The source cannot pin afterwards. */
@@ -85,20 +73,10 @@ export class PagemapSource implements UnstableSource {
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     const count = Math.min(lastIndex - firstIndex + 1, READ_ENTRIES);
     this.#touch(firstIndex, count);
-    const target = new Uint8Array(this.#entries.buffer, 0, count * ENTRY_BYTES);
-    const got = this.#reader.readAt((this.#firstPage + firstIndex) * ENTRY_BYTES, target);
-    const entries = Math.floor(got / ENTRY_BYTES);
-    let pinned = 0;
-    for (; pinned < entries; pinned++) {
-      const low = this.#entries.getUint32(pinned * ENTRY_BYTES, true);
-      const high = this.#entries.getUint32(pinned * ENTRY_BYTES + 4, true);
-      const frame = (high & FRAME_HIGH) * 2 ** 32 + low;
-      const isPresent = (high & PRESENT) !== 0;
-      if (pinned === 0 && isPresent && frame === 0) return EPERM;
-      if (!isPresent || frame === 0 || !into.append(frame, 1, RAM)) break;
-    }
-    this.pinnedPages += pinned;
-    return pinned === 0 ? EFAULT : OK;
+    const before = into.pages;
+    const errno = this.#entries.append(this.#firstPage + firstIndex, count, into);
+    this.pinnedPages += into.pages - before;
+    return errno;
   }
 
   /** Forgets pins. */
