@@ -4,6 +4,8 @@
  * @module
  */
 
+/** It is not permitted. */
+export const EPERM = 1;
 /** No such process. */
 export const ESRCH = 3;
 /** A signal arrived before anything happened. */
@@ -12,6 +14,8 @@ export const EINTR = 4;
 export const EBADF = 9;
 /** The operation would block. */
 export const EAGAIN = 11;
+/** There is no memory for it. */
+export const ENOMEM = 12;
 /** The argument is none of the kind. */
 export const EINVAL = 22;
 /** The other end of a pipe or socket is closed. */
@@ -118,6 +122,10 @@ export const MAP_SHARED = 1;
 export const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 /** `mmap`: no swap space is set aside. */
 export const MAP_NORESERVE = 0x4000;
+/** `mlock2`: lock pages when they are first touched. */
+export const MLOCK_ONFAULT = 1;
+/** `madvise`: have pages there, readable, as if each had been read (Linux 5.14). */
+export const MADV_POPULATE_READ = 22;
 
 /** `poll`: there is something to read. */
 export const POLLIN = 0x1;

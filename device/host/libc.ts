@@ -48,7 +48,9 @@ const symbols = {
   link: { parameters: ["buffer", "buffer"], result: "i32" }, // int link(const char *old_path, const char *new_path)
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // off_t lseek(int fd, off_t offset, int whence)
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" }, // int madvise(void *addr, size_t len, int advice)
   memfdCreate: { name: "memfd_create", parameters: ["buffer", "u32"], result: "i32" }, // int memfd_create(const char *name, unsigned int flags)
+  mlock2: { parameters: ["usize", "usize", "u32"], result: "i32" }, // int mlock2(const void *addr, size_t len, unsigned flags)
   mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "i64"], result: "pointer" }, // void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
   mprotect: { parameters: ["pointer", "usize", "i32"], result: "i32" }, // int mprotect(void *addr, size_t len, int prot)
   munmap: { parameters: ["pointer", "usize"], result: "i32" }, // int munmap(void *addr, size_t len)
@@ -63,6 +65,7 @@ const symbols = {
     result: "i32",
     nonblocking: true,
   }, // the same, on a thread of the runtime's pool
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" }, // ssize_t pread(int fd, void *buf, size_t count, off_t offset)
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
   pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
   read: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t read(int fd, void *buf, size_t count)

@@ -15,6 +15,7 @@ export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
+export { HostPages } from "./host_pages.ts";
 export { ImageFile, UNSUPPORTED } from "./image_file.ts";
 export {
   activatedListener,
