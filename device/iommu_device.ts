@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { createPageList, GuestSource, PinBudget } from "../iommufd/mod.ts";
-import type { GuestRegion, PageList } from "../iommufd/mod.ts";
+import { createPageList, GuestSource, HostSource, PinBudget } from "../iommufd/mod.ts";
+import type { GuestRegion, HostMemory, PageList } from "../iommufd/mod.ts";
 import {
   BLOCKED,
   describeFormat,
@@ -19,6 +19,7 @@ import {
 import { Chain, GuestMemory, type MemoryRegion, type Queue } from "../vring/mod.ts";
 import { PAGE_SIZE, rangeText, sizeText } from "./address.ts";
 import { CONFIG_SIZE, ConfigSpace } from "./config_space.ts";
+import type { Domain } from "./domain.ts";
 import { type EndpointRange, EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
 import { GuestLife } from "./guest_life.ts";
@@ -48,6 +49,16 @@ import {
   REQUEST_QUEUE,
 } from "./wire.ts";
 
+/** This process's memory, of which guest RAM is a part. */
+export interface LockableMemory extends HostMemory {
+  /**
+   * Locks whole pages from byte `offset` of a buffer on, `bytes` of them, until they are unmapped.
+   *
+   * @returns the first virtual page, or -1 if that cannot be.
+   */
+  lock(buffer: ArrayBuffer, offset: number, bytes: number): number;
+}
+
 /** Everything one can choose about a device. */
 export interface DeviceOptions {
   /** Which endpoints exist and in which format they are translated. */
@@ -66,6 +77,8 @@ export interface DeviceOptions {
   readonly maxMappings: number;
   /** Bytes that guest mappings may pin; no limit by default. */
   readonly maxPinned?: number;
+  /** What tells the frames behind guest RAM: tables hold host-physical frames then. Guest-physical ones by default. */
+  readonly hostMemory?: LockableMemory;
   /** Device features that are not offered, an OR of `F_…`; none by default. */
   readonly withoutFeatures?: number;
   /** Bytes of table memory. */
@@ -110,11 +123,15 @@ export class IommuDevice implements VirtioDevice {
   readonly faults: FaultEvents = new FaultEvents();
   /** What is known of the guest, and which endpoints are blocked because it is not. */
   readonly life: GuestLife = new GuestLife();
+  /** The frame that the tables held for the page of the last walk, if that was translated. */
+  tableFrame = 0;
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
   readonly #config: ConfigSpace;
   readonly #lives: GuestLives;
-  readonly #source = new GuestSource();
+  readonly #hostMemory: LockableMemory | null;
+  readonly #hostSource: HostSource | null;
+  readonly #guestSource = new GuestSource();
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #chain = new Chain();
   readonly #walk = new WalkResult();
@@ -148,7 +165,9 @@ export class IommuDevice implements VirtioDevice {
       }),
       ...(options.pageSizes === undefined ? {} : { pageSizes: options.pageSizes }),
     });
-    this.guest = createPageList(this.#source, {
+    this.#hostMemory = options.hostMemory ?? null;
+    this.#hostSource = this.#hostMemory === null ? null : new HostSource(this.#hostMemory);
+    this.guest = createPageList(this.#hostSource ?? this.#guestSource, {
       budget: options.maxPinned === undefined
         ? null
         : new PinBudget(Math.floor(options.maxPinned / PAGE_SIZE)),
@@ -232,18 +251,33 @@ export class IommuDevice implements VirtioDevice {
     this.#lives.memoryChanged();
     const first = Math.ceil(region.guestAddress / PAGE_SIZE);
     const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
-    if (last >= first) this.#regions.set(region, this.#source.addRegion(first, last));
+    if (last < first) return;
+    const added = this.#addRegion(region, first, last);
+    if (added !== undefined) this.#regions.set(region, added);
+  }
+
+  /** Tells the engine of RAM. Nothing where its frames have to be known and cannot: then it cannot be mapped. */
+  #addRegion(region: MemoryRegion, first: number, last: number): GuestRegion | undefined {
+    if (this.#hostMemory === null) return this.#guestSource.addRegion(first, last);
+    const offset = region.offset + (first * PAGE_SIZE - region.guestAddress);
+    const bytes = (last - first + 1) * PAGE_SIZE;
+    const hostPage = this.#hostMemory.lock(region.buffer, offset, bytes);
+    return hostPage < 0 ? undefined : this.#hostSource!.addRegion(first, last, hostPage);
   }
 
   memoryRemoved(region: MemoryRegion): void {
+    const guestRegion = this.#regions.get(region);
+    if (guestRegion !== undefined && this.#hostSource !== null) {
+      // Host frames become another's: nothing may lead to them any more.
+      this.iommu.unmapGuestPages(guestRegion.firstIndex, guestRegion.lastIndex);
+    }
     this.observers.settleLater();
     this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
-    const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
     this.#regions.delete(region);
-    // Mappings of it stay until the guest removes them; they lead to addresses that are no memory.
-    this.#source.removeRegion(guestRegion);
+    // Guest-physical mappings of it stay until the guest removes them; they lead to addresses that are no memory.
+    (this.#hostSource ?? this.#guestSource).removeRegion(guestRegion);
   }
 
   reset(kind: ResetKind): void {
@@ -400,13 +434,14 @@ export class IommuDevice implements VirtioDevice {
    * where the guest has attached it as far as is known; see `guest_life.ts`.
    *
    * @param access `READ` or `WRITE`.
-   * @returns The outcome, valid until the next walk.
+   * @returns The outcome, valid until the next walk. Its frame is guest-physical; what the tables hold if that is another
+   * is in {@linkcode tableFrame}.
    */
   walk(endpointId: number, page: number, access: number): WalkResult {
     const endpoint = this.endpoints.seen(endpointId);
     if (endpoint?.domain === undefined) return this.#unattached(endpointId, page);
     this.hardware.walk(endpoint, page, access, this.#walk);
-    return this.#walk;
+    return this.#inGuestFrames(endpoint.domain, page);
   }
 
   /** As {@linkcode walk}, for an access that takes place: entries are marked accessed and dirty as hardware would. */
@@ -414,7 +449,30 @@ export class IommuDevice implements VirtioDevice {
     const endpoint = this.endpoints.seen(endpointId);
     if (endpoint?.domain === undefined) return this.#unattached(endpointId, page);
     this.hardware.access(endpoint, page, access, this.#walk);
-    return this.#walk;
+    return this.#inGuestFrames(endpoint.domain, page);
+  }
+
+  /** Whether tables hold host-physical frames. */
+  get holdsHostFrames(): boolean {
+    return this.#hostSource !== null;
+  }
+
+  /** The host frame that is behind a guest page at this moment, or -1; see {@linkcode HostSource.frameNow}. */
+  hostFrameNow(guestPage: number): number {
+    return this.#hostSource === null ? -1 : this.#hostSource.frameNow(guestPage);
+  }
+
+  /** Puts the guest page in the place of the host frame that a walk found: the mapping says which it stands for. */
+  #inGuestFrames(domain: Domain, page: number): WalkResult {
+    const walk = this.#walk;
+    this.tableFrame = walk.frame;
+    if (this.#hostSource === null || !walk.ok || walk.bypass) return walk;
+    const { space } = domain;
+    if (!space.find(page)) {
+      throw new Error(`Cannot find the mapping of page ${page}: tables have it`);
+    }
+    walk.frame = space.found.index + (page - space.found.first);
+    return walk;
   }
 
   /** What becomes of an access of an endpoint that is attached to nothing. */

@@ -482,6 +482,24 @@ export class VirtioIommu {
     return S_OK;
   }
 
+  /**
+   * Removes every mapping that leads to some of guest pages `[firstIndex, lastIndex]`, of which the memory goes. To the
+   * guest it is as if it had unmapped them: an access faults, and an UNMAP finds nothing (U5). Looks at every mapping, and
+   * ends all domains that are ending, for their mappings lead there, too.
+   */
+  unmapGuestPages(firstIndex: number, lastIndex: number): void {
+    while (this.isEnding) this.endPiece();
+    for (const { space } of this.#domains.values()) {
+      const mapping = space.mappings();
+      while (mapping.next()) {
+        if (mapping.index > lastIndex || mapping.lastIndex < firstIndex) continue;
+        const error = space.unmap(mapping.first, mapping.last);
+        if (error !== OK) throw new Error(`Cannot unmap memory that goes: error ${error}`);
+        this.#mappings -= space.removedMappings;
+      }
+    }
+  }
+
   // 5.13.6.7.2 Device requirements: PROBE request. P1: the reserved field is ignored.
   #answerProbe(chain: Chain, whole: boolean, room: number): number {
     const answer = this.#answer;

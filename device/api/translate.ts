@@ -5,6 +5,7 @@
  */
 import { MEMORY_TYPE_NAMES, type WalkResult } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
+import type { IommuDevice } from "../iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { protectionText } from "./mappings.ts";
 import { parameter, parseAccess } from "./parameters.ts";
@@ -12,8 +13,12 @@ import { parameter, parseAccess } from "./parameters.ts";
 /** The answer to `GET /v1/translate`. */
 export type TranslateAnswer =
   | {
-    /** Where the byte is. */
+    /** Where the byte is, as the tables say: a guest-physical address, or with `--frames host` a host-physical one. */
     readonly phys: string;
+    /** With `--frames host`, the guest-physical address that it stands for. */
+    readonly guest?: string;
+    /** With `--frames host`, where the kernel has the byte at this moment, if that is not `phys`; null if nowhere. */
+    readonly moved?: string | null;
     /** What is allowed: `r`, `w` or both. */
     readonly access: string;
     /** Bytes of the leaf. */
@@ -65,13 +70,27 @@ export function translate(context: ApiContext, query: URLSearchParams): Translat
   const walk = context.device.walk(id, iova.page, access);
   if (!walk.ok) return { fault: faultOf(walk) };
   return {
-    phys: addressText(walk.frame, iova.offset),
+    ...placeOf(context.device, walk, iova.offset),
     access: protectionText(walk.permission),
     pageSize: walk.bypass ? PAGE_SIZE : walk.leafPages * PAGE_SIZE,
     memory: MEMORY_TYPE_NAMES[walk.memoryType],
     format: walk.bypass ? "bypass" : format,
     path: pathOf(walk),
   };
+}
+
+/** Where a translated byte is. */
+function placeOf(
+  device: IommuDevice,
+  walk: WalkResult,
+  offset: number,
+): { readonly phys: string; readonly guest?: string; readonly moved?: string | null } {
+  const guest = addressText(walk.frame, offset);
+  if (!device.holdsHostFrames || walk.bypass) return { phys: guest };
+  const phys = addressText(device.tableFrame, offset);
+  const now = device.hostFrameNow(walk.frame);
+  if (now === device.tableFrame) return { phys, guest };
+  return { phys, guest, moved: now < 0 ? null : addressText(now, offset) };
 }
 
 /** The fault that a walk ended in. */

@@ -149,8 +149,11 @@ export function mappingText({ domain, iova, last, phys, flags }: MappingState): 
 /** A translation, with the entries that led to it. */
 export function translationText(answer: TranslateAnswer): string {
   if ("fault" in answer) return `fault: ${answer.fault.reason} (${answer.fault.code})`;
+  const { guest, moved } = answer;
   return [
     `${answer.phys} ${answer.access}, ${sizeText(answer.pageSize)} page, ${answer.format}`,
+    ...(guest === undefined ? [] : [`  host-physical; guest-physical ${guest}`]),
+    ...(moved === undefined ? [] : [`  moved: the kernel has it at ${moved ?? "no frame"} now`]),
     ...answer.path.map((entry) => `  level ${entry.level}  at ${entry.at}  entry ${entry.entry}`),
   ].join("\n");
 }

@@ -8,6 +8,7 @@ import { parseNumber } from "../address.ts";
 import {
   activatedListener,
   createMemoryFile,
+  HostPages,
   inheritedSocket,
   LineWriter,
   mapMemoryFile,
@@ -115,6 +116,10 @@ Other:
                            ${RING_FEATURE_NAMES.slice(0, 3).join(",")},
                            ${RING_FEATURE_NAMES.slice(3).join(",")}, or none
                            (default ${DEFAULT_RINGS})
+  --frames guest|host      what tables hold: guest-physical addresses, or the
+                           host-physical ones behind them, as a table for real
+                           hardware does; host needs root (CAP_SYS_ADMIN), see
+                           docs/frames.md (default guest)
   --allow-file-memory      take guest memory in a file of any file system, not
                            only a memfd or a file on tmpfs or hugetlbfs. One
                            that does not answer (FUSE, a network) then stops
@@ -144,6 +149,7 @@ Example:
       ...SOCKET_OPTIONS,
       "api-socket": { type: "string" },
       "api-access": { type: "string" },
+      "frames": { type: "string" },
       "allow-file-memory": { type: "boolean" },
       "poll-us": { type: "string" },
       "rings": { type: "string" },
@@ -164,6 +170,7 @@ Example:
       parseRings,
       `none, or a list of ${RING_FEATURE_NAMES.join(", ")}`,
     ) ?? parseRings(DEFAULT_RINGS)!;
+    const frames = parsedOption(values, "frames", parseFrames, "guest or host") ?? "guest";
     checkSocketChoice(values);
     const access = socketAccess(values);
     const api = apiChoice(values);
@@ -182,8 +189,14 @@ Example:
     using _rejections = new RejectionLog(log);
     try {
       using tables = shareTableMemory(options.maxTableMemory);
-      const device = await openDevice({ ...options, tableMemory: tables.buffer }, rings, log);
-      const mebibytes = Math.ceil(memoryBound(options) / 2 ** 20);
+      using hostMemory = frames === "host" ? openHostPages(log) : undefined;
+      const deviceOptions = {
+        ...options,
+        tableMemory: tables.buffer,
+        ...(hostMemory === undefined ? {} : { hostMemory }),
+      };
+      const device = await openDevice(deviceOptions, rings, log);
+      const mebibytes = Math.ceil(memoryBound(deviceOptions) / 2 ** 20);
       log.debug(
         `A guest can make this process take at most ${mebibytes} MiB more ` +
           "(--max-domains, --max-mappings, --max-table-memory)",
@@ -315,6 +328,14 @@ function shareTableMemory(size: number): SharedMemory {
   return mapMemoryFile(file, 0, size);
 }
 
+/** What tells host frames, or one line that says why it cannot. */
+function openHostPages(log: Log): HostPages {
+  const pages = HostPages.open();
+  if (typeof pages === "string") throw new CommandError(`Cannot serve --frames host: ${pages}`);
+  pages.onRefused = (line) => log.warn(line);
+  return pages;
+}
+
 /** The socket that the options name, or the path to connect to. */
 function openSocket(
   values: OptionValues,
@@ -410,6 +431,11 @@ function openApi({ path, socket }: ApiChoice, context: ApiContext, log: Log): Ap
 /** A list of ring features, or none. */
 function parseRings(text: string): RingFeatures | undefined {
   return ringFeatures(text === "none" ? [] : text.split(","));
+}
+
+/** What tables hold. */
+function parseFrames(text: string): "guest" | "host" | undefined {
+  return text === "guest" || text === "host" ? text : undefined;
 }
 
 /** One of the levels. */

@@ -46,6 +46,8 @@ export interface Mapping {
 export type Translation =
   | {
     readonly phys: string;
+    readonly guest?: string;
+    readonly moved?: string | null;
     readonly access: string;
     readonly pageSize: number;
     readonly memory: string;

@@ -66,6 +66,11 @@ export class Guest implements AsyncDisposable {
     while (await this.#process.nextLine(end - Date.now(), "agent") !== "@ready");
   }
 
+  /** The process id of its QEMU. */
+  get pid(): number {
+    return this.#process.pid;
+  }
+
   /** Everything that went over the console so far. */
   get transcript(): readonly string[] {
     return this.#process.transcript;

@@ -1,0 +1,308 @@
+/**
+ * A device whose tables hold host-physical frames (`serve --frames host`), over real memory and the real page map: what
+ * tables lead to, what the device's own endpoints reach, and what becomes of it all when memory goes.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { type ApiContext, dma, translate } from "../../device/api/mod.ts";
+import { translationText } from "../../device/command/inspect_text.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
+import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
+import {
+  createMemoryFile,
+  type Descriptor,
+  HostPages,
+  mapMemoryFile,
+  type SharedMemory,
+} from "../../device/host/mod.ts";
+import { libc } from "../../device/host/libc.ts";
+import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/wire.ts";
+import type { MemoryRegion } from "../../vring/mod.ts";
+import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
+import { frameOf, seesFrames } from "./host/page_frames.ts";
+
+const PAGE = 4096;
+const ENDPOINT = 24;
+const IOVA = 0x4000_0000;
+/** Guest RAM that the tests map: 64 pages. */
+const RAM = 0x100_0000;
+const PAGES = 64;
+const SIZE = PAGES * PAGE;
+
+/** Guest RAM of a memory file, mapped a second time to look at. */
+class Module implements Disposable {
+  readonly file: Descriptor = createMemoryFile("module-test", SIZE);
+  readonly seen: SharedMemory = mapMemoryFile(this.file, 0, SIZE);
+  readonly mapping: SharedMemory = mapMemoryFile(this.file, 0, SIZE);
+  readonly region: MemoryRegion;
+
+  constructor(guestAddress: number = RAM) {
+    this.region = { guestAddress, size: SIZE, buffer: this.mapping.buffer, offset: 0 };
+  }
+
+  /** The bytes, by another mapping. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.seen.buffer);
+  }
+
+  /** The frame of a page. */
+  frame(page: number): number {
+    return frameOf(this.seen.buffer, page * PAGE);
+  }
+
+  [Symbol.dispose](): void {
+    this.mapping.close();
+    this.seen.close();
+    this.file.close();
+  }
+}
+
+/** A guest whose device has host frames, and endpoint 24 in domain 1. */
+class World implements Disposable {
+  readonly pages: HostPages;
+  readonly guest: InProcessGuest;
+  readonly lines: string[] = [];
+  readonly context: ApiContext;
+
+  constructor(maxPinned?: number) {
+    const pages = HostPages.open();
+    assert(typeof pages !== "string", String(pages));
+    pages.onRefused = (line) => this.lines.push(line);
+    this.pages = pages;
+    this.guest = new InProcessGuest({
+      ...DEFAULT_OPTIONS,
+      bypass: false,
+      hostMemory: pages,
+      ...(maxPinned === undefined ? {} : { maxPinned }),
+    });
+    this.context = { device: this.guest.device, version: "0", connected: true, access: "full" };
+    assertEquals(this.guest.request(attachRequest(1, ENDPOINT), 4).bytes[0], S_OK);
+  }
+
+  /** Sends a MAP of pages, at byte addresses. Returns its status. */
+  map(iova: number, phys: number, pages: number, domain = 1): number {
+    const virtStart = BigInt(iova);
+    const virtEnd = virtStart + BigInt(pages * PAGE) - 1n;
+    const map = mapRequest({ domain, virtStart, virtEnd, physStart: BigInt(phys), flags: 3 });
+    return this.guest.request(map, 4).bytes[0];
+  }
+
+  unmap(iova: number, pages: number): number {
+    const unmap = unmapRequest(1, BigInt(iova), BigInt(iova + pages * PAGE - 1));
+    return this.guest.request(unmap, 4).bytes[0];
+  }
+
+  /** `inspect translate`. */
+  translate(iova: number, endpoint = ENDPOINT): Record<string, unknown> {
+    const query = new URLSearchParams({ endpoint: String(endpoint), iova: String(iova) });
+    return translate(this.context, query) as Record<string, unknown>;
+  }
+
+  [Symbol.dispose](): void {
+    this.guest.close();
+    this.pages.close();
+  }
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}
+
+/** A test that needs to see frames. */
+function rootTest(name: string, fn: () => void): void {
+  Deno.test({ name, ignore: !seesFrames, fn });
+}
+
+rootTest(
+  "tables lead to the host frames behind what the guest maps, and translate shows both addresses",
+  () => {
+    using module = new Module();
+    using world = new World();
+    world.guest.device.memoryAdded(module.region);
+    assertEquals(world.map(IOVA, RAM + 5 * PAGE, 40), S_OK);
+    for (let page = 0; page < 40; page++) {
+      const answer = world.translate(IOVA + page * PAGE + 0x123);
+      assertEquals(answer.phys, hex(module.frame(5 + page) * PAGE + 0x123));
+      assertEquals(answer.guest, hex(RAM + (5 + page) * PAGE + 0x123));
+      assertEquals(answer.moved, undefined);
+    }
+    const { guest } = world.translate(IOVA);
+    const query = new URLSearchParams({ endpoint: String(ENDPOINT), iova: String(IOVA) });
+    const text = translationText(translate(world.context, query));
+    assertEquals(text.split("\n")[1], `  host-physical; guest-physical ${guest}`);
+    assertEquals(world.unmap(IOVA, 40), S_OK);
+    assert("fault" in world.translate(IOVA));
+    assertEquals(world.guest.device.guest.pinnedPages, 0);
+    world.guest.device.memoryRemoved(module.region);
+  },
+);
+
+rootTest("an endpoint's own accesses reach guest memory through host frames", () => {
+  using module = new Module();
+  using world = new World();
+  const { device } = world.guest;
+  device.memoryAdded(module.region);
+  module.bytes.set([1, 2, 3], 7 * PAGE);
+  // Two mappings that touch each other and lead to places apart.
+  assertEquals(world.map(IOVA, RAM + 7 * PAGE, 1), S_OK);
+  assertEquals(world.map(IOVA + PAGE, RAM + 2 * PAGE, 1), S_OK);
+  const memory = new EndpointMemory(device, ENDPOINT, device.memory);
+  memory.keep(IOVA, PAGE, true);
+  assertEquals([memory.pins, memory.resolve(IOVA, 3, false)], [1, 3]);
+  assertEquals([...memory.bytes.subarray(memory.offset, memory.offset + 3)], [1, 2, 3]);
+  const body = { endpoint: ENDPOINT, iova: IOVA + PAGE - 2, access: "w", data: "aabbccdd" };
+  assertEquals(dma(world.context, body), {});
+  assertEquals([...module.bytes.subarray(8 * PAGE - 2, 8 * PAGE)], [0xaa, 0xbb]);
+  assertEquals([...module.bytes.subarray(2 * PAGE, 2 * PAGE + 2)], [0xcc, 0xdd]);
+  memory.close();
+  device.memoryRemoved(module.region);
+});
+
+rootTest(
+  "an endpoint in bypass, attached to nothing or by a flag, goes by guest addresses as ever",
+  () => {
+    using world = new World();
+    const attach = attachRequest(7, 32);
+    new DataView(attach.buffer).setUint32(12, 1, true);
+    assertEquals(world.guest.request(attach, 4).bytes[0], S_OK);
+    const answer = world.translate(0x1234, 32);
+    assertEquals([answer.phys, answer.guest, answer.format], ["0x1234", undefined, "bypass"]);
+  },
+);
+
+rootTest(
+  "a MAP of what is no RAM is refused: a number of the guest's never becomes a host frame",
+  () => {
+    using module = new Module();
+    using world = new World();
+    world.guest.device.memoryAdded(module.region);
+    for (const [phys, pages] of [[RAM - PAGE, 1], [RAM + SIZE, 1], [RAM - PAGE, 2], [RAM, 65]]) {
+      assertEquals(world.map(IOVA, phys, pages), S_RANGE);
+      assert("fault" in world.translate(IOVA));
+    }
+    assertEquals(world.guest.device.guest.pinnedPages, 0);
+    world.guest.device.memoryRemoved(module.region);
+  },
+);
+
+rootTest("host frames are charged to the budget, each once", () => {
+  using module = new Module();
+  using world = new World(4 * PAGE);
+  const { device } = world.guest;
+  device.memoryAdded(module.region);
+  assertEquals(world.map(IOVA, RAM, 5), S_NOMEM);
+  assertEquals(world.map(IOVA, RAM, 4), S_OK);
+  assertEquals(world.map(IOVA + SIZE, RAM + PAGE, 3), S_OK);
+  assertEquals(world.map(IOVA + 2 * SIZE, RAM + 4 * PAGE, 1), S_NOMEM);
+  assertEquals(world.map(IOVA, RAM, 1), S_INVAL);
+  assertEquals([device.guest.pinnedPages, world.unmap(IOVA, 4)], [4, S_OK]);
+  assertEquals(world.map(IOVA + 2 * SIZE, RAM + 4 * PAGE, 1), S_OK);
+  device.memoryRemoved(module.region);
+  assertEquals(device.guest.pinnedPages, 0);
+});
+
+rootTest(
+  "memory that goes takes its mappings with it: observers hear of it, accesses fault, and UNMAP is answered",
+  () => {
+    using module = new Module();
+    using other = new Module(RAM + SIZE);
+    using world = new World();
+    const { device } = world.guest;
+    assertEquals(world.guest.request(attachRequest(2, 32), 4).bytes[0], S_OK);
+    device.memoryAdded(module.region);
+    device.memoryAdded(other.region);
+    assertEquals(world.map(IOVA, RAM, 4), S_OK);
+    assertEquals(world.map(IOVA + SIZE, RAM + SIZE - PAGE, 2), S_OK, "across both");
+    assertEquals(world.map(IOVA + 2 * SIZE, RAM + SIZE + PAGE, 2), S_OK);
+    assertEquals(world.map(IOVA, RAM + 9 * PAGE, 1, 2), S_OK);
+    const memory = new EndpointMemory(device, ENDPOINT, device.memory);
+    memory.keep(IOVA, PAGE, true);
+    assert(memory.resolve(IOVA, 8, true) > 0);
+    const told: [number, number][] = [];
+    const observer = {
+      invalidate: (first: number, last: number) => {
+        told.push([first, last]);
+      },
+      invalidateAll() {},
+    };
+    device.observers.add(ENDPOINT, observer);
+    const { generation } = memory;
+    device.memoryRemoved(module.region);
+    device.observers.remove(ENDPOINT, observer);
+    const first = IOVA / PAGE;
+    assertEquals(told, [[first, first + 3], [first + PAGES, first + PAGES + 1]]);
+    assert(memory.generation !== generation && memory.pins === 0);
+    assertEquals([memory.resolve(IOVA, 8, true), memory.faults], [0, 1]);
+    for (const iova of [IOVA, IOVA + SIZE, IOVA + SIZE + PAGE]) {
+      assert("fault" in world.translate(iova));
+    }
+    assert("fault" in world.translate(IOVA, 32));
+    const kept = world.translate(IOVA + 2 * SIZE);
+    assertEquals(kept.phys, hex(other.frame(1) * PAGE));
+    assertEquals([device.guest.pinnedPages, world.unmap(IOVA, 4)], [2, S_OK]);
+    // Other memory at the same place has frames of its own.
+    using next = new Module();
+    device.memoryAdded(next.region);
+    assertEquals(world.map(IOVA, RAM, 4), S_OK);
+    assertEquals(world.translate(IOVA + PAGE).phys, hex(next.frame(1) * PAGE));
+    memory.close();
+    device.memoryRemoved(next.region);
+    device.memoryRemoved(other.region);
+    assertEquals(device.guest.pinnedPages, 0);
+  },
+);
+
+rootTest("a page that has got another frame is shown as moved", () => {
+  using module = new Module();
+  using world = new World();
+  const { device } = world.guest;
+  device.memoryAdded(module.region);
+  assertEquals(world.map(IOVA, RAM, 2), S_OK);
+  const before = world.translate(IOVA);
+  // A VMM's balloon gives a page back: its file has a hole, and another frame with the next use.
+  const keep = 1;
+  const punch = 2;
+  assertEquals(libc().fallocate(module.file.number, keep | punch, 0n, BigInt(PAGE)), 0);
+  assertEquals([world.translate(IOVA).phys, world.translate(IOVA).moved], [before.phys, null]);
+  const query = new URLSearchParams({ endpoint: String(ENDPOINT), iova: String(IOVA) });
+  const lines = translationText(translate(world.context, query)).split("\n");
+  assertEquals(lines[2], "  moved: the kernel has it at no frame now");
+  assertEquals(world.translate(IOVA + PAGE).moved, undefined);
+  // The old frame is taken by something else first.
+  using taken = new Module();
+  taken.bytes.fill(1);
+  new Uint8Array(module.mapping.buffer)[0] = 1;
+  const after = world.translate(IOVA);
+  assertEquals(after.phys, before.phys);
+  if (hex(module.frame(0) * PAGE) !== before.phys) {
+    assertEquals(after.moved, hex(module.frame(0) * PAGE));
+  }
+  assertEquals([world.unmap(IOVA, 2), world.map(IOVA, RAM, 2)], [S_OK, S_OK]);
+  assertEquals(world.translate(IOVA).phys, hex(module.frame(0) * PAGE));
+  device.memoryRemoved(module.region);
+});
+
+rootTest(
+  "memory that does not begin at a page of the host is not mapped, and a line says so",
+  () => {
+    using module = new Module();
+    using world = new World();
+    const { device } = world.guest;
+    // Guest pages and host pages are not in step.
+    const region = {
+      guestAddress: RAM,
+      size: SIZE - PAGE,
+      buffer: module.mapping.buffer,
+      offset: 8,
+    };
+    device.memoryAdded(region);
+    assertEquals(world.lines.at(-1)?.includes("it begins in the middle of a page"), true);
+    assertEquals(world.map(IOVA, RAM, 1), S_RANGE);
+    device.memoryRemoved(region);
+    // They are, though neither is at the beginning of the region.
+    const odd = { guestAddress: RAM + 8, size: SIZE - 8, buffer: module.mapping.buffer, offset: 8 };
+    device.memoryAdded(odd);
+    assertEquals([world.map(IOVA, RAM, 1), world.map(IOVA, RAM + PAGE, 1)], [S_RANGE, S_OK]);
+    assertEquals(world.translate(IOVA).phys, hex(module.frame(1) * PAGE));
+    device.memoryRemoved(odd);
+  },
+);
