@@ -10,6 +10,7 @@
 export * from "./context.ts";
 export * from "./dma.ts";
 export * from "./mappings.ts";
+export * from "./moved.ts";
 export * from "./relay_state.ts";
 export * from "./routes.ts";
 export * from "./server.ts";

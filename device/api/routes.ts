@@ -6,6 +6,7 @@
 import { type ApiContext, ApiError } from "./context.ts";
 import { dmaPieces } from "./dma.ts";
 import { mappings } from "./mappings.ts";
+import { moved } from "./moved.ts";
 import { state } from "./state.ts";
 import { translate } from "./translate.ts";
 import type { Work } from "./work.ts";
@@ -33,12 +34,14 @@ export function route(
       return mappings(context, url.searchParams, work);
     case "GET /v1/translate":
       return [`${JSON.stringify(translate(context, url.searchParams))}\n`].values();
+    case "GET /v1/moved":
+      return moved(context, work);
     case "POST /v1/dma":
       return dmaPieces(context, body(), work);
     default:
       throw new ApiError(
         404,
-        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate and POST /v1/dma`,
+        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate, /v1/moved and POST /v1/dma`,
       );
   }
 }

@@ -14,7 +14,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
-import { mappingText, stateText, translationText } from "./inspect_text.ts";
+import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
 import { watch, type WatchOptions } from "./watch.ts";
 
 /** Shows what a running device holds. */
@@ -31,6 +31,8 @@ What to show:
   translate --endpoint ID --iova ADDR [--access r|w]
                                      one address through the endpoint's tables,
                                      entry by entry, as hardware walks them
+  moved                              with serve --frames host, pages that are
+                                     in other host frames than they were
   watch [--interval MS] [--count N]  rates of requests and DMA, until Ctrl-C;
                                      drawn anew on a terminal, else as lines
 
@@ -76,7 +78,7 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       }
       const isJson = values["json"] === true;
       if (question.text === undefined) {
-        await showMappings(client.lines(question.route), isJson);
+        await showLines(client.lines(question.route), question, isJson);
         return 0;
       }
       const answer = await client.get(question.route);
@@ -125,22 +127,26 @@ function writeAll(bytes: Uint8Array): void {
 /** Characters of output that are written at once. */
 const OUTPUT = 65536;
 
-/** Writes mappings as they come: there may be more than would fit into memory. */
-async function showMappings(lines: AsyncIterable<string>, isJson: boolean): Promise<void> {
+/** Writes elements as they come: there may be more than would fit into memory. */
+async function showLines(
+  lines: AsyncIterable<string>,
+  { line: textOf, none }: Question,
+  isJson: boolean,
+): Promise<void> {
   const encoder = new TextEncoder();
   let text = "";
   let isAny = false;
   for await (const line of lines) {
     if (isJson) text += `${line}\n`;
     else if (line.startsWith("{")) {
-      text += `${mappingText(JSON.parse(line.replace(/,$/, "")))}\n`;
+      text += `${textOf!(line.replace(/,$/, ""))}\n`;
       isAny = true;
     }
     if (text.length < OUTPUT) continue;
     writeAll(encoder.encode(text));
     text = "";
   }
-  if (!isAny && !isJson) text = "nothing is mapped\n";
+  if (!isAny && !isJson) text = `${none}\n`;
   writeAll(encoder.encode(text));
 }
 
@@ -148,6 +154,9 @@ async function showMappings(lines: AsyncIterable<string>, isJson: boolean): Prom
 interface Question {
   readonly route: string;
   readonly text?: (answer: unknown) => string;
+  /** How a line of an answer of lines reads, and what is said of none. */
+  readonly line?: (element: string) => string;
+  readonly none?: string;
 }
 
 /** What was asked for. */
@@ -165,8 +174,18 @@ function questionOf(positionals: readonly string[], values: OptionValues): Quest
         (text) => parseNumber(text, 0xffffffff),
         "a domain id such as 2",
       );
-      return { route: domain === undefined ? "/v1/mappings" : `/v1/mappings?domain=${domain}` };
+      return {
+        route: domain === undefined ? "/v1/mappings" : `/v1/mappings?domain=${domain}`,
+        line: (element) => mappingText(JSON.parse(element)),
+        none: "nothing is mapped",
+      };
     }
+    case "moved":
+      return {
+        route: "/v1/moved",
+        line: (element) => movedText(JSON.parse(element)),
+        none: "no page has moved",
+      };
     case "translate": {
       const query = translateQuery(values);
       return {
@@ -178,7 +197,7 @@ function questionOf(positionals: readonly string[], values: OptionValues): Quest
       throw new UsageError(
         `Cannot show ${
           positionals[0] ?? "nothing"
-        }: it must be state, mappings, translate or watch`,
+        }: it must be state, mappings, translate, moved or watch`,
       );
   }
 }

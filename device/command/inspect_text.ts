@@ -8,6 +8,7 @@ import type {
   DomainState,
   EndpointState,
   MappingState,
+  MovedState,
   State,
   TranslateAnswer,
 } from "../api/mod.ts";
@@ -144,6 +145,12 @@ function relayLines({ id, relay }: EndpointState): readonly string[] {
 /** A mapping as a line. */
 export function mappingText({ domain, iova, last, phys, flags }: MappingState): string {
   return `domain ${domain}  ${iova}-${last} -> ${phys} ${flags}`;
+}
+
+/** A moved page as a line. */
+export function movedText({ domain, iova, guest, phys, now }: MovedState): string {
+  return `domain ${domain}  ${iova} -> ${phys}, guest-physical ${guest}: ` +
+    (now === null ? "no frame now" : `now ${now}`);
 }
 
 /** A translation, with the entries that led to it. */

@@ -2,19 +2,30 @@
  * A device whose tables hold host-physical frames (`serve --frames host`), over real memory and the real page map: what
  * tables lead to, what the device's own endpoints reach, and what becomes of it all when memory goes.
  */
-import { assert, assertEquals } from "@std/assert";
-import { type ApiContext, dma, translate } from "../../device/api/mod.ts";
-import { translationText } from "../../device/command/inspect_text.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import {
+  type ApiContext,
+  ApiError,
+  dma,
+  moved,
+  type MovedState,
+  route,
+  translate,
+  Work,
+  WORK_MAX,
+} from "../../device/api/mod.ts";
+import { movedText, translationText } from "../../device/command/inspect_text.ts";
 import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
 import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
 import {
   createMemoryFile,
-  type Descriptor,
+  Descriptor,
   HostPages,
   mapMemoryFile,
   type SharedMemory,
 } from "../../device/host/mod.ts";
-import { libc } from "../../device/host/libc.ts";
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from "../../device/host/constants.ts";
+import { cString, libc } from "../../device/host/libc.ts";
 import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/wire.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
@@ -97,10 +108,33 @@ class World implements Disposable {
     return translate(this.context, query) as Record<string, unknown>;
   }
 
+  /** `inspect moved`. */
+  moved(): MovedState[] {
+    const work = new Work();
+    let text = "";
+    for (
+      const piece of {
+        [Symbol.iterator]: () => route(this.context, "GET", "/v1/moved", () => ({}), work),
+      }
+    ) {
+      text += piece;
+      work.begin();
+    }
+    assert(work.longest <= WORK_MAX + 64, `${work.longest} units at a time`);
+    return JSON.parse(text);
+  }
+
   [Symbol.dispose](): void {
     this.guest.close();
     this.pages.close();
   }
+}
+
+/** Gives pages back to the host, as a VMM does for a balloon. */
+function punchHole(module: Module, page: number, count: number): void {
+  const mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
+  const { number } = module.file;
+  assertEquals(libc().fallocate(number, mode, BigInt(page * PAGE), BigInt(count * PAGE)), 0);
 }
 
 function hex(value: number): string {
@@ -259,14 +293,17 @@ rootTest("a page that has got another frame is shown as moved", () => {
   assertEquals(world.map(IOVA, RAM, 2), S_OK);
   const before = world.translate(IOVA);
   // A VMM's balloon gives a page back: its file has a hole, and another frame with the next use.
-  const keep = 1;
-  const punch = 2;
-  assertEquals(libc().fallocate(module.file.number, keep | punch, 0n, BigInt(PAGE)), 0);
+  punchHole(module, 0, 1);
   assertEquals([world.translate(IOVA).phys, world.translate(IOVA).moved], [before.phys, null]);
   const query = new URLSearchParams({ endpoint: String(ENDPOINT), iova: String(IOVA) });
   const lines = translationText(translate(world.context, query)).split("\n");
   assertEquals(lines[2], "  moved: the kernel has it at no frame now");
   assertEquals(world.translate(IOVA + PAGE).moved, undefined);
+  const list = world.moved();
+  assertEquals(list, [
+    { domain: 1, iova: hex(IOVA), guest: hex(RAM), phys: String(before.phys), now: null },
+  ]);
+  assertEquals(movedText(list[0]).endsWith(`guest-physical ${hex(RAM)}: no frame now`), true);
   // The old frame is taken by something else first.
   using taken = new Module();
   taken.bytes.fill(1);
@@ -279,6 +316,61 @@ rootTest("a page that has got another frame is shown as moved", () => {
   assertEquals([world.unmap(IOVA, 2), world.map(IOVA, RAM, 2)], [S_OK, S_OK]);
   assertEquals(world.translate(IOVA).phys, hex(module.frame(0) * PAGE));
   device.memoryRemoved(module.region);
+});
+
+/** 2 MiB. */
+const HUGE = 2 ** 21;
+const freeHugePages = Number(
+  /^HugePages_Free:\s*(\d+)$/m.exec(Deno.readTextFileSync("/proc/meminfo"))?.[1] ?? 0,
+);
+
+Deno.test({
+  name: "memory in huge pages is mapped by large leaves, each at its host frame",
+  ignore: !seesFrames || freeHugePages < 2,
+  fn() {
+    const MFD_HUGETLB = 4;
+    using file = new Descriptor(libc().memfdCreate(cString("huge-test"), MFD_HUGETLB));
+    assertEquals(libc().ftruncate(file.number, BigInt(2 * HUGE)), 0);
+    using seen = mapMemoryFile(file, 0, 2 * HUGE);
+    using mapping = mapMemoryFile(file, 0, 2 * HUGE);
+    using world = new World();
+    const { device } = world.guest;
+    const region = { guestAddress: RAM, size: 2 * HUGE, buffer: mapping.buffer, offset: 0 };
+    device.memoryAdded(region);
+    assertEquals(world.map(IOVA, RAM, 2 * HUGE / PAGE), S_OK);
+    for (let at = 0x123; at < 2 * HUGE; at += 31 * PAGE) {
+      const answer = world.translate(IOVA + at);
+      const phys = frameOf(seen.buffer, at) * PAGE + at % PAGE;
+      assertEquals([answer.phys, answer.pageSize], [hex(phys), HUGE]);
+      assertEquals([answer.guest, answer.moved], [hex(RAM + at), undefined]);
+    }
+    device.memoryRemoved(region);
+    assertEquals(device.guest.pinnedPages, 0);
+  },
+});
+
+rootTest("what has moved is looked for in all mappings, a little at a time", () => {
+  using module = new Module();
+  using world = new World();
+  const { device } = world.guest;
+  device.memoryAdded(module.region);
+  assertEquals(world.moved(), []);
+  for (let i = 0; i < 40; i++) assertEquals(world.map(IOVA + 2 * i * SIZE, RAM, PAGES), S_OK);
+  assertEquals(world.moved(), []);
+  punchHole(module, 3, 2);
+  const list = world.moved();
+  const expected = [...Array(80).keys()].map((i) =>
+    IOVA + 2 * (i >> 1) * SIZE + (3 + i % 2) * PAGE
+  );
+  assertEquals(list.map(({ iova }) => Number(iova)), expected);
+  device.memoryRemoved(module.region);
+});
+
+Deno.test("nothing can have moved where tables hold guest-physical addresses", () => {
+  const guest = new InProcessGuest();
+  const context = { device: guest.device, version: "0", connected: true };
+  assertThrows(() => moved(context, new Work()), ApiError, "no host frames here");
+  guest.close();
 });
 
 rootTest(
