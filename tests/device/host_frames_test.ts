@@ -285,6 +285,20 @@ rootTest(
   },
 );
 
+rootTest("memory that goes while domains are ending takes what they still hold with it", () => {
+  using module = new Module();
+  using world = new World();
+  const { device } = world.guest;
+  device.memoryAdded(module.region);
+  const count = 5000;
+  for (let i = 0; i < count; i++) world.map(IOVA + i * PAGE, RAM + i % PAGES * PAGE, 1);
+  assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [count, PAGES]);
+  device.reset("device");
+  assert(device.iommu.isEnding, "it takes several pieces");
+  device.memoryRemoved(module.region);
+  assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [0, 0]);
+});
+
 rootTest("a page that has got another frame is shown as moved", () => {
   using module = new Module();
   using world = new World();
