@@ -278,10 +278,15 @@ rootTest(
     device.memoryAdded(next.region);
     assertEquals(world.map(IOVA, RAM, 4), S_OK);
     assertEquals(world.translate(IOVA + PAGE).phys, hex(next.frame(1) * PAGE));
+    // A mapping that only ends in what goes.
+    assertEquals(world.map(IOVA + SIZE, RAM + SIZE - PAGE, 2), S_OK);
+    assertEquals(device.iommu.mappingCount, 3);
+    device.memoryRemoved(other.region);
+    assert("fault" in world.translate(IOVA + SIZE));
+    assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [1, 4]);
     memory.close();
     device.memoryRemoved(next.region);
-    device.memoryRemoved(other.region);
-    assertEquals(device.guest.pinnedPages, 0);
+    assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [0, 0]);
   },
 );
 
