@@ -123,7 +123,7 @@ export class IommuDevice implements VirtioDevice {
   readonly faults: FaultEvents = new FaultEvents();
   /** What is known of the guest, and which endpoints are blocked because it is not. */
   readonly life: GuestLife = new GuestLife();
-  /** The frame that the tables held for the page of the last walk, if that was translated. */
+  /** Where tables hold host frames, the one that the last walk found, if it was translated and no bypass. */
   tableFrame = 0;
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
@@ -434,8 +434,8 @@ export class IommuDevice implements VirtioDevice {
    * where the guest has attached it as far as is known; see `guest_life.ts`.
    *
    * @param access `READ` or `WRITE`.
-   * @returns The outcome, valid until the next walk. Its frame is guest-physical; what the tables hold if that is another
-   * is in {@linkcode tableFrame}.
+   * @returns The outcome, valid until the next walk. Its frame is guest-physical; where tables hold host frames, what
+   * they hold is in {@linkcode tableFrame}.
    */
   walk(endpointId: number, page: number, access: number): WalkResult {
     const endpoint = this.endpoints.seen(endpointId);
@@ -465,13 +465,12 @@ export class IommuDevice implements VirtioDevice {
   /** Puts the guest page in the place of the host frame that a walk found: the mapping says which it stands for. */
   #inGuestFrames(domain: Domain, page: number): WalkResult {
     const walk = this.#walk;
-    this.tableFrame = walk.frame;
     if (this.#hostSource === null || !walk.ok || walk.bypass) return walk;
+    this.tableFrame = walk.frame;
     const { space } = domain;
-    if (!space.find(page)) {
-      throw new Error(`Cannot find the mapping of page ${page}: tables have it`);
-    }
-    walk.frame = space.found.index + (page - space.found.first);
+    // In the middle of a MAP that fails, tables have what is no mapping yet, and never will be.
+    if (space.find(page)) walk.frame = space.found.index + (page - space.found.first);
+    else walk.fail(BLOCKED, 0);
     return walk;
   }
 

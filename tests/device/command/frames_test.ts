@@ -1,4 +1,4 @@
-/** `serve --frames`: who may, and what is said to others. */
+/** `serve --frames`: what it takes, and what it says where the right to see frames is missing. */
 import { assertEquals } from "@std/assert";
 import { seesFrames } from "../host/page_frames.ts";
 import { DENO } from "../served_process.ts";

@@ -100,7 +100,7 @@ Deno.test({
   },
 });
 
-Deno.test("HostPages.open() says who may see frames where the kernel shows none", () => {
+Deno.test("HostPages.open() says what is missing where the kernel shows no frames", () => {
   const real = libc();
   try {
     replaceLibc({
