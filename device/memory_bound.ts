@@ -17,6 +17,8 @@ export const DOMAIN_BYTES = 32 * 1024;
  * copied, so for a moment there are two of them.
  */
 export const MAPPING_BYTES = 192;
+/** Bytes that it may cost more where tables hold host frames: where they are read back from has to be found. */
+export const HOST_MAPPING_BYTES = 128;
 
 /** The limits of a device. */
 export interface MemoryLimits {
@@ -26,9 +28,13 @@ export interface MemoryLimits {
   readonly maxMappings: number;
   /** Bytes of table memory. */
   readonly maxTableMemory: number;
+  /** What tells host frames, where tables hold those. */
+  readonly hostMemory?: unknown;
 }
 
 /** The most bytes that a guest can make a device with these limits take. */
-export function memoryBound({ maxDomains, maxMappings, maxTableMemory }: MemoryLimits): number {
-  return maxDomains * DOMAIN_BYTES + maxMappings * MAPPING_BYTES + maxTableMemory;
+export function memoryBound(limits: MemoryLimits): number {
+  const { maxDomains, maxMappings, maxTableMemory, hostMemory } = limits;
+  const mappingBytes = MAPPING_BYTES + (hostMemory === undefined ? 0 : HOST_MAPPING_BYTES);
+  return maxDomains * DOMAIN_BYTES + maxMappings * mappingBytes + maxTableMemory;
 }

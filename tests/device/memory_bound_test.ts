@@ -1,7 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
 import { parseDeviceOptions } from "../../device/command/device_options.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
-import { DOMAIN_BYTES, MAPPING_BYTES, memoryBound } from "../../device/memory_bound.ts";
+import { IommuDevice, type LockableMemory } from "../../device/iommu_device.ts";
+import {
+  DOMAIN_BYTES,
+  HOST_MAPPING_BYTES,
+  MAPPING_BYTES,
+  memoryBound,
+} from "../../device/memory_bound.ts";
 import { stateSizeMax } from "../../device/saved_state.ts";
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
@@ -22,6 +27,20 @@ function inUse(): number {
   const { heapUsed, external } = Deno.memoryUsage();
   return heapUsed + external;
 }
+
+/** Host memory in which each page has a frame of its own. */
+const SPREAD: LockableMemory = {
+  lock: () => 1024,
+  populate: () => true,
+  readAt(position, target) {
+    const view = new DataView(target.buffer, target.byteOffset, target.length);
+    for (let at = 0; at < target.length; at += 8) {
+      view.setUint32(at, (position + at) / 8, true);
+      view.setUint32(at + 4, 0x80000000, true);
+    }
+    return target.length;
+  },
+};
 
 /** What {@linkcode growth} runs: prints the bytes that so many domains, or mappings of one domain, take. */
 function measure(what: string, count: number): void {
@@ -62,6 +81,24 @@ else {
     const count = 2 ** 18;
     const bytes = await growth("mappings", count) / count;
     assert(bytes <= MAPPING_BYTES / 2, `${bytes} bytes a mapping, ${MAPPING_BYTES / 2} at most`);
+  });
+
+  Deno.test("a mapping to host frames costs no more than its bound beside that, half of which is for growing", () => {
+    const device = new IommuDevice({ ...DEFAULT_OPTIONS, hostMemory: SPREAD });
+    const region = { guestAddress: 0, size: 2 ** 20, buffer: new ArrayBuffer(2 ** 20), offset: 0 };
+    device.memoryAdded(region);
+    device.iommu.attach(1, 0, false);
+    const domain = device.iommu.domain(1)!;
+    const count = 2 ** 16;
+    for (let i = 0; i < count; i++) device.iommu.map(domain, 2 * i, 2 * i, i % 256, READ);
+    const bytes = device.guest.tier!.tree.bytes / domain.space.mappingCount;
+    assertEquals([domain.space.mappingCount, device.guest.pinnedPages], [count, 256]);
+    assert(bytes <= HOST_MAPPING_BYTES / 2, `${bytes} bytes a mapping`);
+    device.memoryRemoved(region);
+    device.close();
+    const options = parseDeviceOptions({});
+    const more = memoryBound({ ...options, hostMemory: SPREAD }) - memoryBound(options);
+    assertEquals(more, options.maxMappings * HOST_MAPPING_BYTES);
   });
 
   Deno.test("with the default limits a guest can make us take less than 2 GiB, and be saved", () => {
