@@ -10,17 +10,21 @@
  * @module
  */
 import {
+  EADDRINUSE,
   type Errno,
   type HardwareTable,
   type InvalidationGather,
   type InvalidationSink,
   OK,
 } from "../pagetable/mod.ts";
-import { IoAddressSpace } from "../iommufd/mod.ts";
+import { IoAddressSpace, STEP_PAGES } from "../iommufd/mod.ts";
 import type { Endpoint } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
 import type { ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import type { TranslationObservers } from "./translation_observers.ts";
+
+/** Mappings that a further page table is filled from at once. */
+const SMALL_MAPPINGS = 512;
 
 /** What domains of one device share. */
 export interface DomainContext {
@@ -80,6 +84,42 @@ export class Domain implements InvalidationSink {
   }
 
   /**
+   * Begins to fill the page table that an endpoint needs before it joins, if there is none of its format yet and filling
+   * it may take longer than a turn. If {@linkcode IoAddressSpace.isFilling} afterwards, {@linkcode fillStep} goes on.
+   *
+   * @returns OK; what else would refuse the endpoint, as {@linkcode join}.
+   */
+  beginJoin(endpointId: number, format: string): Errno {
+    const { space } = this;
+    const isSmall = space.mappingCount <= SMALL_MAPPINGS && space.pageCount <= STEP_PAGES;
+    if (isSmall || this.#tables.some((table) => table.format === format)) return OK;
+    const { hardware, reserved } = this.#context;
+    for (const { firstPage, lastPage } of reserved.of(endpointId)) {
+      if (space.overlaps(firstPage, lastPage)) return EADDRINUSE;
+    }
+    const table = hardware.createTable(format);
+    if (typeof table === "number") return table;
+    const error = space.beginAddPageTable(table);
+    if (error === OK) this.#admit(table);
+    else table.destroy();
+    return error;
+  }
+
+  /**
+   * Does a step of filling page tables.
+   *
+   * @returns Whether that is over, and {@linkcode IoAddressSpace.fillError} says how; after an error nothing changed.
+   */
+  fillStep(): boolean {
+    if (!this.space.fillStep()) return false;
+    // A table that could not be filled is not attached any more.
+    for (const table of this.#tables) {
+      if (!this.space.tables.includes(table)) this.#dropTable(table.format);
+    }
+    return true;
+  }
+
+  /**
    * Lets an endpoint go. Its device tables must lead elsewhere already. With the last endpoint of a format goes
    * the page table, with the very last one go the mappings.
    */
@@ -96,6 +136,7 @@ export class Domain implements InvalidationSink {
   /** Lets all endpoints go at once, to be ended later. Their device tables must lead elsewhere already. */
   leaveAll(): void {
     this.endpoints.clear();
+    this.space.abandonFill();
   }
 
   /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
@@ -131,7 +172,8 @@ export class Domain implements InvalidationSink {
     const error = typeof table === "number" ? table : hardware.attach(endpoint, table);
     if (error !== OK) {
       for (const region of regions) this.#unreserve(region);
-      if (found === undefined) this.#dropTable(endpoint.format);
+      // It may be one that was filled before.
+      if (!this.#translated.get(endpoint.format)) this.#dropTable(endpoint.format);
       return error;
     }
     this.#translated.set(endpoint.format, (this.#translated.get(endpoint.format) ?? 0) + 1);
@@ -163,9 +205,13 @@ export class Domain implements InvalidationSink {
       table.destroy();
       return error;
     }
+    this.#admit(table);
+    return table;
+  }
+
+  #admit(table: HardwareTable): void {
     table.gather.sink = this;
     this.#tables = [...this.#tables, table];
-    return table;
   }
 
   #dropTable(format: string): void {

@@ -46,7 +46,8 @@ export class EndingDomains {
       const isOver = this.#unmap.step();
       removed += this.#unmap.removed;
       cost += this.#unmap.removed + DOMAIN_COST;
-      if (!isOver) continue;
+      // A piece that is not the last one is a full one.
+      if (!isOver) break;
       this.#unmap = undefined;
       this.#domains.pop();
       domain.destroy();

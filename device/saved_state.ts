@@ -14,6 +14,7 @@
  *
  * @module
  */
+import { STEP_PAGES } from "../iommufd/mod.ts";
 import { LAST_PAGE, rangeText } from "./address.ts";
 import { WAITING_MAX } from "./fault_events.ts";
 import { GIVEN_BACK_MAX } from "./guest_life.ts";
@@ -259,7 +260,9 @@ export function* rebuild(
     for (const { firstPage, lastPage, frame, protection } of mappings) {
       const status = domain === undefined || domain.bypass
         ? S_INVAL
-        : iommu.map(domain, firstPage, lastPage, frame, protection);
+        : lastPage - firstPage < STEP_PAGES
+        ? iommu.map(domain, firstPage, lastPage, frame, protection)
+        : yield* iommu.mapInPieces(domain, firstPage, lastPage, frame, protection);
       if (status !== S_OK) {
         return `Cannot load the state: ${rangeText(firstPage, lastPage)} cannot be mapped: ${
           STATUS_NAMES[status]

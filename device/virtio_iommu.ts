@@ -10,8 +10,17 @@
  *
  * @module
  */
-import { EADDRINUSE, ENOENT, MMIO, OK, type Protection, READ, WRITE } from "../pagetable/mod.ts";
-import type { PageList } from "../iommufd/mod.ts";
+import {
+  EADDRINUSE,
+  ENOENT,
+  type Errno,
+  MMIO,
+  OK,
+  type Protection,
+  READ,
+  WRITE,
+} from "../pagetable/mod.ts";
+import { type PageList, STEP_PAGES } from "../iommufd/mod.ts";
 import type { Chain } from "../vring/mod.ts";
 import { LAST_PAGE } from "./address.ts";
 import type { ConfigSpace } from "./config_space.ts";
@@ -19,7 +28,8 @@ import { Domain, type DomainContext } from "./domain.ts";
 import { EndingDomains } from "./ending_domains.ts";
 import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { GuestLife } from "./guest_life.ts";
-import { MAPPINGS_PER_PIECE, PiecewiseUnmap } from "./piecewise_unmap.ts";
+import type { Pieces } from "./pieces.ts";
+import { isOnePiece, PiecewiseUnmap } from "./piecewise_unmap.ts";
 import { Request } from "./request.ts";
 import { statusOf } from "./status.ts";
 import { WORK_PER_LOOK } from "./turn.ts";
@@ -98,6 +108,8 @@ export class VirtioIommu {
   readonly #leaving: Endpoint[] = [];
   /** The UNMAP that is under way. */
   #unmap: PiecewiseUnmap | undefined;
+  /** The domain whose page tables a MAP or ATTACH that is under way fills. */
+  #filling: Domain | undefined;
   /** Whether a request waits until something has been given back, to be tried again. */
   #waits = false;
   /** What answers a request that was under way when a reset came. */
@@ -225,22 +237,27 @@ export class VirtioIommu {
       this.#unmap = undefined;
       return this.#answerTail(chain, 0, statusOf(unmap.error), type);
     }
+    if (this.#filling !== undefined) {
+      if (!this.#filling.fillStep()) return UNDER_WAY;
+      return this.#conclude(chain, this.#filled(this.#filling), type);
+    }
     this.endPiece();
     if (this.isEnding) return UNDER_WAY;
     this.#waits = false;
     return this.#conclude(chain, this.#execute(type), type);
   }
 
-  /** Forgets the request that is under way, which gets no answer. */
+  /** Forgets the request that is under way, which gets no answer. What it began goes with {@linkcode detachAll}. */
   abandon(): void {
     this.#unmap = undefined;
+    this.#filling = undefined;
     this.#waits = false;
     this.#verdict = undefined;
   }
 
   /** Answers a request, if it is over. One for which too little was left is tried again once domains have ended. */
   #conclude(chain: Chain, status: Status, type: number): number {
-    if (this.#unmap !== undefined) return UNDER_WAY;
+    if (this.#unmap !== undefined || this.#filling !== undefined) return UNDER_WAY;
     if (status === S_NOMEM && this.isEnding) {
       this.#waits = true;
       return UNDER_WAY;
@@ -268,8 +285,9 @@ export class VirtioIommu {
     const { observers } = this.#options;
     // Nothing is left to unmap; and what waited for room belongs to the life that ends.
     if (this.#unmap !== undefined) this.#verdict = S_OK;
-    else if (this.#waits) this.#verdict = S_NOMEM;
+    else if (this.#waits || this.#filling !== undefined) this.#verdict = S_NOMEM;
     this.#unmap = undefined;
+    this.#filling = undefined;
     this.#waits = false;
     for (const endpoint of this.#endpoints.all) {
       if (endpoint.domain !== undefined) {
@@ -303,12 +321,19 @@ export class VirtioIommu {
     // A2: an unknown flag: INVAL. The bypass flag is known only with its feature.
     const known = (this.#features & F_BYPASS_CONFIG) !== 0 ? ATTACH_F_BYPASS : 0;
     if ((request.flags & ~known) !== 0) return S_INVAL;
+    const bypass = (request.flags & ATTACH_F_BYPASS) !== 0;
     // A3 (no such endpoint: NOENT) is attach()'s answer.
-    return this.attach(
-      request.domain,
-      request.endpoint,
-      (request.flags & ATTACH_F_BYPASS) !== 0,
-    );
+    const domain = this.#domains.get(request.domain);
+    const format = this.#endpoints.formatOf(request.endpoint);
+    if (domain !== undefined && format !== undefined && !bypass && !domain.bypass) {
+      const error = domain.beginJoin(request.endpoint, format);
+      if (error !== OK) return joinStatus(error);
+      if (domain.space.isFilling) {
+        this.#filling = domain;
+        return domain.fillStep() ? this.#filled(domain) : S_OK;
+      }
+    }
+    return this.attach(request.domain, request.endpoint, bypass);
   }
 
   /**
@@ -340,8 +365,7 @@ export class VirtioIommu {
     if (error !== OK) {
       if (existing === undefined) domain.destroy();
       this.#endpoints.release(endpoint);
-      // A7: properties of the endpoint that do not go with the domain's mappings: UNSUPP.
-      return error === EADDRINUSE ? S_UNSUPP : statusOf(error);
+      return joinStatus(error);
     }
     this.#domains.set(domain.id, domain);
     endpoint.domain = domain;
@@ -410,7 +434,71 @@ export class VirtioIommu {
     if (frame + (lastPage - firstPage) > LAST_PAGE) return S_RANGE;
     const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
       ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
-    return this.map(domain, firstPage, lastPage, frame, protection);
+    return lastPage - firstPage < STEP_PAGES
+      ? this.map(domain, firstPage, lastPage, frame, protection)
+      : this.#mapInSteps(domain, firstPage, lastPage, frame, protection);
+  }
+
+  /** As {@linkcode map} for a MAP that may take longer than a turn. */
+  #mapInSteps(
+    domain: Domain,
+    firstPage: number,
+    lastPage: number,
+    frame: number,
+    protection: Protection,
+  ): Status {
+    const status = this.#beginMap(domain, firstPage, lastPage, frame, protection);
+    if (status !== S_OK) return status;
+    this.#filling = domain;
+    return !domain.space.isFilling || domain.fillStep() ? this.#filled(domain) : S_OK;
+  }
+
+  /** As {@linkcode map}, in pieces, between which nothing else may be asked of the domain. */
+  *mapInPieces(
+    domain: Domain,
+    firstPage: number,
+    lastPage: number,
+    frame: number,
+    protection: Protection,
+  ): Pieces<Status> {
+    const status = this.#beginMap(domain, firstPage, lastPage, frame, protection);
+    if (status !== S_OK) return status;
+    while (domain.space.isFilling && !domain.fillStep()) yield;
+    return this.#mapped(domain, firstPage, lastPage);
+  }
+
+  /** The mapping is there, but for what is to be filled in steps, unless the status is not OK. */
+  #beginMap(
+    domain: Domain,
+    firstPage: number,
+    lastPage: number,
+    frame: number,
+    protection: Protection,
+  ): Status {
+    const { guest, maxMappings } = this.#options;
+    if (this.#mappings >= maxMappings) return S_NOMEM;
+    const error = domain.space.beginMap(firstPage, lastPage, guest, frame, protection);
+    if (error === OK) this.#mappings++;
+    return statusOf(error);
+  }
+
+  /** Filling page tables with a mapping is over. */
+  #mapped(domain: Domain, firstPage: number, lastPage: number): Status {
+    const error = domain.space.fillError;
+    if (error !== OK) this.#mappings--;
+    else if (this.#options.observers.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
+    return statusOf(error);
+  }
+
+  /** Filling page tables for the request is over. Returns its status. */
+  #filled(domain: Domain): Status {
+    this.#filling = undefined;
+    const request = this.#request;
+    if (request.type === T_MAP) {
+      return this.#mapped(domain, request.virtStartPage, request.virtEndPage);
+    }
+    const error = domain.space.fillError;
+    return error === OK ? this.attach(request.domain, request.endpoint, false) : joinStatus(error);
   }
 
   /**
@@ -554,7 +642,7 @@ export class VirtioIommu {
   // L1: a domain ends with its last endpoint, and its id may be used again at once.
   #leave(domain: Domain, endpoint: Endpoint): void {
     if (domain.endpoints.size > 1) return domain.leave(endpoint);
-    if (domain.space.mappingCount <= MAPPINGS_PER_PIECE) {
+    if (isOnePiece(domain.space)) {
       this.#mappings -= domain.space.mappingCount;
       domain.leave(endpoint);
       domain.destroy();
@@ -565,4 +653,10 @@ export class VirtioIommu {
     this.#domains.delete(domain.id);
     if (this.#lastDomain === domain) this.#lastDomain = undefined;
   }
+}
+
+/** The status of an ATTACH that a domain refuses. */
+function joinStatus(error: Errno): Status {
+  // A7: properties of the endpoint that do not go with the domain's mappings: UNSUPP.
+  return error === EADDRINUSE ? S_UNSUPP : statusOf(error);
 }

@@ -36,6 +36,8 @@ import {
   type Errno,
   OK,
 } from "./errno.ts";
+import { unmapAll } from "./fill.ts";
+import { clearEnd, FillSteps } from "./fill_steps.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { IovaAllocator } from "./iova_allocator.ts";
 import { MappingCursor } from "./mapping_cursor.ts";
@@ -79,6 +81,8 @@ export class IoAddressSpace {
   removedPages = 0;
   /** Mappings that the last unmap removed; 0 after an error. */
   removedMappings = 0;
+  /** What ended the last filling in steps: OK, or what a page table says, and nothing of it is left. */
+  fillError: Errno = OK;
   /** What {@linkcode find} found. */
   readonly found: AreaView = new AreaView();
 
@@ -91,6 +95,9 @@ export class IoAddressSpace {
   #isBusy = false;
   #isAsking = false;
   #alignment = 1;
+  /** What is being filled in steps, and the page table that is attached by that, if it is not a mapping. */
+  #filling: FillSteps | null = null;
+  #joining: PageTable | null = null;
 
   /** Makes an empty space without page tables. Throws RangeError if the range is empty. */
   constructor(options: AddressSpaceOptions = {}) {
@@ -172,7 +179,7 @@ export class IoAddressSpace {
     firstIndex: number,
     protection: Protection,
   ): Errno {
-    if (this.#isBusy || list.isBusy) return EBUSY;
+    if (this.#isBusy || list.isBusy || this.#filling !== null) return EBUSY;
     const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
     if (errno !== OK) return errno;
     const areas = this.#areas;
@@ -190,6 +197,97 @@ export class IoAddressSpace {
     this.areaSet.insert(view, list);
     this.mappedPage = firstPage;
     return OK;
+  }
+
+  /**
+   * As {@linkcode map}, but page tables are filled in steps: if {@linkcode isFilling} afterwards, the mapping is there,
+   * but for what {@linkcode fillStep} has yet to put into page tables. What is no matter of page tables is refused now.
+   * Where pages have to be pinned one by one, or there is no page table, it is mapped at once.
+   */
+  beginMap(
+    firstPage: number,
+    lastPage: number,
+    list: PageList,
+    firstIndex: number,
+    protection: Protection,
+  ): Errno {
+    this.fillError = OK;
+    const { tables, isPageByPage } = this.#attachments;
+    if (!list.source.isStable || tables.length === 0 || isPageByPage) {
+      return this.map(firstPage, lastPage, list, firstIndex, protection);
+    }
+    if (this.#isBusy || list.isBusy || this.#filling !== null) return EBUSY;
+    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
+    if (errno !== OK) return errno;
+    if (!this.#areas.place(firstPage, lastPage)) return EEXIST;
+    if (!this.#areas.makeRoom()) return ENOMEM;
+    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
+    const held = list.hold(firstIndex, view.lastIndex);
+    if (held !== OK) return held;
+    this.areaSet.insert(view, list);
+    this.mappedPage = firstPage;
+    this.#filling = new FillSteps(this.areaSet, tables, firstPage, lastPage);
+    return OK;
+  }
+
+  /**
+   * Whether page tables are being filled in steps. Until that is over, every operation that would change mappings or page
+   * tables is refused with EBUSY; accesses go on.
+   */
+  get isFilling(): boolean {
+    return this.#filling !== null;
+  }
+
+  /**
+   * Does a step of filling page tables, which takes a bounded time. Only while {@linkcode isFilling}.
+   *
+   * @returns whether that is over, and {@linkcode fillError} says how.
+   */
+  fillStep(): boolean {
+    const filling = this.#filling;
+    if (filling === null || this.#isBusy || !this.areaSet.lockAll(this)) return false;
+    this.#isBusy = true;
+    const isOver = filling.step();
+    this.#isBusy = false;
+    this.areaSet.unlock();
+    if (!isOver) return false;
+    const joining = this.#joining;
+    this.abandonFill();
+    this.fillError = filling.error;
+    if (filling.error === OK) return true;
+    // Page tables are empty again: this only parts with what was begun.
+    if (joining === null) this.unmap(filling.first, filling.last);
+    else this.removePageTable(joining);
+    return true;
+  }
+
+  /** Ends filling where it is: only for one who removes the mappings and page tables next. */
+  abandonFill(): void {
+    this.#filling = null;
+    this.#joining = null;
+  }
+
+  /**
+   * Takes part of a large mapping out of all page tables and flushes them, to be followed by the {@linkcode unmap} of it,
+   * with nothing else in between.
+   *
+   * @param page the first page of the mapping that is still there.
+   * @returns the first page that is there afterwards; -1 if the rest is not worth it, and nothing was done.
+   */
+  clearAhead(page: number): number {
+    const slot = this.#areas.at(page);
+    const { tables } = this.#attachments;
+    if (slot < 0 || this.#isBusy || this.#filling !== null || this.areaSet.unstable > 0) return -1;
+    const first = this.#leaves.first(slot);
+    const last = this.#leaves.last(slot);
+    const end = clearEnd(this.areaSet, tables, page, last);
+    if (end === last || !this.areaSet.lock(slot, this)) return -1;
+    this.#isBusy = true;
+    const isHeld = this.#leaves.accesses(slot) > 0 && this.#askToLetGo(first, last) !== OK;
+    if (!isHeld) unmapAll(tables, page, end);
+    this.areaSet.unlock();
+    this.#isBusy = false;
+    return isHeld ? -1 : end + 1;
   }
 
   /**
@@ -244,7 +342,7 @@ export class IoAddressSpace {
   unmap(firstPage: number, lastPage: number): Errno {
     this.removedPages = 0;
     this.removedMappings = 0;
-    if (this.#isBusy) return EBUSY;
+    if (this.#isBusy || this.#filling !== null) return EBUSY;
     const range = checkRange(firstPage, lastPage);
     if (range !== OK) return range;
     const areas = this.#areas;
@@ -296,13 +394,30 @@ export class IoAddressSpace {
    * what filling it says, and it is left empty then.
    */
   addPageTable(table: PageTable): Errno {
-    if (this.#isBusy) return EBUSY;
+    return this.#addPageTable(table, false);
+  }
+
+  /**
+   * As {@linkcode addPageTable}, but a further page table is filled in steps: if {@linkcode isFilling} afterwards, it is
+   * attached and {@linkcode fillStep} has yet to fill it. What is no matter of filling is refused now.
+   */
+  beginAddPageTable(table: PageTable): Errno {
+    const isInSteps = this.tables.length > 0 && this.areaSet.unstable === 0 && this.hasLargePages;
+    return this.#addPageTable(table, isInSteps);
+  }
+
+  #addPageTable(table: PageTable, isInSteps: boolean): Errno {
+    if (this.#isBusy || this.#filling !== null) return EBUSY;
     if (attached.has(table)) return this.tables.includes(table) ? EEXIST : EBUSY;
     const granule = 2 ** table.leafOrders[0];
     if (granule > this.#alignment && !this.areaSet.isAligned(granule)) return EADDRINUSE;
     if (!this.areaSet.lockAll(this)) return EBUSY;
     let errno = this.#reserveComplement(table);
-    if (errno === OK) {
+    if (errno === OK && isInSteps) {
+      this.#attachments.tables.push(table);
+      this.#joining = table;
+      this.#filling = new FillSteps(this.areaSet, [table], 0, TOP_PAGE);
+    } else if (errno === OK) {
       this.#isBusy = true;
       errno = this.#attachments.attach(table);
       this.#isBusy = false;
@@ -322,7 +437,7 @@ export class IoAddressSpace {
    * @returns OK; ENOENT if it is not attached; EBUSY from within another operation.
    */
   removePageTable(table: PageTable): Errno {
-    if (this.#isBusy) return EBUSY;
+    if (this.#isBusy || this.#filling !== null) return EBUSY;
     if (!this.tables.includes(table)) return ENOENT;
     if (!this.areaSet.lockAll(this)) return EBUSY;
     this.#isBusy = true;
@@ -341,7 +456,7 @@ export class IoAddressSpace {
    * @returns OK; EINVAL for taking large leaves away once there are both mappings and page tables.
    */
   setLargePages(isOn: boolean): Errno {
-    if (this.#isBusy) return EBUSY;
+    if (this.#isBusy || this.#filling !== null) return EBUSY;
     if (!isOn && this.tables.length > 0 && this.#areas.count > 0) return EINVAL;
     this.#attachments.isPageByPage = !isOn;
     return OK;

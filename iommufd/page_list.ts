@@ -163,7 +163,7 @@ export class PageList implements SourceUser {
   fill(holder: Attachments, area: AreaView): Errno {
     const { tier } = this;
     if (tier !== null && !tier.tree.makeRoom()) return ENOMEM;
-    let errno = this.#hold(area.index, area.lastIndex);
+    let errno = this.hold(area.index, area.lastIndex);
     if (errno !== OK) return errno;
     errno = this.#map(holder.tables, area, holder.isPageByPage);
     if (errno !== OK) this.#undoFill(holder, area);
@@ -307,8 +307,12 @@ export class PageList implements SourceUser {
     return this.#sizes.slots ?? 512;
   }
 
-  /** Holds a range, charging what was not held before it. */
-  #hold(firstIndex: number, lastIndex: number): Errno {
+  /**
+   * Holds the pages of a new area, charging what was not held before it.
+   *
+   * @returns OK; ENOMEM from the budget or for want of memory, and nothing is held more.
+   */
+  hold(firstIndex: number, lastIndex: number): Errno {
     const { budget, held } = this;
     let charged = 0;
     if (budget !== null) {
@@ -364,7 +368,7 @@ export class PageList implements SourceUser {
     if (this.#hasDevice(firstIndex, lastIndex)) return EINVAL;
     const { store } = this;
     if (!store.begin()) return ENOMEM;
-    let errno = this.#hold(firstIndex, lastIndex);
+    let errno = this.hold(firstIndex, lastIndex);
     if (errno !== OK) return errno;
     let gathered = firstIndex;
     const { held } = this;

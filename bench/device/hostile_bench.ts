@@ -7,7 +7,14 @@
  * largest time of both is that of the scheduler.
  */
 import { Turn } from "../../device/turn.ts";
-import { HOSTILE_REQUESTS, HostileRing, map, unmap } from "../../tests/device/hostile_ring.ts";
+import { attachRequest } from "../../device/driver_requests.ts";
+import {
+  HOSTILE_REQUESTS,
+  HostileRing,
+  map,
+  SECOND_FORMAT,
+  unmap,
+} from "../../tests/device/hostile_ring.ts";
 
 /** Requests that are in the ring when a turn begins: more of most kinds than a turn serves. */
 const COUNT = 120;
@@ -81,6 +88,62 @@ Deno.bench(
     }
     b.start();
     serve(unmapped);
+    b.end();
+  },
+);
+
+/** Pages of 500 GiB: off every large leaf they fill 1 GiB of tables. */
+const HUGE = 500 * 2 ** 18;
+let huge: HostileRing | undefined;
+/** Whether the huge mapping is there, or being made. */
+let isMapped = false;
+Deno.bench(
+  { name: "a turn of MAP and UNMAP of 500 GiB off large leaves", ...GROUP, n: 1500, warmup: 10 },
+  (b) => {
+    huge ??= new HostileRing();
+    if (!huge.device.hasWork) {
+      huge.collect();
+      huge.fill(1, () => isMapped ? unmap(2 ** 21, HUGE) : map(2 ** 21, HUGE));
+      isMapped = !isMapped;
+    }
+    b.start();
+    serve(huge);
+    b.end();
+  },
+);
+
+let refused: HostileRing | undefined;
+Deno.bench(
+  { name: "a turn of a MAP of 600 GiB that is refused", ...GROUP, n: 1500, warmup: 10 },
+  (b) => {
+    huge?.[Symbol.dispose]();
+    huge = undefined;
+    refused ??= new HostileRing();
+    if (!refused.device.hasWork) {
+      refused.collect();
+      refused.fill(1, () => map(2 ** 21, HUGE * 6 / 5));
+    }
+    b.start();
+    serve(refused);
+    b.end();
+  },
+);
+
+let joined: HostileRing | undefined;
+Deno.bench(
+  { name: `a turn of an ATTACH of a second format to ${MAPPINGS} mappings`, ...GROUP, n: 200 },
+  (b) => {
+    if (joined === undefined) {
+      joined = new HostileRing();
+      fillDomain(joined);
+    }
+    if (!joined.device.hasWork) {
+      joined.collect();
+      joined.device.iommu.attach(2, SECOND_FORMAT, false);
+      joined.fill(1, () => attachRequest(1, SECOND_FORMAT));
+    }
+    b.start();
+    serve(joined);
     b.end();
   },
 );

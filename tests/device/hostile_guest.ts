@@ -6,6 +6,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { type DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
+import { Turn } from "../../device/turn.ts";
 import { STATUS_NAMES } from "../../device/wire.ts";
 import {
   type AddressSpace,
@@ -61,6 +62,7 @@ export class HostileGuest {
   readonly #words = new Int32Array(this.bytes.buffer);
   readonly #before = new Int32Array(MEMORY_SIZE / 4);
   readonly #counts: Float64Array;
+  readonly #turn = new Turn();
   readonly #layout: HostileLayout;
   readonly #space: AddressSpace;
   /** Whether memory changes by the device alone while it serves. */
@@ -168,6 +170,10 @@ export class HostileGuest {
     this.#before.set(this.#words);
     this.#counts.set(this.device.iommu.counts);
     this.device.service(0, this.#requestQueue, 1);
+    while (this.device.messagesWait) {
+      this.device.work(this.#turn);
+      this.device.service(0, this.#requestQueue, 1);
+    }
     if (this.#steady) this.#assertUntouched(written);
     const length = this.#reap(this.#steady && disturb === undefined);
     return {

@@ -24,9 +24,16 @@ const STRIDE = 128;
 /** Pages of 1 GiB, which is mapped off every larger leaf: 513 tables. */
 export const LARGE_PAGES = 2 ** 18;
 
+/** An endpoint whose format is another than that of all others. */
+export const SECOND_FORMAT = 0xfff0;
+
 /** A device that lets the guest have all these. */
 export const HOSTILE_OPTIONS: DeviceOptions = {
   ...DEFAULT_OPTIONS,
+  endpoints: [
+    ...DEFAULT_OPTIONS.endpoints,
+    { first: SECOND_FORMAT, last: SECOND_FORMAT, format: "amdv1" },
+  ],
   bypass: false,
   maxTableMemory: 2 ** 30,
 };

@@ -1,0 +1,181 @@
+/**
+ * Filling page tables in steps of bounded work, and emptying them again if one refuses.
+ *
+ * A range of hundreds of GiB that no large leaf fits takes a second to fill, and so do millions of small areas. What is
+ * counted is leaves written, not pages: an aligned range costs little however long it is. Pieces end where larger leaves
+ * do, so the tables come out as if they had been filled at once. The areas are held already, and their sources stable.
+ *
+ * @module
+ */
+import { MMIO, type PageTable } from "../pagetable/page_table.ts";
+import { AreaView } from "./area.ts";
+import type { AreaSet } from "./area_set.ts";
+import { ERANGE, type Errno, OK } from "./errno.ts";
+import { mapRun, unmapAll } from "./fill.ts";
+import { DEVICE } from "./memory_source.ts";
+
+/** Log2 of the leaves that a step writes: some 0.3 ms. */
+const FILL_SHIFT = 16;
+/** Leaves that an area costs as much time as, besides its own. */
+const AREA_COST = 64;
+/** Leaves that a step removes, nearly all of them unread: some 0.3 ms. */
+const CLEAR_LEAVES = 2 ** 22;
+/** Leaves that removing an area costs as much time as, besides its own. */
+const CLEAR_AREA_COST = 2 ** 12;
+
+/** Pages from which on filling or emptying a range may take more than a step. */
+export const STEP_PAGES: number = 2 ** FILL_SHIFT;
+
+/** Page tables that are being filled from the areas of a range. Ranges are inclusive I/O pages. */
+export class FillSteps {
+  /** Why it ends, if not because all is mapped. */
+  error: Errno = OK;
+  /** First page of the range. */
+  readonly first: number;
+  /** Last page of the range. */
+  readonly last: number;
+  readonly #areas: AreaSet;
+  readonly #tables: readonly PageTable[];
+  readonly #view = new AreaView();
+  /** The first page that is not mapped yet; of those to be emptied, after an error. */
+  #page: number;
+  /** The run that is being mapped: its last page, the frame of `#page`, its protection. */
+  #runLast = -1;
+  #frame = 0;
+  #bits = 0;
+  /** After an error: the last page to be emptied. */
+  #undoLast = -1;
+
+  /** Nothing is filled yet. No other change of the areas may come between its steps. */
+  constructor(areas: AreaSet, tables: readonly PageTable[], first: number, last: number) {
+    this.#areas = areas;
+    this.#tables = tables;
+    this.first = first;
+    this.last = last;
+    this.#page = first;
+  }
+
+  /** Does a step. Returns whether it is over: all is mapped, or after an error nothing is any more, and flushed. */
+  step(): boolean {
+    return this.error === OK ? this.#fill() : this.#clear();
+  }
+
+  #fill(): boolean {
+    const { tree } = this.#areas;
+    const tables = this.#tables;
+    let slot = -1;
+    for (let cost = 0; cost < STEP_PAGES; cost += AREA_COST) {
+      if (this.#page > this.#runLast) {
+        slot = slot < 0 ? tree.atOrAfter(this.#page) : this.#slotFrom(slot);
+        if (slot < 0 || this.#areas.leaves.first(slot) > this.last) return true;
+        this.#findRun(slot);
+        if (this.error !== OK) return this.#turnBack();
+      }
+      const page = this.#page;
+      let end = this.#runLast;
+      if (end - page < STEP_PAGES) cost += end - page + 1;
+      else {
+        const smallest = smallestOrder(tables, page, this.#frame);
+        const largest = largestOrder(tables, page, this.#frame);
+        const size = 2 ** Math.max(FILL_SHIFT + smallest, largest);
+        end = Math.min(end, page - page % size + size - 1);
+        cost += (end - page + 1) / 2 ** smallest;
+      }
+      this.error = mapRun(tables, page, end, this.#frame, this.#bits, false);
+      if (this.error !== OK) return this.#turnBack();
+      this.#frame += end - page + 1;
+      this.#page = end + 1;
+    }
+    return this.#page > this.last;
+  }
+
+  /** The slot of the area that `#page` is in, or of the next; it was in that of `slot` before, or behind its end. */
+  #slotFrom(slot: number): number {
+    return this.#page <= this.#areas.leaves.last(slot) ? slot : this.#areas.tree.after(slot);
+  }
+
+  /** Finds the longest run of frames from `#page` on in the area of a slot, or from where that begins. */
+  #findRun(slot: number): void {
+    const { held } = this.#areas.listAt(slot);
+    const view = this.#areas.show(this.#view, slot);
+    if (this.#page < view.first) this.#page = view.first;
+    const index = view.index + (this.#page - view.first);
+    const last = view.lastIndex;
+    held.find(index, last);
+    const { runFrame: frame, runKind: kind } = held;
+    let end = held.runLast;
+    while (end < last) {
+      held.find(end + 1, last);
+      if (held.runKind !== kind || held.runFrame !== frame + (end + 1 - index)) break;
+      end = held.runLast;
+    }
+    this.#frame = frame;
+    this.#bits = kind === DEVICE ? view.protection | MMIO : view.protection;
+    this.#runLast = this.#page + (end - index);
+    // What refuses a whole run is found out before a piece of it is mapped.
+    for (const table of this.#tables) {
+      if (frame + (end - index) > table.lastFrame) this.error = ERANGE;
+    }
+  }
+
+  #turnBack(): boolean {
+    this.#undoLast = this.#page - 1;
+    this.#page = this.first;
+    return this.#undoLast < this.first;
+  }
+
+  #clear(): boolean {
+    const end = clearEnd(this.#areas, this.#tables, this.#page, this.#undoLast);
+    unmapAll(this.#tables, this.#page, end);
+    this.#page = end + 1;
+    return end === this.#undoLast;
+  }
+}
+
+/** The page up to which areas from `page` on can be unmapped from `tables` in one step, `last` at most. Inclusive. */
+export function clearEnd(
+  areas: AreaSet,
+  tables: readonly PageTable[],
+  page: number,
+  last: number,
+): number {
+  const { tree, leaves } = areas;
+  let cost = 0;
+  let slot = tree.atOrAfter(page);
+  while (slot >= 0 && leaves.first(slot) <= last) {
+    const from = Math.max(page, leaves.first(slot));
+    const { held } = areas.listAt(slot);
+    const offset = leaves.index(slot) - leaves.first(slot);
+    held.find(from + offset, leaves.last(slot) + offset);
+    const end = held.runLast - offset;
+    const unit = 2 ** smallestOrder(tables, from, held.runFrame);
+    const room = (CLEAR_LEAVES - cost) * unit;
+    if (end - from >= room) return Math.min(last, from + room - 1);
+    cost += (end - from + 1) / unit + CLEAR_AREA_COST;
+    if (end >= last || cost >= CLEAR_LEAVES) return Math.min(last, end);
+    page = end + 1;
+    if (end === leaves.last(slot)) slot = tree.after(slot);
+  }
+  return last;
+}
+
+/** Log2 of the pages of the largest leaf of a page table that can lead from a page to a frame. */
+function orderOf({ leafOrders }: PageTable, page: number, frame: number): number {
+  let at = leafOrders.length - 1;
+  while (at > 0 && (page - frame) % 2 ** leafOrders[at] !== 0) at--;
+  return leafOrders[at];
+}
+
+/** The least {@linkcode orderOf} of `tables`. */
+function smallestOrder(tables: readonly PageTable[], page: number, frame: number): number {
+  let smallest = Infinity;
+  for (const table of tables) smallest = Math.min(smallest, orderOf(table, page, frame));
+  return smallest;
+}
+
+/** The greatest {@linkcode orderOf} of `tables`. */
+function largestOrder(tables: readonly PageTable[], page: number, frame: number): number {
+  let largest = 0;
+  for (const table of tables) largest = Math.max(largest, orderOf(table, page, frame));
+  return largest;
+}
