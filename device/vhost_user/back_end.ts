@@ -218,13 +218,20 @@ export class BackEnd {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.#session.device.sessionEnds?.();
-    this.#session.rings.close();
-    this.#migration.close();
-    this.#messages.closeRequests();
-    this.#session.table.clear();
-    this.#connection.close();
-    const { device } = this.#session;
+    const { device, rings, table } = this.#session;
+    // Where the host fails one step, the others are taken all the same: memory must not stay mapped.
+    inTurn([
+      () => device.sessionEnds?.(),
+      () => rings.close(),
+      () => this.#migration.close(),
+      () => this.#messages.closeRequests(),
+      () => table.clear(),
+      () => this.#connection.close(),
+      () => this.#tellDevice(device),
+    ]);
+  }
+
+  #tellDevice(device: VirtioDevice): void {
     if (device.disconnected === undefined) return device.reset("system");
     const line = device.disconnected();
     if (line !== undefined) this.#log.info(line);
@@ -428,4 +435,17 @@ export class BackEnd {
     this.close();
     return false;
   }
+}
+
+/** Takes every step, and throws what the first that fails has thrown. */
+function inTurn(steps: readonly (() => void)[]): void {
+  let failure: { readonly error: unknown } | undefined;
+  for (const step of steps) {
+    try {
+      step();
+    } catch (error) {
+      failure ??= { error };
+    }
+  }
+  if (failure !== undefined) throw failure.error;
 }
