@@ -58,7 +58,7 @@ import {
 } from "./wire.ts";
 
 /** In place of a used length: the request takes longer than a turn, and goes on with {@linkcode VirtioIommu.proceed}. */
-export const UNDER_WAY = -1;
+export const UNDER_WAY: number = -1;
 /** Pages from which on a MAP or UNMAP may cost much more than a small request. */
 const LARGE_PAGES = 64;
 /** Pieces of domains that end with a reset at once; the rest follows. */

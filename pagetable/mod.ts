@@ -10,6 +10,7 @@
 export * from "./create.ts";
 export * from "./dump.ts";
 export * from "./dump_text.ts";
+export type { DumpBudget } from "./dump_tree.ts";
 export * from "./dump_types.ts";
 export * from "./errno.ts";
 export * from "./exchange.ts";
