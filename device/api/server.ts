@@ -141,18 +141,20 @@ export class ApiServer implements Companion {
 
   #acceptSome(): void {
     for (let i = 0; i < ACCEPTS; i++) {
+      // Whether one more waits is not known: the next look at the listener tells, and only then another has to go.
+      if (i > 0 && !this.#isRoom()) return;
+      // Before it is accepted, for the listener closes a connection that would need one of the last descriptors.
+      while (!this.#isRoom() && this.#closeOldest());
       const stream = this.#listener.accept();
       if (stream === undefined) return;
       this.#take(stream);
     }
   }
 
-  /** Takes a connection, in place of another one if there are too many, or answers that there are. */
+  /** Takes a connection, or answers that there are too many. */
   #take(stream: UnixStream): void {
     const connection = new ApiConnection(stream, this.#context);
-    let isRoom = this.#isRoom();
-    while (!isRoom && this.#closeOldest()) isRoom = this.#isRoom();
-    if (isRoom) {
+    if (this.#isRoom()) {
       this.#connections.push(connection);
       return;
     }

@@ -343,7 +343,7 @@ Deno.test("clients of the API leave descriptors for a whole session of a front e
     // So few that clients of the API could take all that are left.
     args: [
       "-c",
-      `ulimit -n 64; exec '${Deno.execPath()}' ${DENO.join(" ")} serve ` +
+      `ulimit -n 96; exec '${Deno.execPath()}' ${DENO.join(" ")} serve ` +
       `--socket-path ${socket} --api-socket ${api}`,
     ],
     env: { NO_COLOR: "1" },
