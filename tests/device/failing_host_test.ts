@@ -245,6 +245,7 @@ const DISK_REQUESTS: readonly (readonly Part[])[] = [
 const EVERYTHING = ["second", "rng", "blk", "proxy"];
 
 Deno.test("whatever call fails for other peers, and with whatever error, the guest is served on", async () => {
+  const before = mappingsOf("guest-memory").length;
   await using world = await World.start();
   const { plan } = world;
   const guest = await world.guest();
@@ -285,7 +286,10 @@ Deno.test("whatever call fails for other peers, and with whatever error, the gue
   } finally {
     guest.frontEnd.close();
   }
-  await until(() => mappingsOf("guest-memory").length === 0, "all guest memory is unmapped");
+  await until(
+    () => mappingsOf("guest-memory").length <= before,
+    "all guest memory of this test is unmapped",
+  );
 });
 
 Deno.test("whatever call fails while a guest connects, the next one is served", async () => {

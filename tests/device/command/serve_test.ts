@@ -357,9 +357,12 @@ Deno.test("clients of the API leave descriptors for a whole session of a front e
     }
     // A whole session: sockets, memory, events.
     const session = await connect(socket);
-    assertEquals(await send(session, attachRequest(3, 24)), "OK");
-    assertStringIncludes(await inspect(api, "state"), "a VMM is connected");
-    session.frontEnd.close();
+    try {
+      assertEquals(await send(session, attachRequest(3, 24)), "OK");
+      assertStringIncludes(await inspect(api, "state"), "a VMM is connected");
+    } finally {
+      session.frontEnd.close();
+    }
     process.kill("SIGTERM");
     assertEquals((await deadline(process.status, 5000)).code, 0);
   } finally {
