@@ -14,7 +14,7 @@ export const RUNS =
   Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state === "granted" &&
     Deno.env.get("VIOMMU_TEST") === "full"
     ? 150
-    : 20;
+    : 8;
 
 /** Ways: which VMM's, by their place in {@linkcode VMMS}; for a start also one of its own, in the order of a seed. */
 export type Way = number;
