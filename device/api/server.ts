@@ -31,7 +31,7 @@ const ACCEPTS = 4;
 export class ApiServer implements Companion {
   /** What log lines call it. */
   readonly name: string = "the API";
-  /** See {@linkcode Companion.onDue}. */
+  /** Called when a connection may be accepted again, and no descriptor says so. */
   onDue: () => void = () => {};
   /** What was done so far. */
   readonly work: Work = new Work();
@@ -58,12 +58,12 @@ export class ApiServer implements Companion {
     return this.#connections.length;
   }
 
-  /** See {@linkcode Companion.mustPoll}. */
+  /** Never: everything that is waited for has a descriptor. */
   get mustPoll(): boolean {
     return false;
   }
 
-  /** See {@linkcode Companion.addTo}. */
+  /** Adds the listener and the connections that wait for their clients. */
   addTo(poll: PollSet): void {
     this.#listenerSlot = poll.add(this.#listener.pollNumber);
     this.#slots = this.#connections.map((connection) => {
@@ -72,7 +72,7 @@ export class ApiServer implements Companion {
     });
   }
 
-  /** See {@linkcode Companion.look}. */
+  /** Notes which connections can go on, and accepts new ones. */
   look(poll: PollSet): void {
     const connections = this.#connections;
     for (let i = 0; i < this.#slots.length; i++) {
@@ -88,7 +88,7 @@ export class ApiServer implements Companion {
     this.#listenerSlot = -1;
   }
 
-  /** See {@linkcode Companion.serve}. */
+  /** Advances one connection by one step. Returns whether any could. */
   serve(): boolean {
     const connections = this.#connections;
     this.work.begin();
@@ -102,7 +102,7 @@ export class ApiServer implements Companion {
     return false;
   }
 
-  /** See {@linkcode Companion.setNotifications}: there are no rings. */
+  /** There are no rings; returns whether a connection could go on. */
   setNotifications(on: boolean): boolean {
     return on && this.#connections.some((connection) => connection.canStep);
   }
