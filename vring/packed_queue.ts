@@ -148,7 +148,7 @@ export class PackedQueue implements Queue {
     return (next | this.#usedSlot << 16 | this.#usedWrap << 31) >>> 0;
   }
 
-  /** Whether the last configuration found a ring of which nothing was used. */
+  /** Whether nothing in the ring was used when the queue was configured, and nothing since. */
   get isUnused(): boolean {
     return this.#isUnused;
   }
@@ -258,6 +258,7 @@ export class PackedQueue implements Queue {
       return;
     }
     this.#owesPublishing = false;
+    this.#isUnused = false;
     const slots = this.#inOrder ? this.#writeInOrder() : this.#writeCompleted();
     if (this.#firstSlot !== NO_SLOT) {
       this.#descriptors.storeOrdered(this.#firstSlot * 4 + 3, this.#firstWord);

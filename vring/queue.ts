@@ -56,8 +56,9 @@ export interface Queue {
    */
   readonly base: number;
   /**
-   * Whether the last configuration found a ring that has never been used: it begins at the beginning, and what is in
-   * it, or in the record of chains in flight, does not say otherwise. A ring that comes round to its beginning may
+   * Whether the last configuration found a ring that has never been used, and nothing was published since: it begins
+   * at the beginning, and what is in it, or in the record of chains in flight, does not say otherwise. Stays readable
+   * after a release. A ring that comes round to its beginning may
    * look like one: a split one after 65536 chains, a packed one while all of it is available.
    */
   readonly isUnused: boolean;

@@ -135,7 +135,7 @@ export class SplitQueue implements Queue {
     return (this.#nextIndex - this.#inFlight) & 0xffff;
   }
 
-  /** Whether the last configuration found a ring of which nothing was used. */
+  /** Whether nothing in the ring was used when the queue was configured, and nothing since. */
   get isUnused(): boolean {
     return this.#isUnused;
   }
@@ -246,6 +246,7 @@ export class SplitQueue implements Queue {
       return;
     }
     this.#owesPublishing = false;
+    this.#isUnused = false;
     const count = this.#inOrder ? this.#writeInOrder() : this.#writeCompleted();
     const index = (this.#usedIndex + count) & 0xffff;
     if (this.#inflight !== null) this.#inflight.beforePublish();

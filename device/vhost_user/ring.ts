@@ -99,6 +99,8 @@ export class Ring {
   error: Event | undefined;
   /** Where it stood when it was stopped and not yet started again. */
   stoppedAt: number | undefined;
+  /** Whether nothing in it had been used when it last stopped. */
+  wasUnused = true;
   /** Whether nothing more is to be learned of the guest when it starts: it has run, or the device was reset. */
   begun = false;
   /** The ring's part of the record of requests in flight, if the front end keeps one. */
@@ -192,6 +194,7 @@ export class Ring {
   halt(): void {
     if (this.queue === undefined) return;
     this.base = this.queue.base;
+    this.wasUnused = this.queue.isUnused;
     this.queue.release();
     this.queue = undefined;
     this.lost = false;

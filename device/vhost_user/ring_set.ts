@@ -4,9 +4,11 @@
  * **Stop, restart, reboot.** QEMU announces neither a plain stop of the machine nor a reboot: both stop the
  * rings, and a status of 0 comes with either. But a machine that goes on gives each ring the base it had,
  * while a new driver begins an unused ring at the beginning, after it has read the config space. So a ring
- * that stopped elsewhere and starts at the beginning is a new life; one that happened to stop at the
- * beginning (its index has 16 bits) is a new life only if the config space was read in between. The device
- * is told before the ring starts.
+ * that stopped elsewhere and starts at the beginning is a new life. One that stopped at the beginning (the index
+ * of a split ring has 16 bits, and a packed ring is there after every second lap) is a new life only if the config
+ * space was read in between and nothing in the ring is used; and a ring that was not used before either says that
+ * only if no other ring was. The first ring that shows which it is speaks for all. The device is told before the
+ * ring starts.
  *
  * **Memory that goes and comes back.** A ring that has lost a part of its memory is reported, and waits. Its queue
  * keeps what it has taken and answered, and goes on with the message that brings the memory back.
@@ -111,12 +113,17 @@ export class RingSet {
       return undefined;
     }
     if (ring.lost && this.#features.translated && !memoryChanged) return undefined;
-    const newLife = this.#isNewLife(ring);
+    let life = this.#lifeOf(ring);
+    if (life === "unless used") {
+      const refusal = this.#runWithoutRecord(ring);
+      if (refusal !== undefined) return this.#answerFor(ring, refusal);
+      life = ring.queue!.isUnused ? "new" : "same";
+    }
     // What was in flight belongs to the life before.
-    if (newLife) ring.inflight?.fill(0);
+    if (life === "new") ring.inflight?.fill(0);
     const refusal = this.#run(ring);
     if (refusal !== undefined || ring.queue === undefined) return this.#answerFor(ring, refusal);
-    if (newLife) {
+    if (life === "new") {
       this.reset("system");
     } else {
       const problem = this.#begin(ring);
@@ -124,6 +131,7 @@ export class RingSet {
         ring.halt();
         return this.#answerFor(ring, problem);
       }
+      if (life === "same") this.#forgetStops();
     }
     ring.stoppedAt = undefined;
     this.#device.queueStarted(ring.index, ring.queue);
@@ -322,6 +330,18 @@ export class RingSet {
   }
 
   /**
+   * Runs a ring as though no record of requests in flight were kept. A record that a new guest finds is the last
+   * one's, and would make an unused ring look used; whether to clear it is only known when the ring has been seen.
+   */
+  #runWithoutRecord(ring: Ring): string | undefined {
+    const { inflight } = ring;
+    ring.inflight = null;
+    const refusal = this.#run(ring);
+    ring.inflight = inflight;
+    return refusal;
+  }
+
+  /**
    * What the front end is told of a ring that cannot run, besides its error event. Behind an IOMMU the guest
    * alone decides where its ring is and whether it is mapped: nothing the front end could do better, so there
    * the message is done. Elsewhere it is refused. Either way the ring runs as soon as it can: perhaps its memory
@@ -360,13 +380,22 @@ export class RingSet {
     return "used";
   }
 
-  #isNewLife(ring: Ring): boolean {
-    if (ring.stoppedAt === undefined || !isFreshBase(ring.base, this.#features.packed)) {
-      return false;
-    }
-    return !isFreshBase(ring.stoppedAt, this.#features.packed) || this.#configRead;
+  /** What a ring that starts says about the guest; nothing if this does not tell. */
+  #lifeOf(ring: Ring): Life | undefined {
+    const { packed } = this.#features;
+    if (ring.stoppedAt === undefined) return undefined;
+    if (!isFreshBase(ring.base, packed)) return "same";
+    if (!isFreshBase(ring.stoppedAt, packed)) return "new";
+    if (!this.#configRead) return undefined;
+    const othersWereUsed = this.rings.some((other) =>
+      other !== ring && other.stoppedAt !== undefined && !other.wasUnused
+    );
+    return ring.wasUnused && othersWereUsed ? undefined : "unless used";
   }
 }
+
+/** Whose ring starts again: a new guest's, that of the guest which goes on, or that is to be seen in the ring. */
+type Life = "new" | "same" | "unless used";
 
 function ringFeatures(low: number, high: number): RingFeatures {
   return {

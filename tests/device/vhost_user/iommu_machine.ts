@@ -21,6 +21,7 @@ import {
 import { type DeviceOptions, IommuDevice } from "../../../device/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
+import { Chain, PackedInflight, SplitInflight } from "../../../vring/mod.ts";
 import { CopyableDriver, RING_SIZE } from "./copyable_driver.ts";
 import { EVERYTHING, joined, longs, words } from "./raw_peer.ts";
 
@@ -129,7 +130,19 @@ export class IommuMachine implements Disposable {
     );
   }
 
-  /** Takes it away. */
+  /** Gives the session a record of requests in flight, all of it clear; the front end's mapping of it. */
+  keepRecord(): SharedMemory {
+    const each = (this.isPacked ? PackedInflight : SplitInflight).byteLength(RING_SIZE);
+    const bytes = RINGS.length * each;
+    const file = createMemoryFile("inflight", bytes);
+    const payload = joined(longs(bytes, 0), words(RINGS.length | RING_SIZE << 16, 0));
+    assertEquals(this.acknowledged(Request.SET_INFLIGHT_FD, payload, [file]), 0);
+    const mapping = mapMemoryFile(file, 0, bytes);
+    file.close();
+    return mapping;
+  }
+
+  /** Takes guest memory away. */
   removeMemory(): void {
     assertEquals(this.acknowledged(Request.REM_MEM_REG, longs(0, 0, MEMORY, 0, 0)), 0);
   }
@@ -188,6 +201,16 @@ export class IommuMachine implements Disposable {
     this.device.service(0, this.#backEnd!.queue(0)!, 1);
     const used = driver.reap();
     return used < 4 ? -1 : this.#bytes[WRITABLE + used - 4];
+  }
+
+  /** The guest sends a request, which the device takes and does not answer. */
+  leaveInFlight(bytes: Uint8Array): void {
+    this.#bytes.set(bytes, READABLE);
+    this.#drivers[0].put([
+      { address: READABLE, length: bytes.length, isWritable: false },
+      { address: WRITABLE, length: 4, isWritable: true },
+    ]);
+    assertEquals(this.#backEnd!.queue(0)!.next(new Chain()), true);
   }
 
   /** An access of an endpoint that reports its fault: where it leads, or -1. */

@@ -4,7 +4,7 @@
  * Virtio 1.4, 5.13.4 and 5.13.6: the guest's attachments end with DETACH or a reset, and a connection that ends is
  * neither; O4: an endpoint that is attached to nothing, without bypass, does not reach guest memory.
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import {
   attachRequest,
@@ -177,6 +177,66 @@ Deno.test("what is in a ring outweighs a base at its beginning: the guest goes o
   assertEquals(machine.startRings([0, 0]), 0);
   assertEquals(page5(machine), [-1, -1, -1, -1]);
 });
+
+Deno.test("it outweighs a configuration that was read within a session, too", () => {
+  for (const keepsRecord of [false, true]) {
+    using machine = busy(true);
+    const before = machine.stopRings();
+    using _record = keepsRecord ? machine.keepRecord() : undefined;
+    assertEquals(machine.startRings(before), 0);
+    for (let laps = 0; laps < 4;) {
+      assertEquals(machine.request(attachRequest(1, TRANSLATED)), OK);
+      const bases = machine.stopRings();
+      if ((bases[0] & 0x7fff) === 0) laps++;
+      machine.readConfig();
+      assertEquals(machine.startRings(bases), 0);
+      assertEquals(page5(machine), [3, 5, 5, 5], `${laps} laps, base ${bases[0].toString(16)}`);
+    }
+    assertEquals(machine.request(attachRequest(7, TRANSLATED)), OK, "it is served where it was");
+    assertEquals(machine.warnings, []);
+  }
+});
+
+for (const isPacked of [false, true]) {
+  const layout = isPacked ? "packed" : "split";
+
+  Deno.test(`a ring that was never used says nothing beside one that was (${layout})`, () => {
+    for (const order of [[0, 1], [1, 0]]) {
+      using machine = busy(isPacked);
+      const bases = machine.stopRings();
+      machine.readConfig();
+      // No report has gone through the event queue: it stopped at its beginning, and starts there.
+      for (const index of order) assertEquals(machine.startRing(index, bases[index]), 0);
+      assertEquals(page5(machine), [3, 5, 5, 5], `rings start in the order ${order}`);
+      machine.stopRings();
+      machine.newDriver();
+      machine.readConfig();
+      for (const index of order) assertEquals(machine.startRing(index), 0);
+      assertEquals(page5(machine), [5, 5, 5, 5], "a new guest has nothing attached");
+    }
+  });
+
+  Deno.test(`a new guest's ring is unused, whatever the last guest left in flight (${layout})`, () => {
+    for (const requests of [0, 3]) {
+      using machine = IommuMachine.start(DEFAULT_OPTIONS, isPacked);
+      machine.stopRings();
+      using record = machine.keepRecord();
+      assertEquals(machine.startRings(), 0);
+      for (let i = 0; i < requests; i++) machine.request(attachRequest(1, TRANSLATED));
+      machine.leaveInFlight(attachRequest(9, BYPASSING));
+      assert(new Uint8Array(record.buffer).some((byte) => byte !== 0));
+      machine.stopRings();
+      machine.newDriver();
+      machine.readConfig();
+      assertEquals(machine.startRings(), 0);
+      assertEquals(machine.request(attachRequest(1, TRANSLATED)), OK);
+      // The request that was in flight would have made domain 9 and attached an endpoint to it.
+      assertEquals(machine.request(map(9, 5)), NOENT);
+      assertEquals(page5(machine), [-1, 5, 5, 5]);
+      assertEquals(machine.warnings, []);
+    }
+  });
+}
 
 Deno.test("a ring that was used outweighs one that starts fresh, in whichever order they start", () => {
   for (const first of [0, 1]) {

@@ -5,7 +5,12 @@
  * `VIOMMU_FUZZ_SESSIONS` and `VIOMMU_FUZZ_SEED` choose how many and which.
  */
 import { assert, assertEquals } from "@std/assert";
-import { descriptorsClosing, eventLoopTurn, PollSet, UnixListener } from "../../../../device/host/mod.ts";
+import {
+  descriptorsClosing,
+  eventLoopTurn,
+  PollSet,
+  UnixListener,
+} from "../../../../device/host/mod.ts";
 import { attachRequest, mapRequest } from "../../../../device/driver_requests.ts";
 import { EndpointRelay, relayedType } from "../../../../device/endpoint/mod.ts";
 import { Log } from "../../../../device/log.ts";
