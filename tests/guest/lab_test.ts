@@ -1,7 +1,7 @@
 /**
  * The lab itself: a guest behind QEMU's own virtio-iommu maps what it says it maps.
  *
- * Nothing of ours takes part, so a failure here is one of the lab.
+ * Nothing of ours takes part, so a failure here is one of the lab. In the long mode (`VIOMMU_TEST=full`) only.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { EDU_SLOT, Guest, type Lab, labTests, machineArguments, prepareLab } from "./lab/mod.ts";
@@ -44,6 +44,8 @@ async function driveGuest(lab: Lab): Promise<void> {
   await guest.powerOff();
 }
 
-await labTests(() => prepareLab("x86_64"), {
-  "The lab's guest maps, unmaps and ends as it is told": driveGuest,
-});
+if (Deno.env.get("VIOMMU_TEST") === "full") {
+  await labTests(() => prepareLab("x86_64"), {
+    "The lab's guest maps, unmaps and ends as it is told": driveGuest,
+  });
+}

@@ -75,10 +75,10 @@ const SLOTS = [4, 5, 6, 7];
 const FULL = Deno.env.get("VIOMMU_TEST") === "full";
 
 /** Mappings in each of the two domains. */
-const MAPPINGS = FULL ? 500 : 120;
+const MAPPINGS = FULL ? 500 : 60;
 
 /** Wrong bits to try, one at a time. */
-const CORRUPTIONS = FULL ? 2000 : 150;
+const CORRUPTIONS = FULL ? 2000 : 60;
 
 /** Examinations by name: the variants that every run makes, and those that only a full run adds. */
 export function variants<T>(
