@@ -1,7 +1,7 @@
 /**
  * The back end: one session with a front end, from its connection to its end, as the loop sees it.
  *
- * Messages are read and handed to their methods in `messages.ts`. A message that cannot be done is
+ * Messages are read, held against `message_table.ts`, and served by the methods named there. A message that cannot be done is
  * *refused*. A front end that asked for a reply is told and the session goes on; any other could only go
  * wrong from there, so the connection is closed, unless all that is wrong is where the guest has put a ring.
  * What breaks the framing always closes it. Either way one log line names message and field.
@@ -25,15 +25,14 @@ import { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
 import { Connection, ProtocolError } from "./connection.ts";
+import { type MessageHandlers, type ServedMessage, servedMessage } from "./message_table.ts";
 import { Messages } from "./messages.ts";
 import { MigrationMessages } from "./migration_messages.ts";
 import {
   BackEndRequest,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
-  messageShape,
   ProtocolFeature,
-  Request,
   requestName,
 } from "./protocol.ts";
 import { ALL_RING_FEATURES, type RingFeatures } from "./ring_features.ts";
@@ -73,9 +72,9 @@ export class BackEnd {
   readonly #connection: Connection;
   readonly #log: Log;
   readonly #session: Session;
-  readonly #ringMessages: RingMessages;
   readonly #migration: MigrationMessages;
   readonly #messages: Messages;
+  readonly #handlers: MessageHandlers;
   #open = true;
   #served = 0;
   /** The message last read, while the device is still in the middle of what it asked for. */
@@ -87,13 +86,17 @@ export class BackEnd {
     this.#connection = new Connection(stream);
     this.#log = options.log ?? new Log("warn");
     this.#session = new Session(this.#connection, device, this.#log, options.addressSpace);
-    this.#ringMessages = new RingMessages(this.#session);
     this.#migration = new MigrationMessages(this.#session);
     this.#messages = new Messages(
       this.#session,
       this.#migration,
       options.ringFeatures ?? ALL_RING_FEATURES,
     );
+    this.#handlers = {
+      messages: this.#messages,
+      rings: new RingMessages(this.#session),
+      migration: this.#migration,
+    };
     const { rings } = this.#session;
     rings.onUsed = (ring) => this.#tellOfRing(BackEndRequest.VRING_CALL, ring, ring.call);
     rings.onError = (ring) => this.#tellOfRing(BackEndRequest.VRING_ERR, ring, ring.error);
@@ -270,10 +273,10 @@ export class BackEnd {
   /** Serves the message just read. */
   #serve(): void {
     const { request, flags } = this.#connection;
-    const hasOwnReply = messageShape(request)?.replies ?? false;
-    const asksReply = (flags & FLAG_NEED_REPLY) !== 0 && !hasOwnReply;
+    const message = servedMessage(request);
+    const asksReply = (flags & FLAG_NEED_REPLY) !== 0 && message?.replies !== true;
     const wasAgreed = this.#session.agreed(ProtocolFeature.REPLY_ACK);
-    const refusal = this.#misfit() ?? this.#dispatch(request);
+    const refusal = this.#misfit(message) ?? message?.serve(this.#handlers);
     // The very message that agrees on REPLY_ACK is acknowledged, too.
     const wantsReply = asksReply &&
       (wasAgreed || this.#session.agreed(ProtocolFeature.REPLY_ACK));
@@ -307,97 +310,19 @@ export class BackEnd {
   }
 
   /** What is wrong with a message's form, whatever it says. */
-  #misfit(): Refusal {
-    const { request, size, flags, descriptors } = this.#connection;
-    const shape = messageShape(request);
+  #misfit(message: ServedMessage | undefined): Refusal {
+    const { size, flags, descriptors } = this.#connection;
     if ((flags & FLAG_REPLY) !== 0) return "it is marked as a reply";
-    if (shape === undefined) return "this device does not know it";
-    if (size < shape.least || size > shape.most) {
-      const expected = shape.least === shape.most ? shape.least : `${shape.least} to ${shape.most}`;
-      return `its size is ${size}, not ${expected}`;
+    if (message === undefined) return "this device does not know it";
+    const { least, most = least, descriptors: mostDescriptors = 0, needs = 0 } = message;
+    if (size < least || size > most) {
+      return `its size is ${size}, not ${least === most ? least : `${least} to ${most}`}`;
     }
-    if (descriptors.length > shape.descriptors) {
-      return `${descriptors.length} descriptors came, at most ${shape.descriptors} belong to it`;
+    if (descriptors.length > mostDescriptors) {
+      return `${descriptors.length} descriptors came, at most ${mostDescriptors} belong to it`;
     }
-    if (shape.needs !== 0 && !this.#session.agreed(shape.needs)) {
-      return "its protocol feature is not agreed";
-    }
+    if (needs !== 0 && !this.#session.agreed(needs)) return "its protocol feature is not agreed";
     return undefined;
-  }
-
-  #dispatch(request: number): Refusal {
-    const messages = this.#messages;
-    const rings = this.#ringMessages;
-    const migration = this.#migration;
-    switch (request) {
-      case Request.GET_FEATURES:
-        return messages.getFeatures();
-      case Request.SET_FEATURES:
-        return messages.setFeatures();
-      case Request.SET_OWNER:
-        return messages.setOwner();
-      case Request.RESET_OWNER:
-        return messages.resetOwner();
-      case Request.SET_MEM_TABLE:
-        return messages.setMemTable();
-      case Request.SET_LOG_BASE:
-        return migration.setLogBase();
-      case Request.SET_LOG_FD:
-        return migration.setLogFd();
-      case Request.SET_VRING_NUM:
-        return rings.setVringNum();
-      case Request.SET_VRING_ADDR:
-        return rings.setVringAddr();
-      case Request.SET_VRING_BASE:
-        return rings.setVringBase();
-      case Request.GET_VRING_BASE:
-        return rings.getVringBase();
-      case Request.SET_VRING_KICK:
-        return rings.setVringKick();
-      case Request.SET_VRING_CALL:
-        return rings.setVringCall();
-      case Request.SET_VRING_ERR:
-        return rings.setVringErr();
-      case Request.GET_PROTOCOL_FEATURES:
-        return messages.getProtocolFeatures();
-      case Request.SET_PROTOCOL_FEATURES:
-        return messages.setProtocolFeatures();
-      case Request.GET_QUEUE_NUM:
-        return messages.getQueueNum();
-      case Request.SET_VRING_ENABLE:
-        return rings.setVringEnable();
-      case Request.SET_BACKEND_REQ_FD:
-        return messages.setBackendReqFd();
-      case Request.IOTLB_MSG:
-        return messages.iotlbMsg();
-      case Request.GET_CONFIG:
-        return messages.getConfig();
-      case Request.SET_CONFIG:
-        return messages.setConfig();
-      case Request.GET_INFLIGHT_FD:
-        return migration.getInflightFd();
-      case Request.SET_INFLIGHT_FD:
-        return migration.setInflightFd();
-      case Request.RESET_DEVICE:
-        return messages.resetDevice();
-      case Request.VRING_KICK:
-        return rings.vringKick();
-      case Request.GET_MAX_MEM_SLOTS:
-        return messages.getMaxMemSlots();
-      case Request.ADD_MEM_REG:
-        return messages.addMemReg();
-      case Request.REM_MEM_REG:
-        return messages.remMemReg();
-      case Request.SET_STATUS:
-        return messages.setStatus();
-      case Request.GET_STATUS:
-        return messages.getStatus();
-      case Request.SET_DEVICE_STATE_FD:
-        return migration.setDeviceStateFd();
-      case Request.CHECK_DEVICE_STATE:
-        return migration.checkDeviceState();
-    }
-    return "this device does not serve it";
   }
 
   /** Signals a ring's event, or sends it as a message where messages take the place of descriptors. */

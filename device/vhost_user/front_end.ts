@@ -17,12 +17,12 @@ import {
 } from "../host/mod.ts";
 import { GuestMemory, type MemoryRegion } from "../../vring/mod.ts";
 import { Connection } from "./connection.ts";
+import { servedMessage } from "./message_table.ts";
 import { FrontEndQueue, type FrontEndQueueOptions } from "./front_end_queue.ts";
 import {
   CONFIG_HEADER_BYTES,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
-  messageShape,
   ProtocolFeature,
   REGION_BYTES,
   Request,
@@ -304,7 +304,8 @@ export class FrontEnd {
     payload: Uint8Array = new Uint8Array(0),
     descriptors: readonly Descriptor[] = [],
   ): Promise<DataView> {
-    if (messageShape(request)?.replies === false) {
+    const message = servedMessage(request);
+    if (message !== undefined && message.replies !== true) {
       throw new RangeError(`Cannot wait for a reply of ${requestName(request)}: it has none`);
     }
     await this.#send(request, 0, payload, descriptors);

@@ -18,12 +18,8 @@ import {
   UnixStream,
 } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
-import {
-  HEADER_BYTES,
-  messageShape,
-  ProtocolFeature,
-  Request,
-} from "../../../device/vhost_user/mod.ts";
+import { HEADER_BYTES, ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { servedMessage } from "../../../device/vhost_user/message_table.ts";
 import { Chain } from "../../../vring/mod.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { DescriptorKinds } from "./descriptor_kinds.ts";
@@ -205,7 +201,7 @@ function fitting(request: number): readonly Kind[] {
 }
 
 function messageBytes(step: Step & { does: "message" }): Uint8Array<ArrayBuffer> {
-  const size = step.size ?? messageShape(step.request)?.least ?? 8;
+  const size = step.size ?? servedMessage(step.request)?.least ?? 8;
   // A table whose count says how long it is would never come about by chance.
   const length = step.request === Request.SET_MEM_TABLE && step.size === undefined ? 40 : size;
   const bytes = new Uint8Array(HEADER_BYTES + Math.ceil(length / 4) * 4);

@@ -21,7 +21,8 @@ import {
 } from "../../../../device/host/mod.ts";
 import { IommuDevice } from "../../../../device/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
-import { HEADER_BYTES, messageShape, Request } from "../../../../device/vhost_user/mod.ts";
+import { HEADER_BYTES, Request } from "../../../../device/vhost_user/mod.ts";
+import { servedMessage } from "../../../../device/vhost_user/message_table.ts";
 import { openDescriptors, temporaryPath } from "../../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../../in_process_guest.ts";
 import { DescriptorKinds } from "../../vhost_user/descriptor_kinds.ts";
@@ -264,7 +265,7 @@ function play(table: Table, given: Belongings, all: readonly Step[]): void {
     if (table.ends.has("channel")) reached.channels++;
     switch (each.does) {
       case "message": {
-        const shape = messageShape(each.request)?.least ?? 8;
+        const shape = servedMessage(each.request)?.least ?? 8;
         const payload = new Uint8Array(each.size ?? (each.request === 22 ? 32 : shape));
         const data = new DataView(payload.buffer);
         each.values.forEach((word, i) => {
