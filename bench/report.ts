@@ -72,9 +72,9 @@ The middle half of the rounds' ratios: map ${spread(guest, "map")}, unmap ${
     spread(guest, "unmap")
   }. On a machine that others share a round can be slowed down to half, and it is not always the same device's.
 
-QEMU answers in the guest's own thread, at the cost of an exit; ours answers from a second processor that watches the ring, without one, and while the guest is still on its way from writing the request to looking for the answer. What is left of a call is the guest's own work: a device that answered MAP and UNMAP with OK at once, doing nothing, was no quicker for the guest (in an experiment of its own: 14.8 and 6.3 µs, where ours took 14.7 and 6.4).
+QEMU answers in the guest's own thread, at the cost of an exit; ours answers from a second processor that watches the ring, without one, and while the guest is still on its way from writing the request to looking for the answer. What is left of a call is the guest's own work.
 
-How far the two processors are from each other decides it, since a request and its answer pass between them. On an Intel Xeon where a cache line takes 0.5 µs there and back (see the round trips below) the ratios were 0.93 and 0.85. On an AMD EPYC where it takes 1.05, the same comparison gave 17.7 / 8.3 µs against QEMU's 17.4 / 8.7: ratios of 1.01 and 0.94 (60 rounds, 10 pairs), and of 1.11 and 0.99 in a shorter run (21 rounds, 3 pairs). The target for map is missed there, and so is the one below for the p99.9 of a request: 40 ×. That machine interrupts whatever runs 1600 times a second for 36 µs (the p99.9 of a bare loop was 36 µs, too), on both processors, of which QEMU's device needs only one.
+How far the two processors are from each other decides it, since a request and its answer pass between them: see the round trips below. [benchmarks-elsewhere.md](benchmarks-elsewhere.md) has what other machines gave.
 `;
 }
 
