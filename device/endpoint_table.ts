@@ -6,7 +6,9 @@
  *
  * @module
  */
+import type { TranslationUnit } from "../pagetable/mod.ts";
 import type { Domain } from "./domain.ts";
+import type { TranslatedEndpoint } from "./hardware.ts";
 
 /** A range of endpoints with the same kind of tables. */
 export interface EndpointRange {
@@ -19,11 +21,13 @@ export interface EndpointRange {
 }
 
 /** A device behind the IOMMU that was attached or has faulted. */
-export class Endpoint {
+export class Endpoint implements TranslatedEndpoint {
   /** Its 32-bit id. */
   readonly id: number;
   /** Format of the page tables that translate for it. */
   readonly format: string;
+  /** The IOMMU unit that translates for it, once it was looked for. */
+  unit: TranslationUnit | undefined;
   /** The domain it is attached to. */
   domain: Domain | undefined;
   /** Accesses of it that were refused. */

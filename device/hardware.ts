@@ -17,7 +17,16 @@ import {
   type TranslationUnit,
   type WalkResult,
 } from "../pagetable/mod.ts";
-import type { Endpoint } from "./endpoint_table.ts";
+
+/** What a translation begins with. */
+export interface TranslatedEndpoint {
+  /** Its 32-bit id: PCI segment and source id. */
+  readonly id: number;
+  /** Format of the page tables that translate for it. */
+  readonly format: string;
+  /** The unit that it is behind, once it was looked for; kept by {@linkcode Hardware}. */
+  unit: TranslationUnit | undefined;
+}
 
 /** How page tables are made. */
 export interface HardwareOptions {
@@ -67,24 +76,24 @@ export class Hardware {
   }
 
   /** Points the device tables of an endpoint at a page table. */
-  attach(endpoint: Endpoint, table: HardwareTable): Errno {
+  attach(endpoint: TranslatedEndpoint, table: HardwareTable): Errno {
     return this.#unit(endpoint).attach(endpoint.id % 65536, table);
   }
 
   /** Lets an endpoint through untranslated. */
-  bypass(endpoint: Endpoint): Errno {
+  bypass(endpoint: TranslatedEndpoint): Errno {
     return this.#unit(endpoint).bypass(endpoint.id % 65536);
   }
 
   /** Stops an endpoint: whatever it accesses is a fault. */
-  detach(endpoint: Endpoint): void {
+  detach(endpoint: TranslatedEndpoint): void {
     const unit = this.#unit(endpoint);
     unit.detach(endpoint.id % 65536);
     unit.gather.flush();
   }
 
   /** Hands over what changed in the device tables of an endpoint. */
-  flush(endpoint: Endpoint): void {
+  flush(endpoint: TranslatedEndpoint): void {
     this.#unit(endpoint).gather.flush();
   }
 
@@ -94,12 +103,12 @@ export class Hardware {
    * @param access `READ` or `WRITE`.
    * @returns Whether the access is allowed; the result has the details either way.
    */
-  walk(endpoint: Endpoint, page: number, access: number, result: WalkResult): boolean {
+  walk(endpoint: TranslatedEndpoint, page: number, access: number, result: WalkResult): boolean {
     return this.#unit(endpoint).walk(endpoint.id % 65536, page, access, result);
   }
 
   /** As {@linkcode walk}, and marks the entries as accessed and dirty where hardware would. */
-  access(endpoint: Endpoint, page: number, access: number, result: WalkResult): boolean {
+  access(endpoint: TranslatedEndpoint, page: number, access: number, result: WalkResult): boolean {
     return this.#unit(endpoint).access(endpoint.id % 65536, page, access, result);
   }
 
@@ -109,11 +118,15 @@ export class Hardware {
     this.#units.clear();
   }
 
-  #unit(endpoint: Endpoint): TranslationUnit {
-    const key = `${endpoint.format} ${Math.floor(endpoint.id / 65536)}`;
+  #unit(endpoint: TranslatedEndpoint): TranslationUnit {
+    return endpoint.unit ??= this.#unitOf(endpoint);
+  }
+
+  #unitOf({ id, format }: TranslatedEndpoint): TranslationUnit {
+    const key = `${format} ${Math.floor(id / 65536)}`;
     let unit = this.#units.get(key);
     if (unit === undefined) {
-      unit = createUnit(endpoint.format, this.memory);
+      unit = createUnit(format, this.memory);
       this.#units.set(key, unit);
     }
     return unit;
