@@ -21,7 +21,7 @@ import type { MemoryTable } from "./memory_table.ts";
 import { RING_FLAG_LOG } from "./protocol.ts";
 
 /** What is agreed for all rings of a session. */
-export interface RingFeatures {
+export interface AgreedFeatures {
   /** RING_PACKED. */
   readonly packed: boolean;
   /** EVENT_IDX. */
@@ -152,7 +152,7 @@ export class Ring {
   run(
     space: AddressSpace,
     table: MemoryTable,
-    features: RingFeatures,
+    features: AgreedFeatures,
   ): string | undefined {
     const places = this.#placesIn(table, features.translated);
     const outside = missing(places);

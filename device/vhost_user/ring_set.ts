@@ -31,7 +31,7 @@ import {
 import type { ResetKind, StartSign, VirtioDevice } from "../virtio_device.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import { TransportFeature } from "./protocol.ts";
-import { isFreshBase, Ring, type RingAddresses, type RingFeatures, samePlace } from "./ring.ts";
+import { type AgreedFeatures, isFreshBase, Ring, type RingAddresses, samePlace } from "./ring.ts";
 
 const { PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC } = TransportFeature;
 const { RING_PACKED, IN_ORDER, ACCESS_PLATFORM } = TransportFeature;
@@ -51,7 +51,7 @@ export class RingSet {
   readonly #table: MemoryTable;
   readonly #space: AddressSpace;
   readonly #log: Log;
-  #features: RingFeatures = ringFeatures(0, 0);
+  #features: AgreedFeatures = agreedFeatures(0, 0);
   #dirtyLog: DirtyLog | null = null;
   /** Whether the config space was read since the rings stopped. */
   #configRead = false;
@@ -71,7 +71,7 @@ export class RingSet {
   }
 
   /** What is agreed for all rings. */
-  get features(): RingFeatures {
+  get features(): AgreedFeatures {
     return this.#features;
   }
 
@@ -82,7 +82,7 @@ export class RingSet {
 
   /** Takes note of the agreed features. Without the protocol features, rings are enabled from the beginning. */
   setFeatures(low: number, high: number): void {
-    this.#features = ringFeatures(low, high);
+    this.#features = agreedFeatures(low, high);
     if (this.#features.enabledAtFirst) { for (const ring of this.rings) ring.enabled = true; }
   }
 
@@ -397,7 +397,7 @@ export class RingSet {
 /** Whose ring starts again: a new guest's, that of the guest which goes on, or that is to be seen in the ring. */
 type Life = "new" | "same" | "unless used";
 
-function ringFeatures(low: number, high: number): RingFeatures {
+function agreedFeatures(low: number, high: number): AgreedFeatures {
   return {
     packed: (high & RING_PACKED) !== 0,
     eventIndex: (low & EVENT_IDX) !== 0,
