@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "./page_table.ts";
+import { type InterruptPages, READ, WRITE } from "./page_table.ts";
 
 /** One size of leaf. */
 export interface LeafFormat {
@@ -91,14 +91,6 @@ export interface TableFormat {
    * Null where every leaf is one item.
    */
   readonly groupItems: ((level: number, low: number, high: number) => number) | null;
-}
-
-/** A range of pages, inclusive. */
-export interface InterruptPages {
-  /** First page. */
-  readonly first: number;
-  /** Last page. */
-  readonly last: number;
 }
 
 /** VT-d's interrupt address range 0xFEE0_0000 to 0xFEEF_FFFF (VT-d §3.14), in pages. */

@@ -7,11 +7,11 @@
  * @module
  */
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "./errno.ts";
-import type { InterruptPages, TableFormat } from "./format.ts";
+import type { TableFormat } from "./format.ts";
 import { InvalidationGather } from "./invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
 import { MarkPass, reportNothing, type ReportRange } from "./marks.ts";
-import type { PageTable, Protection } from "./page_table.ts";
+import type { InterruptPages, PageTable, Protection } from "./page_table.ts";
 import type { TableMemory } from "./table_memory.ts";
 import { TableTree } from "./table_tree.ts";
 import { Unmapper } from "./unmapper.ts";

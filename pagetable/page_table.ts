@@ -8,7 +8,6 @@
  * @module
  */
 import type { Errno } from "./errno.ts";
-import type { InterruptPages } from "./format.ts";
 
 /** Protection bit: the device may read. */
 export const READ = 1;
@@ -19,6 +18,14 @@ export const MMIO = 4;
 
 /** An OR of {@linkcode READ}, {@linkcode WRITE} and {@linkcode MMIO}. */
 export type Protection = number;
+
+/** Pages whose accesses are interrupts and never translated, inclusive. */
+export interface InterruptPages {
+  /** First page. */
+  readonly first: number;
+  /** Last page. */
+  readonly last: number;
+}
 
 /** One set of tables that translates one I/O address space. */
 export interface PageTable {
