@@ -12,7 +12,7 @@ import { InvalidationGather } from "./invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
 import { MarkPass, reportNothing, type ReportRange } from "./marks.ts";
 import type { InterruptPages, PageTable, Protection } from "./page_table.ts";
-import type { TableMemory } from "./table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "./table_memory.ts";
 import { TableTree } from "./table_tree.ts";
 import { Unmapper } from "./unmapper.ts";
 
@@ -144,7 +144,8 @@ export class HardwareTable implements PageTable {
       level = this.#top;
     }
     for (;;) {
-      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
+      const item = (table << PAGE_WORDS_SHIFT) +
+        (((page * this.#scale[level]) & this.#mask[level]) << 1);
       const low = words[item];
       if ((low & this.#present) === 0) return -1;
       const high = words[item + 1];
@@ -177,8 +178,8 @@ export class HardwareTable implements PageTable {
     let level = this.#top;
     for (;;) {
       let index = (page * this.#scale[level]) & this.#mask[level];
-      let low = words[(table << 10) + (index << 1)];
-      let high = words[(table << 10) + (index << 1) + 1];
+      let low = words[(table << PAGE_WORDS_SHIFT) + (index << 1)];
+      let high = words[(table << PAGE_WORDS_SHIFT) + (index << 1) + 1];
       const isMapped = (low & this.#present) !== 0;
       if (isMapped && (low & this.#tableMask) === this.#tableValues[level]) {
         table = this.#tree.child(low, high);
@@ -189,8 +190,8 @@ export class HardwareTable implements PageTable {
       let end = page - (page % reach[level]) + reach[level] - 1;
       while (end < last && index < this.#mask[level]) {
         index++;
-        low = words[(table << 10) + (index << 1)];
-        high = words[(table << 10) + (index << 1) + 1];
+        low = words[(table << PAGE_WORDS_SHIFT) + (index << 1)];
+        high = words[(table << PAGE_WORDS_SHIFT) + (index << 1) + 1];
         if (((low & this.#present) !== 0) !== isMapped) break;
         if (isMapped) {
           if ((low & this.#tableMask) === this.#tableValues[level]) break;
@@ -262,7 +263,7 @@ export class HardwareTable implements PageTable {
       if (table < 0) return table === -1 ? ENOMEM : EADDRINUSE;
       this.#tree.rememberLeafTable(page, table);
     }
-    const item = (table << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
+    const item = (table << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
     if ((words[item] & this.#present) !== 0) return EADDRINUSE;
     this.#leaves.writeOne(item, frame, protection);
     this.#live[table]++;
@@ -315,14 +316,14 @@ export class HardwareTable implements PageTable {
       const table = whole ? this.#tree.makeUncleared() : this.#tree.reachTable(page, level);
       if (table === -1) break;
       if (!whole) {
-        leaves.write((table << 10) + (index << 1), size, count, frame, protection);
+        leaves.write((table << PAGE_WORDS_SHIFT) + (index << 1), size, count, frame, protection);
       } else {
         const parent = this.#tree.reachTable(page, level + 1);
         if (parent === -1) {
           this.#tree.unmake(table);
           break;
         }
-        leaves.write(table << 10, size, count, frame, protection);
+        leaves.write(table << PAGE_WORDS_SHIFT, size, count, frame, protection);
         this.#tree.link(page, parent, level + 1, table);
       }
       this.#live[table] += items;

@@ -10,7 +10,7 @@
  */
 import type { MarkFormat, TableFormat } from "./format.ts";
 import type { InvalidationGather } from "./invalidation.ts";
-import type { TableMemory } from "./table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "./table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
 
 /** Receives a range of pages, inclusive. */
@@ -60,7 +60,7 @@ export class MarkPass {
     const to = (last * tree.scale[level]) & tree.mask[level];
     let index = (first * tree.scale[level]) & tree.mask[level];
     for (; index <= to; index++) {
-      const item = (table << 10) + (index << 1);
+      const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
       if ((low & this.#format.present) === 0) continue;
       const high = words[item + 1];
@@ -75,7 +75,7 @@ export class MarkPass {
       const groupIndex = index & -items;
       const leafFirst = start + groupIndex * reach;
       const leafLast = leafFirst + items * reach - 1;
-      const firstItem = (table << 10) + (groupIndex << 1);
+      const firstItem = (table << PAGE_WORDS_SHIFT) + (groupIndex << 1);
       if (this.#marked(firstItem, items)) {
         this.#report(Math.max(first, leafFirst), Math.min(last, leafLast));
         if (this.#clear && first <= leafFirst && last >= leafLast) {

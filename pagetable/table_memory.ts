@@ -14,6 +14,8 @@
 
 /** Words of 32 bits in one page of table memory. */
 export const PAGE_WORDS = 1024;
+/** Shifts the number of a page in table memory to the index of its first 32-bit word. */
+export const PAGE_WORDS_SHIFT = 10;
 /** Most pages an arena can have: word indexes stay below 2^31. */
 export const MOST_TABLE_PAGES = 2 ** 21 - 1;
 
@@ -221,7 +223,7 @@ export class TableMemory implements TableWriter {
   load(frame: number, index: number): boolean {
     const page = frame - this.baseFrame;
     if (!(page >= 0 && page < this.capacity)) return false;
-    const at = ((page << 10) + (index << 1)) | 0;
+    const at = ((page << PAGE_WORDS_SHIFT) + (index << 1)) | 0;
     this.low = this.words[at];
     this.high = this.words[at + 1];
     return true;

@@ -13,7 +13,7 @@
 import type { TableFormat } from "./format.ts";
 import { constantsOf } from "./format_constants.ts";
 import type { InvalidationGather } from "./invalidation.ts";
-import type { TableMemory } from "./table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "./table_memory.ts";
 
 /** Slots of the cache of leaf tables at first: a guest may have thousands of small domains. */
 const FIRST_CACHE_SLOTS = 16;
@@ -152,7 +152,7 @@ export class TableTree {
     const words = this.#words;
     let table = this.root;
     for (let at = this.top; at > level; at--) {
-      const item = (table << 10) + (((page * this.scale[at]) & this.mask[at]) << 1);
+      const item = (table << PAGE_WORDS_SHIFT) + (((page * this.scale[at]) & this.mask[at]) << 1);
       const low = words[item];
       if ((low & this.#format.present) === 0) return this.grow(page, table, at, level);
       if ((low & this.#tableMask) !== this.tableValues[at]) return -2;
@@ -196,7 +196,8 @@ export class TableTree {
   /** Makes `page`'s item in `table` lead to `child`. */
   link(page: number, table: number, level: number, child: number): void {
     const format = this.#format;
-    const item = (table << 10) + (((page * this.scale[level]) & this.mask[level]) << 1);
+    const item = (table << PAGE_WORDS_SHIFT) +
+      (((page * this.scale[level]) & this.mask[level]) << 1);
     const frame = this.#memory.baseFrame + child;
     let low = frame << 12;
     let high = (frame * 2 ** -20) | 0;
@@ -245,8 +246,8 @@ export class TableTree {
     } else {
       const words = this.#words;
       const present = this.#format.present;
-      const end = (table << 10) + (this.mask[level] << 1);
-      for (let item = table << 10; item <= end; item += 2) {
+      const end = (table << PAGE_WORDS_SHIFT) + (this.mask[level] << 1);
+      for (let item = table << PAGE_WORDS_SHIFT; item <= end; item += 2) {
         const low = words[item];
         if ((low & present) === 0) continue;
         if ((low & this.#tableMask) !== this.tableValues[level]) {
@@ -275,13 +276,13 @@ export class TableTree {
     const tableMask = this.#tableMask;
     const tableValue = this.tableValues[1];
     const base = this.#base;
-    const end = (table << 10) + (this.mask[1] << 1);
+    const end = (table << PAGE_WORDS_SHIFT) + (this.mask[1] << 1);
     let leaves = 0;
     let large = 0;
     let tables = 0;
     let first = -1;
     let last = -1;
-    for (let item = table << 10; item <= end; item += 2) {
+    for (let item = table << PAGE_WORDS_SHIFT; item <= end; item += 2) {
       const low = words[item];
       if ((low & present) === 0) continue;
       if ((low & tableMask) !== tableValue) {
@@ -307,8 +308,12 @@ export class TableTree {
   /** Frees every table, the root too. */
   destroy(): void {
     const words = this.#words;
-    const end = (this.root << 10) + (this.mask[this.top] << 1);
-    for (let item = this.root << 10; item <= end && this.#children[this.root] !== 0; item += 2) {
+    const end = (this.root << PAGE_WORDS_SHIFT) + (this.mask[this.top] << 1);
+    for (
+      let item = this.root << PAGE_WORDS_SHIFT;
+      item <= end && this.#children[this.root] !== 0;
+      item += 2
+    ) {
       const low = words[item];
       if ((low & this.#format.present) === 0) continue;
       if ((low & this.#tableMask) !== this.tableValues[this.top]) continue;
@@ -337,7 +342,7 @@ export class TableTree {
     const to = (last * scale) & this.mask[level];
     const reach = this.reach[level];
     for (let index = from; index <= to; index++) {
-      const item = (table << 10) + (index << 1);
+      const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
       if ((low & this.#format.present) === 0) continue;
       if ((low & this.#tableMask) !== this.tableValues[level]) return true;

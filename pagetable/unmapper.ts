@@ -5,7 +5,7 @@
  */
 import type { TableFormat } from "./format.ts";
 import type { InvalidationGather } from "./invalidation.ts";
-import type { TableMemory } from "./table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "./table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
 
 /** Takes mappings out of one tree of tables. Pages are numbers of 4 KiB, ranges inclusive. */
@@ -68,7 +68,7 @@ export class Unmapper {
     const words = this.#words;
     const cached = this.#tree.cachedLeafTable(page);
     if (cached !== -1) {
-      const item = (cached << 10) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
+      const item = (cached << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
       if ((words[item] & this.#present) === 0) return 0;
       const items = this.#grouped ? this.#itemsAt(0, item) : 1;
       // Where the table keeps other items, nothing above it changes.
@@ -77,7 +77,8 @@ export class Unmapper {
     let table = this.#tree.root;
     let level = this.#top;
     for (;;) {
-      const item = (table << 10) + (((page * this.#scale[level]) & this.#mask[level]) << 1);
+      const item = (table << PAGE_WORDS_SHIFT) +
+        (((page * this.#scale[level]) & this.#mask[level]) << 1);
       const low = words[item];
       if ((low & this.#present) === 0) return 0;
       this.#pathTable[level] = table;
@@ -111,8 +112,8 @@ export class Unmapper {
       words[item] = 0;
       words[item + 1] = 0;
     } else {
-      const index = (item - (table << 10)) >> 1;
-      const start = (table << 10) + ((index & -items) << 1);
+      const index = (item - (table << PAGE_WORDS_SHIFT)) >> 1;
+      const start = (table << PAGE_WORDS_SHIFT) + ((index & -items) << 1);
       for (let at = start; at < start + (items << 1); at += 2) {
         words[at] = 0;
         words[at + 1] = 0;
@@ -140,7 +141,7 @@ export class Unmapper {
     if (level === 0 && !this.#grouped) return this.#clearItems(table, index, to) * reach;
     let removed = 0;
     for (; index <= to; index++) {
-      const item = (table << 10) + (index << 1);
+      const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
       if ((low & this.#present) === 0) continue;
       const itemFirst = start + index * reach;
@@ -172,9 +173,9 @@ export class Unmapper {
   #clearItems(table: number, from: number, to: number): number {
     const words = this.#words;
     const present = this.#present;
-    const end = (table << 10) + (to << 1);
+    const end = (table << PAGE_WORDS_SHIFT) + (to << 1);
     let cleared = 0;
-    for (let item = (table << 10) + (from << 1); item <= end; item += 2) {
+    for (let item = (table << PAGE_WORDS_SHIFT) + (from << 1); item <= end; item += 2) {
       if ((words[item] & present) === 0) continue;
       words[item] = 0;
       words[item + 1] = 0;

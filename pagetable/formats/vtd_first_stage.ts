@@ -27,7 +27,7 @@ const US = 1 << 2;
 const UNCACHED = 1 << 3 | 1 << 4;
 const A = 1 << 5;
 const D = 1 << 6;
-const PAGE_SIZE = 1 << 7;
+const PS = 1 << 7;
 const TABLE = P | RW | US | A;
 
 /**
@@ -66,7 +66,7 @@ export function vtdFirstStage(options: FormatOptions = {}): TableFormat {
     lastPage: 2 ** (inputBits - 12) - 1,
     leaves: restrictLeaves("vtd-fs", leaves, options.pageSizes),
     present: P,
-    tableMask: PAGE_SIZE,
+    tableMask: PS,
     tableValues: [-1, 0, 0, 0, 0].slice(0, levels),
     tableLow: [0, TABLE, TABLE, TABLE, TABLE].slice(0, levels),
     tableHigh: [0, 0, 0, 0, 0].slice(0, levels),
@@ -84,6 +84,6 @@ function leafBits(protection: number, level: number): number {
   let bits = P | US | A;
   if ((protection & WRITE) !== 0) bits |= RW | D;
   if ((protection & MMIO) !== 0) bits |= UNCACHED;
-  if (level > 0) bits |= PAGE_SIZE;
+  if (level > 0) bits |= PS;
   return bits;
 }

@@ -20,7 +20,7 @@ import { READ, WRITE } from "../page_table.ts";
 
 const R = 1;
 const W = 2;
-const PAGE_SIZE = 1 << 7;
+const PS = 1 << 7;
 const A = 1 << 8;
 const D = 1 << 9;
 
@@ -37,7 +37,7 @@ export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
   const tracked = options.dirtyTracking ?? false;
   const leaves: LeafFormat[] = [];
   for (let level = 0; level < 3; level++) {
-    const size = level === 0 ? 0 : PAGE_SIZE;
+    const size = level === 0 ? 0 : PS;
     leaves.push({
       order: 9 * level,
       level,
@@ -67,7 +67,7 @@ export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
     lastPage: 2 ** (inputBits - 12) - 1,
     leaves: restrictLeaves("vtd-ss", leaves, options.pageSizes),
     present: R | W,
-    tableMask: PAGE_SIZE,
+    tableMask: PS,
     tableValues: [-1, 0, 0, 0, 0].slice(0, levels),
     tableLow: [0, R | W, R | W, R | W, R | W].slice(0, levels),
     tableHigh: [0, 0, 0, 0, 0].slice(0, levels),

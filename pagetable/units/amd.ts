@@ -11,7 +11,7 @@ import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
 import type { HardwareTable } from "../hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
-import type { TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { AmdWalker } from "../walk/amd.ts";
 import { BLOCKED } from "../walk/fault.ts";
 import { DomainIds } from "./domain_ids.ts";
@@ -105,7 +105,7 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
   /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
     if (this.#table === NONE || pasid !== NO_PASID || !this.#isDevice(endpoint)) return;
-    this.#replace(endpoint, (this.#table << 10) + endpoint * 8, 0, 0, 0, 0);
+    this.#replace(endpoint, (this.#table << PAGE_WORDS_SHIFT) + endpoint * 8, 0, 0, 0, 0);
   }
 
   /** `devtab`: the device table base register; 0 as long as nothing was attached. */
@@ -137,14 +137,14 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
       const memory = this.#memory;
       const table = memory.allocate(this.#order);
       if (table === NONE) return -ENOMEM;
-      const end = (table << 10) + (this.lastEndpoint + 1) * 8;
-      for (let item = table << 10; item < end; item += 8) {
+      const end = (table << PAGE_WORDS_SHIFT) + (this.lastEndpoint + 1) * 8;
+      for (let item = table << PAGE_WORDS_SHIFT; item < end; item += 8) {
         memory.words[item] = VALID | TRANSLATION_VALID;
       }
       this.#table = table;
       this.walker = new AmdWalker(memory, this.registers().devtab);
     }
-    return (this.#table << 10) + endpoint * 8;
+    return (this.#table << PAGE_WORDS_SHIFT) + endpoint * 8;
   }
 
   #replace(

@@ -4,7 +4,7 @@
  * @module
  */
 import { type InvalidationGather, PASID_DIRECTORY } from "../invalidation.ts";
-import type { TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
 import type { ContextTable } from "./smmuv3_entries.ts";
 
@@ -50,7 +50,7 @@ export class ContextTables {
   find(table: number, substream: number): number {
     if (!this.#twoLevel) return (table << 9) + substream * 8;
     const words = this.#memory.words;
-    const item = (table << 10) + (substream >> LEAF_BITS) * 2;
+    const item = (table << PAGE_WORDS_SHIFT) + (substream >> LEAF_BITS) * 2;
     if ((words[item] & VALID) === 0) return NONE;
     const leaf = pageOf(this.#memory, words[item], words[item + 1]);
     return (leaf << 9) + (substream & (2 ** LEAF_BITS - 1)) * 8;
@@ -72,7 +72,7 @@ export class ContextTables {
     if (leaf === NONE) return NONE;
     this.tablePages++;
     const frame = this.#memory.baseFrame + leaf;
-    const item = (table << 10) + (substream >> LEAF_BITS) * 2;
+    const item = (table << PAGE_WORDS_SHIFT) + (substream >> LEAF_BITS) * 2;
     store64(this.#memory.words, item, addressLow(frame) | VALID, addressHigh(frame));
     deviceGather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
     return this.find(table, substream);
@@ -82,7 +82,7 @@ export class ContextTables {
   free(table: number): void {
     const words = this.#memory.words;
     if (this.#twoLevel) {
-      const start = table << 10;
+      const start = table << PAGE_WORDS_SHIFT;
       for (let item = start; item < start + (1024 << this.#order); item += 2) {
         if ((words[item] & VALID) === 0) continue;
         this.#gather.addBlock(pageOf(this.#memory, words[item], words[item + 1]), 0, false);

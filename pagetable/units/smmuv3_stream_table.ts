@@ -4,7 +4,7 @@
  * @module
  */
 import { DEVICE_DIRECTORY, type InvalidationGather, NO_PASID } from "../invalidation.ts";
-import type { TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
 
 const NONE = -1;
@@ -68,7 +68,7 @@ export class StreamTable {
     if (this.#table === NONE) return NONE;
     if (!this.#twoLevel) return (this.#table << 9) + stream * 8;
     const words = this.#memory.words;
-    const item = (this.#table << 10) + (stream >>> this.#split) * 2;
+    const item = (this.#table << PAGE_WORDS_SHIFT) + (stream >>> this.#split) * 2;
     if ((words[item] & SPAN) === 0) return NONE;
     const leaf = pageOf(this.#memory, words[item] & ~SPAN, words[item + 1]);
     return (leaf << 9) + (stream & (2 ** this.#split - 1)) * 8;
@@ -89,7 +89,7 @@ export class StreamTable {
     if (leaf === NONE) return NONE;
     this.tablePages += 1 << this.#split - PAGE_STES;
     const frame = memory.baseFrame + leaf;
-    const item = (this.#table << 10) + (stream >>> this.#split) * 2;
+    const item = (this.#table << PAGE_WORDS_SHIFT) + (stream >>> this.#split) * 2;
     store64(memory.words, item, addressLow(frame) | (this.#split + 1), addressHigh(frame));
     this.#gather.addDevice(DEVICE_DIRECTORY, stream, NO_PASID, NONE);
     return this.find(stream);
@@ -100,7 +100,7 @@ export class StreamTable {
     if (this.#table === NONE) return;
     const words = this.#memory.words;
     if (this.#twoLevel) {
-      const start = this.#table << 10;
+      const start = this.#table << PAGE_WORDS_SHIFT;
       for (let item = start; item < start + (2 << (this.#streamBits - this.#split)); item += 2) {
         if ((words[item] & SPAN) === 0) continue;
         const leaf = pageOf(this.#memory, words[item] & ~SPAN, words[item + 1]);

@@ -11,7 +11,7 @@
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import type { HardwareTable } from "../hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
-import type { TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
@@ -134,7 +134,7 @@ export class VtdLegacyUnit implements TranslationUnit {
     if (this.#root !== NONE) {
       const words = this.#memory.words;
       for (let bus = 0; bus < BUSES; bus++) {
-        const item = (this.#root << 10) + bus * 4;
+        const item = (this.#root << PAGE_WORDS_SHIFT) + bus * 4;
         if ((words[item] & PRESENT) === 0) continue;
         this.gather.addBlock(pageOf(this.#memory, words[item], words[item + 1]), 0, false);
       }
@@ -151,10 +151,10 @@ export class VtdLegacyUnit implements TranslationUnit {
   #find(endpoint: number): number {
     if (this.#root === NONE || !(endpoint >= 0 && endpoint <= this.lastEndpoint)) return NONE;
     const words = this.#memory.words;
-    const root = (this.#root << 10) + (endpoint >> 8) * 4;
+    const root = (this.#root << PAGE_WORDS_SHIFT) + (endpoint >> 8) * 4;
     if ((words[root] & PRESENT) === 0) return NONE;
     const table = pageOf(this.#memory, words[root], words[root + 1]);
-    return (table << 10) + (endpoint & 0xff) * 4;
+    return (table << PAGE_WORDS_SHIFT) + (endpoint & 0xff) * 4;
   }
 
   /** As {@linkcode #find}, making the tables that are missing; a negative errno if that fails. */
@@ -176,9 +176,9 @@ export class VtdLegacyUnit implements TranslationUnit {
     if (table === NONE) return -ENOMEM;
     this.#tablePages++;
     const frame = memory.baseFrame + table;
-    const item = (this.#root << 10) + (endpoint >> 8) * 4;
+    const item = (this.#root << PAGE_WORDS_SHIFT) + (endpoint >> 8) * 4;
     store64(memory.words, item, addressLow(frame) | PRESENT, addressHigh(frame));
-    return (table << 10) + (endpoint & 0xff) * 4;
+    return (table << PAGE_WORDS_SHIFT) + (endpoint & 0xff) * 4;
   }
 
   #replace(

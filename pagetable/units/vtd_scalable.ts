@@ -19,7 +19,7 @@ import {
   PASID_DIRECTORY,
   PASID_ENTRY,
 } from "../invalidation.ts";
-import type { TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
 import { DomainIds } from "./domain_ids.ts";
@@ -141,7 +141,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     }
     if (this.#root !== NONE) {
       const words = this.#memory.words;
-      const root = this.#root << 10;
+      const root = this.#root << PAGE_WORDS_SHIFT;
       for (let item = root; item < root + 1024; item += 2) {
         if ((words[item] & PRESENT) === 0) continue;
         this.gather.addBlock(pageOf(this.#memory, words[item], words[item + 1]), 0, false);
@@ -228,19 +228,20 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
   #context(endpoint: number): number {
     if (this.#root === NONE) return NONE;
     const words = this.#memory.words;
-    const root = (this.#root << 10) + (endpoint >> 7) * 2;
+    const root = (this.#root << PAGE_WORDS_SHIFT) + (endpoint >> 7) * 2;
     if ((words[root] & PRESENT) === 0) return NONE;
     const table = pageOf(this.#memory, words[root], words[root + 1]);
-    return (table << 10) + (endpoint & 127) * 8;
+    return (table << PAGE_WORDS_SHIFT) + (endpoint & 127) * 8;
   }
 
   /** Word index of a PASID entry below a present context entry, or -1. */
   #pasidItem(context: number, number: number): number {
     const words = this.#memory.words;
     const directory = pageOf(this.#memory, words[context], words[context + 1]);
-    const item = (directory << 10) + (number >> 6) * 2;
+    const item = (directory << PAGE_WORDS_SHIFT) + (number >> 6) * 2;
     if ((words[item] & PRESENT) === 0) return NONE;
-    return (pageOf(this.#memory, words[item], words[item + 1]) << 10) + (number & 63) * 16;
+    return (pageOf(this.#memory, words[item], words[item + 1]) << PAGE_WORDS_SHIFT) +
+      (number & 63) * 16;
   }
 
   /** As {@linkcode #pasidItem}, from the root on, making what is missing; a negative errno if that fails. */
@@ -257,7 +258,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     if (context === NONE) {
       const table = this.#take(0);
       if (table === NONE) return -ENOMEM;
-      this.#link((this.#root << 10) + (endpoint >> 7) * 2, table, PRESENT);
+      this.#link((this.#root << PAGE_WORDS_SHIFT) + (endpoint >> 7) * 2, table, PRESENT);
       context = this.#context(endpoint);
     }
     if ((words[context] & PRESENT) === 0) {
@@ -267,7 +268,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
         if (directory !== NONE) this.#drop(directory, this.#directoryOrder);
         return -ENOMEM;
       }
-      this.#link((directory << 10) + (number >> 6) * 2, table, PRESENT);
+      this.#link((directory << PAGE_WORDS_SHIFT) + (number >> 6) * 2, table, PRESENT);
       const enable = number === 0 ? 0 : PASID_ENABLE;
       this.#link(context, directory, PRESENT | enable | (this.#pasidBits - 13) << 9);
       if (this.gather.recordsMaps) this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, NONE);
@@ -279,7 +280,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
       const table = this.#take(0);
       if (table === NONE) return -ENOMEM;
       const directory = pageOf(memory, words[context], words[context + 1]);
-      this.#link((directory << 10) + (number >> 6) * 2, table, PRESENT);
+      this.#link((directory << PAGE_WORDS_SHIFT) + (number >> 6) * 2, table, PRESENT);
     }
     if (number !== 0 && (words[context] & PASID_ENABLE) === 0) {
       words[context] |= PASID_ENABLE;
@@ -294,7 +295,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     clear64(words, context);
     this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, NONE);
     this.gather.addDevice(PASID_DIRECTORY, endpoint, NO_PASID, NONE);
-    const start = directory << 10;
+    const start = directory << PAGE_WORDS_SHIFT;
     for (let item = start; item < start + (1024 << this.#directoryOrder); item += 2) {
       if ((words[item] & PRESENT) === 0) continue;
       this.gather.addBlock(pageOf(this.#memory, words[item], words[item + 1]), 0, true);
