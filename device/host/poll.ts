@@ -36,6 +36,9 @@ const REFUSED_MS = 10;
 /** Milliseconds that fit into the C int of a timeout. */
 const LONGEST = 0x7fffffff;
 
+/** Waits of all sets that are under way on threads of the runtime's pool. */
+let waitsOnThreads = 0;
+
 /**
  * Descriptors and what is awaited on each. A slot is the number that {@linkcode PollSet.add} gave; clearing
  * the set and adding again is the way to change it.
@@ -134,7 +137,13 @@ export class PollSet {
     try {
       const milliseconds = timeout < 0 ? FOREVER : Math.min(Math.ceil(timeout), LONGEST) | 0;
       this.#refused = false;
-      const found = await libc().pollOnThread(this.#waiting, this.#nativeCount, milliseconds);
+      waitsOnThreads++;
+      let found: number;
+      try {
+        found = await libc().pollOnThread(this.#waiting, this.#nativeCount, milliseconds);
+      } finally {
+        waitsOnThreads--;
+      }
       // The thread's errno cannot be read, and the set may have changed: what counts is how things are now.
       const ready = this.poll(0);
       // What fails at once again and again would keep the processor busy.
@@ -150,6 +159,9 @@ export class PollSet {
   /**
    * Waits in this thread for as long as that is likely to be short, then as {@linkcode PollSet.wait} does.
    *
+   * Where another set of this process is awaited, this one is, too: no descriptor tells that a thread of the pool
+   * has finished, so that the other wait would end late by up to {@linkcode SLICE} milliseconds.
+   *
    * @param timeout Milliseconds; -1, the default, without end.
    * @returns how many slots are ready.
    */
@@ -157,7 +169,7 @@ export class PollSet {
     if (this.#waits) throw new Error("Cannot wait twice at once on one poll set");
     const deadline = timeout < 0 ? Infinity : performance.now() + timeout;
     const count = this.#count;
-    for (let slice = 0; slice < MOST_SLICES; slice++) {
+    for (let slice = 0; slice < MOST_SLICES && waitsOnThreads === 0; slice++) {
       const left = Math.max(0, deadline - performance.now());
       const found = this.#pollWithRuntime(Math.ceil(Math.min(SLICE, left)));
       if (found > 0 || this.#woken || left === 0) return found;
