@@ -21,23 +21,24 @@ export const LOAD = 20;
 const SEED = 99;
 const SECTOR = 512;
 /** Where requests and buffers are, guest-physical. */
-const HEADER = 0x40000;
+export const HEADER = 0x40000;
 const STATUS = 0x41000;
 /** A buffer that is mapped at first, guest-physical. */
 export const BUFFER = 0x50000;
-const LOADED = 0x80000;
+/** Where requests under load are, guest-physical. */
+export const LOADED = 0x80000;
 /** VERSION_1, ACCESS_PLATFORM, RING_PACKED, IN_ORDER, NOTIFICATION_DATA. */
 const FEATURES_HIGH = 0x4f;
 /** LOG_ALL, INDIRECT_DESC, EVENT_IDX, PROTOCOL_FEATURES. */
-const FEATURES_LOW = 0x7400_0000;
+export const FEATURES_LOW = 0x7400_0000;
 /** As the IOMMU's, without DEVICE_STATE. */
-const PROTOCOL = 0x1_f22b;
+export const PROTOCOL = 0x1_f22b;
 
-/** A device, what it says of itself, and what its driver does. */
-export interface ReplayedDevice extends Disposable {
-  readonly name: string;
-  readonly device: EndpointDevice;
+/** What a device says of itself, and what its driver does. */
+export interface ReplayedDriver {
   readonly facts: DeviceFacts;
+  /** Whether the guest can write to the configuration. */
+  readonly configChanges?: boolean;
   /** Uses the device with a buffer at a guest address that is mapped, and looks at what comes. */
   use(vmm: Vmm, buffer: number): Promise<void>;
   /** Makes {@linkcode LOAD} requests available on each ring, and notifies the device once. */
@@ -46,13 +47,19 @@ export interface ReplayedDevice extends Disposable {
   check(vmm: Vmm): void;
 }
 
-function bytesAt(vmm: Vmm, address: number, length: number): Uint8Array {
+/** A device of this process, and its driver. */
+export interface ReplayedDevice extends ReplayedDriver, Disposable {
+  readonly device: EndpointDevice;
+}
+
+/** Guest memory as the driver sees it. */
+export function bytesAt(vmm: Vmm, address: number, length: number): Uint8Array {
   assertEquals(vmm.memory.resolve(address, length, true), length);
   return vmm.memory.bytes.subarray(vmm.memory.offset, vmm.memory.offset + length);
 }
 
 /** Makes what was added available, and waits until it is used; `count` descriptors of it. */
-async function exchange(vmm: Vmm, index: number, count: number): Promise<number> {
+export async function exchange(vmm: Vmm, index: number, count: number): Promise<number> {
   const queue = vmm.rings[index];
   queue.driver.commit();
   queue.kick();
@@ -65,7 +72,6 @@ async function exchange(vmm: Vmm, index: number, count: number): Promise<number>
 export function rng(): ReplayedDevice {
   const expected = new SeededRandom(SEED);
   return {
-    name: "rng",
     device: new EntropyDevice(new SeededRandom(SEED)),
     facts: {
       features: [FEATURES_LOW, FEATURES_HIGH],
@@ -129,7 +135,6 @@ export function blk(): ReplayedDevice {
     assertEquals([...bytesAt(vmm, STATUS, 1)], [0]);
   }
   return {
-    name: "blk",
     device,
     facts: {
       // SEG_MAX, BLK_SIZE, FLUSH, MQ, DISCARD, WRITE_ZEROES.
