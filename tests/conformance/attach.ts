@@ -234,6 +234,21 @@ export const ATTACH: readonly Statement[] = [
     },
   },
   {
+    id: "L1b",
+    text: "the number of a domain that has ended begins anew for another endpoint",
+    configuration: { bypass: false },
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "OK");
+      assertEquals(await detach(dut, 1, 8), "OK");
+      assertEquals(await attach(dut, 1, 16), "OK");
+      assertEquals(await reaches(dut, 16, 0x1000n), undefined);
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x7000n), "OK");
+      assertEquals(await reaches(dut, 16, 0x1000n), 0x7000n);
+      assertEquals(await reaches(dut, 8, 0x1000n), undefined);
+    },
+  },
+  {
     id: "L3",
     text: "mappings apply to endpoints that are attached after they were made",
     async run(dut) {

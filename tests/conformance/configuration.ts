@@ -81,6 +81,18 @@ export const CONFIGURATION: readonly Statement[] = [
     },
   },
   {
+    id: "C-ranges",
+    text:
+      "no range of the configuration ends before it begins, and a property fits into probe_size",
+    async run(dut) {
+      const config = new DataView((await dut.readConfig()).buffer);
+      assert(config.getBigUint64(8, true) <= config.getBigUint64(16, true), "input_range");
+      assert(config.getUint32(24, true) <= config.getUint32(28, true), "domain_range");
+      const hasProbe = (dut.features & (1 << 4)) !== 0;
+      assert(!hasProbe || config.getUint32(32, true) >= 24, "probe_size");
+    },
+  },
+  {
     id: "L2",
     text: "after a device reset no endpoint is attached, and no domain is left",
     configuration: { bypass: false },

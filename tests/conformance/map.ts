@@ -4,7 +4,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { attach, map, reaches, unmap } from "./requests.ts";
+import { mapRequest } from "../../device/driver_requests.ts";
+import { assertUnwritten, attach, map, reaches, status, unmap } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 
 /** Virtio 1.4, 5.13.6.5. */
@@ -97,6 +98,19 @@ export const MAP: readonly Statement[] = [
       assertEquals(await reaches(dut, 8, 0x2000n, "w"), 0x6000n);
       // VT-d second stage has write-only entries, so reads must not pass.
       assertEquals(await reaches(dut, 8, 0x2000n, "r"), undefined);
+    },
+  },
+  {
+    id: "M-feature",
+    text: "MAP does what its answer says where the driver has not taken MAP_UNMAP",
+    withoutNegotiating: 1 << 2,
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      const fields = { domain: 1, virtStart: 0x1000n, virtEnd: 0x1fffn, physStart: 0x5000n };
+      const answer = await dut.request(mapRequest({ ...fields, flags: 3 }), 4);
+      const isMapped = answer.length > 0 && status(answer) === "OK";
+      if (answer.length === 0) assertUnwritten(answer);
+      assertEquals(await reaches(dut, 8, 0x1000n), isMapped ? 0x5000n : undefined);
     },
   },
   {

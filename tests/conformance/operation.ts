@@ -4,7 +4,13 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { attachRequest, mapRequest, probeRequest } from "../../device/driver_requests.ts";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  probeRequest,
+  unmapRequest,
+} from "../../device/driver_requests.ts";
 import { assertUnwritten, attach, map, probe, probeSizeOf, reaches, status } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 import { POISON } from "./subject.ts";
@@ -94,6 +100,31 @@ export const OPERATION: readonly Statement[] = [
     text: "a request that is too short is answered with an error of full length",
     async run(dut) {
       assertEquals(status(await dut.request(attachRequest(1, 8).subarray(0, 19), 4)), "INVAL");
+    },
+  },
+  {
+    id: "L4c",
+    text: "a request of any type that is too short does nothing, and is answered with an error",
+    async run(dut) {
+      assertEquals(await attach(dut, 1, 8), "OK");
+      assertEquals(await map(dut, 1, 0x1000n, 0x1fffn, 0x5000n), "OK");
+      const fields = { domain: 1, virtStart: 0x2000n, virtEnd: 0x2fffn, physStart: 0x6000n };
+      const requests = [
+        attachRequest(2, 8),
+        detachRequest(1, 8),
+        mapRequest({ ...fields, flags: 3 }),
+        unmapRequest(1, 0x1000n, 0x1fffn),
+      ];
+      for (const request of requests) {
+        for (const length of [request.length - 1, 9, 4]) {
+          assertEquals(status(await dut.request(request.subarray(0, length), 4)), "INVAL");
+        }
+      }
+      assertEquals(await reaches(dut, 8, 0x1000n), 0x5000n);
+      assertEquals(await reaches(dut, 8, 0x2000n), undefined);
+      if ((dut.features & F_PROBE) === 0) return;
+      const room = await probeSizeOf(dut) + 4;
+      assertEquals(status(await dut.request(probeRequest(8).subarray(0, 71), room)), "INVAL");
     },
   },
 ];

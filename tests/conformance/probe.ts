@@ -117,6 +117,28 @@ export const PROBE: readonly Statement[] = [
     },
   },
   {
+    id: "R-form",
+    text: "each property has a known subtype and a range in order, and ends inside of probe_size",
+    configuration: { reserved: REGIONS },
+    async run(dut) {
+      const size = await probeSizeOf(dut);
+      for (const endpoint of [8, 16]) {
+        const answer = await probe(dut, endpoint, size);
+        assertEquals(status(answer), "OK");
+        const view = new DataView(answer.bytes.buffer, answer.bytes.byteOffset, size);
+        let at = 0;
+        while (at + 4 <= size && view.getUint16(at, true) !== 0) {
+          assertEquals([view.getUint16(at, true), view.getUint16(at + 2, true)], [1, 20]);
+          assert(at + 24 <= size, "it ends inside");
+          assert(view.getUint8(at + 4) <= 1, "RESERVED or MSI");
+          assert(view.getBigUint64(at + 8, true) <= view.getBigUint64(at + 16, true));
+          at += 24;
+        }
+        assert(at > 0, "there is one");
+      }
+    },
+  },
+  {
     id: "R2, R3",
     text: "an endpoint has at most one MSI region, and none of its regions overlap",
     async run(dut) {
