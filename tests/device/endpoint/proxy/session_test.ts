@@ -356,14 +356,17 @@ Deno.test("a back end that stalls is disconnected in a bounded time, and the gue
 });
 
 Deno.test("a stalled back end holds up a reset no longer, though nothing else is served meanwhile", async () => {
-  await using world = await ProxyWorld.start({ patience: 150 });
+  // Long enough for what comes before on a machine that others use, too.
+  const patience = 500;
+  await using world = await ProxyWorld.start({ patience });
   const [, backEnd] = await world.session();
   await world.request(attach(), map(10, 1));
+  assertEquals(world.counters.timeouts, 0);
   backEnd.manner = "silent";
   const began = performance.now();
   await world.driver.resetDevice();
   const took = performance.now() - began;
-  assert(took >= 150 && took < 1500, `${took} ms`);
+  assert(took >= patience && took < 10 * patience, `${took} ms`);
   assertEquals([world.counters.timeouts, world.device.observers.waiting], [1, 0]);
 });
 
