@@ -91,6 +91,8 @@ export class EchoBackEnd implements AsyncDisposable {
   readonly #poll = new PollSet(4);
   readonly #done: Promise<void>;
   #stopped = false;
+  #paused: Promise<void> | undefined;
+  #resume: () => void = () => {};
 
   constructor(stream: UnixStream, options: EchoOptions = {}) {
     this.device = new EchoDevice(options);
@@ -144,6 +146,14 @@ export class EchoBackEnd implements AsyncDisposable {
     this.backEnd.signal(last.index);
   }
 
+  /** Does nothing from now on, as a process that is stopped, until what it returns is called. */
+  pause(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#paused = promise;
+    this.#resume = resolve;
+    return resolve;
+  }
+
   /** Has the loop look once more. */
   wake(): void {
     this.#poll.wake();
@@ -152,6 +162,7 @@ export class EchoBackEnd implements AsyncDisposable {
   /** Closes the connection, without an answer to anything. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
+    this.#resume();
     this.#poll.wake();
     await this.#done;
   }
@@ -172,6 +183,7 @@ export class EchoBackEnd implements AsyncDisposable {
         (_, i) => poll.add(backEnd.kickDescriptor(i)),
       );
       await poll.wait();
+      await this.#paused;
       kicks.forEach((slot, i) => {
         if (poll.ready(slot) !== 0) backEnd.drainKick(i);
       });
