@@ -6,30 +6,7 @@
  *
  * @module
  */
-export {
-  EADDRINUSE,
-  EEXIST,
-  EFAULT,
-  EINVAL,
-  ENOENT,
-  ENOMEM,
-  EOPNOTSUPP,
-  ERANGE,
-  OK,
-} from "../pagetable/errno.ts";
-export type { Errno } from "../pagetable/errno.ts";
-import {
-  EADDRINUSE,
-  EEXIST,
-  EFAULT,
-  EINVAL,
-  ENOENT,
-  ENOMEM,
-  EOPNOTSUPP,
-  ERANGE,
-  type Errno,
-  OK,
-} from "../pagetable/errno.ts";
+export * from "../pagetable/errno.ts";
 
 /** The mapping or the access does not permit this. */
 export const EPERM = 1;
@@ -43,27 +20,3 @@ export const EDEADLK = 35;
 export const EOVERFLOW = 75;
 /** The caller's buffer is too small for the answer. */
 export const EMSGSIZE = 90;
-
-/** Names by number, for messages. */
-const NAMES: ReadonlyMap<Errno, string> = new Map([
-  [OK, "OK"],
-  [EPERM, "EPERM"],
-  [ENOENT, "ENOENT"],
-  [ENOMEM, "ENOMEM"],
-  [EFAULT, "EFAULT"],
-  [EBUSY, "EBUSY"],
-  [EEXIST, "EEXIST"],
-  [EINVAL, "EINVAL"],
-  [ENOSPC, "ENOSPC"],
-  [ERANGE, "ERANGE"],
-  [EDEADLK, "EDEADLK"],
-  [EOVERFLOW, "EOVERFLOW"],
-  [EMSGSIZE, "EMSGSIZE"],
-  [EOPNOTSUPP, "EOPNOTSUPP"],
-  [EADDRINUSE, "EADDRINUSE"],
-]);
-
-/** The name of an error number, such as `ENOENT`, or `E?` and the number for one we do not use. */
-export function errnoName(errno: Errno): string {
-  return NAMES.get(errno) ?? `E?${errno}`;
-}

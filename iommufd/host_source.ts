@@ -74,9 +74,17 @@ export class HostSource implements UnstableSource {
     return this.#ram.runRegion;
   }
 
-  /** Adds RAM that begins at virtual page `hostPage` of this process. Throws as {@linkcode GuestSource.addRegion}. */
-  addRegion(firstIndex: number, lastIndex: number, hostPage: number): GuestRegion {
-    return this.#ram.addRegion(firstIndex, lastIndex, { firstFrame: hostPage });
+  /**
+   * Adds RAM that begins at virtual page `hostPage` of this process; with its bytes, if accesses are to read and write
+   * it. Throws as {@linkcode GuestSource.addRegion}.
+   */
+  addRegion(
+    firstIndex: number,
+    lastIndex: number,
+    hostPage: number,
+    bytes?: Uint8Array,
+  ): GuestRegion {
+    return this.#ram.addRegion(firstIndex, lastIndex, { firstFrame: hostPage, bytes });
   }
 
   /**
@@ -131,8 +139,14 @@ export class HostSource implements UnstableSource {
     return null;
   }
 
-  /** EFAULT: the source was not given the bytes. */
-  moveBytes(): Errno {
-    return EFAULT;
+  /** As {@linkcode GuestSource.moveBytes}. */
+  moveBytes(
+    region: SourceRegion,
+    index: number,
+    offset: number,
+    bytes: Uint8Array,
+    isWrite: boolean,
+  ): Errno {
+    return this.#ram.moveBytes(region, index, offset, bytes, isWrite);
   }
 }

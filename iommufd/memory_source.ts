@@ -8,7 +8,7 @@
  * - a *stable* source says the frame of an index whenever it is asked, also of a region that is gone as long as a page
  *   list holds pages of it (guest-physical memory, {@linkcode ./guest_source.ts});
  * - an *unstable* source has to be pinned, and says the frame once; the engine reads it back from where it keeps it,
- *   the store or a page table (the seed's way, {@linkcode ./host_source.ts}, {@linkcode ./pagemap_source.ts}).
+ *   the store or a page table (the seed's way, {@linkcode ./host_source.ts}).
  *
  * Ranges are inclusive. Answers are left in `run…` fields, so that asking makes no garbage.
  *

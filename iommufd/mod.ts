@@ -20,7 +20,6 @@ export { FrameReader } from "./frame_reader.ts";
 export { STEP_PAGES } from "./fill_steps.ts";
 export { Attachments } from "./attachments.ts";
 export type { PagemapReader } from "./pagemap.ts";
-export { type PagemapOptions, PagemapSource } from "./pagemap_source.ts";
 export { type HostMemory, HostSource } from "./host_source.ts";
 export { FrameBatch } from "./frame_batch.ts";
 export {
@@ -41,3 +40,4 @@ export { ObjectRegistry } from "./objects.ts";
 export { MappingCursor } from "./mapping_cursor.ts";
 export type { PageRange } from "./reserved_ranges.ts";
 export { MMIO, type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
+export type { InterruptPages } from "../pagetable/mod.ts";

@@ -18,12 +18,10 @@ const FRAME_HIGH = 0x7fffff;
 /** Entries that {@linkcode PagemapEntries.append} reads at once at most. */
 export const READ_ENTRIES = 512;
 
-/** Reads the page map: `Deno.openSync("/proc/self/pagemap")` wrapped, or whatever else has its contents. */
+/** Reads the page map: `/proc/self/pagemap`, or whatever else has its contents. */
 export interface PagemapReader {
   /** Reads bytes from `position` on. Returns how many were read. */
   readAt(position: number, target: Uint8Array): number;
-  /** Gives up what it reads from, if it has to. */
-  close?(): void;
 }
 
 /** Reads entries into a buffer of its own. */

@@ -6,9 +6,10 @@ import {
   Access,
   createPageList,
   GuestSource,
+  type HostMemory,
+  HostSource,
   IoAddressSpace,
   OK,
-  PagemapSource,
 } from "../../iommufd/mod.ts";
 import { makeTable, Populated, RW, storeLoop } from "./setup.ts";
 
@@ -114,8 +115,8 @@ const guestAccess = new Access();
 guestAccess.attach(guestSpace);
 
 /** A page map whose frames are all adjacent, so that the engine's own cost shows. */
-const reader = {
-  entries: new Uint8Array(512 * 8),
+const memory: HostMemory = {
+  populate: () => true,
   readAt(position: number, target: Uint8Array): number {
     const view = new DataView(target.buffer, target.byteOffset, target.length);
     for (let at = 0; at < target.length; at += 8) {
@@ -126,7 +127,9 @@ const reader = {
   },
 };
 const pinnedSpace = new IoAddressSpace();
-pinnedSpace.map(0, 1023, createPageList(new PagemapSource(0, 1024, { reader })), 0, RW);
+const pinned = new HostSource(memory);
+pinned.addRegion(0, 1023, 0);
+pinnedSpace.map(0, 1023, createPageList(pinned), 0, RW);
 const pinnedAccess = new Access();
 pinnedAccess.attach(pinnedSpace);
 
@@ -207,7 +210,8 @@ Deno.bench({ name: "MAP and UNMAP", group: REGION_GROUP }, () => {
 });
 
 const READ_GROUP = "read 1 GiB back from a page table: a second one is attached";
-const gib = new PagemapSource(0, GIB, { reader });
+const gib = new HostSource(memory);
+gib.addRegion(0, GIB - 1, 0);
 const gibList = createPageList(gib);
 let gibSpace: IoAddressSpace | null = null;
 Deno.bench({

@@ -1,20 +1,26 @@
+/** The page map of a process, read as the source of host frames does. */
 import { assert, assertEquals } from "@std/assert";
 import {
   Access,
   createPageList,
   EFAULT,
   EPERM,
+  type HostMemory,
+  HostSource,
   IoAddressSpace,
   OK,
-  PagemapSource,
   READ,
   WRITE,
 } from "../../iommufd/mod.ts";
 import { PlainTable } from "./plain_table.ts";
 
 /** A page map with given entries: frame numbers, 0 for a page that is not there, -1 for one whose frame is hidden. */
-class WrittenPagemap {
+class WrittenPagemap implements HostMemory {
   constructor(readonly firstPage: number, readonly frames: readonly number[]) {}
+
+  populate(): boolean {
+    return true;
+  }
 
   readAt(position: number, target: Uint8Array): number {
     const view = new DataView(target.buffer, target.byteOffset, target.length);
@@ -31,9 +37,15 @@ class WrittenPagemap {
   }
 }
 
-Deno.test("page map source: frames are read from the entries, present pages only", () => {
-  const reader = new WrittenPagemap(500, [7, 8, 2 ** 40 + 3, 0, 9]);
-  const source = new PagemapSource(500, 5, { reader });
+/** A source of `pages` pages that begin at virtual page `page`. */
+function sourceAt(memory: HostMemory, page: number, pages: number, bytes?: Uint8Array): HostSource {
+  const source = new HostSource(memory);
+  source.addRegion(0, pages - 1, page, bytes);
+  return source;
+}
+
+Deno.test("page map: frames are read from the entries, present pages only", () => {
+  const source = sourceAt(new WrittenPagemap(500, [7, 8, 2 ** 40 + 3, 0, 9]), 500, 5);
   const list = createPageList(source);
   const space = new IoAddressSpace();
   const table = new PlainTable({ lastFrame: 2 ** 52 - 1 });
@@ -47,16 +59,14 @@ Deno.test("page map source: frames are read from the entries, present pages only
   assertEquals(source.pinnedPages, 0);
 });
 
-Deno.test("page map source: hidden frame numbers are a missing privilege", () => {
-  const source = new PagemapSource(0, 1, { reader: new WrittenPagemap(0, [-1]) });
-  const list = createPageList(source);
+Deno.test("page map: hidden frame numbers are a missing privilege", () => {
+  const list = createPageList(sourceAt(new WrittenPagemap(0, [-1]), 0, 1));
   assertEquals(list.addAccess(0, 0, null, false), EPERM);
 });
 
-Deno.test("page map source: bytes are those of the memory handed over", () => {
+Deno.test("page map: bytes are those of the memory handed over", () => {
   const bytes = new Uint8Array(3 * 4096).fill(5);
-  const source = new PagemapSource(0, 3, { bytes, reader: new WrittenPagemap(0, [4, 6, 5]) });
-  const list = createPageList(source);
+  const list = createPageList(sourceAt(new WrittenPagemap(0, [4, 6, 5]), 0, 3, bytes));
   const space = new IoAddressSpace();
   space.map(0, 2, list, 0, READ | WRITE);
   const access = new Access();
@@ -77,10 +87,22 @@ function stackPages(): { first: number; pages: number } {
 }
 
 Deno.test({
-  name: "page map source: this process's own page map, with the rights for it or without",
+  name: "page map: this process's own page map, with the rights for it or without",
   fn() {
     const { first, pages } = stackPages();
-    const source = new PagemapSource(first, pages);
+    using file = Deno.openSync("/proc/self/pagemap");
+    const source = sourceAt(
+      {
+        // The stack is there.
+        populate: () => true,
+        readAt(position: number, target: Uint8Array): number {
+          file.seekSync(position, Deno.SeekMode.Start);
+          return file.readSync(target) ?? 0;
+        },
+      },
+      first,
+      pages,
+    );
     const list = createPageList(source);
     const frames = new Float64Array(1);
     const errno = list.addAccess(pages - 1, pages - 1, frames, false);
@@ -90,6 +112,5 @@ Deno.test({
       list.removeAccess(pages - 1, pages - 1);
     }
     assertEquals(source.pinnedPages, 0);
-    source.close();
   },
 });
