@@ -10,7 +10,8 @@
  *
  * @module
  */
-import { fits, type Growth, longerInt32 } from "./growth.ts";
+import { type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { NodePool } from "./node_pool.ts";
 
 /** Areas that fit in a leaf. */
 export const LEAF_SLOTS = 16;
@@ -46,20 +47,16 @@ export class AreaLeaves {
   previous: Int32Array = new Int32Array(0);
   #words = new Float64Array(0);
   #halves = new Int32Array(0);
-  #capacity = 0;
-  #used = 0;
-  #free = NONE;
-  #freeCount = 0;
-  readonly #growth: Growth;
+  readonly #pool: NodePool;
 
   /** Makes no leaf yet. */
   constructor(growth: Growth) {
-    this.#growth = growth;
+    this.#pool = new NodePool(growth, 0, LEAF_BYTES, (capacity) => this.#resize(capacity));
   }
 
   /** Bytes of typed arrays held, used or not. */
   get bytes(): number {
-    return this.#capacity * LEAF_BYTES;
+    return this.#pool.bytes;
   }
 
   /** First I/O page of the area in a slot. */
@@ -87,11 +84,6 @@ export class AreaLeaves {
     return this.#halves[2 * slot + ACCESSES];
   }
 
-  /** Changes {@linkcode state}. */
-  setState(slot: number, state: number): void {
-    this.#halves[2 * slot + STATES] = state;
-  }
-
   /** Changes {@linkcode accesses}. */
   setAccesses(slot: number, accesses: number): void {
     this.#halves[2 * slot + ACCESSES] = accesses;
@@ -108,17 +100,12 @@ export class AreaLeaves {
 
   /** Makes sure that {@linkcode take} succeeds once. Returns false if there is no memory. */
   makeRoom(): boolean {
-    return this.#freeCount > 0 || this.#used < this.#capacity || this.#grow();
+    return this.#pool.makeRoom(1);
   }
 
   /** An empty leaf, chained nowhere. Needs {@linkcode makeRoom}. */
   take(): number {
-    let leaf = this.#free;
-    if (leaf === NONE) leaf = this.#used++;
-    else {
-      this.#free = this.next[leaf];
-      this.#freeCount--;
-    }
+    const leaf = this.#pool.take();
     this.size[leaf] = 0;
     this.next[leaf] = NONE;
     this.previous[leaf] = NONE;
@@ -132,9 +119,7 @@ export class AreaLeaves {
     const after = this.next[leaf];
     if (before !== NONE) this.next[before] = after;
     if (after !== NONE) this.previous[after] = before;
-    this.next[leaf] = this.#free;
-    this.#free = leaf;
-    this.#freeCount++;
+    this.#pool.drop(leaf);
   }
 
   /**
@@ -235,19 +220,12 @@ export class AreaLeaves {
     }
   }
 
-  #grow(): boolean {
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#capacity + 1);
-    return fits(this.#growth, (capacity - this.#capacity) * LEAF_BYTES, () => {
-      const words = new Float64Array(capacity << WORDS_SHIFT);
-      const size = longerInt32(this.size, capacity);
-      const next = longerInt32(this.next, capacity);
-      this.previous = longerInt32(this.previous, capacity);
-      words.set(this.#words);
-      this.#words = words;
-      this.#halves = new Int32Array(words.buffer);
-      this.size = size;
-      this.next = next;
-      this.#capacity = capacity;
-    });
+  #resize(capacity: number): void {
+    this.size = longerInt32(this.size, capacity);
+    this.next = longerInt32(this.next, capacity);
+    this.previous = longerInt32(this.previous, capacity);
+    const words = longerFloat64(this.#words, capacity << WORDS_SHIFT);
+    this.#words = words;
+    this.#halves = new Int32Array(words.buffer);
   }
 }

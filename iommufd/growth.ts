@@ -27,16 +27,16 @@ export const FREE_GROWTH: Growth = {
   },
 };
 
-/** A longer copy of `old`. Throws RangeError when the host has no memory; see {@linkcode fits}. */
+/** A copy of `old`, as long at least. Throws RangeError when the host has no memory; see {@linkcode fits}. */
 export function longerFloat64(old: Float64Array, length: number): Float64Array<ArrayBuffer> {
-  const array = new Float64Array(length);
+  const array = new Float64Array(Math.max(length, old.length));
   array.set(old);
   return array;
 }
 
-/** A longer copy of `old`. Throws RangeError when the host has no memory; see {@linkcode fits}. */
+/** As {@linkcode longerFloat64}. */
 export function longerInt32(old: Int32Array, length: number): Int32Array<ArrayBuffer> {
-  const array = new Int32Array(length);
+  const array = new Int32Array(Math.max(length, old.length));
   array.set(old);
   return array;
 }

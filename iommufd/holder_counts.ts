@@ -12,7 +12,8 @@
  *
  * @module
  */
-import { fits, type Growth, longerInt32 } from "./growth.ts";
+import { type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { NodePool } from "./node_pool.ts";
 
 const LEAF_SHIFT = 4;
 const LEAF_PAGES = 1 << LEAF_SHIFT;
@@ -32,30 +33,23 @@ const INNER_BYTES = FANOUT * 8 + 8;
 export class HolderCounts {
   /** Pages counted. */
   readonly pages: number;
-  /** Counters of the lowest nodes, and the same as 32-bit words: a free leaf's first one links. */
+  /** Counters of the lowest nodes, and the same as 32-bit words. What is in no use, here and above, is 0. */
   #count: Uint16Array = new Uint16Array(0);
   #words: Int32Array = new Int32Array(0);
   /** Holds of a page beyond what its counter takes. */
   readonly #more: Map<number, number> = new Map();
-  #leafCapacity = 0;
-  #leafUsed = 1;
-  #freeLeaf = 0;
-  #freeLeaves = 0;
+  readonly #leaves: NodePool;
   /** Holds that tile a slot exactly, and the node below it or 0. */
   #whole: Int32Array = new Int32Array(FANOUT);
   #child: Int32Array = new Int32Array(FANOUT);
   #covered: Float64Array = new Float64Array(1);
-  #innerCapacity = 1;
-  #innerUsed = 1;
-  #freeInner = 0;
-  #freeInners = 0;
+  readonly #inners: NodePool;
   readonly #levels: number;
   /** Pages below a slot of each level. */
   readonly #span: Float64Array = new Float64Array(MAX_LEVELS + 1);
   /** Node 0, which stays empty, until the first room is made. */
   #root = 0;
   readonly #pathSlot: Int32Array = new Int32Array(MAX_LEVELS + 1);
-  readonly #growth: Growth;
 
   /** Whether the page that {@linkcode findSpan} was asked about is held. */
   spanIsHeld = false;
@@ -65,7 +59,15 @@ export class HolderCounts {
   /** Nothing is held. */
   constructor(pages: number, growth: Growth) {
     this.pages = pages;
-    this.#growth = growth;
+    this.#leaves = new NodePool(growth, 1, LEAF_BYTES, (capacity) => {
+      this.#words = longerInt32(this.#words, capacity * LEAF_PAGES / 2);
+      this.#count = new Uint16Array(this.#words.buffer);
+    });
+    this.#inners = new NodePool(growth, 1, INNER_BYTES, (capacity) => {
+      this.#whole = longerInt32(this.#whole, capacity * FANOUT);
+      this.#child = longerInt32(this.#child, capacity * FANOUT);
+      this.#covered = longerFloat64(this.#covered, capacity);
+    });
     this.#span[1] = LEAF_PAGES;
     let levels = 1;
     while (this.#span[levels] * FANOUT < pages) {
@@ -82,19 +84,15 @@ export class HolderCounts {
 
   /** Bytes of typed arrays held, used or not. */
   get bytes(): number {
-    return this.#leafCapacity * LEAF_BYTES + this.#innerCapacity * INNER_BYTES;
+    return this.#leaves.bytes + this.#inners.bytes;
   }
 
   /** Makes sure that one `add` needs no memory. Returns false if there is none. */
   makeRoom(): boolean {
     // The two ends of a range go their own ways at worst: two leaves, two inner nodes a level below the root.
-    const leaves = 2;
     const inners = 2 * (this.#levels - 1) + Number(this.#root === 0);
-    const freeLeaves = this.#freeLeaves + this.#leafCapacity - this.#leafUsed;
-    const freeInners = this.#freeInners + this.#innerCapacity - this.#innerUsed;
-    const isRoom = (freeLeaves >= leaves || this.#growLeaves(leaves)) &&
-      (freeInners >= inners || this.#growInners(inners));
-    if (isRoom && this.#root === 0) this.#root = this.#innerUsed++;
+    const isRoom = this.#leaves.makeRoom(2) && this.#inners.makeRoom(inners);
+    if (isRoom && this.#root === 0) this.#root = this.#inners.take();
     return isRoom;
   }
 
@@ -142,14 +140,14 @@ export class HolderCounts {
     if (this.#lower(counter, page)) return 0;
     const leaf = counter >> LEAF_SHIFT;
     let isEmpty = this.#isLeafEmpty(leaf);
-    if (isEmpty) this.#dropLeaf(leaf);
+    if (isEmpty) this.#leaves.drop(leaf);
     for (let level = 1; level <= this.#levels; level++) {
       const slot = this.#pathSlot[level];
       if (isEmpty) this.#child[slot] = 0;
       if (this.#whole[slot] !== 0) return 0;
       const node = slot >> FANOUT_SHIFT;
       isEmpty = --this.#covered[node] === 0 && level < this.#levels;
-      if (isEmpty) this.#dropInner(node);
+      if (isEmpty) this.#inners.drop(node);
     }
     return 1;
   }
@@ -190,7 +188,7 @@ export class HolderCounts {
       let child = this.#child[slot];
       if (child === 0) {
         if (!isMaking) throw new RangeError(`Cannot let go of page ${page}: not held`);
-        child = level === 1 ? this.#takeLeaf() : this.#takeInner();
+        child = (level === 1 ? this.#leaves : this.#inners).take();
         this.#child[slot] = child;
       }
       node = child;
@@ -256,7 +254,7 @@ export class HolderCounts {
     let child = this.#child[slot];
     if (child === 0) {
       if (by < 0) throw new RangeError("Cannot let go of pages: not held so");
-      child = level === 1 ? this.#takeLeaf() : this.#takeInner();
+      child = (level === 1 ? this.#leaves : this.#inners).take();
       this.#child[slot] = child;
     }
     if (level === 1) this.#changeLeaf(child, first, last, by, at);
@@ -264,8 +262,7 @@ export class HolderCounts {
     const covered = level === 1 ? this.#leafCovered(child) : this.#covered[child];
     if (covered !== 0) return;
     this.#child[slot] = 0;
-    if (level === 1) this.#dropLeaf(child);
-    else this.#dropInner(child);
+    (level === 1 ? this.#leaves : this.#inners).drop(child);
   }
 
   #changeLeaf(leaf: number, first: number, last: number, by: number, at: number): void {
@@ -331,60 +328,5 @@ export class HolderCounts {
       }
     }
     return held;
-  }
-
-  #takeLeaf(): number {
-    const leaf = this.#freeLeaf;
-    if (leaf === 0) return this.#leafUsed++;
-    this.#freeLeaf = this.#words[leaf * LEAF_PAGES / 2];
-    this.#words[leaf * LEAF_PAGES / 2] = 0;
-    this.#freeLeaves--;
-    return leaf;
-  }
-
-  #dropLeaf(leaf: number): void {
-    this.#words[leaf * LEAF_PAGES / 2] = this.#freeLeaf;
-    this.#freeLeaf = leaf;
-    this.#freeLeaves++;
-  }
-
-  #takeInner(): number {
-    const node = this.#freeInner;
-    if (node === 0) return this.#innerUsed++;
-    this.#freeInner = this.#child[node * FANOUT];
-    this.#child[node * FANOUT] = 0;
-    this.#freeInners--;
-    return node;
-  }
-
-  #dropInner(node: number): void {
-    this.#child[node * FANOUT] = this.#freeInner;
-    this.#freeInner = node;
-    this.#freeInners++;
-  }
-
-  #growLeaves(needed: number): boolean {
-    const next = this.#growth.next(this.#leafCapacity);
-    const capacity = Math.max(next, this.#leafUsed + needed);
-    return fits(this.#growth, (capacity - this.#leafCapacity) * LEAF_BYTES, () => {
-      this.#words = longerInt32(this.#words, capacity * LEAF_PAGES / 2);
-      this.#count = new Uint16Array(this.#words.buffer);
-      this.#leafCapacity = capacity;
-    });
-  }
-
-  #growInners(needed: number): boolean {
-    const next = this.#growth.next(this.#innerCapacity);
-    const capacity = Math.max(next, this.#innerUsed + needed);
-    return fits(this.#growth, (capacity - this.#innerCapacity) * INNER_BYTES, () => {
-      const whole = longerInt32(this.#whole, capacity * FANOUT);
-      const child = longerInt32(this.#child, capacity * FANOUT);
-      const covered = new Float64Array(capacity);
-      covered.set(this.#covered);
-      this.#whole = whole;
-      this.#child = child;
-      this.#covered = covered;
-      this.#innerCapacity = capacity;
-    });
   }
 }

@@ -6,13 +6,13 @@
  *
  * @module
  */
-import { fits, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { NodePool } from "./node_pool.ts";
 
 /** Slots of an inner node. */
 export const FANOUT = 32;
 /** A gap that has to be found out again. */
 export const UNKNOWN = -1;
-const NONE = -1;
 const INNER_BYTES = FANOUT * (4 * 8 + 4) + 4;
 
 /** The inner nodes of one tree. */
@@ -29,35 +29,26 @@ export class InnerNodes {
   child: Int32Array = new Int32Array(0);
   /** Slots in use in a node. */
   size: Int32Array = new Int32Array(0);
-  #capacity = 0;
-  #used = 0;
-  #free = NONE;
-  #freeCount = 0;
-  readonly #growth: Growth;
+  readonly #pool: NodePool;
 
   /** Makes no node yet. */
   constructor(growth: Growth) {
-    this.#growth = growth;
+    this.#pool = new NodePool(growth, 0, INNER_BYTES, (capacity) => this.#resize(capacity));
   }
 
   /** Bytes of typed arrays held, used or not. */
   get bytes(): number {
-    return this.#capacity * INNER_BYTES;
+    return this.#pool.bytes;
   }
 
   /** Makes sure that {@linkcode take} succeeds `count` times. Returns false if there is no memory. */
   makeRoom(count: number): boolean {
-    return this.#freeCount + this.#capacity - this.#used >= count || this.#growBy(count);
+    return this.#pool.makeRoom(count);
   }
 
   /** An empty node. Needs {@linkcode makeRoom}. */
   take(): number {
-    let node = this.#free;
-    if (node === NONE) node = this.#used++;
-    else {
-      this.#free = this.child[node * FANOUT];
-      this.#freeCount--;
-    }
+    const node = this.#pool.take();
     this.size[node] = 0;
     this.key.fill(Infinity, node * FANOUT, node * FANOUT + FANOUT);
     return node;
@@ -65,9 +56,7 @@ export class InnerNodes {
 
   /** Gives a node back. */
   drop(node: number): void {
-    this.child[node * FANOUT] = this.#free;
-    this.#free = node;
-    this.#freeCount++;
+    this.#pool.drop(node);
   }
 
   /** Inserts a child at a place of a node that is not full. */
@@ -117,29 +106,13 @@ export class InnerNodes {
     this.child.copyWithin(to, from, from + count);
   }
 
-  // Apart from makeRoom: a function that has a closure in it makes garbage even when it returns before that.
-  #growBy(count: number): boolean {
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#used + count);
-    return fits(
-      this.#growth,
-      (capacity - this.#capacity) * INNER_BYTES,
-      () => this.#grow(capacity),
-    );
-  }
-
-  #grow(capacity: number): void {
+  #resize(capacity: number): void {
     const slots = capacity * FANOUT;
-    const key = longerFloat64(this.key, slots);
-    const low = longerFloat64(this.low, slots);
-    const high = longerFloat64(this.high, slots);
-    const gap = longerFloat64(this.gap, slots);
-    const child = longerInt32(this.child, slots);
+    this.key = longerFloat64(this.key, slots);
+    this.low = longerFloat64(this.low, slots);
+    this.high = longerFloat64(this.high, slots);
+    this.gap = longerFloat64(this.gap, slots);
+    this.child = longerInt32(this.child, slots);
     this.size = longerInt32(this.size, capacity);
-    this.key = key;
-    this.low = low;
-    this.high = high;
-    this.gap = gap;
-    this.child = child;
-    this.#capacity = capacity;
   }
 }

@@ -9,7 +9,8 @@
  *
  * @module
  */
-import { fits, FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
+import { NodePool } from "./node_pool.ts";
 
 /** No node: also the child of a node that has none, so node numbers start at 1. */
 const NIL = 0;
@@ -37,31 +38,26 @@ export class IntervalTree {
   #right: Int32Array = new Int32Array(1);
   #height: Int32Array = new Int32Array(1);
   #root = NIL;
-  #capacity = 1;
-  #used = 1;
-  #free = NIL;
-  readonly #growth: Growth;
+  readonly #pool: NodePool;
 
   /** Makes an empty tree. */
   constructor(growth: Growth = FREE_GROWTH) {
-    this.#growth = growth;
+    this.#pool = new NodePool(growth, NIL + 1, NODE_BYTES, (capacity) => this.#resize(capacity));
   }
 
   /** Bytes of typed arrays held, used or not. */
   get bytes(): number {
-    return this.#capacity * NODE_BYTES;
+    return this.#pool.bytes;
   }
 
   /** Makes sure that one insert needs no memory. Returns false if there is none. */
   makeRoom(): boolean {
-    return this.#free !== NIL || this.#used < this.#capacity || this.#growOne();
+    return this.#pool.makeRoom(1);
   }
 
   /** Inserts an interval. Needs {@linkcode makeRoom}. Returns its node. */
   insert(first: number, last: number, tag: number, value: number): number {
-    let node = this.#free;
-    if (node === NIL) node = this.#used++;
-    else this.#free = this.#left[node];
+    const node = this.#pool.take();
     this.first[node] = first;
     this.last[node] = last;
     this.tag[node] = tag;
@@ -77,8 +73,7 @@ export class IntervalTree {
   /** Removes a node. */
   remove(node: number): void {
     this.#root = this.#removeBelow(this.#root, node);
-    this.#left[node] = this.#free;
-    this.#free = node;
+    this.#pool.drop(node);
     this.count--;
   }
 
@@ -181,38 +176,29 @@ export class IntervalTree {
   }
 
   #balance(node: number): number {
-    const left = this.#left[node];
-    const right = this.#right[node];
-    const tilt = this.#height[left] - this.#height[right];
-    if (tilt > 1) {
-      if (this.#height[this.#left[left]] < this.#height[this.#right[left]]) {
-        this.#left[node] = this.#rotateLeft(left);
-      }
-      return this.#rotateRight(node);
-    }
-    if (tilt < -1) {
-      if (this.#height[this.#right[right]] < this.#height[this.#left[right]]) {
-        this.#right[node] = this.#rotateRight(right);
-      }
-      return this.#rotateLeft(node);
-    }
+    const left = this.#left;
+    const right = this.#right;
+    const tilt = this.#height[left[node]] - this.#height[right[node]];
+    if (tilt > 1) return this.#straighten(node, left, right);
+    if (tilt < -1) return this.#straighten(node, right, left);
     this.#update(node);
     return node;
   }
 
-  #rotateLeft(node: number): number {
-    const up = this.#right[node];
-    this.#right[node] = this.#left[up];
-    this.#left[up] = node;
-    this.#update(node);
-    this.#update(up);
-    return up;
+  /** Balances a node whose child in `high` is two higher than that in `low`. */
+  #straighten(node: number, high: Int32Array, low: Int32Array): number {
+    const child = high[node];
+    if (this.#height[high[child]] < this.#height[low[child]]) {
+      high[node] = this.#rotate(child, low, high);
+    }
+    return this.#rotate(node, high, low);
   }
 
-  #rotateRight(node: number): number {
-    const up = this.#left[node];
-    this.#left[node] = this.#right[up];
-    this.#right[up] = node;
+  /** Puts the child of a node in `high` in its place, and the node below that in `low`. */
+  #rotate(node: number, high: Int32Array, low: Int32Array): number {
+    const up = high[node];
+    high[node] = low[up];
+    low[up] = node;
     this.#update(node);
     this.#update(up);
     return up;
@@ -231,27 +217,14 @@ export class IntervalTree {
     this.#top[node] = top;
   }
 
-  #growOne(): boolean {
-    const capacity = Math.max(this.#growth.next(this.#capacity), this.#capacity + 1);
-    return fits(this.#growth, (capacity - this.#capacity) * NODE_BYTES, () => this.#grow(capacity));
-  }
-
-  #grow(capacity: number): void {
-    const first = longerFloat64(this.first, capacity);
-    const last = longerFloat64(this.last, capacity);
-    const value = longerFloat64(this.value, capacity);
-    const top = longerFloat64(this.#top, capacity);
-    const tag = longerInt32(this.tag, capacity);
-    const left = longerInt32(this.#left, capacity);
-    const right = longerInt32(this.#right, capacity);
+  #resize(capacity: number): void {
+    this.first = longerFloat64(this.first, capacity);
+    this.last = longerFloat64(this.last, capacity);
+    this.value = longerFloat64(this.value, capacity);
+    this.#top = longerFloat64(this.#top, capacity);
+    this.tag = longerInt32(this.tag, capacity);
+    this.#left = longerInt32(this.#left, capacity);
+    this.#right = longerInt32(this.#right, capacity);
     this.#height = longerInt32(this.#height, capacity);
-    this.first = first;
-    this.last = last;
-    this.value = value;
-    this.#top = top;
-    this.tag = tag;
-    this.#left = left;
-    this.#right = right;
-    this.#capacity = capacity;
   }
 }
