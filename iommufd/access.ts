@@ -25,7 +25,12 @@ import {
 } from "./errno.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
-import { type IoAddressSpace, TOP_PAGE, type UnmapListener } from "./io_address_space.ts";
+import {
+  checkRange,
+  type IoAddressSpace,
+  TOP_PAGE,
+  type UnmapListener,
+} from "./io_address_space.ts";
 
 /** Bytes of a page. */
 const PAGE_BYTES = 4096;
@@ -157,9 +162,8 @@ export class Access implements UnmapListener {
     const space = this.#space;
     if (space === null) return ENOENT;
     if (this.#isBusy || space.isBusy) return EBUSY;
-    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
-    if (!Number.isInteger(firstPage) || !Number.isInteger(lastPage)) return EINVAL;
-    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    const range = checkRange(firstPage, lastPage);
+    if (range !== OK) return range;
     if (isAnyBusy(space, firstPage, lastPage, false)) return EBUSY;
     if (!this.#pinned.makeRoom()) return ENOMEM;
     const wasAsking = this.#enter(space);
@@ -237,7 +241,7 @@ export class Access implements UnmapListener {
       if (!permits(leaves.state(slot), isWrite)) return EPERM;
       const list = space.areaSet.listAt(slot);
       if (isWrite && !list.isWritable) return EPERM;
-      const index = leaves.index(slot) + (page - leaves.first(slot));
+      const index = space.areaSet.indexAt(slot, page);
       const count = leaves.last(slot) - page + 1;
       const done = this.movedBytes;
       const end = Math.min(bytes.length, done + count * PAGE_BYTES - offset);
@@ -280,28 +284,23 @@ function pinParts(
   frames: Float64Array | null,
   isWrite: boolean,
 ): Errno {
-  const { leaves, tree } = space.areaSet;
-  let page = firstPage;
-  while (page <= lastPage) {
+  const { areaSet } = space;
+  const { leaves, tree } = areaSet;
+  for (let page = firstPage; page <= lastPage;) {
     const slot = tree.at(page);
-    let errno: Errno = ENOENT;
-    if (slot >= 0) {
-      errno = permits(leaves.state(slot), isWrite) ? OK : EPERM;
-      const last = Math.min(lastPage, leaves.last(slot));
-      const index = leaves.index(slot) + (page - leaves.first(slot));
+    let errno = slot < 0 ? ENOENT : permits(leaves.state(slot), isWrite) ? OK : EPERM;
+    if (errno === OK) {
+      const index = areaSet.indexAt(slot, page);
+      const last = areaSet.indexAt(slot, Math.min(lastPage, leaves.last(slot)));
       const part = frames === null ? null : frames.subarray(page - firstPage);
-      if (errno === OK) {
-        errno = space.areaSet.listAt(slot).addAccess(index, index + (last - page), part, isWrite);
-      }
-      if (errno === OK) {
-        leaves.setAccesses(slot, leaves.accesses(slot) + 1);
-        page = last + 1;
-      }
+      errno = areaSet.listAt(slot).addAccess(index, last, part, isWrite);
     }
     if (errno !== OK) {
       if (page > firstPage) unpinParts(space, firstPage, page - 1);
       return errno;
     }
+    leaves.setAccesses(slot, leaves.accesses(slot) + 1);
+    page = leaves.last(slot) + 1;
   }
   return OK;
 }
@@ -325,14 +324,14 @@ function isAnyBusy(
 
 /** Takes the access off the areas of a range, all of which it holds. */
 function unpinParts(space: IoAddressSpace, firstPage: number, lastPage: number): void {
-  const { leaves, tree } = space.areaSet;
-  let page = firstPage;
-  while (page <= lastPage) {
+  const { areaSet } = space;
+  const { leaves, tree } = areaSet;
+  for (let page = firstPage; page <= lastPage;) {
     const slot = tree.at(page);
-    const last = Math.min(lastPage, leaves.last(slot));
-    const index = leaves.index(slot) + (page - leaves.first(slot));
+    const end = leaves.last(slot);
     leaves.setAccesses(slot, leaves.accesses(slot) - 1);
-    space.areaSet.listAt(slot).removeAccess(index, index + (last - page));
-    page = last + 1;
+    const last = areaSet.indexAt(slot, Math.min(lastPage, end));
+    areaSet.listAt(slot).removeAccess(areaSet.indexAt(slot, page), last);
+    page = end + 1;
   }
 }

@@ -37,6 +37,11 @@ export class AreaSet {
     return this.#lists[areaListSlot(this.leaves.state(slot))]!;
   }
 
+  /** The index in its page list of a page that the area of a slot covers. */
+  indexAt(slot: number, page: number): number {
+    return this.leaves.index(slot) + (page - this.leaves.first(slot));
+  }
+
   /** An area as page lists see it; the same object for all calls. */
   viewAt(slot: number): AreaView {
     return this.show(this.#view, slot);

@@ -234,23 +234,8 @@ export class AreaTree {
       inner.gap[this.#pathNode[level] * FANOUT + this.#pathSlot[level]] = UNKNOWN;
     }
     leaves.close(leaf, place, count);
-    const size = leaves.size[leaf];
-    if (this.#depth === 0 || size > SPARSE_LEAF) return;
-    const node = this.#pathNode[1];
-    const at = this.#pathSlot[1];
-    const slot = node * FANOUT + at;
-    const right = at + 1 < inner.size[node] ? inner.child[slot + 1] : NONE;
-    const left = at > 0 ? inner.child[slot - 1] : NONE;
-    if (size === 0) leaves.drop(leaf);
-    else if (right !== NONE && size + leaves.size[right] <= MERGED_LEAF) {
-      leaves.merge(leaf, right);
-      this.#pathSlot[1] = at + 1;
-    } else if (left !== NONE && size + leaves.size[left] <= MERGED_LEAF) {
-      leaves.merge(left, leaf);
-      inner.gap[slot - 1] = UNKNOWN;
-    } else return;
-    this.#removeChild(1);
-    this.#loseWay();
+    if (this.#depth === 0 || leaves.size[leaf] > SPARSE_LEAF) return;
+    if (this.#merge(1, leaves, leaf, MERGED_LEAF)) this.#loseWay();
   }
 
   /** Inserts a child behind the path's slot of a level, splitting upwards as needed. */
@@ -283,26 +268,32 @@ export class AreaTree {
     const inner = this.#inner;
     const node = this.#pathNode[level];
     inner.remove(node, this.#pathSlot[level]);
-    const size = inner.size[node];
-    if (level === this.#depth) {
-      this.#collapse();
-      return;
-    }
-    if (size > SPARSE) return;
-    const above = this.#pathNode[level + 1];
-    const at = this.#pathSlot[level + 1];
+    if (level === this.#depth) this.#collapse();
+    else if (inner.size[node] <= SPARSE) this.#merge(level + 1, inner, node, MERGED);
+  }
+
+  /**
+   * Drops a node, which the path's slot of a level leads to, if it is empty, or merges it with a sibling if both fill no
+   * more than `most`. Returns whether there is one node less.
+   */
+  #merge(level: number, nodes: AreaLeaves | InnerNodes, node: number, most: number): boolean {
+    const inner = this.#inner;
+    const above = this.#pathNode[level];
+    const at = this.#pathSlot[level];
     const slot = above * FANOUT + at;
+    const size = nodes.size[node];
     const right = at + 1 < inner.size[above] ? inner.child[slot + 1] : NONE;
     const left = at > 0 ? inner.child[slot - 1] : NONE;
-    if (size === 0) inner.drop(node);
-    else if (right !== NONE && size + inner.size[right] <= MERGED) {
-      inner.merge(node, right);
-      this.#pathSlot[level + 1] = at + 1;
-    } else if (left !== NONE && size + inner.size[left] <= MERGED) {
-      inner.merge(left, node);
+    if (size === 0) nodes.drop(node);
+    else if (right !== NONE && size + nodes.size[right] <= most) {
+      nodes.merge(node, right);
+      this.#pathSlot[level] = at + 1;
+    } else if (left !== NONE && size + nodes.size[left] <= most) {
+      nodes.merge(left, node);
       inner.gap[slot - 1] = UNKNOWN;
-    } else return;
-    this.#removeChild(level + 1);
+    } else return false;
+    this.#removeChild(level);
+    return true;
   }
 
   /** Takes away roots with a single child. */

@@ -11,10 +11,10 @@
 import type { PageTable } from "../pagetable/page_table.ts";
 import type { AreaSet } from "./area_set.ts";
 import { type Errno, OK } from "./errno.ts";
-import { unmapAll } from "./fill.ts";
+import { type FillTargets, unmapAll } from "./fill.ts";
 
 /** The page tables of one address space. */
-export class Attachments {
+export class Attachments implements FillTargets {
   /** The page tables; the first is where frames of unstable sources are read back from. */
   readonly tables: PageTable[] = [];
   /** Whether tables are given one leaf at a time, so that no large one comes about. */
@@ -37,20 +37,18 @@ export class Attachments {
   attach(table: PageTable): Errno {
     const { leaves, tree } = this.#areas;
     const isFirst = this.tables.length === 0;
-    const further = [table];
+    const further = { tables: [table], isPageByPage: this.isPageByPage };
     if (isFirst) this.tables.push(table);
     const begin = tree.atOrAfter(0);
     for (let slot = begin; slot >= 0; slot = tree.after(slot)) {
       const list = this.#areas.listAt(slot);
       const view = this.#areas.viewAt(slot);
-      const errno = isFirst
-        ? list.fill(this, view)
-        : list.fillFurther(further, view, this.isPageByPage);
+      const errno = isFirst ? list.fill(this, view) : list.fillFurther(further, view);
       if (errno === OK) continue;
       const before = leaves.first(slot) - 1;
       if (slot !== begin) {
         if (isFirst) this.unfill(begin, leaves.first(begin), before, false);
-        else unmapAll(further, leaves.first(begin), before);
+        else unmapAll(further.tables, leaves.first(begin), before);
       }
       if (isFirst) this.tables.pop();
       return errno;

@@ -8,8 +8,8 @@
  * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
-import { EBUSY, EINVAL, EOPNOTSUPP, EOVERFLOW, type Errno, OK } from "./errno.ts";
-import { type IoAddressSpace, TOP_PAGE } from "./io_address_space.ts";
+import { EBUSY, EINVAL, EOPNOTSUPP, type Errno, OK } from "./errno.ts";
+import { checkRange, type IoAddressSpace } from "./io_address_space.ts";
 
 /**
  * Starts or stops recording writes in all page tables of a space. Starting forgets what was recorded.
@@ -59,8 +59,8 @@ export class DirtyReader {
     clear: boolean,
   ): Errno {
     if (!table.tracksDirty) return EOPNOTSUPP;
-    if (!(firstPage >= 0 && firstPage <= lastPage)) return EINVAL;
-    if (lastPage > TOP_PAGE) return EOVERFLOW;
+    const range = checkRange(firstPage, lastPage);
+    if (range !== OK) return range;
     if (!(order >= 0 && order <= 52)) return EINVAL;
     const granule = 2 ** order;
     const pages = lastPage - firstPage + 1;

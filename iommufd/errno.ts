@@ -18,5 +18,3 @@ export const ENOSPC = 28;
 export const EDEADLK = 35;
 /** A range wraps around or ends beyond what can be numbered. */
 export const EOVERFLOW = 75;
-/** The caller's buffer is too small for the answer. */
-export const EMSGSIZE = 90;

@@ -14,43 +14,45 @@ import type { FrameBatch } from "./frame_batch.ts";
 import { DEVICE } from "./memory_source.ts";
 import type { PageList } from "./page_list.ts";
 
+/** Page tables that are filled together. */
+export interface FillTargets {
+  /** The page tables. */
+  readonly tables: readonly PageTable[];
+  /** Whether they are given one leaf at a time, so that no large one comes about. */
+  readonly isPageByPage: boolean;
+}
+
 /**
- * Reads the frames of an area once and maps them in all of `tables`. What is held nowhere else is pinned on the way.
+ * Reads the frames of an area once and maps them in all page tables. What is held nowhere else is pinned on the way.
  *
  * @returns on an error, nothing is left mapped, but what the batches before the failing one had pinned still is: then
  * {@linkcode FrameReader.first} says where the failing one begins.
  */
-export function fillTables(
-  list: PageList,
-  tables: readonly PageTable[],
-  area: AreaView,
-  isPageByPage: boolean,
-): Errno {
+export function fillTables(list: PageList, targets: FillTargets, area: AreaView): Errno {
   const { reader } = list;
   let errno = reader.start(area.index, area.lastIndex);
   while (errno === OK && !reader.isDone) {
     const page = area.first + (reader.first - area.index);
-    errno = mapBatch(reader.batch, tables, page, area.protection, isPageByPage);
+    errno = mapBatch(reader.batch, targets, page, area.protection);
     if (errno === OK) errno = reader.advance();
   }
   return errno;
 }
 
-/** Maps a batch from page `begin` on in all of `tables`. All or nothing; flushes what it undid. */
+/** Maps a batch from page `begin` on in all page tables. All or nothing; flushes what it undid. */
 function mapBatch(
   batch: FrameBatch,
-  tables: readonly PageTable[],
+  targets: FillTargets,
   begin: number,
   protection: Protection,
-  isPageByPage: boolean,
 ): Errno {
   const bits = batch.kind === DEVICE ? protection | MMIO : protection;
   let page = begin;
   for (let run = 0; run < batch.runs; run++) {
     const last = page + batch.length[run] - 1;
-    const errno = mapRun(tables, page, last, batch.frame[run], bits, isPageByPage);
+    const errno = mapRun(targets, page, last, batch.frame[run], bits);
     if (errno !== OK) {
-      if (page > begin) unmapAll(tables, begin, page - 1);
+      if (page > begin) unmapAll(targets.tables, begin, page - 1);
       return errno;
     }
     page = last + 1;
@@ -58,14 +60,13 @@ function mapBatch(
   return OK;
 }
 
-/** Maps one run in all of `tables`. All or nothing; flushes what it undid. */
+/** Maps one run in all page tables. All or nothing; flushes what it undid. */
 export function mapRun(
-  tables: readonly PageTable[],
+  { tables, isPageByPage }: FillTargets,
   first: number,
   last: number,
   frame: number,
   protection: Protection,
-  isPageByPage: boolean,
 ): Errno {
   for (let at = 0; at < tables.length; at++) {
     const errno = isPageByPage

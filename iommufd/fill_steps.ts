@@ -11,7 +11,7 @@ import { MMIO, type PageTable } from "../pagetable/page_table.ts";
 import { AreaView } from "./area.ts";
 import type { AreaSet } from "./area_set.ts";
 import { ERANGE, type Errno, OK } from "./errno.ts";
-import { mapRun, unmapAll } from "./fill.ts";
+import { type FillTargets, mapRun, unmapAll } from "./fill.ts";
 import { DEVICE } from "./memory_source.ts";
 
 /** Log2 of the leaves that a step writes: some 0.3 ms. */
@@ -35,7 +35,7 @@ export class FillSteps {
   /** Last page of the range. */
   readonly last: number;
   readonly #areas: AreaSet;
-  readonly #tables: readonly PageTable[];
+  readonly #targets: FillTargets;
   readonly #view = new AreaView();
   /** The first page that is not mapped yet; of those to be emptied, after an error. */
   #page: number;
@@ -49,7 +49,7 @@ export class FillSteps {
   /** Nothing is filled yet. No other change of the areas may come between its steps. */
   constructor(areas: AreaSet, tables: readonly PageTable[], first: number, last: number) {
     this.#areas = areas;
-    this.#tables = tables;
+    this.#targets = { tables, isPageByPage: false };
     this.first = first;
     this.last = last;
     this.#page = first;
@@ -62,7 +62,7 @@ export class FillSteps {
 
   #fill(): boolean {
     const { tree } = this.#areas;
-    const tables = this.#tables;
+    const { tables } = this.#targets;
     let slot = -1;
     for (let cost = 0; cost < STEP_PAGES; cost += AREA_COST) {
       if (this.#page > this.#runLast) {
@@ -81,7 +81,7 @@ export class FillSteps {
         end = Math.min(end, page - page % size + size - 1);
         cost += (end - page + 1) / 2 ** smallest;
       }
-      this.error = mapRun(tables, page, end, this.#frame, this.#bits, false);
+      this.error = mapRun(this.#targets, page, end, this.#frame, this.#bits);
       if (this.error !== OK) return this.#turnBack();
       this.#frame += end - page + 1;
       this.#page = end + 1;
@@ -113,7 +113,7 @@ export class FillSteps {
     this.#bits = kind === DEVICE ? view.protection | MMIO : view.protection;
     this.#runLast = this.#page + (end - index);
     // What refuses a whole run is found out before a piece of it is mapped.
-    for (const table of this.#tables) {
+    for (const table of this.#targets.tables) {
       if (frame + (end - index) > table.lastFrame) this.error = ERANGE;
     }
   }
@@ -125,8 +125,9 @@ export class FillSteps {
   }
 
   #clear(): boolean {
-    const end = clearEnd(this.#areas, this.#tables, this.#page, this.#undoLast);
-    unmapAll(this.#tables, this.#page, end);
+    const { tables } = this.#targets;
+    const end = clearEnd(this.#areas, tables, this.#page, this.#undoLast);
+    unmapAll(tables, this.#page, end);
     this.#page = end + 1;
     return end === this.#undoLast;
   }

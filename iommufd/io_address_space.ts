@@ -26,7 +26,6 @@ import {
   EEXIST,
   EFAULT,
   EINVAL,
-  EMSGSIZE,
   ENOENT,
   ENOMEM,
   ENOSPC,
@@ -179,22 +178,16 @@ export class IoAddressSpace {
     firstIndex: number,
     protection: Protection,
   ): Errno {
-    if (this.#isBusy || list.isBusy || this.#filling !== null) return EBUSY;
-    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
-    if (errno !== OK) return errno;
-    const areas = this.#areas;
-    if (!areas.place(firstPage, lastPage)) return EEXIST;
-    if (!areas.makeRoom()) return ENOMEM;
-    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
-    if (this.#attachments.tables.length > 0) {
+    let errno = this.#prepare(firstPage, lastPage, list, firstIndex, protection);
+    if (errno === OK && this.#attachments.tables.length > 0) {
       this.#isBusy = true;
       list.lock(this);
-      const filled = list.fill(this.#attachments, view);
+      errno = list.fill(this.#attachments, this.#view);
       list.unlock();
       this.#isBusy = false;
-      if (filled !== OK) return filled;
     }
-    this.areaSet.insert(view, list);
+    if (errno !== OK) return errno;
+    this.areaSet.insert(this.#view, list);
     this.mappedPage = firstPage;
     return OK;
   }
@@ -216,15 +209,10 @@ export class IoAddressSpace {
     if (!list.source.isStable || tables.length === 0 || isPageByPage) {
       return this.map(firstPage, lastPage, list, firstIndex, protection);
     }
-    if (this.#isBusy || list.isBusy || this.#filling !== null) return EBUSY;
-    const errno = this.#checkMap(firstPage, lastPage, list, firstIndex, protection);
+    let errno = this.#prepare(firstPage, lastPage, list, firstIndex, protection);
+    if (errno === OK) errno = list.hold(firstIndex, this.#view.lastIndex);
     if (errno !== OK) return errno;
-    if (!this.#areas.place(firstPage, lastPage)) return EEXIST;
-    if (!this.#areas.makeRoom()) return ENOMEM;
-    const view = this.#view.set(firstPage, lastPage, firstIndex, protection);
-    const held = list.hold(firstIndex, view.lastIndex);
-    if (held !== OK) return held;
-    this.areaSet.insert(view, list);
+    this.areaSet.insert(this.#view, list);
     this.mappedPage = firstPage;
     this.#filling = new FillSteps(this.areaSet, tables, firstPage, lastPage);
     return OK;
@@ -322,14 +310,27 @@ export class IoAddressSpace {
     if (range !== OK) return range;
     if (!from.isMapped(firstPage, lastPage)) return ENOENT;
     if (toPage === AUTO) {
-      const slot = from.#areas.at(firstPage);
-      const index = from.#leaves.index(slot) + (firstPage - from.#leaves.first(slot));
+      const index = from.areaSet.indexAt(from.#areas.at(firstPage), firstPage);
       toPage = this.#allocate(lastPage - firstPage + 1, index);
       if (toPage < 0) return -toPage;
     }
-    const errno = this.#copy(from, firstPage, lastPage, toPage, protection);
-    if (errno === OK) this.mappedPage = toPage;
-    return errno;
+    const offset = toPage - firstPage;
+    for (let page = firstPage; page <= lastPage;) {
+      const slot = from.#areas.at(page);
+      const last = Math.min(lastPage, from.#leaves.last(slot));
+      const list = from.areaSet.listAt(slot);
+      const index = from.areaSet.indexAt(slot, page);
+      from.#isBusy = from !== this;
+      const errno = this.map(page + offset, last + offset, list, index, protection);
+      from.#isBusy = false;
+      if (errno !== OK) {
+        if (page > firstPage) this.unmap(toPage, page + offset - 1);
+        return errno;
+      }
+      page = last + 1;
+    }
+    this.mappedPage = toPage;
+    return OK;
   }
 
   /**
@@ -502,27 +503,6 @@ export class IoAddressSpace {
     return this.#reserved.windows;
   }
 
-  /**
-   * Writes the usable ranges as pairs of first and last page.
-   *
-   * @returns OK; EMSGSIZE if they do not fit, with as many written as do; their number is that of
-   * {@linkcode usableRanges}.
-   */
-  readUsableRanges(pairs: Float64Array): Errno {
-    const windows = this.#reserved.windows;
-    const fitting = Math.min(windows.length, Math.floor(pairs.length / 2));
-    for (let at = 0; at < fitting; at++) {
-      pairs[2 * at] = windows[at].first;
-      pairs[2 * at + 1] = windows[at].last;
-    }
-    return fitting < windows.length ? EMSGSIZE : OK;
-  }
-
-  /** Whether some page of `[firstPage, lastPage]` is reserved. */
-  isReserved(firstPage: number, lastPage: number): boolean {
-    return !this.#reserved.isUsable(firstPage, lastPage);
-  }
-
   /** Whether some page of `[firstPage, lastPage]` is mapped. */
   overlaps(firstPage: number, lastPage: number): boolean {
     return this.#areas.overlaps(firstPage, lastPage);
@@ -558,39 +538,15 @@ export class IoAddressSpace {
     return this.unmapAll();
   }
 
-  #copy(
-    from: IoAddressSpace,
-    firstPage: number,
-    lastPage: number,
-    toPage: number,
-    protection: Protection,
-  ): Errno {
-    const offset = toPage - firstPage;
-    for (let page = firstPage; page <= lastPage;) {
-      const slot = from.#areas.at(page);
-      const last = Math.min(lastPage, from.#leaves.last(slot));
-      const index = from.#leaves.index(slot) + (page - from.#leaves.first(slot));
-      const list = from.areaSet.listAt(slot);
-      from.#isBusy = from !== this;
-      const errno = this.map(page + offset, last + offset, list, index, protection);
-      from.#isBusy = false;
-      if (errno !== OK) {
-        if (page > firstPage) this.unmap(toPage, page + offset - 1);
-        return errno;
-      }
-      page = last + 1;
-    }
-    return OK;
-  }
-
-  /** The checks of {@linkcode map} that do not look at other mappings, in its order. */
-  #checkMap(
+  /** The checks of {@linkcode map}, in its order. If all is well, the area is in `#view` and has a place and room. */
+  #prepare(
     firstPage: number,
     lastPage: number,
     list: PageList,
     firstIndex: number,
     protection: Protection,
   ): Errno {
+    if (this.#isBusy || list.isBusy || this.#filling !== null) return EBUSY;
     if ((protection & ~PROTECTION_BITS) !== 0) return EOPNOTSUPP;
     if ((protection & (READ | WRITE)) === 0) return EINVAL;
     const range = checkRange(firstPage, lastPage);
@@ -604,6 +560,9 @@ export class IoAddressSpace {
     if (!this.#reserved.isUsable(firstPage, lastPage)) return EINVAL;
     if ((protection & WRITE) !== 0 && !list.isWritable) return EPERM;
     if (firstIndex + (lastPage - firstPage) >= list.pages) return EFAULT;
+    if (!this.#areas.place(firstPage, lastPage)) return EEXIST;
+    if (!this.#areas.makeRoom()) return ENOMEM;
+    this.#view.set(firstPage, lastPage, firstIndex, protection);
     return OK;
   }
 
@@ -659,7 +618,7 @@ export class IoAddressSpace {
 }
 
 /** EINVAL for what is no range of pages, EOVERFLOW for one beyond what can be numbered. */
-function checkRange(firstPage: number, lastPage: number): Errno {
+export function checkRange(firstPage: number, lastPage: number): Errno {
   const isRange = firstPage >= 0 && firstPage <= lastPage && isWhole(firstPage) &&
     isWhole(lastPage);
   return !isRange ? EINVAL : lastPage > TOP_PAGE ? EOVERFLOW : OK;

@@ -17,6 +17,7 @@ export { AccessStore } from "./access_store.ts";
 export { TableTier } from "./table_tier.ts";
 export { IntervalTree } from "./interval_tree.ts";
 export { FrameReader } from "./frame_reader.ts";
+export type { FillTargets } from "./fill.ts";
 export { STEP_PAGES } from "./fill_steps.ts";
 export { Attachments } from "./attachments.ts";
 export type { PagemapReader } from "./pagemap.ts";

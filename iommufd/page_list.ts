@@ -15,12 +15,12 @@
  *
  * @module
  */
-import { MMIO, type PageTable } from "../pagetable/page_table.ts";
+import { MMIO } from "../pagetable/page_table.ts";
 import { AccessStore } from "./access_store.ts";
 import type { AreaView } from "./area.ts";
 import type { Attachments } from "./attachments.ts";
 import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
-import { fillTables, mapRun, unmapAll } from "./fill.ts";
+import { fillTables, type FillTargets, mapRun, unmapAll } from "./fill.ts";
 import { FrameBatch } from "./frame_batch.ts";
 import { FrameReader } from "./frame_reader.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
@@ -165,18 +165,18 @@ export class PageList implements SourceUser {
     if (tier !== null && !tier.tree.makeRoom()) return ENOMEM;
     let errno = this.hold(area.index, area.lastIndex);
     if (errno !== OK) return errno;
-    errno = this.#map(holder.tables, area, holder.isPageByPage);
+    errno = this.#map(holder, area);
     if (errno !== OK) this.#undoFill(holder, area);
     else if (tier !== null) tier.add(holder, area);
     return errno;
   }
 
   /** Maps an area that is held already in further page tables, of which there is one. The list is locked. */
-  fillFurther(tables: readonly PageTable[], area: AreaView, isPageByPage: boolean): Errno {
+  fillFurther(targets: FillTargets, area: AreaView): Errno {
     this.held.find(area.index, area.lastIndex);
-    const errno = this.#map(tables, area, isPageByPage);
+    const errno = this.#map(targets, area);
     if (errno === OK) return OK;
-    if (this.#reached > 0) unmapAll(tables, area.first, area.first + this.#reached - 1);
+    if (this.#reached > 0) unmapAll(targets.tables, area.first, area.first + this.#reached - 1);
     this.#finishReader();
     return errno;
   }
@@ -330,14 +330,14 @@ export class PageList implements SourceUser {
   }
 
   /** Maps the area whose only or last run was found just now. What a failing batch has pinned is left to the reader. */
-  #map(tables: readonly PageTable[], area: AreaView, isPageByPage: boolean): Errno {
+  #map(targets: FillTargets, area: AreaView): Errno {
     this.#reached = 0;
     const { held } = this;
     if (held.isOneRun(area.index, area.lastIndex)) {
       const bits = held.runKind === DEVICE ? area.protection | MMIO : area.protection;
-      return mapRun(tables, area.first, area.last, held.runFrame, bits, isPageByPage);
+      return mapRun(targets, area.first, area.last, held.runFrame, bits);
     }
-    const errno = fillTables(this, tables, area, isPageByPage);
+    const errno = fillTables(this, targets, area);
     if (errno !== OK) this.#reached = this.reader.first - area.index;
     return errno;
   }
