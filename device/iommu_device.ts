@@ -262,7 +262,8 @@ export class IommuDevice implements VirtioDevice {
     const offset = region.offset + (first * PAGE_SIZE - region.guestAddress);
     const bytes = (last - first + 1) * PAGE_SIZE;
     const hostPage = this.#hostMemory.lock(region.buffer, offset, bytes);
-    return hostPage < 0 ? undefined : this.#hostSource!.addRegion(first, last, hostPage);
+    if (hostPage < 0) return undefined;
+    return this.#hostSource!.addRegion(first, last, { firstFrame: hostPage });
   }
 
   memoryRemoved(region: MemoryRegion): void {

@@ -1,5 +1,5 @@
 /**
- * Guest-physical memory as a source of frames: stable, the index is the guest frame number.
+ * Guest memory as a source of frames: guest-physical ones, which are stable, the index is the guest frame number.
  *
  * RAM comes in regions (a vhost-user memory region each) that are added and removed while the guest runs; everything
  * between them is device memory. A region that is removed while page lists hold pages of it is *retired*: those pages keep
@@ -15,6 +15,7 @@ import {
   DEVICE,
   RAM,
   type RegionChanges,
+  type RunSource,
   type SourceRegion,
   type SourceUser,
   type StableSource,
@@ -69,10 +70,8 @@ export class GuestRegion implements SourceRegion {
 /** What a source answers with before it has found any RAM. */
 const NOWHERE = new GuestRegion(-1, -1, -1, {});
 
-/** The memory of one guest. */
-export class GuestSource implements StableSource, RegionChanges {
-  /** Tells the sorts of sources apart. */
-  readonly isStable = true;
+/** The memory of one guest, in regions: what its sources have in common. */
+export abstract class RegionSource implements RunSource, RegionChanges {
   /** It tells of its regions itself. */
   readonly changes: RegionChanges = this;
   /** Guest pages there can be. */
@@ -165,14 +164,14 @@ export class GuestSource implements StableSource, RegionChanges {
   findRun(index: number, last: number): void {
     const near = this.#near;
     if (index >= near.firstIndex && index <= near.lastIndex) {
-      this.#answerRam(near, index, last);
+      this.findHeldRun(near, index, last);
       return;
     }
     const at = this.#countUpTo(index);
     const regions = this.#regions;
     if (at > 0 && index <= regions[at - 1].lastIndex) {
       this.#near = regions[at - 1];
-      this.#answerRam(this.#near, index, last);
+      this.findHeldRun(this.#near, index, last);
       return;
     }
     const next = at < regions.length ? regions[at].firstIndex : Infinity;
@@ -181,13 +180,15 @@ export class GuestSource implements StableSource, RegionChanges {
 
   /** As {@linkcode findRun}, in a region that may be retired, or in device memory. */
   findHeldRun(region: SourceRegion | null, index: number, last: number): void {
-    if (region !== null) {
-      this.#answerRam(region as GuestRegion, index, last);
+    if (region === null) {
+      this.runKind = DEVICE;
+      this.runFrame = index;
+      this.runLast = last;
       return;
     }
-    this.runKind = DEVICE;
-    this.runFrame = index;
-    this.runLast = last;
+    this.runKind = RAM;
+    this.runFrame = (region as GuestRegion).firstFrame + (index - region.firstIndex);
+    this.runLast = last < region.lastIndex ? last : region.lastIndex;
   }
 
   /** Copies bytes of a region, live or retired. EFAULT if the source was not given them. */
@@ -235,12 +236,6 @@ export class GuestSource implements StableSource, RegionChanges {
     }
   }
 
-  #answerRam(region: GuestRegion, index: number, last: number): void {
-    this.runKind = RAM;
-    this.runFrame = region.firstFrame + (index - region.firstIndex);
-    this.runLast = last < region.lastIndex ? last : region.lastIndex;
-  }
-
   /** How many live regions begin at or before a page. */
   #countUpTo(index: number): number {
     const regions = this.#regions;
@@ -253,4 +248,10 @@ export class GuestSource implements StableSource, RegionChanges {
     }
     return low;
   }
+}
+
+/** The memory of one guest, in guest-physical frames. */
+export class GuestSource extends RegionSource implements StableSource {
+  /** Tells the sorts of sources apart. */
+  readonly isStable = true;
 }

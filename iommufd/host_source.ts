@@ -17,13 +17,8 @@
  */
 import { EFAULT, ENOMEM, type Errno } from "./errno.ts";
 import type { FrameBatch } from "./frame_batch.ts";
-import { type GuestRegion, GuestSource } from "./guest_source.ts";
-import {
-  RAM,
-  type RegionChanges,
-  type SourceRegion,
-  type UnstableSource,
-} from "./memory_source.ts";
+import { type GuestRegion, RegionSource } from "./guest_source.ts";
+import { RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
 import { PagemapEntries, type PagemapReader, READ_ENTRIES } from "./pagemap.ts";
 
 /** The memory of this process, as the host tells of it. */
@@ -32,75 +27,37 @@ export interface HostMemory extends PagemapReader {
   populate(page: number, count: number): boolean;
 }
 
-/** The memory of one guest, in host frames. */
-export class HostSource implements UnstableSource {
+/** The memory of one guest, in host frames. In its regions, `firstFrame` is a virtual page of this process. */
+export class HostSource extends RegionSource implements UnstableSource {
   /** Frames have to be remembered. */
   readonly isStable = false;
-  /** Guest pages there can be. */
-  readonly pages: number;
-  /** Frame of the run found: only pinning tells. */
-  readonly runFrame: number = -1;
-  /** How page lists hear of regions. */
-  readonly changes: RegionChanges;
   /** Pages pinned. */
   pinnedPages = 0;
-
-  /** Which RAM there is; its "frames" are virtual pages of this process. */
-  readonly #ram: GuestSource;
   readonly #memory: HostMemory;
   readonly #entries: PagemapEntries;
 
   /** `lastIndex` is the last guest page there can be, 2^52 - 1 unless said. */
   constructor(memory: HostMemory, options: { readonly lastIndex?: number } = {}) {
-    this.#ram = new GuestSource(options);
+    super(options);
     this.#memory = memory;
     this.#entries = new PagemapEntries(memory);
-    this.pages = this.#ram.pages;
-    this.changes = this.#ram;
-  }
-
-  /** Last index of the run found. */
-  get runLast(): number {
-    return this.#ram.runLast;
-  }
-
-  /** Its kind, RAM or DEVICE. */
-  get runKind(): number {
-    return this.#ram.runKind;
-  }
-
-  /** The region of a run of RAM. */
-  get runRegion(): SourceRegion {
-    return this.#ram.runRegion;
-  }
-
-  /**
-   * Adds RAM that begins at virtual page `hostPage` of this process; with its bytes, if accesses are to read and write
-   * it. Throws as {@linkcode GuestSource.addRegion}.
-   */
-  addRegion(
-    firstIndex: number,
-    lastIndex: number,
-    hostPage: number,
-    bytes?: Uint8Array,
-  ): GuestRegion {
-    return this.#ram.addRegion(firstIndex, lastIndex, { firstFrame: hostPage, bytes });
   }
 
   /**
    * Removes RAM of which nothing is held any more. Throws an Error if something is: a bug of the caller, whose tables
    * would lead to frames of something else; otherwise as {@linkcode GuestSource.removeRegion}.
    */
-  removeRegion(region: GuestRegion): void {
-    if (this.#ram.removeRegion(region)) return;
+  override removeRegion(region: GuestRegion): boolean {
+    if (super.removeRegion(region)) return true;
     throw new Error(
       `Cannot remove guest region [${region.firstIndex}, ${region.lastIndex}]: pages of it are held`,
     );
   }
 
-  /** Finds the run that `index` begins, cut at `last`. */
-  findRun(index: number, last: number): void {
-    this.#ram.findRun(index, last);
+  /** Finds the run; its frame only pinning tells. */
+  override findHeldRun(region: SourceRegion | null, index: number, last: number): void {
+    super.findHeldRun(region, index, last);
+    this.runFrame = -1;
   }
 
   /**
@@ -108,11 +65,9 @@ export class HostSource implements UnstableSource {
    * host has none; EPERM without the right to see frames.
    */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
-    const ram = this.#ram;
-    ram.findRun(firstIndex, Math.min(lastIndex, firstIndex + READ_ENTRIES - 1));
-    if (ram.runKind !== RAM) return EFAULT;
-    const page = ram.runFrame;
-    const count = ram.runLast - firstIndex + 1;
+    const page = this.#findPage(firstIndex, Math.min(lastIndex, firstIndex + READ_ENTRIES - 1));
+    if (page < 0) return EFAULT;
+    const count = this.runLast - firstIndex + 1;
     if (!this.#memory.populate(page, count)) return ENOMEM;
     const before = into.pages;
     const errno = this.#entries.append(page, count, into);
@@ -127,10 +82,8 @@ export class HostSource implements UnstableSource {
 
   /** The frame that is behind a guest page at this moment, pinned or not; -1 if none is, or it cannot be seen. */
   frameNow(index: number): number {
-    const ram = this.#ram;
-    ram.findRun(index, index);
-    if (ram.runKind !== RAM) return -1;
-    const frame = this.#entries.frameAt(ram.runFrame);
+    const page = this.#findPage(index, index);
+    const frame = page < 0 ? -1 : this.#entries.frameAt(page);
     return frame > 0 ? frame : -1;
   }
 
@@ -139,14 +92,10 @@ export class HostSource implements UnstableSource {
     return null;
   }
 
-  /** As {@linkcode GuestSource.moveBytes}. */
-  moveBytes(
-    region: SourceRegion,
-    index: number,
-    offset: number,
-    bytes: Uint8Array,
-    isWrite: boolean,
-  ): Errno {
-    return this.#ram.moveBytes(region, index, offset, bytes, isWrite);
+  /** Finds the run that `index` begins. Returns its virtual page, or -1 where there is no RAM. */
+  #findPage(index: number, last: number): number {
+    this.findRun(index, last);
+    const { firstFrame, firstIndex } = this.runRegion;
+    return this.runKind === RAM ? firstFrame + (index - firstIndex) : -1;
   }
 }

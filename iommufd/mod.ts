@@ -9,7 +9,7 @@
 export * from "./errno.ts";
 export { FREE_GROWTH, type Growth } from "./growth.ts";
 export * from "./memory_source.ts";
-export { GuestRegion, GuestSource, type RegionOptions } from "./guest_source.ts";
+export { GuestRegion, GuestSource, type RegionOptions, RegionSource } from "./guest_source.ts";
 export { PinBudget } from "./pin_budget.ts";
 export { type BatchSizes, createPageList, PageList, type PageListOptions } from "./page_list.ts";
 export { Holdings } from "./holdings.ts";

@@ -128,7 +128,7 @@ const memory: HostMemory = {
 };
 const pinnedSpace = new IoAddressSpace();
 const pinned = new HostSource(memory);
-pinned.addRegion(0, 1023, 0);
+pinned.addRegion(0, 1023, { firstFrame: 0 });
 pinnedSpace.map(0, 1023, createPageList(pinned), 0, RW);
 const pinnedAccess = new Access();
 pinnedAccess.attach(pinnedSpace);
@@ -211,7 +211,7 @@ Deno.bench({ name: "MAP and UNMAP", group: REGION_GROUP }, () => {
 
 const READ_GROUP = "read 1 GiB back from a page table: a second one is attached";
 const gib = new HostSource(memory);
-gib.addRegion(0, GIB - 1, 0);
+gib.addRegion(0, GIB - 1, { firstFrame: 0 });
 const gibList = createPageList(gib);
 let gibSpace: IoAddressSpace | null = null;
 Deno.bench({

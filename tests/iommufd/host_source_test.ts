@@ -70,7 +70,7 @@ function world(budget?: PinBudget): World {
   const memory = new ScriptedMemory();
   memory.place(1000, FRAMES);
   const source = new HostSource(memory);
-  source.addRegion(16, 23, 1000);
+  source.addRegion(16, 23, { firstFrame: 1000 });
   const list = createPageList(source, budget === undefined ? {} : { budget });
   const space = new IoAddressSpace();
   const table = new PlainTable({ lastFrame: 2 ** 52 - 1 });
@@ -149,7 +149,7 @@ Deno.test("host source: no memory, hidden frames and the budget refuse, and noth
 
 Deno.test("host source: a region goes when nothing of it is held, and another takes its place with other frames", () => {
   const { memory, source, list, space, table } = world();
-  const region = source.addRegion(24, 27, 3000);
+  const region = source.addRegion(24, 27, { firstFrame: 3000 });
   memory.place(3000, [500, 501, 502, 503]);
   memory.place(4000, [600, 601, 602, 603]);
   assertEquals(space.map(100, 103, list, 22, READ), OK);
@@ -157,7 +157,7 @@ Deno.test("host source: a region goes when nothing of it is held, and another ta
   assertEquals(space.unmap(100, 103), OK);
   source.removeRegion(region);
   assertEquals([space.map(100, 103, list, 22, READ), source.frameNow(24)], [EFAULT, -1]);
-  const other = source.addRegion(24, 27, 4000);
+  const other = source.addRegion(24, 27, { firstFrame: 4000 });
   assertEquals(space.map(100, 103, list, 22, READ), OK);
   assertEquals(framesAt(table, 100, 103), [90, 91, 600, 601]);
   assertThrows(() => source.removeRegion(other), Error, "pages of it are held");

@@ -40,7 +40,7 @@ class WrittenPagemap implements HostMemory {
 /** A source of `pages` pages that begin at virtual page `page`. */
 function sourceAt(memory: HostMemory, page: number, pages: number, bytes?: Uint8Array): HostSource {
   const source = new HostSource(memory);
-  source.addRegion(0, pages - 1, page, bytes);
+  source.addRegion(0, pages - 1, { firstFrame: page, bytes });
   return source;
 }
 
