@@ -16,6 +16,8 @@ export class NodePool {
   readonly #nodeBytes: number;
   readonly #resize: (capacity: number) => void;
   #capacity: number;
+  /** How many numbers there are without growing. */
+  #room = 0;
   #used: number;
   #free = new Int32Array(0);
   #freeCount = 0;
@@ -45,16 +47,18 @@ export class NodePool {
 
   /** Makes sure that {@linkcode take} succeeds `count` times. Returns false if there is no memory. */
   makeRoom(count: number): boolean {
-    return this.#freeCount + this.#capacity - this.#used >= count || this.#grow(count);
+    return this.#room >= count || this.#grow(count);
   }
 
   /** A number that is not in use. Needs {@linkcode makeRoom}. */
   take(): number {
+    this.#room--;
     return this.#freeCount > 0 ? this.#free[--this.#freeCount] : this.#used++;
   }
 
   /** Gives a number back. */
   drop(node: number): void {
+    this.#room++;
     this.#free[this.#freeCount++] = node;
   }
 
@@ -64,6 +68,7 @@ export class NodePool {
     return fits(this.#growth, (capacity - this.#capacity) * this.#nodeBytes, () => {
       this.#resize(capacity);
       this.#free = longerInt32(this.#free, capacity);
+      this.#room += capacity - this.#capacity;
       this.#capacity = capacity;
     });
   }
