@@ -31,9 +31,8 @@ import {
   TOP_PAGE,
   type UnmapListener,
 } from "./io_address_space.ts";
+import { PAGE_BYTES } from "./memory_source.ts";
 
-/** Bytes of a page. */
-const PAGE_BYTES = 4096;
 /** How often the user is asked to let go before leaving gives up. */
 const LEAVE_TRIES = 100;
 

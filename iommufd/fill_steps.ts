@@ -30,9 +30,7 @@ export const STEP_PAGES: number = 2 ** FILL_SHIFT;
 export class FillSteps {
   /** Why it ends, if not because all is mapped. */
   error: Errno = OK;
-  /** First page of the range. */
   readonly first: number;
-  /** Last page of the range. */
   readonly last: number;
   readonly #areas: AreaSet;
   readonly #targets: FillTargets;

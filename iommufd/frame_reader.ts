@@ -90,30 +90,26 @@ export class FrameReader {
     const index = this.next;
     held.find(index, this.#last);
     const last = held.runLast;
-    if (held.runFrame >= 0) {
-      this.#append(held.runFrame, last, held.runKind);
-      return OK;
-    }
+    if (held.runFrame >= 0) return this.#append(held.runFrame, last, held.runKind);
     store.tree.findSpan(index, last);
     if (store.tree.spanIsUsed) {
       const frame = store.runAt(index, last);
-      this.#append(frame, store.runLast, RAM);
-      return OK;
+      return this.#append(frame, store.runLast, RAM);
     }
     const hole = store.tree.spanLast;
     const { tree } = tier!;
     tree.findSpan(index, hole);
     if (tree.spanIsUsed) {
       const frame = tier!.runAt(index, hole);
-      this.#append(frame, tier!.runLast, RAM);
-      return OK;
+      return this.#append(frame, tier!.runLast, RAM);
     }
     return this.#gatherPinned(tree.spanLast);
   }
 
   /** Appends the run from what is next to `last`, if the batch takes it. */
-  #append(frame: number, last: number, kind: number): void {
+  #append(frame: number, last: number, kind: number): Errno {
     if (this.batch.append(frame, last - this.next + 1, kind)) this.next = last + 1;
+    return OK;
   }
 
   #gatherPinned(last: number): Errno {

@@ -13,6 +13,7 @@
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import {
   DEVICE,
+  PAGE_BYTES,
   RAM,
   type RegionChanges,
   type RunSource,
@@ -20,9 +21,6 @@ import {
   type SourceUser,
   type StableSource,
 } from "./memory_source.ts";
-
-/** Bytes of a page. */
-const PAGE_BYTES = 4096;
 
 /** What {@linkcode GuestSource.addRegion} may be told. */
 export interface RegionOptions {

@@ -18,9 +18,7 @@ import { DEVICE, type MemorySource, RAM, type SourceRegion } from "./memory_sour
 class Holding {
   /** The region, or null for device memory. */
   readonly region: SourceRegion | null;
-  /** First index. */
   readonly first: number;
-  /** Last index, inclusive. */
   readonly last: number;
   /** Holders by page from `first` on. */
   readonly counts: HolderCounts;
@@ -89,11 +87,8 @@ export class Holdings {
   find(index: number, last: number): void {
     const source = this.#source;
     this.runFirst = index;
-    if (this.#hasOutlived) {
-      last = this.#findOutlived(index, last);
-      if (this.#found !== null) return;
-    }
-    source.findRun(index, last);
+    if (this.#hasOutlived) last = this.#findOutlived(index, last);
+    if (this.#found === null) source.findRun(index, last);
     this.runLast = source.runLast;
     this.runKind = source.runKind;
     this.runFrame = source.runFrame;
@@ -239,7 +234,7 @@ export class Holdings {
     return this.#ram[id] = new Holding(region, firstIndex, lastIndex, this.#growth);
   }
 
-  /** Answers for an outlived page; else returns the last index before the next one. */
+  /** Finds the run of an outlived page, for which the source answers then; else returns the last index before the next one. */
   #findOutlived(index: number, last: number): number {
     let limit = last;
     this.#found = null;
@@ -254,12 +249,8 @@ export class Holdings {
         if (end < to) limit = end;
       } else if (from > index) limit = from - 1;
       else {
-        const source = this.#source;
-        source.changes!.findHeldRun(holding.region, index, end);
+        this.#source.changes!.findHeldRun(holding.region, index, end);
         this.#found = holding;
-        this.runLast = source.runLast;
-        this.runKind = source.runKind;
-        this.runFrame = source.runFrame;
         return limit;
       }
     }

@@ -17,6 +17,8 @@
 import type { Errno } from "./errno.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 
+/** Bytes of a page. */
+export const PAGE_BYTES = 4096;
 /** Kind of a run: memory that is pinned. */
 export const RAM = 0;
 /** Kind of a run: device memory, mapped but never pinned. */

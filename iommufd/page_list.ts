@@ -25,12 +25,15 @@ import { FrameBatch } from "./frame_batch.ts";
 import { FrameReader } from "./frame_reader.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
-import { DEVICE, type MemorySource, type SourceRegion, type SourceUser } from "./memory_source.ts";
+import {
+  DEVICE,
+  type MemorySource,
+  PAGE_BYTES,
+  type SourceRegion,
+  type SourceUser,
+} from "./memory_source.ts";
 import type { PinBudget } from "./pin_budget.ts";
 import { readBack, TableTier } from "./table_tier.ts";
-
-/** Bytes of a page. */
-const PAGE_BYTES = 4096;
 
 /** Sizes of the buffers of a page list. */
 export interface BatchSizes {
