@@ -37,7 +37,6 @@ export { AreaLeaves } from "./area_leaves.ts";
 export { AreaTree } from "./area_tree.ts";
 export { HolderCounts } from "./holder_counts.ts";
 export { DirtyReader, setDirtyTracking } from "./dirty.ts";
-export { ObjectRegistry } from "./objects.ts";
 export { MappingCursor } from "./mapping_cursor.ts";
 export type { PageRange } from "./reserved_ranges.ts";
 export { MMIO, type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";

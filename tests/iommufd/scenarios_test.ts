@@ -5,7 +5,7 @@
  * Variants: ND no page table, D1 one, D2 two, D1L one with batches of one run and two pages pinned at a time. The
  * page tables translate pages 0x1000 to 0x7ffff.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   Access,
   AUTO,
@@ -22,7 +22,6 @@ import {
   EOVERFLOW,
   EPERM,
   IoAddressSpace,
-  ObjectRegistry,
   OK,
   PinBudget,
   READ,
@@ -32,7 +31,7 @@ import {
 } from "../../iommufd/mod.ts";
 import { PlainTable } from "./plain_table.ts";
 import { onBothSorts, Rig, type RigOptions } from "./rig.ts";
-import { contig, disc, ScriptedSource } from "./scripted_source.ts";
+import { contig, disc } from "./scripted_source.ts";
 
 const RW = READ | WRITE;
 const S = 0x1000;
@@ -76,60 +75,37 @@ function bits(bitmap: Uint8Array): number[] {
   return set;
 }
 
-Deno.test("scenarios 1, 2, 4, 7, 9: objects, who keeps whom, and closing", () => {
-  const registry = new ObjectRegistry();
-  assertEquals(registry.setBudget(new PinBudget(100)), OK);
-  assertEquals(registry.destroy(0), ENOENT);
-  const lone = registry.createIoas();
-  assertEquals(registry.destroy(lone), OK);
-  const ioas = registry.createIoas();
-  assert(ioas > lone, "an id came back at once");
-  assertEquals(registry.setBudget(null), EBUSY);
-  const table = registry.createPageTable(ioas, new PlainTable());
-  assertEquals(registry.createPageTable(0, new PlainTable()), -ENOENT);
-  assertEquals(registry.createPageTable(table, new PlainTable()), -ENOENT);
-  assertEquals(registry.destroy(ioas), EBUSY);
-  const list = registry.createPageList(new ScriptedSource(disc(8)));
-  assertEquals(registry.map(ioas, 0, 7, list, 0, RW), OK);
-  assertEquals(registry.map(ioas, 10, 10, 99, 0, RW), ENOENT);
-  assertEquals(registry.destroy(list), EBUSY);
-  const access = registry.createAccess(ioas);
-  assertEquals(registry.destroy(table), OK);
-  assertEquals(registry.destroy(ioas), EBUSY);
-  assertEquals(registry.destroy(access), OK);
-  assertEquals(registry.ioas(list), null);
-  assertEquals(registry.count, 2);
-  registry.close();
-  assertEquals(registry.count, 0);
-  assertEquals(registry.createIoas(), -EINVAL);
+onBothSorts("scenario 4: what is used cannot be ended", () => {
+  const rig = new Rig(disc(8));
+  const [space, other] = [rig.space(), rig.space()];
+  const table = rig.table();
+  assertEquals(space.addPageTable(table), OK);
+  assertEquals(other.addPageTable(table), EBUSY);
+  assertEquals(space.destroy(), EBUSY);
+  assertEquals(space.map(0, 7, rig.list, 0, RW), OK);
+  assertThrows(() => rig.list.release(), Error, "1 areas");
+  const access = new Access();
+  access.attach(space);
+  assertEquals(space.removePageTable(table), OK);
+  assertEquals(space.destroy(), EBUSY);
+  assertEquals(access.detach(), OK);
+  assertEquals(space.destroy(), OK);
+  assertEquals(rig.list.areas, 0);
+  rig.end();
 });
 
-Deno.test("scenario 6: closing with mappings left unmaps and unpins them", () => {
-  const registry = new ObjectRegistry();
-  const source = new ScriptedSource(disc(1));
-  const ioas = registry.createIoas();
-  const list = registry.createPageList(source);
-  registry.createPageTable(ioas, new PlainTable());
-  for (let at = 0; at < 10; at++) registry.map(ioas, at, at, list, 0, RW);
-  assertEquals(source.pinnedFrames, 1);
-  registry.close();
-  assertEquals(source.pinnedFrames, 0);
-});
-
-Deno.test("closing finds a holder of pins that does not let go", () => {
-  const registry = new ObjectRegistry();
-  const ioas = registry.createIoas();
-  const list = registry.createPageList(new ScriptedSource(disc(1)));
-  const access = registry.createAccess(ioas);
-  registry.map(ioas, 0, 0, list, 0, RW);
-  registry.access(access)!.pin(0, 0, null, false);
-  let message = "";
-  try {
-    registry.close();
-  } catch (error) {
-    message = (error as Error).message;
-  }
-  assertEquals(message.includes(`access ${access}`), true, message);
+onBothSorts("scenario 6: ending with mappings left unmaps and unpins them", () => {
+  const rig = new Rig(disc(1));
+  const space = rig.space();
+  const table = rig.table();
+  space.addPageTable(table);
+  for (let at = 0; at < 10; at++) space.map(at, at, rig.list, 0, RW);
+  assertEquals(rig.list.pinnedPages, 1);
+  space.removePageTable(table);
+  assertEquals([rig.list.pinnedPages, space.mappingCount], [0, 10]);
+  assertEquals(space.destroy(), OK);
+  assertEquals([rig.list.areas, space.mappingCount], [0, 0]);
+  rig.end();
 });
 
 scenario(
