@@ -61,9 +61,15 @@ export class DeviceServer {
     return this.#connected;
   }
 
-  /** Sessions that were ended because something failed: the device's own, and those of its companions. */
-  get failures(): number {
-    return this.#companions.reduce((sum, each) => sum + each.failures, this.#failures);
+  /**
+   * Sessions that were ended because something failed: the device's own, as `iommu`, and those of its companions, by
+   * name. Those without failures are left out.
+   */
+  get failures(): Readonly<Record<string, number>> {
+    const failures: Record<string, number> = {};
+    if (this.#failures > 0) failures.iommu = this.#failures;
+    for (const each of this.#companions) if (each.failures > 0) failures[each.name] = each.failures;
+    return failures;
   }
 
   /** Ends a sleep: there is something to serve that no descriptor tells of. */

@@ -39,6 +39,8 @@ export interface ApiContext {
   readonly version: string;
   /** Whether a front end is connected. */
   readonly connected: boolean;
+  /** Sessions that were ended because something failed, by the name of what was served; none by default. */
+  readonly failures?: Readonly<Record<string, number>>;
   /** What clients may do; `read` by default. */
   readonly access?: ApiAccess;
 }

@@ -38,6 +38,11 @@ export interface State {
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   /** Fault reports to the guest. */
   readonly faults: { readonly reported: number; readonly dropped: number };
+  /**
+   * Sessions that were ended because something failed on their behalf, since the start, by what was served: `iommu`,
+   * a device, proxy or relay with its endpoint, `the API`. Absent where nothing has failed.
+   */
+  readonly failures?: Readonly<Record<string, number>>;
 }
 
 /** A domain in {@linkcode State}. */
@@ -186,8 +191,10 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
     text = "";
   }
   const faults = { reported: device.faults.reported, dropped: device.faults.dropped };
+  const { failures = {} } = context;
+  const tail = Object.keys(failures).length === 0 ? "" : `,"failures":${JSON.stringify(failures)}`;
   yield `${text}],"requests":${JSON.stringify(requestCounts(iommu.counts))},` +
-    `"faults":${JSON.stringify(faults)}}\n`;
+    `"faults":${JSON.stringify(faults)}${tail}}\n`;
 }
 
 /** The endpoints worth showing, by ascending id, each once. */

@@ -29,6 +29,7 @@ export function stateText(state: State): string {
     `bypass    ${state.bypass ? "on: unattached endpoints reach memory" : "off"}`,
     ...blockedLines(state),
     `faults    ${state.faults.reported} reported, ${state.faults.dropped} dropped`,
+    ...failureLines(state),
     "",
     ...requestLines(state),
     "",
@@ -50,6 +51,14 @@ function blockedLines({ blocked, endpoints }: State): readonly string[] {
   }
   const ids = endpoints.filter((endpoint) => endpoint.blocked).map(({ id }) => id);
   return [`blocked   ${namedEndpoints(ids)}: attached when the connection ended`];
+}
+
+/** Whose sessions were ended because something failed on their behalf. */
+function failureLines({ failures = {} }: State): readonly string[] {
+  const entries = Object.entries(failures);
+  if (entries.length === 0) return [];
+  const counts = entries.map(([name, count]) => `${name} ${count}`).join(", ");
+  return [`failures  ${counts}: sessions ended, the log says why`];
 }
 
 /** Some endpoints by name, and how many more there are. */

@@ -272,6 +272,9 @@ async function serveUntilStopped(
     get connected() {
       return server?.connected ?? false;
     },
+    get failures() {
+      return server?.failures ?? {};
+    },
   };
   try {
     const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];

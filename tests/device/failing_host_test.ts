@@ -64,7 +64,7 @@ class World implements AsyncDisposable {
   readonly plan: FailurePlan;
   readonly folder: string;
   readonly #worker: Worker;
-  readonly #ended = Promise.withResolvers<{ lines: string[]; failures: number }>();
+  readonly #ended = Promise.withResolvers<{ lines: string[]; failures: Record<string, number> }>();
   readonly #backEnds: UnixListener;
   /** With what the worker failed. */
   failure: string | undefined;
@@ -127,7 +127,7 @@ class World implements AsyncDisposable {
   }
 
   /** Ends the worker. Returns what it logged. */
-  async stop(): Promise<{ lines: string[]; failures: number }> {
+  async stop(): Promise<{ lines: string[]; failures: Record<string, number> }> {
     this.#worker.postMessage("stop");
     return await deadline(this.#ended.promise, 10_000);
   }

@@ -1,8 +1,62 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Companion } from "../../device/companion.ts";
 import { GuardedCompanion } from "../../device/guarded_companion.ts";
-import { OsError, PollSet } from "../../device/host/mod.ts";
+import { OsError, PollSet, UnixListener } from "../../device/host/mod.ts";
+import { IommuDevice } from "../../device/iommu_device.ts";
 import { Log } from "../../device/log.ts";
+import { DeviceServer } from "../../device/server.ts";
+import { until } from "../until.ts";
+import { stateOf } from "./api/api_world.ts";
+import { temporaryPath } from "./host/host_state.ts";
+import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
+
+/** A companion that fails when it is looked at. */
+class FailingLook implements Companion {
+  readonly name = "rng 00:03.0";
+  readonly mustPoll = true;
+  onDue: () => void = () => {};
+
+  addTo(): void {}
+
+  look(): void {
+    throw new Error("a fault of ours");
+  }
+
+  serve(): boolean {
+    return false;
+  }
+
+  setNotifications(): boolean {
+    return false;
+  }
+
+  endSession(): void {}
+
+  close(): void {}
+}
+
+Deno.test("what fails in a served companion is counted under its name, and shown with the state", async () => {
+  const device = new IommuDevice(DEFAULT_OPTIONS);
+  const server = new DeviceServer(device, new Log("error", () => {}), 0, [new FailingLook()]);
+  const context = {
+    device,
+    version: "0",
+    connected: false,
+    get failures() {
+      return server.failures;
+    },
+  };
+  assertEquals(stateOf(context).failures, undefined);
+  const done = server.run(UnixListener.listen(temporaryPath()));
+  try {
+    await until(() => (stateOf(context).failures?.["rng 00:03.0"] ?? 0) >= 2, "it fails twice");
+    assertEquals(Object.keys(server.failures), ["rng 00:03.0"]);
+  } finally {
+    server.stop();
+    await done;
+    device.close();
+  }
+});
 
 /** A companion whose every method fails. */
 class Failing implements Companion {

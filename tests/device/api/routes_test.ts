@@ -82,6 +82,20 @@ Deno.test("state(), translate() and inspect show what is blocked, and why", () =
   guest.close();
 });
 
+Deno.test("state() and inspect show whose sessions failed, and nothing where none did", () => {
+  const { guest, context } = busyGuest();
+  assertEquals("failures" in stateOf(context), false);
+  assertEquals("failures" in stateOf({ ...context, failures: {} }), false);
+  assertEquals(stateText(stateOf(context)).includes("failures"), false);
+  const state = stateOf({ ...context, failures: { "iommu": 1, "proxy 00:03.0": 2 } });
+  assertEquals(state.failures, { "iommu": 1, "proxy 00:03.0": 2 });
+  assertStringIncludes(
+    stateText(state),
+    "\nfailures  iommu 1, proxy 00:03.0 2: sessions ended, the log says why\n",
+  );
+  guest.close();
+});
+
 Deno.test("mappings() lists mappings by address, of one domain or all", () => {
   const { guest, context } = busyGuest();
   guest.request(attachRequest(3, 16), 4);
