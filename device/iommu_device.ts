@@ -298,14 +298,18 @@ export class IommuDevice implements VirtioDevice {
     this.#config.forgetEarly();
   }
 
-  /** Requests that were taken are answered first, so a queue never stops in the middle of one. */
+  /**
+   * A message that stops a queue waits until the answers held for it are given. Nothing waits where a session is ended
+   * meanwhile: answers that an observer has yet to acknowledge are never given, as if this process had ended then.
+   */
   queueStopped(index: number): void {
     this.#running.delete(index);
     if (index !== REQUEST_QUEUE) return;
     while (this.#queueUnderWay !== undefined) this.#proceed();
     if (this.#held === 0) return;
-    this.observers.settle();
-    this.#publishHeld();
+    if (this.observers.waiting === 0) this.#publishHeld();
+    this.#held = 0;
+    this.#heldQueue = undefined;
   }
 
   /** See {@linkcode VirtioDevice.sessionEnds}. */

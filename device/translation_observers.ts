@@ -26,8 +26,6 @@ export interface TranslationObserver {
 export interface RemoteObserver extends TranslationObserver {
   /** Pages `[firstPage, lastPage]`, where nothing was before, may be translated now. */
   mapped(firstPage: number, lastPage: number): void;
-  /** Works on its acknowledgements, with this thread standing still for so many milliseconds at most. */
-  wait(milliseconds: number): void;
 }
 
 /** An observer and what it observes. */
@@ -37,8 +35,6 @@ interface Remote {
 }
 
 const NONE: readonly TranslationObserver[] = [];
-/** Milliseconds for which one remote observer is waited for while others may have something, too. */
-const WAIT_MS = 1;
 
 /** The observers of all endpoints. */
 export class TranslationObservers {
@@ -120,16 +116,5 @@ export class TranslationObservers {
    */
   settleLater(): void {
     this.#isSettling = true;
-  }
-
-  /**
-   * Returns when no acknowledgement is outstanding, with this thread standing still meanwhile: for occasions
-   * on which there is nothing to come back to. All remote observers work meanwhile, for one process may be
-   * behind several.
-   */
-  settle(): void {
-    while (this.waiting > 0) {
-      for (const { observer } of this.#remotes) observer.wait(WAIT_MS);
-    }
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Answers wait for observers in other processes: held, shared by a batch, published once, never lost.
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { Companion } from "../../device/companion.ts";
 import {
   attachRequest,
@@ -37,8 +37,8 @@ class ScriptedObserver implements RemoteObserver, Companion {
   readonly calls: string[] = [];
   /** Acknowledgements it owes. */
   owed = 0;
-  /** How often it was waited for with the thread standing still. */
-  waits = 0;
+  /** How often it was looked at. */
+  looks = 0;
   readonly name = "scripted";
   onDue: () => void = () => {};
   readonly mustPoll = false;
@@ -63,11 +63,6 @@ class ScriptedObserver implements RemoteObserver, Companion {
     this.calls.push(lastPage === LAST_PAGE ? "mapped all" : `mapped ${firstPage} ${lastPage}`);
   }
 
-  wait(_milliseconds: number): void {
-    this.waits++;
-    this.#acknowledgeAll();
-  }
-
   /** Acknowledges everything, as a message on a socket does: the loop finds out by itself. */
   acknowledge(): void {
     this.#event.signal();
@@ -78,6 +73,7 @@ class ScriptedObserver implements RemoteObserver, Companion {
   }
 
   look(poll: PollSet): void {
+    this.looks++;
     if (poll.ready(this.#slot) === 0) return;
     this.#event.drain();
     this.#acknowledgeAll();
@@ -203,10 +199,15 @@ class World implements AsyncDisposable {
     return this.#server.connected;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.frontEnd.close();
+  /** Ends the server as SIGTERM does. */
+  async stop(): Promise<void> {
     this.#server.stop();
     await this.#done;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.frontEnd.close();
+    await this.stop();
     this.device.close();
   }
 }
@@ -247,7 +248,7 @@ for (const watch of [0, 2000]) {
     world.observer.acknowledge();
     assertEquals(await world.answers(queue, 1), 1);
     assertEquals(queue.driver.usedLength, 4);
-    assertEquals([world.device.holds, world.observer.waits], [false, 0]);
+    assertEquals(world.device.holds, false);
   });
 }
 
@@ -276,7 +277,7 @@ for (const ring of RING_KINDS) {
       await world.held();
       const { done, isDone } = watched(world.frontEnd.withdrawMemory(world.ring));
       assertEquals(await world.answers(queue, 1, 20), 0);
-      assertEquals([isDone(), world.device.holds, world.observer.waits], [false, true, 0]);
+      assertEquals([isDone(), world.device.holds], [false, true]);
       world.observer.acknowledge();
       await done;
       assertEquals(queue.errorEvent.drain(), true);
@@ -331,7 +332,7 @@ Deno.test("a queue that is stopped while answers are held: they are published fi
   const stopped = world.frontEnd.stopQueue(queue);
   world.observer.acknowledge();
   const base = await stopped;
-  assertEquals([world.device.holds, world.observer.waits], [false, 0]);
+  assertEquals(world.device.holds, false);
   assertEquals(await world.answers(queue, 3, 20), 2, "each once");
   await world.frontEnd.resumeQueue(queue, base);
   world.send(queue, mapPage(5));
@@ -353,7 +354,7 @@ Deno.test("a queue that is moved while answers are held answers where it was", a
   const moved = world.frontEnd.setQueueAddress(place as FrontEndQueue);
   world.observer.acknowledge();
   await moved;
-  assertEquals([world.device.holds, world.observer.waits], [false, 0]);
+  assertEquals(world.device.holds, false);
   assertEquals(await world.answers(queue, 2, 20), 1);
 });
 
@@ -366,7 +367,7 @@ Deno.test("reset and bypass are answered when the observer has acknowledged, and
   assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
   world.send(queue, unmapPage(5));
   assertEquals(await world.answers(queue, 1, 20), 0, "no request is taken meanwhile");
-  assertEquals([written.isDone(), world.observer.waits, world.observer.owed], [false, 0, 1]);
+  assertEquals([written.isDone(), world.observer.owed], [false, 1]);
   world.observer.acknowledge();
   await written.done;
   await world.held();
@@ -386,7 +387,6 @@ Deno.test("reset and bypass are answered when the observer has acknowledged, and
     "invalidate all",
     "mapped all",
   ]);
-  assertEquals(world.observer.waits, 0, "the thread never stood still");
 });
 
 Deno.test("a front end that goes while answers are held leaves nothing held", async () => {
@@ -399,4 +399,38 @@ Deno.test("a front end that goes while answers are held leaves nothing held", as
   world.observer.acknowledge();
   await until(() => !world.connected, "the session has ended");
   assertEquals(world.device.holds, false);
+});
+
+for (const ring of RING_KINDS) {
+  Deno.test(`a session that is ended while answers are held is not waited with: they are never given (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5);
+    world.send(queue, unmapPage(5));
+    await world.held();
+    await world.stop();
+    assertEquals([world.connected, world.device.holds], [false, false]);
+    assertEquals(queue.driver.reap(), false, "nothing says that the observer has let go");
+    assert(world.observer.owed > 0, "it has not");
+  });
+}
+
+Deno.test("a ring that breaks while answers are held is reported behind them, and nothing waits", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await world.held();
+  // The index of the available ring: more new chains than the ring has entries.
+  world.frontEnd.memory.resolve(queue.driver.driverArea + 2, 2, true);
+  const { memory } = world.frontEnd;
+  new DataView(memory.bytes.buffer).setUint16(memory.bytes.byteOffset + memory.offset, 999, true);
+  queue.kickEvent.signal();
+  const looks = world.observer.looks;
+  await until(() => world.observer.looks > looks + 20, "everything else is served");
+  assertEquals([world.device.holds, world.observer.owed], [true, 1]);
+  assertEquals([queue.driver.reap(), queue.errorEvent.drain()], [false, false]);
+  world.observer.acknowledge();
+  await until(() => queue.errorEvent.drain(), "the ring is reported");
+  assertEquals([await world.answers(queue, 1), world.device.holds], [1, false]);
 });

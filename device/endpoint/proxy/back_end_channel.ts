@@ -75,14 +75,11 @@ export class BackEndChannel {
     return poll.add(this.#own.stream.descriptor.number, eventsOf(this.#own, this.#readsBackEnd));
   }
 
-  /** Adds the front end's side to a set, to be read or only to be written. */
-  addFrontEnd(poll: PollSet, reads = true): number {
+  /** Adds the front end's side to a set. */
+  addFrontEnd(poll: PollSet): number {
     const upstream = this.#upstream;
     if (upstream === undefined) return -1;
-    return poll.add(
-      upstream.stream.descriptor.number,
-      eventsOf(upstream, reads && this.#readsFrontEnd),
-    );
+    return poll.add(upstream.stream.descriptor.number, eventsOf(upstream, this.#readsFrontEnd));
   }
 
   /** Serves what the back end has said. */
@@ -109,11 +106,6 @@ export class BackEndChannel {
       if (result !== "message") return this.close();
       pass(upstream, this.#own);
     }
-  }
-
-  /** Sends what waits for the front end. */
-  flushFrontEnd(): void {
-    if (this.#isOpen && this.#upstream?.flush() === false) this.close();
   }
 
   /** Closes both ends. Does nothing the second time. */

@@ -13,7 +13,7 @@
  */
 import { endpointText } from "../../address.ts";
 import type { Companion } from "../../companion.ts";
-import { OsError, PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
 import { logFailure } from "../../guarded_companion.ts";
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
@@ -57,7 +57,6 @@ export class EndpointProxy implements Companion, RemoteObserver {
   /** What log lines call it. */
   readonly name: string;
   readonly #options: EndpointProxyOptions;
-  readonly #poll = new PollSet(4);
   #frontEnd: UnixStream | undefined;
   /** Of the front end that is alone, or has a session. */
   #claim: PeerClaim | undefined;
@@ -76,7 +75,6 @@ export class EndpointProxy implements Companion, RemoteObserver {
     this.name = `proxy ${endpointText(options.endpoint)}`;
     options.iommu.observers.addRemote(options.endpoint, this);
     const { listener, backEnd, log } = options;
-    this.#poll.onProblem = (line) => log.warnLimited("poll", line);
     for (const each of typeof backEnd === "string" ? [listener] : [listener, backEnd]) {
       each.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
       each.onRested = () => this.onDue();
@@ -163,17 +161,6 @@ export class EndpointProxy implements Companion, RemoteObserver {
     }
   }
 
-  /** See {@linkcode RemoteObserver}. */
-  wait(milliseconds: number): void {
-    if (this.#session === undefined) return;
-    try {
-      this.#session.wait(this.#poll, milliseconds);
-    } catch (error) {
-      this.#failed(error);
-    }
-    this.#checkSession();
-  }
-
   /** See {@linkcode Companion.endSession}. A front end that waits for its back end goes, too. */
   endSession(): void {
     const session = this.#session;
@@ -191,7 +178,6 @@ export class EndpointProxy implements Companion, RemoteObserver {
     clearTimeout(this.#retry);
     this.#options.listener.close();
     if (typeof this.#options.backEnd !== "string") this.#options.backEnd.close();
-    this.#poll.close();
   }
 
   /**

@@ -113,33 +113,6 @@ export class ProxySession {
     this.#checkPatience();
   }
 
-  /**
-   * As {@linkcode look} for the back end alone, with this thread standing still.
-   *
-   * @param poll A set that nobody else uses.
-   */
-  wait(poll: PollSet, milliseconds: number): void {
-    poll.clear();
-    const backEnd = poll.add(
-      this.#backEnd.stream.descriptor.number,
-      eventsOf(this.#backEnd, this.#readsBackEnd),
-    );
-    const channel = this.#channel?.addBackEnd(poll) ?? -1;
-    // What is on its way to the front end must not keep the back end from being read.
-    const frontEnd = poll.add(
-      this.#frontEnd.stream.descriptor.number,
-      eventsOf(this.#frontEnd, false),
-    );
-    const upstream = this.#channel?.addFrontEnd(poll, false) ?? -1;
-    poll.poll(milliseconds);
-    this.#lookAtBackEnd(poll.ready(backEnd), poll.ready(channel));
-    if (poll.ready(frontEnd) !== 0 && this.ended === undefined && !this.#frontEnd.flush()) {
-      this.#end(FRONT_END_GONE);
-    }
-    if (poll.ready(upstream) !== 0) this.#channel?.flushFrontEnd();
-    this.#checkPatience();
-  }
-
   /** Ends it. Does nothing the second time. */
   close(): void {
     this.#end("it was closed");

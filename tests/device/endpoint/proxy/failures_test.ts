@@ -12,7 +12,7 @@ import { Request } from "../../../../device/vhost_user/mod.ts";
 import { until } from "../../../until.ts";
 import { failAsPlanned, FailurePlan } from "../../host/failing_libc.ts";
 import { datagramSocket, temporaryPath } from "../../host/host_state.ts";
-import { ENDPOINT, ProxyWorld } from "./proxy_world.ts";
+import { attach, ENDPOINT, map, ProxyWorld, unmap } from "./proxy_world.ts";
 import { ScriptedBackEnd } from "./scripted_back_end.ts";
 
 const AF_UNIX = 1;
@@ -160,4 +160,16 @@ Deno.test("a back end that cannot be told of a change is left, and the guest has
     3,
     `${world.warnings}`,
   );
+});
+
+Deno.test("SIGTERM does not wait for a back end that owes an acknowledgement", async () => {
+  await using world = await ProxyWorld.start({ patience: 10_000 });
+  const [, backEnd] = await world.session();
+  assertEquals(await world.request(attach(), map(10, 1)), [0, 0]);
+  backEnd.manner = "silent";
+  world.send(unmap(10));
+  await world.held(backEnd);
+  await world.stop();
+  assertEquals(world.counters.timeouts, 0, "its time was not up");
+  assertEquals(await world.answers(1, 20), 0, "nothing says that it has let go");
 });

@@ -1,4 +1,4 @@
-/** Where the peer gets its answer at once, the IOMMU waits with its thread standing still, and the back end still follows. */
+/** Messages whose answer waits for a back end that runs on a thread of its own. */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
 import { attach, map, MEMORY, ProxyWorld, unmap } from "./proxy_world.ts";
