@@ -218,7 +218,9 @@ Example:
         const parts = { device, ...companions, socket, api };
         await serveUntilStopped(parts, { log, pollUs, rings }, stop);
       }
-      device.close();
+      // What is mapped is not undone one by one, which takes a second for each million: nothing outlives the process
+      // but back ends of other programs, and those were told, and disconnected, when the sessions ended.
+      log.debug(`${device.iommu.mappingCount} mappings end with the process`);
     } finally {
       await lines.flush(LAST_LINES_MS);
       lines.close();

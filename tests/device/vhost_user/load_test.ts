@@ -70,8 +70,6 @@ class Looker implements RemoteObserver {
   mapped(): void {
     this.found.add(this.#look());
   }
-
-  wait(): void {}
 }
 
 const misfits: Readonly<Record<string, [DeviceOptions, string]>> = {
