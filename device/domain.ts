@@ -20,6 +20,7 @@ import {
 import { IoAddressSpace, STEP_PAGES } from "../iommufd/mod.ts";
 import type { Endpoint } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
+import { isOnePiece } from "./piecewise_unmap.ts";
 import type { ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import type { TranslationObservers } from "./translation_observers.ts";
 
@@ -122,15 +123,23 @@ export class Domain implements InvalidationSink {
   /**
    * Lets an endpoint go. Its device tables must lead elsewhere already. With the last endpoint of a format goes
    * the page table, with the very last one go the mappings.
+   *
+   * @returns The page table if emptying it may take longer than a turn: nothing leads to it any more, and giving back
+   * what it holds is the caller's.
    */
-  leave(endpoint: Endpoint): void {
+  leave(endpoint: Endpoint): HardwareTable | undefined {
     this.endpoints.delete(endpoint);
-    if (this.bypass) return;
+    if (this.bypass) return undefined;
     const { reserved } = this.#context;
     for (const region of reserved.of(endpoint.id)) this.#unreserve(region);
     const left = this.#translated.get(endpoint.format)! - 1;
     this.#translated.set(endpoint.format, left);
-    if (left === 0) this.#dropTable(endpoint.format);
+    if (left > 0) return undefined;
+    if (this.#tables.length === 1 || isOnePiece(this.space)) {
+      this.#dropTable(endpoint.format);
+      return undefined;
+    }
+    return this.#releaseTable(endpoint.format);
   }
 
   /** Lets all endpoints go at once, to be ended later. Their device tables must lead elsewhere already. */
@@ -220,5 +229,15 @@ export class Domain implements InvalidationSink {
     this.space.removePageTable(table);
     table.destroy();
     this.#tables = this.#tables.filter((other) => other !== table);
+  }
+
+  #releaseTable(format: string): HardwareTable | undefined {
+    const table = this.#tables.find((table) => table.format === format);
+    if (table === undefined) return undefined;
+    this.space.releasePageTable(table);
+    // What translated through it has been told that all is different now.
+    table.gather.sink = null;
+    this.#tables = this.#tables.filter((other) => other !== table);
+    return table;
   }
 }

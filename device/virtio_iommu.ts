@@ -161,7 +161,7 @@ export class VirtioIommu {
 
   /** Whether domains hold something that the guest does not reach any more: {@linkcode endPiece} gives it back. */
   get isEnding(): boolean {
-    return this.#ending.count > 0 || this.isLeaving;
+    return !this.#ending.isEmpty || this.isLeaving;
   }
 
   /** Whether device tables still lead where no endpoint is attached; {@linkcode endPiece} puts them right first. */
@@ -641,7 +641,11 @@ export class VirtioIommu {
 
   // L1: a domain ends with its last endpoint, and its id may be used again at once.
   #leave(domain: Domain, endpoint: Endpoint): void {
-    if (domain.endpoints.size > 1) return domain.leave(endpoint);
+    if (domain.endpoints.size > 1) {
+      const table = domain.leave(endpoint);
+      if (table !== undefined) this.#ending.addTable(table);
+      return;
+    }
     if (isOnePiece(domain.space)) {
       this.#mappings -= domain.space.mappingCount;
       domain.leave(endpoint);

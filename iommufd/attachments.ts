@@ -66,10 +66,15 @@ export class Attachments implements FillTargets {
       this.tables.pop();
       return;
     }
+    this.release(table);
+    if (begin >= 0) unmapAll([table], leaves.first(begin), tree.lastPage);
+  }
+
+  /** Detaches a page table and leaves it full. There are others. */
+  release(table: PageTable): void {
     // The last takes the place of the one that leaves; frames are read back from the first from now on.
     const tail = this.tables.pop()!;
     if (tail !== table) this.tables[this.tables.indexOf(table)] = tail;
-    if (begin >= 0) unmapAll([table], leaves.first(begin), tree.lastPage);
   }
 
   /**

@@ -445,10 +445,29 @@ export class IoAddressSpace {
     this.#attachments.detach(table);
     this.#isBusy = false;
     this.areaSet.unlock();
+    this.#forget(table);
+    return OK;
+  }
+
+  /**
+   * As {@linkcode removePageTable}, of a page table that nothing uses any more: it is left full, which takes no time.
+   *
+   * @returns also EINVAL for the only page table, from which pages would have to be let go.
+   */
+  releasePageTable(table: PageTable): Errno {
+    if (this.#isBusy || this.#filling !== null) return EBUSY;
+    if (!this.tables.includes(table)) return ENOENT;
+    if (this.tables.length === 1) return EINVAL;
+    this.#attachments.release(table);
+    this.#forget(table);
+    return OK;
+  }
+
+  /** A page table is not attached any more. */
+  #forget(table: PageTable): void {
     attached.delete(table);
     this.unreserve(table);
     this.#alignment = this.#attachments.granule;
-    return OK;
   }
 
   /**

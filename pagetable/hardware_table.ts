@@ -232,6 +232,19 @@ export class HardwareTable implements PageTable {
     return this.#readMarks(firstPage, lastPage, this.#pass(clear, false, report));
   }
 
+  /**
+   * Gives a bounded part of the table memory back, all but the root at last: of a table that is attached nowhere any
+   * more, to be followed by nothing but this and {@linkcode destroy}.
+   *
+   * @param tables How many tables, and up to those below one inner table more.
+   * @returns Whether only the root is left.
+   */
+  shrink(tables: number): boolean {
+    const isOver = this.#tree.dropSome(tables);
+    this.gather.flush();
+    return isOver;
+  }
+
   /** Gives all table memory back, by way of the gather, which is flushed. */
   destroy(): void {
     this.#tree.destroy();

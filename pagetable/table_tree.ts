@@ -305,22 +305,47 @@ export class TableTree {
     return this.#occupied(this.root, this.top, 0, first, last);
   }
 
+  /**
+   * Frees tables below the root, `most` of them and those of one more table of level 1: of a tree that is in use no more,
+   * and in which nothing is looked up or mapped from then on.
+   *
+   * @returns Whether none is left.
+   */
+  dropSome(most: number): boolean {
+    const children = this.#children;
+    const words = this.#words;
+    const left = this.tablePages - most * 2 ** this.#tableOrder;
+    while (children[this.root] !== 0 && this.tablePages > left) {
+      let table = this.root;
+      let level = this.top;
+      let item = this.#firstTable(table, level);
+      let child = this.child(words[item], words[item + 1]);
+      while (level > 2 && children[child] !== 0) {
+        table = child;
+        level--;
+        item = this.#firstTable(table, level);
+        child = this.child(words[item], words[item + 1]);
+      }
+      this.unlink(table, item);
+      this.#drop(child, level - 1);
+    }
+    return children[this.root] === 0;
+  }
+
+  /** The first item of a table of `level` that leads to a table; there is one. */
+  #firstTable(table: number, level: number): number {
+    const words = this.#words;
+    const present = this.#format.present;
+    let item = table << PAGE_WORDS_SHIFT;
+    while (
+      (words[item] & present) === 0 || (words[item] & this.#tableMask) !== this.tableValues[level]
+    ) item += 2;
+    return item;
+  }
+
   /** Frees every table, the root too. */
   destroy(): void {
-    const words = this.#words;
-    const end = (this.root << PAGE_WORDS_SHIFT) + (this.mask[this.top] << 1);
-    for (
-      let item = this.root << PAGE_WORDS_SHIFT;
-      item <= end && this.#children[this.root] !== 0;
-      item += 2
-    ) {
-      const low = words[item];
-      if ((low & this.#format.present) === 0) continue;
-      if ((low & this.#tableMask) !== this.tableValues[this.top]) continue;
-      const child = this.child(low, words[item + 1]);
-      this.unlink(this.root, item);
-      this.#drop(child, this.top - 1);
-    }
+    this.dropSome(Infinity);
     this.#gather.tablesFreed = true;
     this.#gather.everything = true;
     this.#gather.addBlock(this.root, this.#format.rootOrder, false);

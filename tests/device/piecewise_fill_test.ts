@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { attachRequest, detachRequest } from "../../device/driver_requests.ts";
 import type { DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
 import { PAGES_PER_PIECE } from "../../device/piecewise_unmap.ts";
+import { Turn } from "../../device/turn.ts";
 import { OK as DONE, READ } from "../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { mapPages, Stepped, unmapPages } from "./stepped_guest.ts";
@@ -159,6 +160,66 @@ Deno.test("ATTACH of a second format to a domain with 100000 mappings goes in pi
   assertSame(guest.device, atOnce.device, FIRST + count * 2);
   for (let i = 0; i < count; i += 331) {
     assert(guest.reaches(100, FIRST + i * 2) && !guest.reaches(100, FIRST + i * 2 + 1));
+  }
+});
+
+Deno.test("the table of a format whose last endpoint leaves goes in pieces, and the others notice nothing", () => {
+  using guest = new Stepped(LARGE);
+  const { device } = guest;
+  const { memory } = device.hardware;
+  guest.request(attachRequest(1, 8));
+  const last = FIRST + 64 * GIB - 1;
+  assertEquals(guest.request(mapPages(1, FIRST, last)), OK);
+  assertEquals(guest.request(attachRequest(1, 100)), OK);
+  const two = memory.used;
+  const { tablePages } = device.iommu.domain(1)!.tables[1];
+  assert(tablePages > 2 ** 15);
+  const told: string[] = [];
+  const observer = (name: string) => ({
+    invalidate: () => void told.push(name),
+    invalidateAll: () => void told.push(name),
+  });
+  const [staying, leaving] = [observer("staying"), observer("leaving")];
+  device.observers.add(8, staying);
+  device.observers.add(100, leaving);
+  assertEquals(guest.begin(detachRequest(1, 100)), OK);
+  assert(two - memory.used < 100, `${two - memory.used} tables at once`);
+  assert(!guest.reaches(100, FIRST) && guest.reaches(8, FIRST) && guest.reaches(8, last));
+  const turn = new Turn();
+  let most = 0;
+  let pieces = 0;
+  // What is mapped and unmapped meanwhile is no matter of the table that goes.
+  assertEquals(guest.request(mapPages(1, 1, 9)), OK);
+  for (let before = memory.used; device.hasWork; before = memory.used, pieces++) {
+    device.work(turn);
+    most = Math.max(most, before - memory.used);
+  }
+  assert(pieces >= 10 && most <= 2048 + 512 + 8, `${pieces} pieces, ${most} at once`);
+  assertEquals(guest.request(unmapPages(1, 1, 9)), OK);
+  assertEquals(told.filter((name) => name === "leaving").length, 1);
+  assertEquals(memory.used, two - tablePages);
+  // Nothing was told of the table; an UNMAP is.
+  assertEquals(told.filter((name) => name === "staying").length, 1);
+  device.observers.remove(8, staying);
+  device.observers.remove(100, leaving);
+  assertEquals(guest.request(attachRequest(1, 100)), OK);
+  assert(guest.reaches(100, FIRST + 7) && guest.reaches(8, last));
+  assertEquals([guest.request(unmapPages(1, 0, 2 ** 34)), guest.mappings], [OK, 0]);
+});
+
+Deno.test("an ATTACH for which a table that goes has left too little waits for it", () => {
+  // Room for two tables of 17 GiB, and not for three.
+  using guest = new Stepped({ ...LARGE, maxTableMemory: 80 << 20 });
+  const { device } = guest;
+  guest.request(attachRequest(1, 8));
+  assertEquals(guest.request(mapPages(1, FIRST, FIRST + 17 * GIB - 1)), OK);
+  for (let i = 0; i < 3; i++) {
+    assertEquals(guest.request(attachRequest(1, 100)), OK);
+    assertEquals(guest.begin(detachRequest(1, 100)), OK);
+    assert(device.iommu.isEnding);
+    assertEquals(guest.request(attachRequest(1, 200)), OK);
+    assert(guest.reaches(200, FIRST + 5) && !guest.reaches(100, FIRST + 5));
+    assertEquals(guest.request(detachRequest(1, 200)), OK);
   }
 });
 

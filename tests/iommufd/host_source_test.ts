@@ -6,6 +6,7 @@ import {
   createPageList,
   EFAULT,
   EINVAL,
+  ENOENT,
   ENOMEM,
   EPERM,
   type HostMemory,
@@ -90,6 +91,29 @@ Deno.test("host source: what is mapped is populated, and no more; tables get its
   assertEquals([source.pinnedPages, list.pinnedPages], [4, 4]);
   assertEquals(space.unmapAll(), OK);
   assertEquals([source.pinnedPages, list.pinnedPages, table.entries.size], [0, 0, 0]);
+});
+
+Deno.test("host source: of two page tables one is left full, and frames are read back from the other", () => {
+  const { source, list, space, table } = world();
+  assertEquals(space.releasePageTable(table), EINVAL, "pages would have to be let go");
+  const second = new PlainTable({ lastFrame: 2 ** 52 - 1 });
+  assertEquals(space.releasePageTable(second), ENOENT);
+  assertEquals(space.map(100, 107, list, 16, READ | WRITE), OK);
+  assertEquals(space.addPageTable(second), OK);
+  assertEquals(space.releasePageTable(table), OK);
+  assertEquals([space.tables, table.entries.size, source.pinnedPages], [[second], 8, 8]);
+  // It leads nowhere: what becomes of it is its owner's affair.
+  table.unmap(0, 2 ** 52 - 1);
+  const access = new Access();
+  access.attach(space);
+  const frames = new Float64Array(8);
+  assertEquals(access.pin(100, 107, frames, true), OK);
+  assertEquals([...frames], FRAMES);
+  access.unpin(100, 107);
+  access.detach();
+  assertEquals(space.unmapAll(), OK);
+  assertEquals([source.pinnedPages, list.pinnedPages, second.entries.size], [0, 0, 0]);
+  assertEquals(space.addPageTable(table), OK, "it is attached nowhere");
 });
 
 Deno.test("host source: a page that is mapped keeps its frame in further tables, mappings and accesses", () => {
