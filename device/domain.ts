@@ -18,7 +18,7 @@ import {
   OK,
 } from "../pagetable/mod.ts";
 import { IoAddressSpace, STEP_PAGES } from "../iommufd/mod.ts";
-import type { Endpoint } from "./endpoint_table.ts";
+import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
 import { isOnePiece } from "./piecewise_unmap.ts";
 import type { ReservedRegion, ReservedRegions } from "./reserved_region.ts";
@@ -35,6 +35,8 @@ export interface DomainContext {
   readonly reserved: ReservedRegions;
   /** Who keeps translations of which endpoint. */
   readonly observers: TranslationObservers;
+  /** Which endpoints there are, and where they are attached. */
+  readonly endpoints: EndpointTable;
 }
 
 /** A domain of the guest. */
@@ -45,12 +47,16 @@ export class Domain implements InvalidationSink {
   readonly bypass: boolean;
   /** What is mapped; empty and unused in a bypass domain. */
   readonly space: IoAddressSpace = new IoAddressSpace();
-  /** The endpoints attached to it. */
+  /** The endpoints attached to it; of one that has ended, those whose device tables still lead here. */
   readonly endpoints: Set<Endpoint> = new Set();
+  /** Whether it has ended: nothing is attached to it any more. */
+  hasEnded = false;
   readonly #context: DomainContext;
   #tables: readonly HardwareTable[] = [];
   /** How many endpoints reserve a region. It is reserved once: endpoints may be many, and mostly have the same. */
   readonly #reserving = new Map<ReservedRegion, number>();
+  /** How far its endpoints have been taken out. */
+  #leaving: Iterator<Endpoint, undefined> | undefined;
   /** How many endpoints have tables of a format. */
   readonly #translated = new Map<string, number>();
 
@@ -142,17 +148,32 @@ export class Domain implements InvalidationSink {
     return this.#releaseTable(endpoint.format);
   }
 
-  /** Lets all endpoints go at once, to be ended later. Their device tables must lead elsewhere already. */
-  leaveAll(): void {
-    this.endpoints.clear();
+  /**
+   * Ends it for the guest: all endpoints are attached to it no more. What it holds is yet to be given back, once
+   * {@linkcode takeLeaving} has named them all.
+   */
+  end(): void {
+    this.hasEnded = true;
     this.space.abandonFill();
+  }
+
+  /** Takes out one of the endpoints of a domain that has ended, whose device tables may still lead here. */
+  takeLeaving(): Endpoint | undefined {
+    this.#leaving ??= this.endpoints.values();
+    const { value } = this.#leaving.next();
+    if (value === undefined) return undefined;
+    this.endpoints.delete(value);
+    value.domain = undefined;
+    return value;
   }
 
   /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
   invalidate(gather: InvalidationGather): void {
-    if (this.#context.observers.isEmpty) return;
-    for (const endpoint of this.endpoints) {
-      for (const observer of this.#context.observers.of(endpoint.id)) {
+    const { observers, endpoints } = this.#context;
+    // Endpoints may be very many, those that are observed are few.
+    for (const id of observers.endpoints) {
+      if (endpoints.seen(id)?.domain !== this) continue;
+      for (const observer of observers.of(id)) {
         if (gather.everything) observer.invalidateAll();
         for (let i = 0; i < gather.rangeCount; i++) {
           observer.invalidate(gather.firstPages[i], gather.lastPages[i]);

@@ -28,15 +28,29 @@ export class Endpoint implements TranslatedEndpoint {
   readonly format: string;
   /** The IOMMU unit that translates for it, once it was looked for. */
   unit: TranslationUnit | undefined;
-  /** The domain it is attached to. */
-  domain: Domain | undefined;
   /** Accesses of it that were refused. */
   faults = 0;
+  #domain: Domain | undefined;
 
   /** An endpoint that is attached to nothing. */
   constructor(id: number, format: string) {
     this.id = id;
     this.format = format;
+  }
+
+  /** The domain it is attached to; a domain that has ended counts no more. */
+  get domain(): Domain | undefined {
+    const domain = this.#domain;
+    return domain === undefined || domain.hasEnded ? undefined : domain;
+  }
+
+  set domain(domain: Domain | undefined) {
+    this.#domain = domain;
+  }
+
+  /** Whether its domain has ended, and its entry in the device tables is yet to be put right. */
+  get isLeaving(): boolean {
+    return this.#domain?.hasEnded === true;
   }
 }
 
@@ -44,6 +58,8 @@ export class Endpoint implements TranslatedEndpoint {
 export class EndpointTable {
   readonly #ranges: readonly EndpointRange[];
   readonly #seen = new Map<number, Endpoint>();
+  /** Those that have faulted. */
+  readonly #faulted = new Set<Endpoint>();
 
   /**
    * A table in which no endpoint was seen yet.
@@ -95,19 +111,30 @@ export class EndpointTable {
     return endpoint;
   }
 
-  /** Forgets an endpoint that is attached to nothing and has not faulted. */
+  /** Forgets an endpoint that is attached to nothing, has left its domain and has not faulted. */
   release(endpoint: Endpoint): void {
-    if (endpoint.domain === undefined && endpoint.faults === 0) this.#seen.delete(endpoint.id);
+    if (endpoint.domain !== undefined || endpoint.isLeaving || endpoint.faults > 0) return;
+    this.#seen.delete(endpoint.id);
+  }
+
+  /** An access of an endpoint was refused. */
+  fault(endpoint: Endpoint): void {
+    endpoint.faults++;
+    this.#faulted.add(endpoint);
+  }
+
+  /** No access of any endpoint was refused. */
+  forgetFaults(): void {
+    for (const endpoint of this.#faulted) {
+      endpoint.faults = 0;
+      this.release(endpoint);
+    }
+    this.#faulted.clear();
   }
 
   /** The ids of the endpoints that were attached or have faulted, in the order in which they were. */
   get seenIds(): Iterable<number> {
     return this.#seen.keys();
-  }
-
-  /** The endpoints that were attached or have faulted, in the order in which they were. */
-  get all(): Iterable<Endpoint> {
-    return this.#seen.values();
   }
 
   /** How many endpoints were attached or have faulted. */

@@ -33,11 +33,17 @@ export interface LifeRecord {
  */
 export const GIVEN_BACK_MAX = 65536;
 
+const NONE_LEAVES = () => false;
+
 /** The life of a guest, as far as the device knows it. */
 export class GuestLife {
   #state: LifeState = "none";
   /** See {@linkcode LifeRecord.endpoints}. */
   readonly #endpoints: Set<number> = new Set();
+  /** Tells which endpoints were attached when the connection ended and are not among those yet. */
+  #isLeaving: (endpoint: number) => boolean = NONE_LEAVES;
+  /** How many these are. */
+  #leaving = 0;
 
   /** What is known. */
   get state(): LifeState {
@@ -47,21 +53,23 @@ export class GuestLife {
   /** How many endpoints are blocked; undefined if it is all that are neither attached nor given back. */
   get blockedCount(): number | undefined {
     if (this.#state === "unknown") return undefined;
-    return this.#state === "lost" ? this.#endpoints.size : 0;
+    return this.#state === "lost" ? this.#endpoints.size + this.#leaving : 0;
   }
 
-  /** The ids of the endpoints that are blocked, where there is a number of them. */
+  /** The ids of the endpoints that are blocked, where there is a number of them, but for those that are leaving. */
   get blockedIds(): Iterable<number> {
     return this.#state === "lost" ? this.#endpoints : [];
   }
 
   /** Whether any endpoint may be blocked. */
   get blocksAny(): boolean {
-    return this.#state === "unknown" || (this.#state === "lost" && this.#endpoints.size > 0);
+    return this.#state === "unknown" ||
+      (this.#state === "lost" && this.#endpoints.size + this.#leaving > 0);
   }
 
   /** Whether an endpoint that is not attached is blocked, whatever the bypass byte says. */
   blocks(endpoint: number): boolean {
+    if (this.#isLeaving(endpoint)) return true;
     if (this.#state === "unknown") return !this.#endpoints.has(endpoint);
     return this.#state === "lost" && this.#endpoints.has(endpoint);
   }
@@ -83,14 +91,32 @@ export class GuestLife {
     }
   }
 
-  /** The connection has ended while these endpoints were attached. */
-  lose(attached: readonly number[]): void {
-    if (this.#state === "unknown") {
-      for (const endpoint of attached) this.#endpoints.delete(endpoint);
-    } else {
-      if (this.#state !== "none" || attached.length > 0) this.#state = "lost";
-      for (const endpoint of attached) this.#endpoints.add(endpoint);
-    }
+  /**
+   * The connection has ended while endpoints were attached. They may be very many: they are blocked from now on, and
+   * {@linkcode hasLeft} names them one by one.
+   *
+   * @param count How many were attached.
+   * @param isLeaving Whether one of them is yet to be named.
+   */
+  lose(count: number, isLeaving: (endpoint: number) => boolean): void {
+    if (this.#state !== "unknown" && (this.#state !== "none" || count > 0)) this.#state = "lost";
+    if (count === 0) return;
+    this.#isLeaving = isLeaving;
+    this.#leaving += count;
+  }
+
+  /** An endpoint has left the domain that it was attached to until all were detached. */
+  hasLeft(endpoint: number): void {
+    if (this.#isLeaving === NONE_LEAVES) return;
+    this.#leaving--;
+    if (this.#state === "unknown") this.#endpoints.delete(endpoint);
+    else this.#endpoints.add(endpoint);
+  }
+
+  /** Those were all. */
+  allHaveLeft(): void {
+    this.#isLeaving = NONE_LEAVES;
+    this.#leaving = 0;
   }
 
   /** A copy, to come back to. */
@@ -101,6 +127,8 @@ export class GuestLife {
   /** Becomes what was copied. */
   assign({ state, endpoints }: LifeRecord): void {
     this.#state = state;
+    // Those that are still leaving belong to the life before.
+    this.allHaveLeft();
     this.#endpoints.clear();
     for (const endpoint of endpoints) this.#endpoints.add(endpoint);
   }

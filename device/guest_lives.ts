@@ -84,16 +84,17 @@ export class GuestLives {
    */
   end(): string | undefined {
     const { life, iommu, endpoints, config } = this.#parts;
-    const attached = endpoints.list().filter(({ domain }) => domain !== undefined);
+    const count = iommu.attachedCount;
+    const one = iommu.anyAttached;
     this.#loaded = undefined;
     config.forgetEarly();
-    life.lose(attached.map(({ id }) => id));
+    life.lose(count, (id) => endpoints.seen(id)?.isLeaving === true);
     iommu.detachAll();
-    if (attached.length === 0) return undefined;
-    const first = endpointText(attached[0].id);
-    return attached.length === 1
-      ? `Endpoint ${first}, which the guest had attached, is blocked until a new guest is certain`
-      : `${attached.length} endpoints that the guest had attached, the first ${first}, are blocked ` +
+    if (one === undefined) return undefined;
+    const name = endpointText(one.id);
+    return count === 1
+      ? `Endpoint ${name}, which the guest had attached, is blocked until a new guest is certain`
+      : `${count} endpoints that the guest had attached, ${name} among them, are blocked ` +
         "until a new guest is certain";
   }
 

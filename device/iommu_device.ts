@@ -498,7 +498,7 @@ export class IommuDevice implements VirtioDevice {
   refused(endpointId: number, page: number, offset: number, access: number): void {
     const endpoint = this.endpoints.open(endpointId);
     if (endpoint === undefined) return;
-    endpoint.faults++;
+    this.endpoints.fault(endpoint);
     const reason = endpoint.domain === undefined ? FAULT_R_DOMAIN : FAULT_R_MAPPING;
     const flags = ((access & READ) !== 0 ? FAULT_F_READ : 0) |
       ((access & WRITE) !== 0 ? FAULT_F_WRITE : 0);

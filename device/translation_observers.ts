@@ -40,6 +40,8 @@ const NONE: readonly TranslationObserver[] = [];
 export class TranslationObservers {
   /** Acknowledgements that remote observers wait for; they add and subtract. */
   waiting = 0;
+  /** The endpoints that are observed, each once. */
+  endpoints: readonly number[] = [];
   readonly #observers = new Map<number, readonly TranslationObserver[]>();
   #isSettling = false;
   #remotes: readonly Remote[] = [];
@@ -68,6 +70,7 @@ export class TranslationObservers {
   /** Has an observer told about an endpoint from now on. */
   add(endpoint: number, observer: TranslationObserver): void {
     this.#observers.set(endpoint, [...this.of(endpoint), observer]);
+    this.endpoints = [...this.#observers.keys()];
   }
 
   /** The same for a remote one, which hears of mappings, too. */
@@ -81,6 +84,7 @@ export class TranslationObservers {
     const rest = this.of(endpoint).filter((other) => other !== observer);
     if (rest.length === 0) this.#observers.delete(endpoint);
     else this.#observers.set(endpoint, rest);
+    this.endpoints = [...this.#observers.keys()];
     this.#remotes = this.#remotes.filter((remote) =>
       remote.endpoint !== endpoint || remote.observer !== observer
     );

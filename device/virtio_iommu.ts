@@ -70,8 +70,6 @@ const ENDPOINTS_PER_PIECE = 32;
 export interface VirtioIommuOptions extends DomainContext {
   /** The configuration space that the guest reads. */
   readonly config: ConfigSpace;
-  /** Which endpoints exist. */
-  readonly endpoints: EndpointTable;
   /** Which of them are blocked because it is not known whether the guest has attached them. */
   readonly life: GuestLife;
   /** The guest's physical address space: what MAP maps. */
@@ -104,8 +102,8 @@ export class VirtioIommu {
   /** Mappings of all domains, of those that are ending, too. */
   #mappings = 0;
   readonly #ending = new EndingDomains();
-  /** Endpoints that are attached to nothing any more, but for their entries in the device tables. */
-  readonly #leaving: Endpoint[] = [];
+  /** Domains that have ended with endpoints that are attached to nothing any more, but for their device tables. */
+  readonly #leaving: Domain[] = [];
   /** The UNMAP that is under way. */
   #unmap: PiecewiseUnmap | undefined;
   /** The domain whose page tables a MAP or ATTACH that is under way fills. */
@@ -144,6 +142,21 @@ export class VirtioIommu {
     return this.#domains.size;
   }
 
+  /** How many endpoints are attached. */
+  get attachedCount(): number {
+    let count = 0;
+    for (const { endpoints } of this.#domains.values()) count += endpoints.size;
+    return count;
+  }
+
+  /** One of the endpoints that are attached. */
+  get anyAttached(): Endpoint | undefined {
+    for (const { endpoints } of this.#domains.values()) {
+      for (const endpoint of endpoints) return endpoint;
+    }
+    return undefined;
+  }
+
   /** The domain of an id, if the guest made it. */
   domain(id: number): Domain | undefined {
     return this.#domains.get(id);
@@ -176,11 +189,21 @@ export class VirtioIommu {
   }
 
   #leavePiece(): void {
-    for (let i = 0; i < ENDPOINTS_PER_PIECE; i++) {
-      const endpoint = this.#leaving.pop();
-      if (endpoint === undefined) return;
-      this.#options.hardware.detach(endpoint);
+    const { hardware, life } = this.#options;
+    for (let left = ENDPOINTS_PER_PIECE; left > 0 && this.isLeaving;) {
+      const domain = this.#leaving[this.#leaving.length - 1];
+      const endpoint = domain.takeLeaving();
+      if (endpoint === undefined) {
+        this.#leaving.pop();
+        this.#ending.add(domain);
+        continue;
+      }
+      hardware.detach(endpoint);
+      life.hasLeft(endpoint.id);
+      this.#endpoints.release(endpoint);
+      left--;
     }
+    if (!this.isLeaving) life.allHaveLeft();
   }
 
   /**
@@ -274,10 +297,7 @@ export class VirtioIommu {
    */
   reset(): void {
     this.detachAll();
-    for (const endpoint of this.#endpoints.list()) {
-      endpoint.faults = 0;
-      this.#endpoints.release(endpoint);
-    }
+    this.#endpoints.forgetFaults();
   }
 
   /** As {@linkcode reset}, but faults stay counted. */
@@ -289,20 +309,17 @@ export class VirtioIommu {
     this.#unmap = undefined;
     this.#filling = undefined;
     this.#waits = false;
-    for (const endpoint of this.#endpoints.all) {
-      if (endpoint.domain !== undefined) {
-        endpoint.domain = undefined;
-        this.#leaving.push(endpoint);
-        observers.invalidateAll(endpoint.id);
-      }
-      this.#endpoints.release(endpoint);
-    }
+    const observed = observers.endpoints.filter((id) =>
+      this.#endpoints.seen(id)?.domain !== undefined
+    );
+    // This alone is what takes every endpoint out, however many there are; the rest follows in pieces.
     for (const domain of this.#domains.values()) {
-      domain.leaveAll();
-      this.#ending.add(domain);
+      domain.end();
+      this.#leaving.push(domain);
     }
     this.#domains.clear();
     this.#lastDomain = undefined;
+    for (const id of observed) observers.invalidateAll(id);
     for (let i = 0; i < PIECES_AT_ONCE && this.isEnding; i++) this.endPiece();
   }
 
@@ -525,8 +542,9 @@ export class VirtioIommu {
 
   /** What is in another process and translates for an endpoint of the domain gets the mapping before it asks. */
   #tellMapped(domain: Domain, firstPage: number, lastPage: number): void {
-    for (const endpoint of domain.endpoints) {
-      this.#options.observers.mapped(endpoint.id, firstPage, lastPage);
+    const { observers } = this.#options;
+    for (const id of observers.endpoints) {
+      if (this.#endpoints.seen(id)?.domain === domain) observers.mapped(id, firstPage, lastPage);
     }
   }
 
@@ -651,7 +669,8 @@ export class VirtioIommu {
       domain.leave(endpoint);
       domain.destroy();
     } else {
-      domain.leaveAll();
+      domain.endpoints.delete(endpoint);
+      domain.end();
       this.#ending.add(domain);
     }
     this.#domains.delete(domain.id);

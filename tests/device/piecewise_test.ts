@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { attachRequest, detachRequest } from "../../device/driver_requests.ts";
 import { MAPPINGS_PER_PIECE } from "../../device/piecewise_unmap.ts";
 import { Turn } from "../../device/turn.ts";
+import { READ } from "../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { FIRST, mapPages, Stepped, unmapPages } from "./stepped_guest.ts";
 
@@ -139,6 +140,64 @@ Deno.test("many endpoints are out of reach with a reset at once, and attached an
   assertEquals(guest.request(mapPages(3, FIRST, FIRST)), OK);
   while (device.hasWork) device.work(turn);
   assert(guest.reaches(7, FIRST), "its entry is that of the new life");
+});
+
+Deno.test("a connection that ends with very many endpoints does no more for them than for few; all are blocked", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: true });
+  const { device } = guest;
+  const count = 65536;
+  for (let i = 0; i < count; i += 2) device.iommu.attach(i % 6, i, false);
+  device.refused(1, 5, 0, READ);
+  const { used } = device.hardware.memory;
+  const line = device.disconnected();
+  assertEquals(line?.startsWith(`${count / 2} endpoints that the guest had attached`), true);
+  assert(device.endpoints.seenCount >= count / 2 - 4 * 32, "few of them have been gone through");
+  assertEquals([device.messagesWait, device.life.blockedCount], [true, count / 2]);
+  const turn = new Turn();
+  let most = 0;
+  for (let i = 0; device.hasWork; i = (i + 38) % count) {
+    for (const endpoint of [0, i, count - 2]) assertEquals(guest.reaches(endpoint, 7), false);
+    assertEquals(guest.reaches(i + 1, 7), true, "it was never attached: bypass decides");
+    const before = device.endpoints.seenCount;
+    turn.begin(0, 0);
+    device.work(turn);
+    most = Math.max(most, before - device.endpoints.seenCount);
+  }
+  assert(most <= 32, `${most} at once`);
+  assertEquals([device.life.blockedCount, device.endpoints.seenCount], [count / 2, 1]);
+  assertEquals([...device.life.blockedIds].sort((a, b) => a - b).at(-1), count - 2);
+  assert(device.hardware.memory.used < used);
+  device.reset("device");
+  assertEquals([device.endpoints.seenCount, guest.reaches(0, 7)], [0, true]);
+});
+
+Deno.test("an UNMAP tells who observes, however many other endpoints are in the domain", () => {
+  using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
+  const { device } = guest;
+  for (let i = 0; i < 300; i++) device.iommu.attach(1 + i % 2, i, false);
+  const told: string[] = [];
+  const observer = (name: string) => ({
+    invalidate: (first: number, last: number) => void told.push(`${name} ${first} ${last}`),
+    invalidateAll: () => void told.push(name),
+    mapped: (first: number, last: number) => void told.push(`${name} maps ${first} ${last}`),
+  });
+  const [one, other, none] = [observer("one"), observer("other"), observer("none")];
+  device.observers.addRemote(7, one);
+  device.observers.add(7, other);
+  device.observers.addRemote(4, none);
+  let asked = 0;
+  const { seen } = device.endpoints;
+  device.endpoints.seen = (id) => {
+    asked++;
+    return seen.call(device.endpoints, id);
+  };
+  assertEquals(guest.request(mapPages(2, 5, 6)), OK);
+  assertEquals(guest.request(unmapPages(2, 5, 6)), OK);
+  assertEquals(told, ["one maps 5 6", "one 5 6", "other 5 6"]);
+  assert(asked <= 8, `${asked} endpoints looked at`);
+  told.length = 0;
+  device.iommu.detachAll();
+  assertEquals(told.sort(), ["none", "one", "other"]);
 });
 
 /** A device with many mappings in two domains, and its state. */
