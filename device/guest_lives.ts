@@ -13,7 +13,7 @@ import type { ConfigSpace } from "./config_space.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
 import type { GuestLife } from "./guest_life.ts";
-import { finish, type Pieces } from "./pieces.ts";
+import type { Pieces } from "./pieces.ts";
 import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import type { TranslationObservers } from "./translation_observers.ts";
 import type { ResetKind, StartSign, StartVerdict } from "./virtio_device.ts";
@@ -50,6 +50,8 @@ export class GuestLives {
   #loaded: SavedState | undefined;
   /** Whether guest memory has changed since. */
   #memoryChanged = false;
+  /** Why the state does not fit that memory, if it has turned out that it does not. */
+  #misfit: string | undefined;
 
   /** Of a device that no guest has used. */
   constructor(parts: GuestLivesParts) {
@@ -59,6 +61,25 @@ export class GuestLives {
   /** Guest memory has come or gone. */
   memoryChanged(): void {
     this.#memoryChanged = true;
+    this.#misfit = undefined;
+  }
+
+  /** Whether {@linkcode rebuildLoaded} has to come before a queue can start. */
+  get mustRebuild(): boolean {
+    return this.#loaded !== undefined && this.#memoryChanged && this.#misfit === undefined;
+  }
+
+  /**
+   * Builds the state that was loaded once more, now that memory has changed. Nothing that the guest has mapped may be
+   * looked for meanwhile. If it does not fit, everything is blocked afterwards, and the state is kept for other memory.
+   */
+  *rebuildLoaded(): Pieces<void> {
+    const { life } = this.#parts;
+    const known = life.copy();
+    this.#misfit = yield* this.#rebuild(this.#loaded!);
+    if (this.#misfit !== undefined) return;
+    life.assign(known);
+    this.#memoryChanged = false;
   }
 
   /** A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. */
@@ -159,6 +180,7 @@ export class GuestLives {
       );
       this.#loaded = state;
       this.#memoryChanged = false;
+      this.#misfit = undefined;
     } else if ((yield* this.#rebuild(before)) === undefined) {
       life.assign(knownBefore);
     } else {
@@ -177,18 +199,10 @@ export class GuestLives {
     observers.settleLater();
   }
 
-  /** The guest goes on with the state that was loaded. */
+  /** The guest goes on with the state that was loaded, which fits the memory that there is by now. */
   #goOnLoaded(): StartVerdict | undefined {
-    const { life } = this.#parts;
     if (this.#loaded === undefined) return undefined;
-    if (this.#memoryChanged) {
-      const known = life.copy();
-      // At once: the queue starts with what comes of it.
-      const refusal = finish(this.#rebuild(this.#loaded));
-      // Everything is blocked then. The state is kept, for a start with other memory.
-      if (refusal !== undefined) return { refusal };
-      life.assign(known);
-    }
+    if (this.#misfit !== undefined) return { refusal: this.#misfit };
     this.#loaded = undefined;
     return undefined;
   }

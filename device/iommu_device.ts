@@ -142,6 +142,8 @@ export class IommuDevice implements VirtioDevice {
   #queueUnderWay: Queue | undefined;
   /** A state that is being saved or loaded: does a piece, and returns whether it was the last. */
   #job: (() => boolean) | undefined;
+  /** Whether that job builds what the guest has mapped. */
+  #rebuilds = false;
   /** Indexes of the queues that run. */
   readonly #running = new Set<number>();
 
@@ -220,6 +222,14 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
+   * Whether what the guest has mapped is being built, by a load or behind it. Whatever accesses guest memory through
+   * translations waits meanwhile: what it finds missing may be about to come.
+   */
+  get isRebuilding(): boolean {
+    return this.#rebuilds && this.#job !== undefined;
+  }
+
+  /**
    * Whether a request is under way, answers are held, a state is saved or loaded, or what a message did has yet to
    * reach device tables or an observer.
    */
@@ -290,6 +300,10 @@ export class IommuDevice implements VirtioDevice {
   }
 
   queueBegins(index: number, sign: StartSign): StartVerdict | undefined {
+    if (sign === "loaded" && this.#lives.mustRebuild) {
+      if (this.#job === undefined) this.#begin(this.#lives.rebuildLoaded(), () => {}, true);
+      if (this.#job !== undefined) return { isLater: true };
+    }
     return this.#lives.queueBegins(index, sign);
   }
 
@@ -336,11 +350,12 @@ export class IommuDevice implements VirtioDevice {
 
   /** See {@linkcode VirtioDevice.beginLoad}. */
   beginLoad(bytes: Uint8Array, done: (error: string | undefined) => void): void {
-    this.#begin(this.#lives.load(bytes), done);
+    this.#begin(this.#lives.load(bytes), done, true);
   }
 
   /** Does the first pieces, and leaves the others for {@linkcode work}. */
-  #begin<T>(pieces: Pieces<T>, done: (result: T) => void): void {
+  #begin<T>(pieces: Pieces<T>, done: (result: T) => void, rebuilds = false): void {
+    this.#rebuilds = rebuilds;
     this.#job = () => {
       const step = pieces.next();
       if (!step.done) return false;

@@ -159,7 +159,10 @@ export class DeviceLoop {
       }
       this.#lookAtCompanions();
       if (poll.ready(slot) !== 0 || performance.now() >= end) return;
-      if (this.#device.hasWork) this.#device.work(this.#turn);
+      if (this.#device.hasWork) {
+        this.#turn.begin(performance.now(), TURN_MS);
+        this.#device.work(this.#turn);
+      }
       isBusy = this.#workOfCompanions() > 0 || this.#device.hasWork ||
         this.#setCompanionNotifications(true);
     }

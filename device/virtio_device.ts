@@ -29,6 +29,11 @@ export interface StartVerdict {
   readonly refusal?: string;
   /** What the guest has to do without. */
   readonly warning?: string;
+  /**
+   * Whether the queue cannot run yet: something has begun that comes first, in pieces. Messages wait for it, see
+   * {@linkcode VirtioDevice.messagesWait}; then the device is asked again.
+   */
+  readonly isLater?: boolean;
 }
 
 /** A virtio device, transport left out. None of its methods throws because of what a guest or peer did. */

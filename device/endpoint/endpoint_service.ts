@@ -114,7 +114,8 @@ export class EndpointService implements Companion {
   addTo(poll: PollSet): void {
     const backEnd = this.#backEnd;
     this.#listenerSlot = poll.add(this.#listener.pollNumber);
-    this.#connectionSlot = backEnd === undefined
+    // Messages start rings.
+    this.#connectionSlot = backEnd === undefined || this.#iommu.isRebuilding
       ? -1
       : poll.add(backEnd.descriptor, backEnd.events);
     for (let i = 0; i < this.device.queueCount; i++) {
@@ -132,7 +133,9 @@ export class EndpointService implements Companion {
         backEnd.drainKick(i);
         this.#asleep[i] = undefined;
       }
-      if (poll.ready(this.#connectionSlot) !== 0) this.#listen(backEnd);
+      if (poll.ready(this.#connectionSlot) !== 0 && !this.#iommu.isRebuilding) {
+        this.#listen(backEnd);
+      }
     }
     if (isKnocking) this.#answerDoor();
   }
@@ -140,7 +143,7 @@ export class EndpointService implements Companion {
   /** See {@linkcode Companion.serve}. */
   serve(): boolean {
     const backEnd = this.#backEnd;
-    if (backEnd === undefined) return false;
+    if (backEnd === undefined || this.#iommu.isRebuilding) return false;
     const { device } = this;
     let isAny = false;
     for (let i = 0; i < device.queueCount; i++) {
@@ -158,7 +161,7 @@ export class EndpointService implements Companion {
   /** See {@linkcode Companion.setNotifications}. */
   setNotifications(on: boolean): boolean {
     const backEnd = this.#backEnd;
-    if (backEnd === undefined) return false;
+    if (backEnd === undefined || this.#iommu.isRebuilding) return false;
     let work = false;
     for (let i = 0; i < this.device.queueCount; i++) {
       const queue = backEnd.queue(i);
@@ -237,10 +240,13 @@ export class EndpointService implements Companion {
     this.#memory?.releaseKept();
   }
 
-  /** Rings are about to be translated differently: asks for notifications while they can be reached. */
+  /**
+   * Rings are about to be translated differently: asks for notifications while they can be reached. What is built again
+   * is waited for instead.
+   */
   #sleep(): void {
     const backEnd = this.#backEnd;
-    if (backEnd === undefined) return;
+    if (backEnd === undefined || this.#iommu.isRebuilding) return;
     for (let i = 0; i < this.device.queueCount; i++) {
       const queue = backEnd.queue(i);
       if (queue === undefined || queue === this.#asleep[i]) continue;

@@ -293,7 +293,12 @@ export class BackEnd {
   /** Answers the message last served. */
   #answer(): void {
     if (this.#unanswered === undefined) return;
-    const { refusal, wantsReply, misplaced } = this.#unanswered;
+    const { wantsReply } = this.#unanswered;
+    const { rings, device } = this.#session;
+    const refusal = this.#unanswered.refusal ?? rings.startDelayed();
+    const misplaced = rings.takeMisplaced() || this.#unanswered.misplaced;
+    this.#unanswered = { refusal, wantsReply, misplaced };
+    if (device.messagesWait) return;
     this.#unanswered = undefined;
     const { request } = this.#connection;
     if (refusal === undefined) {

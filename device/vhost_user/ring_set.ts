@@ -36,6 +36,9 @@ import { type AgreedFeatures, isFreshBase, Ring, type RingAddresses, samePlace }
 const { PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC } = TransportFeature;
 const { RING_PACKED, IN_ORDER, ACCESS_PLATFORM } = TransportFeature;
 
+/** In place of a reason: the device lets a ring start later. */
+const LATER = Symbol("later");
+
 /** The rings of one session. */
 export class RingSet {
   /** Every ring, by its index. */
@@ -60,6 +63,8 @@ export class RingSet {
   #isLoaded = false;
   /** Whether a ring's first start in this session was not at its beginning. */
   #usedBefore = false;
+  /** Rings that start as soon as the device lets them. */
+  readonly #delayed = new Set<Ring>();
 
   /** The rings of a device, none of them known yet. */
   constructor(device: VirtioDevice, table: MemoryTable, space: AddressSpace, log: Log) {
@@ -129,7 +134,9 @@ export class RingSet {
       const problem = this.#begin(ring);
       if (problem !== undefined) {
         ring.halt();
-        return this.#answerFor(ring, problem);
+        if (problem !== LATER) return this.#answerFor(ring, problem);
+        this.#delayed.add(ring);
+        return undefined;
       }
       if (life === "same") this.#forgetStops();
     }
@@ -139,6 +146,19 @@ export class RingSet {
     ring.owesCall = true;
     this.callOwed(ring);
     return undefined;
+  }
+
+  /**
+   * Starts the rings that the device has put off, now that messages wait no more.
+   *
+   * @returns Nothing, or why one cannot run.
+   */
+  startDelayed(): string | undefined {
+    const delayed = [...this.#delayed];
+    this.#delayed.clear();
+    let refusal: string | undefined;
+    for (const ring of delayed) refusal = this.start(ring) ?? refusal;
+    return refusal;
   }
 
   /**
@@ -358,13 +378,14 @@ export class RingSet {
     return undefined;
   }
 
-  /** Tells the device what a ring's first start is a sign of; nothing, or why the ring cannot run. */
-  #begin(ring: Ring): string | undefined {
+  /** Tells the device what a ring's first start is a sign of; nothing, or why the ring cannot run, or not yet. */
+  #begin(ring: Ring): string | typeof LATER | undefined {
     if (ring.begun) return undefined;
     const verdict = this.#usedBefore
       ? undefined
       : this.#device.queueBegins?.(ring.index, this.#signOf(ring));
     if (verdict?.warning !== undefined) this.#log.warn(verdict.warning);
+    if (verdict?.isLater) return LATER;
     if (verdict?.refusal !== undefined) return `queue ${ring.index} cannot run: ${verdict.refusal}`;
     ring.begun = true;
     return undefined;

@@ -342,6 +342,25 @@ Deno.test("a state with very many mappings goes through the front end in pieces,
   assertEquals((await frontEnd.ask(Request.CHECK_DEVICE_STATE)).getUint32(0, true), 0);
   assertEquals(device.iommu.mappingCount, count, "the answer came behind the last mapping");
   assert(most > 0 && most <= count / 2, `${most} of ${count} at once`);
+
+  // With other memory it is built again, before the queue starts.
+  await frontEnd.addMemory(1 << 24, 1 << 20);
+  assertEquals([device.messagesWait, device.iommu.mappingCount], [false, count]);
+  let visits = 0;
+  most = 0;
+  visitor.serve = () => {
+    const now = device.iommu.mappingCount;
+    if (device.isRebuilding) visits++;
+    most = Math.max(most, Math.abs(now - before));
+    before = now;
+    return device.messagesWait;
+  };
+  before = count;
+  await frontEnd.resumeQueue(world.queue, 0);
+  assertEquals([device.isRebuilding, device.iommu.mappingCount], [false, count]);
+  assert(visits >= 4 && most <= count / 2, `${visits} visits, ${most} of ${count} at once`);
+  assert(await world.request(map(1, 1)), "it runs");
+  assertEquals(device.iommu.mappingCount, count + 1);
 });
 
 /** Words of a message. */

@@ -254,6 +254,99 @@ Deno.test("a session that ends in the middle of a load leaves every endpoint blo
   for (const endpoint of [8, 9, 10]) assertEquals(guest.reaches(endpoint, FIRST), false);
 });
 
+/** A device that has loaded many mappings without memory, and has memory by now: its queue is asked to start. */
+function reloaded(options = DEFAULT_OPTIONS): { readonly guest: Stepped; readonly count: number } {
+  const { state, count } = saved();
+  const guest = new Stepped({ ...options, bypass: false });
+  const { device } = guest;
+  assertEquals(device.loadState(state), undefined);
+  assert(guest.reaches(8, FIRST));
+  // Frame 5, which all of it leads to, is RAM now.
+  device.memoryAdded({
+    guestAddress: 0,
+    size: 64 * 4096,
+    buffer: new ArrayBuffer(64 * 4096),
+    offset: 0,
+  });
+  assertEquals([device.guest.pinnedPages, device.isRebuilding], [0, false]);
+  assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
+  assertEquals([device.messagesWait, device.isRebuilding], [true, true]);
+  assert(guest.mappings < count, "it has begun");
+  return { guest, count };
+}
+
+/** Goes on in bounded pieces until messages wait no more. Returns how many these were. */
+function untilSettled(guest: Stepped): number {
+  const { device } = guest;
+  const turn = new Turn();
+  let pieces = 0;
+  for (; device.messagesWait; pieces++) {
+    const before = guest.mappings;
+    turn.begin(0, 0);
+    device.work(turn);
+    assert(Math.abs(guest.mappings - before) <= 2 * MAPPINGS_PER_PIECE, "a piece is bounded");
+  }
+  return pieces;
+}
+
+Deno.test("a loaded state that memory has come for is built again in bounded pieces, before its queue starts", () => {
+  const { guest, count } = reloaded();
+  using _ = guest;
+  const { device } = guest;
+  assertEquals(
+    device.queueBegins(1, "loaded"),
+    { isLater: true },
+    "the other queue waits for it, too",
+  );
+  const pieces = untilSettled(guest);
+  assert(pieces >= count / MAPPINGS_PER_PIECE, `${pieces} pieces`);
+  assertEquals([guest.mappings, device.guest.pinnedPages, device.isRebuilding], [count, 1, false]);
+  assert(guest.reaches(8, FIRST) && guest.reaches(9, FIRST) && !guest.reaches(8, FIRST + 1));
+  assertEquals([device.queueBegins(0, "loaded"), device.queueBegins(1, "loaded")], [
+    undefined,
+    undefined,
+  ]);
+  assertEquals([device.life.state, device.hasWork], ["known", false]);
+});
+
+Deno.test("a loaded state that does not fit the memory that has come is refused behind its pieces, and tried with other memory", () => {
+  const { guest } = reloaded({ ...DEFAULT_OPTIONS, maxPinned: 0 });
+  using _ = guest;
+  const { device } = guest;
+  untilSettled(guest);
+  const refusal = device.queueBegins(0, "loaded")?.refusal;
+  assertEquals(refusal?.includes("NOMEM"), true, refusal);
+  assertEquals(
+    device.queueBegins(0, "loaded")?.refusal,
+    refusal,
+    "nothing is tried again with the same",
+  );
+  for (const endpoint of [8, 9, 10]) assertEquals(guest.reaches(endpoint, FIRST), false);
+  const [region] = device.memory.regions;
+  device.memoryRemoved(region);
+  assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
+  untilSettled(guest);
+  assertEquals(device.queueBegins(0, "loaded"), undefined);
+  assert(guest.reaches(8, FIRST));
+});
+
+Deno.test("a session that ends while a loaded state is built again leaves every endpoint blocked", () => {
+  const { guest, count } = reloaded();
+  using _ = guest;
+  const { device } = guest;
+  const turn = new Turn();
+  while (guest.mappings < count / 2 || device.iommu.isEnding) {
+    turn.begin(0, 0);
+    device.work(turn);
+  }
+  device.sessionEnds();
+  device.disconnected();
+  assertEquals([device.isRebuilding, device.iommu.domains.length], [false, 0]);
+  for (const endpoint of [8, 9, 10]) assertEquals(guest.reaches(endpoint, FIRST), false);
+  while (device.hasWork) device.work(turn);
+  assertEquals([guest.mappings, device.guest.pinnedPages], [0, 0]);
+});
+
 Deno.test("whatever is under way, requests have the same answers and effects as without pieces", () => {
   const step = fc.oneof(
     fc.record({ kind: fc.constant("fill" as const), domain: fc.integer({ min: 1, max: 2 }) }),

@@ -120,7 +120,8 @@ export class BackEndChannel {
 
   /** Misses lead to messages to the back end, and the rest to the front end. */
   get #readsBackEnd(): boolean {
-    return !this.#options.backEnd.hasUnsent && this.#upstream?.hasUnsent !== true;
+    const { backEnd, iotlb } = this.#options;
+    return !iotlb.isPutOff && !backEnd.hasUnsent && this.#upstream?.hasUnsent !== true;
   }
 
   get #readsFrontEnd(): boolean {

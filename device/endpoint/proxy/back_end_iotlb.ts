@@ -89,6 +89,11 @@ export class BackEndIotlb {
     return this.#isActive;
   }
 
+  /** Whether misses have to wait: what they ask for may be about to come. */
+  get isPutOff(): boolean {
+    return this.#options.iommu.isRebuilding;
+  }
+
   /** Has the back end's addresses translated from now on, or not. */
   set isOn(on: boolean) {
     this.#isOn = on;

@@ -1,6 +1,7 @@
 /** Devices behind the IOMMU over vhost-user: what they reach, and what happens when they cannot. */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
+import type { Companion } from "../../../device/companion.ts";
 import { attachRequest, detachRequest, unmapRequest } from "../../../device/driver_requests.ts";
 import {
   BlockDevice,
@@ -419,4 +420,52 @@ Deno.test("a block device reads, writes and flushes through the translation, on 
   }
   connected.frontEnd.close();
   await Deno.remove(path);
+});
+
+Deno.test("while a loaded state is built again a device behind it waits: nothing faults that the guest has mapped", async () => {
+  let isTooEarly = false;
+  const beside = (world: EndpointWorld): Companion => {
+    let requests = 0;
+    return {
+      name: "beside",
+      mustPoll: false,
+      onDue() {},
+      addTo() {},
+      look() {},
+      serve() {
+        const served = world.service.device.counters.requests > requests;
+        requests = world.service.device.counters.requests;
+        if (served && world.guest.device.isRebuilding) isTooEarly = true;
+        return false;
+      },
+      setNotifications: () => false,
+      endSession() {},
+      close() {},
+    };
+  };
+  await using world = new EndpointWorld(rng(), { beside });
+  const { device } = world.guest;
+  world.attach();
+  const domain = device.iommu.domain(1)!;
+  const count = 30_000;
+  // They come before those of the ring and the buffer, which are at higher addresses.
+  assert(IOVA / 4096 > 8 + 2 * count);
+  for (let i = 0; i < count; i++) device.iommu.map(domain, 8 + 2 * i, 8 + 2 * i, 1, 3);
+  const connected = await world.connect();
+  const queue = await connected.frontEnd.startQueue(0, { size: 16, address: RING });
+  assertEquals(await ask(queue, IOVA + BUFFER, 100), 100);
+  assertEquals(device.loadState(device.saveState()), undefined);
+  const size = 1 << 20;
+  const region = { guestAddress: 2 ** 30, size, buffer: new ArrayBuffer(size), offset: 0 };
+  device.memoryAdded(region);
+  assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
+  assertEquals(await ask(queue, IOVA + BUFFER, 64), 64);
+  assertEquals([isTooEarly, world.service.faults, world.takeFault()], [false, 0, undefined]);
+  await until(() => !device.isRebuilding, "it is built");
+  assertEquals([device.queueBegins(0, "loaded"), device.iommu.mappingCount], [
+    undefined,
+    count + 1,
+  ]);
+  device.memoryRemoved(region);
+  connected.frontEnd.close();
 });
