@@ -6,7 +6,7 @@
  * @module
  */
 import { createPageList, GuestSource, HostSource, PinBudget } from "../iommufd/mod.ts";
-import type { GuestRegion, HostMemory, PageList } from "../iommufd/mod.ts";
+import type { GuestRegion, PageList } from "../iommufd/mod.ts";
 import {
   BLOCKED,
   describeFormat,
@@ -25,6 +25,7 @@ import { FaultEvents } from "./fault_events.ts";
 import { GuestLife } from "./guest_life.ts";
 import { GuestLives } from "./guest_lives.ts";
 import { Hardware } from "./hardware.ts";
+import { HostRegions, type LockableMemory } from "./host_regions.ts";
 import { finish, type Pieces } from "./pieces.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import { stateSizeMax } from "./saved_state.ts";
@@ -49,15 +50,7 @@ import {
   REQUEST_QUEUE,
 } from "./wire.ts";
 
-/** This process's memory, of which guest RAM is a part. */
-export interface LockableMemory extends HostMemory {
-  /**
-   * Locks whole pages from byte `offset` of a buffer on, `bytes` of them, until they are unmapped.
-   *
-   * @returns the first virtual page, or -1 if that cannot be.
-   */
-  lock(buffer: ArrayBuffer, offset: number, bytes: number): number;
-}
+export type { LockableMemory } from "./host_regions.ts";
 
 /** Everything one can choose about a device. */
 export interface DeviceOptions {
@@ -129,7 +122,8 @@ export class IommuDevice implements VirtioDevice {
   readonly guest: PageList;
   readonly #config: ConfigSpace;
   readonly #lives: GuestLives;
-  readonly #hostMemory: LockableMemory | null;
+  /** Guest RAM where tables hold host frames. */
+  readonly #hostRegions: HostRegions | null;
   readonly #hostSource: HostSource | null;
   readonly #guestSource = new GuestSource();
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
@@ -167,8 +161,8 @@ export class IommuDevice implements VirtioDevice {
       }),
       ...(options.pageSizes === undefined ? {} : { pageSizes: options.pageSizes }),
     });
-    this.#hostMemory = options.hostMemory ?? null;
-    this.#hostSource = this.#hostMemory === null ? null : new HostSource(this.#hostMemory);
+    const { hostMemory } = options;
+    this.#hostSource = hostMemory === undefined ? null : new HostSource(hostMemory);
     this.guest = createPageList(this.#hostSource ?? this.#guestSource, {
       budget: options.maxPinned === undefined
         ? null
@@ -198,6 +192,9 @@ export class IommuDevice implements VirtioDevice {
       maxDomains: options.maxDomains,
       maxMappings: options.maxMappings,
     });
+    this.#hostRegions = hostMemory === undefined
+      ? null
+      : new HostRegions(this.#hostSource!, hostMemory, this.iommu);
     this.#lives = new GuestLives({
       life: this.life,
       iommu: this.iommu,
@@ -218,7 +215,13 @@ export class IommuDevice implements VirtioDevice {
 
   /** Whether there is something for {@linkcode work}, and no time to sleep. */
   get hasWork(): boolean {
-    return this.#queueUnderWay !== undefined || this.#job !== undefined || this.iommu.isEnding;
+    return this.#queueUnderWay !== undefined || this.#job !== undefined || this.iommu.isEnding ||
+      this.#memoryChanges;
+  }
+
+  /** Whether memory comes or goes in pieces. */
+  get #memoryChanges(): boolean {
+    return this.#hostRegions !== null && this.#hostRegions.isChanging;
   }
 
   /**
@@ -230,12 +233,12 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * Whether a request is under way, answers are held, a state is saved or loaded, or what a message did has yet to
-   * reach device tables or an observer.
+   * Whether a request is under way, answers are held, a state is saved or loaded, memory comes or goes in pieces, or what
+   * a message did has yet to reach device tables or an observer.
    */
   get messagesWait(): boolean {
     return this.#queueUnderWay !== undefined || this.#held > 0 || this.#job !== undefined ||
-      this.iommu.isLeaving || this.observers.isSettling;
+      this.iommu.isLeaving || this.observers.isSettling || this.#memoryChanges;
   }
 
   /** Whether endpoints that are attached to nothing go through untranslated. */
@@ -259,36 +262,43 @@ export class IommuDevice implements VirtioDevice {
     const error = this.memory.add(region);
     if (error !== undefined) throw new Error(`Cannot take guest memory: ${error.message}`);
     this.#lives.memoryChanged();
+    if (this.#hostRegions !== null) {
+      this.#changeHostRegions((regions) => regions.add(region));
+      return;
+    }
     const first = Math.ceil(region.guestAddress / PAGE_SIZE);
     const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
-    if (last < first) return;
-    const added = this.#addRegion(region, first, last);
-    if (added !== undefined) this.#regions.set(region, added);
+    if (last >= first) this.#regions.set(region, this.#guestSource.addRegion(first, last));
   }
 
-  /** Tells the engine of RAM. Nothing where its frames have to be known and cannot: then it cannot be mapped. */
-  #addRegion(region: MemoryRegion, first: number, last: number): GuestRegion | undefined {
-    if (this.#hostMemory === null) return this.#guestSource.addRegion(first, last);
-    const offset = region.offset + (first * PAGE_SIZE - region.guestAddress);
-    const bytes = (last - first + 1) * PAGE_SIZE;
-    const hostPage = this.#hostMemory.lock(region.buffer, offset, bytes);
-    if (hostPage < 0) return undefined;
-    return this.#hostSource!.addRegion(first, last, { firstFrame: hostPage });
-  }
-
+  /**
+   * Where tables hold host frames, what leads to the region is unmapped, perhaps in pieces; see
+   * {@linkcode IommuDevice.keepsMemory}.
+   */
   memoryRemoved(region: MemoryRegion): void {
-    const guestRegion = this.#regions.get(region);
-    if (guestRegion !== undefined && this.#hostSource !== null) {
-      // Host frames become another's: nothing may lead to them any more.
-      this.iommu.unmapGuestPages(guestRegion.firstIndex, guestRegion.lastIndex);
-    }
     this.observers.settleLater();
     this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
+    this.#changeHostRegions((regions) => regions.remove(region));
+    const guestRegion = this.#regions.get(region);
     if (guestRegion === undefined) return;
     this.#regions.delete(region);
     // Guest-physical mappings of it stay until the guest removes them; they lead to addresses that are no memory.
-    (this.#hostSource ?? this.#guestSource).removeRegion(guestRegion);
+    this.#guestSource.removeRegion(guestRegion);
+  }
+
+  /** See {@linkcode VirtioDevice.keepsMemory}. */
+  keepsMemory(region: MemoryRegion, released: () => void): boolean {
+    return this.#hostRegions?.keeps(region, released) ?? false;
+  }
+
+  /** Begins a change where tables hold host frames, with the first pieces of it unless others come first. */
+  #changeHostRegions(begin: (regions: HostRegions) => void): void {
+    const regions = this.#hostRegions;
+    if (regions === null) return;
+    const isFirst = !regions.isChanging;
+    begin(regions);
+    for (let i = 0; i < PIECES_AT_ONCE && isFirst && regions.isChanging; i++) regions.step();
   }
 
   reset(kind: ResetKind): void {
@@ -301,6 +311,7 @@ export class IommuDevice implements VirtioDevice {
 
   queueBegins(index: number, sign: StartSign): StartVerdict | undefined {
     if (sign === "loaded" && this.#lives.mustRebuild) {
+      if (this.#memoryChanges) return { isLater: true };
       if (this.#job === undefined) this.#begin(this.#lives.rebuildLoaded(), () => {}, true);
       if (this.#job !== undefined) return { isLater: true };
     }
@@ -387,6 +398,7 @@ export class IommuDevice implements VirtioDevice {
     if (index !== REQUEST_QUEUE) return 0;
     if (this.#held > 0) return this.observers.waiting > 0 ? 0 : this.#publishHeld();
     if (this.#queueUnderWay !== undefined || this.observers.isSettling) return 0;
+    if (this.#memoryChanges) return 0;
     let served = 0;
     const { iommu } = this;
     const chain = this.#chain;
@@ -410,11 +422,16 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * Goes on with the request that is under way, or the state that is saved or loaded, until the turn is over; without
-   * one, gives back a piece of what domains held that have ended. Does nothing while answers are held.
+   * Goes on with memory that comes or goes, the request that is under way, or the state that is saved or loaded, until
+   * the turn is over; without one, gives back a piece of what domains held that have ended. Does nothing while answers are held.
    */
   work(turn: Turn): void {
     if (this.#held > 0) return;
+    if (this.#memoryChanges) {
+      do this.#hostRegions!.step(); while (this.#memoryChanges && !turn.spend(WORK_PER_LOOK));
+      this.observers.settleLater();
+      return;
+    }
     if (this.#job !== undefined) {
       do this.#stepJob(); while (this.#job !== undefined && !turn.spend(WORK_PER_LOOK));
       return;
@@ -530,6 +547,7 @@ export class IommuDevice implements VirtioDevice {
     this.sessionEnds();
     this.iommu.reset();
     while (this.iommu.isEnding) this.iommu.endPiece();
+    while (this.#memoryChanges) this.#hostRegions!.step();
     this.hardware.destroy();
     this.guest.release();
     if (this.hardware.memory.used !== 0) {

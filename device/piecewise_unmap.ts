@@ -15,6 +15,12 @@ export const MAPPINGS_PER_PIECE = 512;
 /** Pages in a piece, unless it is of one mapping: removing them takes some 0.3 ms where there are only small leaves. */
 export const PAGES_PER_PIECE: number = 2 ** 22;
 
+/**
+ * The same where frames have to be read back from the page tables and unpinned one by one. A mapping that has more is
+ * one piece all the same.
+ */
+export const UNSTABLE_PAGES_PER_PIECE: number = 2 ** 12;
+
 /** Mappings of a range on their way out. Ranges are inclusive pages. */
 export class PiecewiseUnmap {
   /** Why it ended, if not because all is removed. */
@@ -22,6 +28,7 @@ export class PiecewiseUnmap {
   /** Mappings that the last piece removed. */
   removed = 0;
   readonly #space: IoAddressSpace;
+  readonly #most: number;
   #first: number;
   readonly #last: number;
   /** First page that is still in page tables, if part of a mapping is not. */
@@ -30,6 +37,7 @@ export class PiecewiseUnmap {
   /** Nothing is removed yet. No mapping may reach out of the range. */
   constructor(space: IoAddressSpace, firstPage: number, lastPage: number) {
     this.#space = space;
+    this.#most = pagesPerPiece(space);
     this.#first = firstPage;
     this.#last = lastPage;
   }
@@ -41,16 +49,17 @@ export class PiecewiseUnmap {
     const cursor = space.mappings(firstPage);
     if (!cursor.next() || cursor.first < firstPage) return false;
     if (space.find(lastPage) && space.found.last > lastPage) return false;
+    const most = pagesPerPiece(space);
     let count = 1;
     let pages = cursor.last - cursor.first + 1;
     while (
-      count <= MAPPINGS_PER_PIECE && pages <= PAGES_PER_PIECE && cursor.next() &&
+      count <= MAPPINGS_PER_PIECE && pages <= most && cursor.next() &&
       cursor.last <= lastPage
     ) {
       count++;
       pages += cursor.last - cursor.first + 1;
     }
-    return count > MAPPINGS_PER_PIECE || pages > PAGES_PER_PIECE;
+    return count > MAPPINGS_PER_PIECE || pages > most;
   }
 
   /** Removes a piece. Returns whether it is over. */
@@ -63,7 +72,7 @@ export class PiecewiseUnmap {
     let isFull = false;
     while (!isFull && cursor.next() && cursor.last <= this.#last) {
       pages += cursor.last - cursor.first + 1;
-      if (pages > PAGES_PER_PIECE) {
+      if (pages > this.#most) {
         isFull = true;
         // A mapping that is too much for a piece has one or more to itself.
         if (count > 0) break;
@@ -88,5 +97,9 @@ export class PiecewiseUnmap {
 
 /** Whether all that a space holds is no more than a piece. */
 export function isOnePiece(space: IoAddressSpace): boolean {
-  return space.mappingCount <= MAPPINGS_PER_PIECE && space.pageCount <= PAGES_PER_PIECE;
+  return space.mappingCount <= MAPPINGS_PER_PIECE && space.pageCount <= pagesPerPiece(space);
+}
+
+function pagesPerPiece(space: IoAddressSpace): number {
+  return space.areaSet.unstable > 0 ? UNSTABLE_PAGES_PER_PIECE : PAGES_PER_PIECE;
 }

@@ -73,10 +73,16 @@ export interface VirtioDevice {
   memoryAdded(region: MemoryRegion): void;
 
   /**
-   * Guest memory is gone from the guest memory's table; it is unmapped when this returns. Nothing may keep
-   * a view of it.
+   * Guest memory is gone from the guest memory's table; it is unmapped when this returns, unless
+   * {@linkcode VirtioDevice.keepsMemory} says otherwise. Nothing may keep a view of it.
    */
   memoryRemoved(region: MemoryRegion): void;
+
+  /**
+   * Whether something that the device has handed out still leads to a region that it was just told has gone: then its
+   * memory has to stay where it is, and no message may be served, until `released` is called.
+   */
+  keepsMemory?(region: MemoryRegion, released: () => void): boolean;
 
   /** The device starts over. Queues stay as announced: their stops and starts are told separately. */
   reset(kind: ResetKind): void;

@@ -28,7 +28,7 @@ import { Domain, type DomainContext } from "./domain.ts";
 import { EndingDomains } from "./ending_domains.ts";
 import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { GuestLife } from "./guest_life.ts";
-import type { Pieces } from "./pieces.ts";
+import { PIECE_WORK, type Pieces } from "./pieces.ts";
 import { isOnePiece, PiecewiseUnmap } from "./piecewise_unmap.ts";
 import { Request } from "./request.ts";
 import { statusOf } from "./status.ts";
@@ -65,6 +65,9 @@ const LARGE_PAGES = 64;
 const PIECES_AT_ONCE = 4;
 /** Endpoints whose entries in the device tables are put right in a piece. */
 const ENDPOINTS_PER_PIECE = 32;
+
+/** How many mappings looked at a page that is unmapped and unpinned costs as much time as. */
+const UNPIN_WORK = 2;
 
 /** What the model is made of. */
 export interface VirtioIommuOptions extends DomainContext {
@@ -590,18 +593,24 @@ export class VirtioIommu {
 
   /**
    * Removes every mapping that leads to some of guest pages `[firstIndex, lastIndex]`, of which the memory goes. To the
-   * guest it is as if it had unmapped them: an access faults, and an UNMAP finds nothing (U5). Looks at every mapping, and
-   * ends all domains that are ending, for their mappings lead there, too.
+   * guest it is as if it had unmapped them: an access faults, and an UNMAP finds nothing (U5). Looks at every mapping, but
+   * not at those of domains that have ended. No request may be served between its pieces; all domains may end there.
    */
-  unmapGuestPages(firstIndex: number, lastIndex: number): void {
-    while (this.isEnding) this.endPiece();
+  *unmapGuestPages(firstIndex: number, lastIndex: number): Pieces<void> {
+    let work = 0;
     for (const { space } of this.#domains.values()) {
       const mapping = space.mappings();
       while (mapping.next()) {
-        if (mapping.index > lastIndex || mapping.lastIndex < firstIndex) continue;
-        const error = space.unmap(mapping.first, mapping.last);
-        if (error !== OK) throw new Error(`Cannot unmap memory that goes: error ${error}`);
-        this.#mappings -= space.removedMappings;
+        work++;
+        if (mapping.index <= lastIndex && mapping.lastIndex >= firstIndex) {
+          work += UNPIN_WORK * (mapping.last - mapping.first + 1);
+          const error = space.unmap(mapping.first, mapping.last);
+          if (error !== OK) throw new Error(`Cannot unmap memory that goes: error ${error}`);
+          this.#mappings -= space.removedMappings;
+        }
+        if (work < PIECE_WORK) continue;
+        work = 0;
+        yield;
       }
     }
   }

@@ -5,8 +5,8 @@
  * A region has two addresses: the guest's, and the front end's own, its *user address*, in whose terms ring addresses
  * arrive. User addresses have all 64 bits, so they are pages and offsets here.
  *
- * Order of a removal: the table changes and queues notice, the device is told, the buffers are detached,
- * the memory is unmapped. Nothing can reach it after any of these steps that the next one would break.
+ * Order of a removal: the table changes and queues notice, the device is told, and once it keeps nothing that leads
+ * there the buffers are detached and the memory is unmapped. Nothing can reach it after any of these steps that the next one would break.
  *
  * @module
  */
@@ -174,7 +174,9 @@ export class MemoryTable {
     const old = this.#mapped;
     this.#mapped = kept;
     for (const each of old) {
-      if (!kept.includes(each)) each.memory.close();
+      if (kept.includes(each)) continue;
+      const close = () => each.memory.close();
+      if (this.#device.keepsMemory?.(each.region, close) !== true) close();
     }
   }
 }

@@ -26,6 +26,7 @@ import {
 } from "../../device/host/mod.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from "../../device/host/constants.ts";
 import { cString, libc } from "../../device/host/libc.ts";
+import { Turn } from "../../device/turn.ts";
 import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/wire.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
@@ -301,6 +302,8 @@ rootTest("memory that goes while domains are ending takes what they still hold w
   device.reset("device");
   assert(device.iommu.isEnding, "it takes several pieces");
   device.memoryRemoved(module.region);
+  assertEquals(device.keepsMemory(module.region, () => {}), true);
+  while (device.messagesWait) device.work(new Turn());
   assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [0, 0]);
 });
 
