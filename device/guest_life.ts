@@ -33,6 +33,7 @@ export interface LifeRecord {
  */
 export const GIVEN_BACK_MAX = 65536;
 
+/** No endpoint is leaving. */
 const NONE_LEAVES = () => false;
 
 /** The life of a guest, as far as the device knows it. */

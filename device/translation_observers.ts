@@ -46,11 +46,6 @@ export class TranslationObservers {
   #isSettling = false;
   #remotes: readonly Remote[] = [];
 
-  /** Whether nobody observes anything. */
-  get isEmpty(): boolean {
-    return this.#observers.size === 0;
-  }
-
   /** Whether an acknowledgement is outstanding since {@linkcode settleLater} was called. */
   get isSettling(): boolean {
     if (this.waiting === 0) this.#isSettling = false;

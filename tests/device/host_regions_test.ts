@@ -1,5 +1,6 @@
 /** Memory that goes while very many mappings lead to its host frames: in pieces, answered and given back at their end. */
 import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
 import { createMemoryFile, UnixStream } from "../../device/host/mod.ts";
 import type { LockableMemory } from "../../device/host_regions.ts";
@@ -182,4 +183,84 @@ Deno.test("an UNMAP of many pages that are pinned one by one goes in pieces of f
   }
   assertEquals([status, guest.mappings, device.guest.pinnedPages], [0, 0, 0]);
   assert(pieces >= count * PAGES / UNSTABLE_PAGES_PER_PIECE, `${pieces} pieces`);
+});
+
+Deno.test("whatever memory comes and goes, mappings lead to the frames of what is there, and nothing stays pinned", () => {
+  const slot = fc.nat({ max: 2 });
+  const step = fc.oneof(
+    fc.record({ kind: fc.constantFrom("add" as const, "remove" as const), slot }),
+    fc.record({
+      kind: fc.constant("map" as const),
+      slot,
+      page: fc.nat({ max: PAGES - 1 }),
+      pages: fc.integer({ min: 1, max: 300 }),
+      count: fc.integer({ min: 1, max: 400 }),
+    }),
+    fc.record({ kind: fc.constantFrom("reset" as const, "end" as const) }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { minLength: 2, maxLength: 16 }), (steps) => {
+      const device = new IommuDevice(options());
+      /** The regions there are, by slot, and the frame of the first page of each; there is room between two slots. */
+      const regions = new Map<number, { region: MemoryRegion; frame: number }>();
+      /** What is mapped: at which page, how many, of which slot, and from which of its pages on. */
+      let mapped: { at: number; pages: number; slot: number; page: number }[] = [];
+      let locked = 0;
+      let next = 0;
+      let [kept, released] = [0, 0];
+      const remove = (slot: number) => {
+        const { region } = regions.get(slot)!;
+        regions.delete(slot);
+        device.memoryRemoved(region);
+        if (device.keepsMemory(region, () => released++)) kept++;
+        mapped = mapped.filter((each) => each.slot !== slot);
+      };
+      device.iommu.attach(1, 8, false);
+      for (const each of steps) {
+        if (each.kind === "add" && !regions.has(each.slot)) {
+          const region = ram(ONE + each.slot * 2 * PAGES);
+          device.memoryAdded(region);
+          regions.set(each.slot, { region, frame: 1000 * ++locked });
+        } else if (each.kind === "remove" && regions.has(each.slot)) {
+          remove(each.slot);
+        } else if (each.kind === "map") {
+          const { slot, page, pages, count } = each;
+          const fits = regions.has(slot) && page + pages <= PAGES;
+          for (let i = 0; i < count; i++, next += pages) {
+            const domain = device.iommu.domain(1)!;
+            const first = ONE + slot * 2 * PAGES + page;
+            const status = device.iommu.map(domain, next, next + pages - 1, first, 3);
+            assertEquals(status === 0, fits);
+            if (fits) mapped.push({ at: next, pages, slot, page });
+          }
+        } else if (each.kind === "reset") {
+          device.reset("device");
+          mapped = [];
+        } else if (each.kind === "end") {
+          device.sessionEnds();
+          for (const slot of [...regions.keys()]) remove(slot);
+          device.disconnected();
+        }
+        finishPieces(device);
+        assertEquals(released, kept);
+        if (each.kind === "reset" || each.kind === "end") {
+          while (device.hasWork) device.work(new Turn());
+          device.iommu.attach(1, 8, false);
+        }
+        assertEquals(device.iommu.mappingCount, mapped.length);
+        const pinned = new Set(
+          mapped.flatMap(({ slot, page, pages }) =>
+            Array.from({ length: pages }, (_, i) => slot * PAGES + page + i)
+          ),
+        );
+        assertEquals(device.guest.pinnedPages, pinned.size);
+        for (const { at, pages, slot, page } of mapped) {
+          assert(device.walk(8, at + pages - 1, READ).ok);
+          assertEquals(device.tableFrame, regions.get(slot)!.frame + page + pages - 1);
+        }
+      }
+      device.close();
+    }),
+    { numRuns: 60 },
+  );
 });
