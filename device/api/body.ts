@@ -3,7 +3,7 @@
  *
  * A JSON parser takes as long as it likes over text that is made for that: half a second for 3 MB of `[`. So what
  * arrives is taken apart byte by byte, as it arrives. A text of more than {@linkcode SHORT} characters is decoded from
- * hexadecimal at once and leaves {@linkcode LONG} in its place; what remains is short, or is refused.
+ * hexadecimal at once and leaves {@linkcode LONG_TEXT} in its place; what remains is short, or is refused.
  *
  * @module
  */
@@ -13,10 +13,10 @@ import { ApiError } from "./context.ts";
 export const BODY_MAX: number = 3 << 20;
 /** Bytes that a body has at most besides its long text. */
 const REST_MAX = 4096;
-/** Characters of a text that is not long. */
-const SHORT = 256;
+/** Characters of a text that is not long: enough for an option of `serve` with some paths in it. */
+const SHORT = 2048;
 /** What stands in place of the long text. */
-const LONG = "(bytes in hexadecimal)";
+export const LONG_TEXT = "(bytes in hexadecimal)";
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -88,7 +88,7 @@ export class BodyReader {
     return Object.fromEntries(
       Object.entries(value).map((
         [name, part],
-      ) => [name, part === LONG && isWhole ? bytes : part]),
+      ) => [name, part === LONG_TEXT && isWhole ? bytes : part]),
     );
   }
 
@@ -105,7 +105,7 @@ export class BodyReader {
     this.#longTexts++;
     for (let i = this.#textStart; i < this.#restLength; i++) this.#addDigit(this.#rest[i]);
     this.#restLength = this.#textStart;
-    for (let i = 0; i < LONG.length; i++) this.#keep(LONG.charCodeAt(i));
+    for (let i = 0; i < LONG_TEXT.length; i++) this.#keep(LONG_TEXT.charCodeAt(i));
   }
 
   #addDigit(byte: number): void {

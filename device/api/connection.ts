@@ -9,7 +9,7 @@
 import { CLOSED, readNow, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import { BODY_MAX, BodyReader } from "./body.ts";
 import { ChunkDecoder } from "./chunks.ts";
-import { type ApiContext, ApiError } from "./context.ts";
+import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";
 import { answerHead, parseHead, type RequestHead } from "./http_head.ts";
 import { route } from "./routes.ts";
 import type { Work } from "./work.ts";
@@ -64,7 +64,9 @@ export class ApiConnection {
   #chunks: ChunkDecoder | undefined;
   /** Bytes of the body that have come, chunks not decoded; then those that were thrown away. */
   #bodyBytes = 0;
-  #pieces: Iterator<string, void> | undefined;
+  #pieces: RouteAnswer | undefined;
+  /** An answer that has not begun, since what it tells of has yet to happen. */
+  #awaited: RouteAnswer | undefined;
 
   /** Of a client that has just connected. */
   constructor(stream: UnixStream, context: ApiContext) {
@@ -94,6 +96,7 @@ export class ApiConnection {
 
   /** Whether a step would do something. */
   get canStep(): boolean {
+    if (this.#awaited?.isWaiting === true && !this.#hasOutput) return false;
     return this.#phase !== GONE && !this.awaitsInput && !this.awaitsOutput;
   }
 
@@ -148,6 +151,7 @@ export class ApiConnection {
     if (this.#phase === GONE) return;
     this.#phase = GONE;
     this.#pieces = undefined;
+    this.#awaited = undefined;
     this.#stream.close();
   }
 
@@ -248,12 +252,15 @@ export class ApiConnection {
     if (this.#bodyBytes > BODY_MAX) throw tooLarge();
   }
 
-  /** Begins the answer; one that is done in a piece has its length in front. */
+  /** Begins the answer, as soon as it can; one that is done in a piece has its length in front. */
   #begin(work: Work): void {
     const head = this.#head!;
-    const body = this.#body ?? new BodyReader();
-    this.#body = undefined;
-    const pieces = route(this.#context, head.method, head.target, () => body.finish(), work);
+    const pieces = this.#awaited ?? this.#route(head, work);
+    if (pieces.isWaiting) {
+      this.#awaited = pieces;
+      return;
+    }
+    this.#awaited = undefined;
     const [text, isDone] = collect(pieces, work);
     if (isDone) {
       this.#put(this.#whole(200, text, head.closes));
@@ -264,6 +271,12 @@ export class ApiConnection {
     const closes = head.closes || !head.knowsChunks;
     const front = answerHead(200, undefined, head.knowsChunks, closes);
     this.#put(ENCODER.encode(front + this.#framed(text)));
+  }
+
+  #route({ method, target }: RequestHead, work: Work): RouteAnswer {
+    const body = this.#body ?? new BodyReader();
+    this.#body = undefined;
+    return route(this.#context, method, target, () => body.finish(), work);
   }
 
   /** Puts the next piece of the answer together. */
@@ -306,7 +319,7 @@ export class ApiConnection {
 }
 
 /** Pieces of an answer up to the end, or to where it is enough for now; and whether that was the end. */
-function collect(pieces: Iterator<string, void>, work: Work): readonly [string, boolean] {
+function collect(pieces: RouteAnswer, work: Work): readonly [string, boolean] {
   let text = "";
   for (;;) {
     const { value, done } = pieces.next();

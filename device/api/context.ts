@@ -6,13 +6,15 @@
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
+import type { ServedEndpoint } from "../endpoint/served_endpoint.ts";
+import type { Removal } from "../endpoint/served_endpoints.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 
 /** A request that cannot be answered: the HTTP status and one line that says why. */
 export class ApiError extends Error {
   /** Name of the class. */
   override readonly name = "ApiError";
-  /** An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist. */
+  /** An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist, 409 for what cannot be as things are. */
   readonly status: number;
 
   /** An error to answer with. */
@@ -22,8 +24,32 @@ export class ApiError extends Error {
   }
 }
 
-/** What clients may do: look only, or read and write guest memory as well (`POST /v1/dma`). */
+/**
+ * What clients may do: look only, or read and write guest memory (`POST /v1/dma`) and change what is behind the IOMMU
+ * (`/v1/endpoints`) as well.
+ */
 export type ApiAccess = "read" | "full";
+
+/** JSON in pieces, each of which is a small piece of work. */
+export interface RouteAnswer extends Iterator<string, void> {
+  /** Whether what it tells of has yet to happen: until then it is not asked for a piece. */
+  readonly isWaiting?: boolean;
+}
+
+/** Changes what is behind the IOMMU while it is served. */
+export interface EndpointChanges {
+  /**
+   * Serves one more endpoint.
+   *
+   * @param option Name of the option of `serve`, dashes included.
+   * @param text Its value.
+   * @throws {ApiError} If the text is wrong, or it cannot be as things are; nothing of it is left then.
+   */
+  add(option: string, text: string): ServedEndpoint;
+
+  /** See {@linkcode ServedEndpoints.remove}. */
+  remove(endpoint: number, milliseconds: number): Removal | undefined;
+}
 
 /** What the routes ask besides the device. */
 export interface ApiContext {
@@ -35,6 +61,8 @@ export interface ApiContext {
   readonly proxies?: readonly EndpointProxy[];
   /** Back ends of other programs behind it that this process relays requests to. */
   readonly relays?: readonly EndpointRelay[];
+  /** What changes these; without it they stay. */
+  readonly changes?: EndpointChanges;
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

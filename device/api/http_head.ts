@@ -26,6 +26,7 @@ const REASONS: Readonly<Record<number, string>> = {
   400: "Bad Request",
   403: "Forbidden",
   404: "Not Found",
+  409: "Conflict",
   413: "Content Too Large",
   431: "Request Header Fields Too Large",
   500: "Internal Server Error",

@@ -9,6 +9,7 @@
  */
 export * from "./context.ts";
 export * from "./dma.ts";
+export * from "./endpoints.ts";
 export * from "./mappings.ts";
 export * from "./moved.ts";
 export * from "./relay_state.ts";

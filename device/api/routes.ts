@@ -3,16 +3,20 @@
  *
  * @module
  */
-import { type ApiContext, ApiError } from "./context.ts";
+import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";
 import { dmaPieces } from "./dma.ts";
+import { addEndpoint, endpoints, removeEndpoint } from "./endpoints.ts";
 import { mappings } from "./mappings.ts";
 import { moved } from "./moved.ts";
 import { state } from "./state.ts";
 import { translate } from "./translate.ts";
 import type { Work } from "./work.ts";
 
+/** A path below which the objects are endpoints. */
+const ENDPOINTS = "/v1/endpoints/";
+
 /**
- * The answer to a request: JSON in pieces, each of which is a small piece of work.
+ * The answer to a request.
  *
  * @param target What the request line names: path and query, or a whole URL.
  * @param body What came along, parsed.
@@ -24,9 +28,12 @@ export function route(
   target: string,
   body: () => Readonly<Record<string, unknown>>,
   work: Work,
-): Iterator<string, void> {
+): RouteAnswer {
   const url = parseTarget(target);
   const name = `${method} ${url.pathname}`;
+  if (name.startsWith(`DELETE ${ENDPOINTS}`)) {
+    return removeEndpoint(context, url.pathname.slice(ENDPOINTS.length), url.searchParams);
+  }
   switch (name) {
     case "GET /v1/state":
       return state(context, work);
@@ -36,12 +43,17 @@ export function route(
       return [`${JSON.stringify(translate(context, url.searchParams))}\n`].values();
     case "GET /v1/moved":
       return moved(context, work);
+    case "GET /v1/endpoints":
+      return endpoints(context);
+    case "POST /v1/endpoints":
+      return [`${JSON.stringify(addEndpoint(context, body()))}\n`].values();
     case "POST /v1/dma":
       return dmaPieces(context, body(), work);
     default:
       throw new ApiError(
         404,
-        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate, /v1/moved and POST /v1/dma`,
+        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate, /v1/moved and /v1/endpoints, ` +
+          "POST /v1/dma and /v1/endpoints, and DELETE /v1/endpoints/ID",
       );
   }
 }

@@ -1,5 +1,5 @@
 /**
- * A client of the API socket, for `inspect`.
+ * A client of the API socket, for `inspect` and `endpoint`.
  *
  * @module
  */
@@ -29,7 +29,22 @@ export class ApiClient {
    * @throws {CommandError} If nothing answers, or the answer is an error: one line.
    */
   async get<T>(route: string): Promise<T> {
-    const response = await this.#ask(route);
+    return await this.#value(await this.#ask(route));
+  }
+
+  /** Sends a JSON value, and takes one; as {@linkcode get}. */
+  async post<T>(route: string, value: unknown): Promise<T> {
+    return await this.#value(
+      await this.#ask(route, { method: "POST", body: JSON.stringify(value) }),
+    );
+  }
+
+  /** Removes an object; as {@linkcode get}. */
+  async delete<T>(route: string): Promise<T> {
+    return await this.#value(await this.#ask(route, { method: "DELETE" }));
+  }
+
+  async #value<T>(response: Response): Promise<T> {
     try {
       return await response.json();
     } catch (error) {
@@ -57,10 +72,10 @@ export class ApiClient {
     if (rest !== "") yield rest;
   }
 
-  async #ask(route: string): Promise<Response> {
+  async #ask(route: string, init: RequestInit = {}): Promise<Response> {
     let response: Response;
     try {
-      response = await fetch(`${ORIGIN}${route}`, { client: this.#client });
+      response = await fetch(`${ORIGIN}${route}`, { ...init, client: this.#client });
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
       throw new CommandError(
@@ -69,7 +84,10 @@ export class ApiClient {
     }
     if (response.ok) return response;
     const { error } = await response.json().catch(() => ({ error: `status ${response.status}` }));
-    throw new CommandError(`Cannot answer ${route}: ${error}`);
+    // What changes something is refused in words that say what; a question is named.
+    throw new CommandError(
+      init.method === undefined ? `Cannot answer ${route}: ${error}` : `${error}`,
+    );
   }
 
   /** An answer that breaks off, as one line. */

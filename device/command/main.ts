@@ -11,13 +11,24 @@ import { demo } from "./demo.ts";
 import { demoGuest } from "./demo_guest.ts";
 import { dtb } from "./dtb.ts";
 import { dump } from "./dump.ts";
+import { endpoint } from "./endpoint.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { viot } from "./viot.ts";
 import { walk } from "./walk.ts";
 
 /** Every command, in the order of the overview. */
-const COMMANDS: readonly Command[] = [demo, serve, inspect, viot, dtb, build, walk, dump];
+const COMMANDS: readonly Command[] = [
+  demo,
+  serve,
+  inspect,
+  endpoint,
+  viot,
+  dtb,
+  build,
+  walk,
+  dump,
+];
 /** Commands that other commands start. */
 const INNER_COMMANDS: readonly Command[] = [demoGuest];
 

@@ -18,7 +18,7 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
-import type { EndpointProxy, EndpointRelay, EndpointService } from "../endpoint/mod.ts";
+import { ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { memoryBound } from "../memory_bound.ts";
@@ -36,6 +36,7 @@ import {
   UsageError,
 } from "./command.ts";
 import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
+import { EndpointControl } from "./endpoint_control.ts";
 import {
   ENDPOINT_DEVICE_HELP,
   type EndpointDeviceOptions,
@@ -101,8 +102,9 @@ Where:
                            inherited as N
                            (none of these: the socket that LISTEN_FDS passes)
   --api-socket PATH        HTTP and JSON about the live state, for "inspect"
-  --api-access read|full   what its clients may do: look, or read and write
-                           guest memory as an endpoint, too (default read)
+  --api-access read|full   what its clients may do: look (read), or read and
+                           write guest memory as an endpoint, and add and remove
+                           devices behind the IOMMU, too (default read)
 ${SOCKET_OPTIONS_HELP}
 The device:
 ${DEVICE_OPTIONS_HELP}
@@ -208,15 +210,15 @@ Example:
           for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
         }
         const choices = { devices, proxies, relays };
-        const companions = openCompanions(choices, device, socket, log, access);
+        const endpoints = openEndpoints(choices, device, socket, log, access);
         for (const each of devices) {
           for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
         }
         for (const each of relays) {
           for (const line of relayQemuArguments(each)) log.info(`  ${line}`);
         }
-        const parts = { device, ...companions, socket, api };
-        await serveUntilStopped(parts, { log, pollUs, rings }, stop);
+        const parts = { device, endpoints, socket, api };
+        await serveUntilStopped(parts, { log, pollUs, rings, access }, stop);
       }
       // What is mapped is not undone one by one, which takes a second for each million: nothing outlives the process
       // but back ends of other programs, and those were told, and disconnected, when the sessions ended.
@@ -230,22 +232,16 @@ Example:
 };
 
 /** What the options say is behind the IOMMU. */
-interface CompanionChoices {
+interface EndpointChoices {
   readonly devices: readonly EndpointDeviceOptions[];
   readonly proxies: readonly EndpointProxyChoice[];
   readonly relays: readonly EndpointRelayChoice[];
 }
 
-/** What is behind it. */
-interface Companions {
-  readonly services: readonly EndpointService[];
-  readonly proxies: readonly EndpointProxy[];
-  readonly relays: readonly EndpointRelay[];
-}
-
 /** What is served. */
-interface ServedParts extends Companions {
+interface ServedParts {
   readonly device: IommuDevice;
+  readonly endpoints: ServedEndpoints;
   readonly socket: UnixListener | UnixStream | string;
   readonly api: ApiChoice | undefined;
 }
@@ -255,20 +251,29 @@ interface ServeOptions {
   readonly log: Log;
   readonly pollUs: number;
   readonly rings: RingFeatures;
+  /** Who may connect to the sockets of what is added behind the IOMMU. */
+  readonly access: SocketAccess;
 }
 
 /** Serves until SIGINT, SIGTERM, or the end of an inherited connection. */
 async function serveUntilStopped(
-  { device, services, proxies, relays, socket, api: apiChoice }: ServedParts,
-  { log, pollUs, rings }: ServeOptions,
+  { device, endpoints, socket, api: apiChoice }: ServedParts,
+  { log, pollUs, rings, access }: ServeOptions,
   stop: StopSignals,
 ): Promise<void> {
   let server: DeviceServer | undefined;
   const context: ApiContext = {
     device,
-    services,
-    proxies,
-    relays,
+    get services() {
+      return endpoints.services;
+    },
+    get proxies() {
+      return endpoints.proxies;
+    },
+    get relays() {
+      return endpoints.relays;
+    },
+    changes: new EndpointControl({ endpoints, iommu: device, log, access }),
     version: VERSION,
     access: apiChoice?.access ?? "read",
     get connected() {
@@ -280,35 +285,38 @@ async function serveUntilStopped(
   };
   try {
     const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];
-    const companions = [...services, ...proxies, ...relays, ...api];
-    server = new DeviceServer(device, log, pollUs, companions, rings);
-    for (const service of services) service.device.onProgress = () => server?.wake();
+    server = new DeviceServer(device, log, pollUs, [endpoints, ...api], rings);
     stop.onStop(() => server?.stop());
     await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
   } finally {
     // Where serving has not begun, these are still open.
-    for (const each of [...services, ...proxies, ...relays]) each.close();
+    endpoints.close();
     if (typeof socket !== "string") socket.close();
   }
 }
 
 /** What is behind the IOMMU; where one cannot be had, what is open already is closed. */
-function openCompanions(
-  choices: CompanionChoices,
+function openEndpoints(
+  choices: EndpointChoices,
   device: IommuDevice,
   socket: UnixListener | UnixStream | string,
   log: Log,
   access: SocketAccess,
-): Companions {
-  let services: readonly EndpointService[] = [];
-  let proxies: readonly EndpointProxy[] = [];
+): ServedEndpoints {
+  const endpoints = new ServedEndpoints(log);
   try {
-    services = openEndpointDevices(choices.devices, device, log, access);
-    proxies = openEndpointProxies(choices.proxies, device, log, access);
-    const relays = openEndpointRelays(choices.relays, device, log, access);
-    return { services, proxies, relays };
+    for (const each of openEndpointDevices(choices.devices, device, log, access)) {
+      endpoints.add(each);
+    }
+    for (const each of openEndpointProxies(choices.proxies, device, log, access)) {
+      endpoints.add(each);
+    }
+    for (const each of openEndpointRelays(choices.relays, device, log, access)) {
+      endpoints.add(each);
+    }
+    return endpoints;
   } catch (error) {
-    for (const each of [...services, ...proxies]) each.close();
+    endpoints.close();
     if (typeof socket !== "string") socket.close();
     throw error;
   }

@@ -44,6 +44,7 @@ export class BlockDevice implements EndpointDevice {
   readonly #config: Uint8Array;
   readonly #requests: readonly BlockRequest[];
   readonly #queues: (Queue | undefined)[] = [];
+  #isDraining = false;
 
   /**
    * A device whose disk it closes in the end.
@@ -72,7 +73,7 @@ export class BlockDevice implements EndpointDevice {
     let isAnswered = false;
     while (spent < PIECE_BYTES && !request.waits) {
       if (!request.isUnderWay) {
-        if (!queue.next(request.chain)) break;
+        if (this.#isDraining || !queue.next(request.chain)) break;
         request.begin();
       }
       isAny = true;
@@ -94,6 +95,12 @@ export class BlockDevice implements EndpointDevice {
   isReady(index: number): boolean {
     const request = this.#requests[index];
     return request.isUnderWay && !request.waits;
+  }
+
+  /** See {@linkcode EndpointDevice.drain}. */
+  drain(): boolean {
+    this.#isDraining = true;
+    return !this.#requests.some((request) => request.isUnderWay);
   }
 
   close(): void {

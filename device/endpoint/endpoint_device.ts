@@ -47,6 +47,14 @@ export interface EndpointDevice extends VirtioDevice {
    */
   isStalled?(index: number): boolean;
 
+  /**
+   * Takes no further request from its queues, from the first call on: the device is about to be removed. To be called
+   * again while it is served.
+   *
+   * @returns Whether every request that was taken is answered, or can no longer be.
+   */
+  drain(): boolean;
+
   /** Gives back what it holds. */
   close(): void;
 }

@@ -11,7 +11,6 @@
  *
  * @module
  */
-import type { Companion } from "../companion.ts";
 import { endpointText } from "../address.ts";
 import { PeerClaim } from "../peer_claim.ts";
 import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
@@ -22,6 +21,7 @@ import { BackEnd, type RingFeatures } from "../vhost_user/mod.ts";
 import type { EndpointDevice } from "./endpoint_device.ts";
 import { EndpointMemory } from "./endpoint_memory.ts";
 import { Iotlb } from "./iotlb.ts";
+import type { ServedEndpoint } from "./served_endpoint.ts";
 
 /** What a service is made of. */
 export interface EndpointServiceOptions {
@@ -42,7 +42,7 @@ export interface EndpointServiceOptions {
 }
 
 /** A device behind the IOMMU, its socket, and the front end that is connected. */
-export class EndpointService implements Companion {
+export class EndpointService implements ServedEndpoint {
   /** The endpoint's id. */
   readonly endpoint: number;
   /** What is served. */
@@ -66,6 +66,7 @@ export class EndpointService implements Companion {
   #claim: PeerClaim | undefined;
   #memory: EndpointMemory | undefined;
   #pastFaults = 0;
+  #isLeaving = false;
 
   /** Waits for front ends once it is in a loop. */
   constructor(options: EndpointServiceOptions) {
@@ -85,6 +86,21 @@ export class EndpointService implements Companion {
   /** Whether a front end is connected. */
   get connected(): boolean {
     return this.#backEnd !== undefined;
+  }
+
+  /** See {@linkcode ServedEndpoint.kind}. */
+  get kind(): string {
+    return this.device.type;
+  }
+
+  /** See {@linkcode ServedEndpoint.listen}. */
+  get listen(): string {
+    return this.#listener.path ?? "";
+  }
+
+  /** See {@linkcode ServedEndpoint.isLeaving}. */
+  get isLeaving(): boolean {
+    return this.#isLeaving;
   }
 
   /** Translations that were found in the IOTLB. */
@@ -176,7 +192,7 @@ export class EndpointService implements Companion {
   /** Asks for notifications of a queue. Returns whether there is something that the device would do at once. */
   #hasWork(index: number, queue: Queue): boolean {
     const hasRequests = queue.enableNotifications();
-    const isStalled = this.device.isStalled?.(index) ?? false;
+    const isStalled = this.#isLeaving || (this.device.isStalled?.(index) ?? false);
     return (hasRequests && !isStalled) || this.device.isReady(index);
   }
 
@@ -198,6 +214,14 @@ export class EndpointService implements Companion {
     } finally {
       this.#forgetSession();
     }
+  }
+
+  /** See {@linkcode ServedEndpoint.leave}. */
+  leave(): boolean {
+    this.#isLeaving = true;
+    this.#listener.close();
+    const isDrained = this.device.drain();
+    return isDrained || this.#backEnd === undefined;
   }
 
   /** Ends the session, the socket and the device. */

@@ -28,6 +28,7 @@ export class EntropyDevice implements EndpointDevice {
   onProgress: () => void = () => {};
   readonly #source: RandomSource;
   readonly #chain = new Chain();
+  #isDraining = false;
   readonly #bytes = new Uint8Array(PIECE_BYTES);
 
   /**
@@ -44,7 +45,7 @@ export class EntropyDevice implements EndpointDevice {
     const chain = this.#chain;
     let given = 0;
     let isAny = false;
-    while (given < PIECE_BYTES && queue.next(chain)) {
+    while (given < PIECE_BYTES && !this.#isDraining && queue.next(chain)) {
       isAny = true;
       const length = Math.min(chain.writableLength, PIECE_BYTES);
       const used = length > 0 && isAccessible(chain, true, 0, length) ? this.#give(length) : 0;
@@ -71,6 +72,12 @@ export class EntropyDevice implements EndpointDevice {
 
   isReady(_index: number): boolean {
     return false;
+  }
+
+  /** Every request is answered in the turn in which it is taken. */
+  drain(): boolean {
+    this.#isDraining = true;
+    return true;
   }
 
   close(): void {}

@@ -19,3 +19,5 @@ export * from "./iotlb.ts";
 export * from "./proxy/mod.ts";
 export * from "./random_source.ts";
 export * from "./relay/mod.ts";
+export * from "./served_endpoint.ts";
+export * from "./served_endpoints.ts";

@@ -9,10 +9,10 @@ import type { Descriptor, Event, UnixStream } from "../../device/host/mod.ts";
 import {
   Connection,
   FLAG_NEED_REPLY,
-  messageShape,
   Request,
   TransportFeature,
 } from "../../device/vhost_user/mod.ts";
+import { servedMessage } from "../../device/vhost_user/message_table.ts";
 import {
   DEVICE_AREA,
   DRIVER_AREA,
@@ -137,7 +137,7 @@ export class ScribbledFrontEnd {
     if (reply === undefined) return undefined;
     if (request === Request.GET_VRING_BASE) return reply.getUint32(4, true);
     const answer = reply.getUint32(0, true);
-    if (!messageShape(request)!.replies && answer !== 0) this.refused++;
+    if (!servedMessage(request)!.replies && answer !== 0) this.refused++;
     return answer;
   }
 
@@ -161,7 +161,7 @@ export class ScribbledFrontEnd {
     files: readonly Descriptor[] = [],
   ): DataView | undefined {
     const connection = this.#connection;
-    const asks = messageShape(request)!.replies ? 0 : FLAG_NEED_REPLY;
+    const asks = servedMessage(request)!.replies ? 0 : FLAG_NEED_REPLY;
     if (!connection.send(request, asks, payload, files)) return undefined;
     for (let i = 0; i < PATIENCE; i++) {
       this.#options.progress();

@@ -115,13 +115,18 @@ export class ServedDevice implements AsyncDisposable {
     return `${this.#folder}/vhost.sock`;
   }
 
+  /** Its process id. */
+  get pid(): number {
+    return this.#process.pid;
+  }
+
   /** An error that shows what the program logged. */
   failure(message: string): Error {
     return this.#process.failure(message);
   }
 
-  async #get(path: string): Promise<unknown> {
-    const response = await fetch(`http://127.0.0.1${path}`, { client: this.#client });
+  async #get(path: string, init: RequestInit = {}): Promise<unknown> {
+    const response = await fetch(`http://127.0.0.1${path}`, { ...init, client: this.#client });
     const body: unknown = await response.json();
     if (!response.ok) {
       throw this.failure(`${path} answered ${response.status} ${JSON.stringify(body)}`);
@@ -154,6 +159,17 @@ export class ServedDevice implements AsyncDisposable {
   async translate(endpoint: number, iova: number, access: "r" | "w"): Promise<Translation> {
     const query = `endpoint=${endpoint}&iova=0x${iova.toString(16)}&access=${access}`;
     return await this.#get(`/v1/translate?${query}`) as Translation;
+  }
+
+  /** `POST /v1/endpoints`: an option of `serve` by its name without the dashes, and its value. */
+  async addEndpoint(option: string, value: string): Promise<void> {
+    await this.#get("/v1/endpoints", { method: "POST", body: JSON.stringify({ [option]: value }) });
+  }
+
+  /** `DELETE /v1/endpoints/ID`; whether all that was under way ended. */
+  async removeEndpoint(endpoint: number): Promise<boolean> {
+    const answer = await this.#get(`/v1/endpoints/${endpoint}`, { method: "DELETE" });
+    return (answer as { readonly drained: boolean }).drained;
   }
 
   /** Asks it to end as a user would; its exit status. */

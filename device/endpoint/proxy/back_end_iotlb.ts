@@ -69,6 +69,7 @@ export class BackEndIotlb {
   /** An UPDATE that waits for what comes behind it: the last of a series asks for the acknowledgement. */
   #unsent: Uint8Array | undefined;
   #isOn = false;
+  #isLeaving = false;
   #isActive = false;
   #wasActive = false;
 
@@ -119,6 +120,13 @@ export class BackEndIotlb {
     if (this.#isActive) this.#sendInvalidate(0, LAST_PAGE);
   }
 
+  /** Takes everything back for good: what is asked for from now on gets no answer, and is no fault. */
+  leave(): void {
+    this.invalidateAll();
+    this.#isLeaving = true;
+    this.#isActive = false;
+  }
+
   /** Gives what can be translated in a range; the last of it is acknowledged. */
   mapped(firstPage: number, lastPage: number): void {
     if (!this.#isActive) return;
@@ -143,7 +151,7 @@ export class BackEndIotlb {
 
   /** The back end needs a translation, or tells of an access that was none. */
   asked({ type, page, offset, permission }: BackEndIotlbMessage): void {
-    if (type !== IotlbType.MISS) return;
+    if (type !== IotlbType.MISS || this.#isLeaving) return;
     const { counters, iommu, endpoint } = this.#options;
     const wanted = permission === 0 ? READ : permission;
     counters.misses++;
@@ -189,7 +197,7 @@ export class BackEndIotlb {
   }
 
   #activate(): void {
-    const active = this.#isOn && this.regions.all.length > 0;
+    const active = this.#isOn && !this.#isLeaving && this.regions.all.length > 0;
     if (active === this.#isActive) return;
     this.#isActive = active;
     if (!active) return;

@@ -12,13 +12,13 @@
  * @module
  */
 import { endpointText } from "../../address.ts";
-import type { Companion } from "../../companion.ts";
 import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
 import { logFailure } from "../../guarded_companion.ts";
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { PeerClaim } from "../../peer_claim.ts";
 import type { RemoteObserver } from "../../translation_observers.ts";
+import type { ServedEndpoint } from "../served_endpoint.ts";
 import { ProxyCounters } from "./proxy_counters.ts";
 import { ProxySession } from "./proxy_session.ts";
 import type { WriteOnly } from "./translated_run.ts";
@@ -47,7 +47,7 @@ export interface EndpointProxyOptions {
 }
 
 /** A proxied endpoint. */
-export class EndpointProxy implements Companion, RemoteObserver {
+export class EndpointProxy implements ServedEndpoint, RemoteObserver {
   /** The endpoint's id. */
   readonly endpoint: number;
   /** What it has done. */
@@ -56,6 +56,8 @@ export class EndpointProxy implements Companion, RemoteObserver {
   onDue: () => void = () => {};
   /** What log lines call it. */
   readonly name: string;
+  /** See {@linkcode ServedEndpoint.kind}. */
+  readonly kind = "proxy";
   readonly #options: EndpointProxyOptions;
   #frontEnd: UnixStream | undefined;
   /** Of the front end that is alone, or has a session. */
@@ -67,6 +69,7 @@ export class EndpointProxy implements Companion, RemoteObserver {
   /** What was logged about a back end that cannot be reached. */
   #told: string | undefined;
   #slots = [-1, -1, -1, -1];
+  #isLeaving = false;
 
   /** Observes the endpoint until {@linkcode close}; waits for both sides once it is in a loop. */
   constructor(options: EndpointProxyOptions) {
@@ -84,6 +87,22 @@ export class EndpointProxy implements Companion, RemoteObserver {
   /** Whether both sides are connected. */
   get connected(): boolean {
     return this.#session !== undefined;
+  }
+
+  /** See {@linkcode ServedEndpoint.listen}. */
+  get listen(): string {
+    return this.#options.listener.path ?? "";
+  }
+
+  /** See {@linkcode ServedEndpoint.backEnd}. */
+  get backEnd(): string {
+    const { backEnd } = this.#options;
+    return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
+  }
+
+  /** See {@linkcode ServedEndpoint.isLeaving}. */
+  get isLeaving(): boolean {
+    return this.#isLeaving;
   }
 
   /** See {@linkcode Companion.mustPoll}: what it waits for may never come. */
@@ -169,6 +188,24 @@ export class EndpointProxy implements Companion, RemoteObserver {
     this.#dropFrontEnd();
     this.#backEnd?.end();
     this.#backEnd = undefined;
+  }
+
+  /**
+   * See {@linkcode ServedEndpoint.leave}. Requests pass between the guest and the back end directly, so what they have
+   * under way is not known here; the back end has to forget its translations, and has then nothing to work with.
+   */
+  leave(): boolean {
+    const { listener, backEnd } = this.#options;
+    if (!this.#isLeaving) {
+      this.#isLeaving = true;
+      clearTimeout(this.#retry);
+      listener.close();
+      if (typeof backEnd !== "string") backEnd.close();
+      this.#session?.iotlb.leave();
+      // One that waits for the other side will not get it.
+      this.#dropFrontEnd();
+    }
+    return (this.#session?.iotlb.awaited ?? 0) === 0;
   }
 
   /** Ends the session and the sockets, and observes nothing any more. */

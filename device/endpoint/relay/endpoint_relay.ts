@@ -9,12 +9,12 @@
  * @module
  */
 import { endpointText } from "../../address.ts";
-import type { Companion } from "../../companion.ts";
 import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { ringFeatures } from "../../vhost_user/mod.ts";
 import { EndpointService } from "../endpoint_service.ts";
+import type { ServedEndpoint } from "../served_endpoint.ts";
 import { BackEndSession } from "./back_end_session.ts";
 import { POOL_PAGE } from "./buffer_pool.ts";
 import { RelayDevice } from "./relay_device.ts";
@@ -52,7 +52,7 @@ export interface EndpointRelayOptions {
 }
 
 /** A relayed endpoint. */
-export class EndpointRelay implements Companion {
+export class EndpointRelay implements ServedEndpoint {
   /** The endpoint's id. */
   readonly endpoint: number;
   /** What the guest sees. */
@@ -94,6 +94,32 @@ export class EndpointRelay implements Companion {
     if (typeof backEnd === "string") return;
     backEnd.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
     backEnd.onRested = () => this.onDue();
+  }
+
+  /** See {@linkcode ServedEndpoint.kind}. */
+  get kind(): string {
+    return this.device.type;
+  }
+
+  /** Whether a front end is connected. */
+  get connected(): boolean {
+    return this.service.connected;
+  }
+
+  /** See {@linkcode ServedEndpoint.listen}. */
+  get listen(): string {
+    return this.service.listen;
+  }
+
+  /** See {@linkcode ServedEndpoint.backEnd}. */
+  get backEnd(): string {
+    const { backEnd } = this.#options;
+    return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
+  }
+
+  /** See {@linkcode ServedEndpoint.isLeaving}. */
+  get isLeaving(): boolean {
+    return this.service.isLeaving;
   }
 
   /** Whether there is a back end that has said what it is. */
@@ -158,6 +184,14 @@ export class EndpointRelay implements Companion {
     }
   }
 
+  /** See {@linkcode ServedEndpoint.leave}. A back end that goes now is the last. */
+  leave(): boolean {
+    const { backEnd } = this.#options;
+    if (typeof backEnd !== "string") backEnd.close();
+    clearTimeout(this.#retry);
+    return this.service.leave();
+  }
+
   /** Ends both sides and the sockets. */
   close(): void {
     clearTimeout(this.#retry);
@@ -171,7 +205,7 @@ export class EndpointRelay implements Companion {
   /** Connects to the back end, if it listens; if not, tries again later. */
   #connect(): void {
     const { backEnd, log } = this.#options;
-    if (typeof backEnd !== "string" || this.#session !== undefined) return;
+    if (typeof backEnd !== "string" || this.#session !== undefined || this.isLeaving) return;
     if (performance.now() < this.#retryAt) return;
     let stream: UnixStream | undefined;
     let reason = "nobody listens there";
@@ -271,6 +305,7 @@ export class EndpointRelay implements Companion {
   }
 
   #tryLater(): void {
+    if (this.isLeaving) return;
     const { retryMs = RETRY_MS } = this.#options;
     this.#retryAt = performance.now() + retryMs;
     clearTimeout(this.#retry);

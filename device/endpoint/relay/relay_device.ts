@@ -173,6 +173,19 @@ export class RelayDevice implements EndpointDevice {
     return this.#queues[index].isStalled;
   }
 
+  /**
+   * See {@linkcode EndpointDevice.drain}. When what the back end can answer by itself is answered, it is asked to stop
+   * every ring, and done with when it has.
+   */
+  drain(): boolean {
+    const { type } = this.#options;
+    for (const queue of this.#queues) queue.takesNothing = true;
+    if (this.#session === undefined || this.#session.ended !== undefined) return true;
+    if (this.#queues.some((queue) => !type.receives(queue.index) && !queue.isDrained)) return false;
+    for (const queue of this.#queues) queue.stop();
+    return !this.#queues.some((queue) => queue.isRunning);
+  }
+
   close(): void {
     this.#drainPoll.close();
   }

@@ -40,6 +40,8 @@ export interface RelayQueueOptions {
 export class RelayQueue {
   /** Which one. */
   readonly index: number;
+  /** Whether nothing more is taken from the guest: the device is about to be removed. */
+  takesNothing = false;
   readonly #options: RelayQueueOptions;
   readonly #counters: RelayCounters;
   /** The session and the ring to the back end, while it runs. */
@@ -76,6 +78,17 @@ export class RelayQueue {
   /** Whether a request is with the back end. */
   get isUnderWay(): boolean {
     return this.#ring !== undefined && this.#ring.driver.inFlight > 0;
+  }
+
+  /** Whether the back end runs it, or was asked to stop it and has not said that it has. */
+  get isRunning(): boolean {
+    return this.#ring !== undefined || this.#stopping !== undefined;
+  }
+
+  /** Whether nothing that was taken from the guest can still be answered. */
+  get isDrained(): boolean {
+    if (this.#ring === undefined) return true;
+    return !this.isUnderWay && this.#pending === undefined && this.#carried.length === 0;
   }
 
   /** Whether it would take nothing from the guest now. */
@@ -132,7 +145,7 @@ export class RelayQueue {
       this.#answer(queue, request);
     }
     if (this.#session?.ended !== undefined) return this.#publish(queue, spent > 0);
-    if (this.#takesAll) this.#takeAll(queue);
+    if (this.#takesAll && !this.takesNothing) this.#takeAll(queue);
     const reaped = spent;
     while (spent < TURN_BYTES) {
       const cost = this.#next(queue, ring);
@@ -287,6 +300,7 @@ export class RelayQueue {
   #next(queue: Queue, ring: BackEndRing): number {
     let request = this.#pending ?? this.#carried[0];
     if (request === undefined) {
+      if (this.takesNothing) return 0;
       request = this.#table.take();
       if (!queue.next(request.chain)) {
         this.#table.give(request);

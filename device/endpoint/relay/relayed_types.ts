@@ -34,6 +34,11 @@ export interface RelayedType {
   readonly eventQueue: number;
   /** What becomes of a queue's requests in flight when the back end dies. */
   replay(queue: number): Replay;
+  /**
+   * Whether a queue's buffers wait for what comes from outside, such as a packet: a device that is removed does not
+   * wait for them.
+   */
+  receives(queue: number): boolean;
 }
 
 /**
@@ -51,6 +56,7 @@ const PLAIN: RelayedType = {
   queuesLeast: 1,
   eventQueue: -1,
   replay: () => "again",
+  receives: () => false,
 };
 
 /** The types that there is something to say of. */
@@ -63,6 +69,7 @@ const TYPES: readonly RelayedType[] = [
     withheldLow: NET_CONTROL_LOW,
     withheldHigh: NET_CONTROL_HIGH,
     replay: (queue) => queue % 2 === 0 ? "again" : "drop",
+    receives: (queue) => queue % 2 === 0,
   },
   {
     ...PLAIN,
@@ -70,6 +77,7 @@ const TYPES: readonly RelayedType[] = [
     queuesLeast: 3,
     eventQueue: 2,
     replay: (queue) => queue === 1 ? "drop" : "again",
+    receives: (queue) => queue !== 1,
   },
   { ...PLAIN, name: "fs", replay: () => "fuse-error" },
 ];

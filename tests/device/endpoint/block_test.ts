@@ -165,6 +165,18 @@ Deno.test("5.2.6: a flush is answered when the disk is stable, and later request
   assertEquals([answer?.status, answer?.used], [OK, 1]);
 });
 
+Deno.test("a disk that drains answers what it has taken, and takes nothing more", async () => {
+  using driver = new BlockDriver({ size: 16 * SECTOR });
+  driver.send(FLUSH, 0);
+  driver.serve();
+  assertEquals(driver.device.drain(), false);
+  driver.send(FLUSH, 0);
+  await new Promise<void>((resolve) => driver.device.onProgress = resolve);
+  driver.serve();
+  assertEquals(driver.reap()?.status, OK);
+  assertEquals([driver.device.drain(), driver.serve(), driver.reap()], [true, 0, undefined]);
+});
+
 Deno.test("a queue that stops during a flush or a large request has its answer first", async () => {
   using driver = new BlockDriver({ size: 4 << 20 });
   driver.send(FLUSH, 0);

@@ -1,0 +1,190 @@
+/**
+ * `endpoint`: adds devices behind the IOMMU to a running `serve`, removes and lists them, as a client of its API socket.
+ *
+ * @module
+ */
+import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
+import { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "../api/mod.ts";
+import { ApiClient } from "./api_client.ts";
+import {
+  type Command,
+  type OptionValues,
+  parsedOption,
+  parseOptions,
+  parseText,
+  textOption,
+  UsageError,
+} from "./command.ts";
+import { type EndpointChoice, parseEndpointChoice } from "./endpoint_control.ts";
+import { ENDPOINT_DEVICE_HELP } from "./endpoint_options.ts";
+import { ENDPOINT_PROXY_HELP } from "./proxy_options.ts";
+import { ENDPOINT_RELAY_HELP } from "./relay_options.ts";
+
+/** Options that say what is to be added. */
+const ADDED = ["endpoint-device", "endpoint-relay", "endpoint-proxy"] as const;
+const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 01:00.0";
+
+/** Changes what is behind the IOMMU. */
+export const endpoint: Command = {
+  name: "endpoint",
+  summary: "add devices behind the IOMMU of a running serve, remove and list them",
+  help: `Usage: viommu endpoint list --api-socket PATH [--json]
+       viommu endpoint add --api-socket PATH OPTION
+       viommu endpoint remove --api-socket PATH ENDPOINT [--timeout-ms N]
+
+Asks a running "viommu serve --api-socket PATH"; "add" and "remove" need its
+--api-access full.
+
+add: serves one more, and prints what QEMU's monitor has to be told. OPTION is
+what serve takes, one of these, once. Paths are as serve sees them, relative
+ones from where it was started.
+${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}${ENDPOINT_RELAY_HELP}
+remove: takes nothing more from its guest, waits for what it has taken, at most
+so long, then closes its connections and removes its sockets. Let the guest give
+the device back first (QEMU's device_del). What the guest is told of the IOMMU
+stays as it is: an endpoint is a place for a device, as a slot is.
+
+Options:
+  --api-socket PATH   where serve answers
+  --timeout-ms N      milliseconds to wait for what is under way, 0 to ${DRAIN_MS_MAX}
+                      (default 5000)
+  --json              the JSON of the API instead of text
+
+Examples:
+  viommu endpoint add --api-socket api.sock \\
+    --endpoint-device blk:01:00.0,socket=/tmp/blk.sock,file=/tmp/disk.img
+  viommu endpoint remove --api-socket api.sock 01:00.0
+
+Exit code 1 if nothing answers, or it is refused.
+`,
+  async run(args) {
+    const { values, positionals } = parseOptions(args, {
+      "api-socket": { type: "string" },
+      "endpoint-device": { type: "string", multiple: true },
+      "endpoint-relay": { type: "string", multiple: true },
+      "endpoint-proxy": { type: "string", multiple: true },
+      "timeout-ms": { type: "string" },
+      "json": { type: "boolean" },
+    });
+    const path = textOption(values, "api-socket");
+    if (path === undefined) {
+      throw new UsageError("Cannot ask without --api-socket PATH, as given to serve");
+    }
+    const action = actionOf(positionals, values);
+    const client = new ApiClient(path);
+    try {
+      const { answer, text } = await action(client);
+      console.log(values["json"] === true ? JSON.stringify(answer, null, 2) : text);
+      return 0;
+    } finally {
+      client.close();
+    }
+  },
+};
+
+/** What a running device answers, and how that reads. */
+interface Outcome {
+  readonly answer: unknown;
+  readonly text: string;
+}
+
+type Action = (client: ApiClient) => Promise<Outcome>;
+
+/** What is to be done. All that is wrong with the arguments is found here. */
+function actionOf([what, ...rest]: readonly string[], values: OptionValues): Action {
+  const most = what === "remove" ? 1 : 0;
+  if (rest.length > most) {
+    throw new UsageError(`Cannot take argument "${rest[most]}": there is nothing to do with it`);
+  }
+  const misplaced = (what === "add" ? [] : ADDED).find((name) => values[name] !== undefined);
+  if (misplaced !== undefined) {
+    throw new UsageError(`Cannot take --${misplaced} here: it belongs to "endpoint add"`);
+  }
+  if (what !== "remove" && values["timeout-ms"] !== undefined) {
+    throw new UsageError('Cannot take --timeout-ms here: it belongs to "endpoint remove"');
+  }
+  switch (what) {
+    case "list":
+      return list;
+    case "add":
+      return adding(values);
+    case "remove":
+      return removing(rest[0], values);
+    default:
+      throw new UsageError(`Cannot do ${what ?? "nothing"}: it must be list, add or remove`);
+  }
+}
+
+async function list(client: ApiClient): Promise<Outcome> {
+  const answer = await client.get<readonly ServedEndpointState[]>("/v1/endpoints");
+  const text = answer.length === 0 ? "nothing is served behind the IOMMU" : answer.map(lineOf);
+  return { answer, text: typeof text === "string" ? text : text.join("\n") };
+}
+
+/** `blk    00:05.0  /tmp/blk.sock, connected`. */
+function lineOf({ endpoint, kind, listen, backEnd, connected, leaving }: ServedEndpointState) {
+  return `${kind.padEnd(6)} ${endpointText(endpoint)}  ${listen}` +
+    (backEnd === undefined ? "" : `, back end ${backEnd}`) +
+    (connected ? ", connected" : ", not connected") +
+    (leaving === true ? ", being removed" : "");
+}
+
+/** The one that the options name. */
+function adding(values: OptionValues): Action {
+  const given = ADDED.flatMap((name) =>
+    [values[name] ?? []].flat().map((value) => [name, String(value)] as const)
+  );
+  if (given.length !== 1) {
+    throw new UsageError(
+      `Cannot add ${given.length} endpoints: give one of ${
+        ADDED.map((each) => `--${each}`).join(", ")
+      }`,
+    );
+  }
+  const [name, text] = given[0];
+  const choice = parseEndpointChoice(`--${name}`, text);
+  return async (client) => {
+    const answer = await client.post<ServedEndpointState>("/v1/endpoints", { [name]: text });
+    return { answer, text: addedText(answer, choice) };
+  };
+}
+
+/** What was added, and how a running QEMU gets it. */
+function addedText(
+  { kind, endpoint, listen }: ServedEndpointState,
+  { qemuArguments }: EndpointChoice,
+): string {
+  const served = `${kind} ${endpointText(endpoint)} is served on ${listen}`;
+  if (qemuArguments.length === 0) return served;
+  const bus = endpoint >>> 8 & 0xff;
+  const commands = qemuArguments.map((line) =>
+    line.replace(/^-chardev /, "chardev-add ").replace(/^-device /, "device_add ")
+      .replace(/,addr=/, `,id=dev${endpoint}${bus === 0 ? "" : ",bus=PORT"},addr=`)
+  );
+  return [
+    `${served}; for QEMU's monitor${
+      bus === 0 ? "" : `, PORT being the port above bus ${bus.toString(16).padStart(2, "0")}`
+    }:`,
+    ...commands.map((line) => `  ${line}`),
+  ].join("\n");
+}
+
+/** The removal of one. */
+function removing(which: string | undefined, values: OptionValues): Action {
+  if (which === undefined) {
+    throw new UsageError("Cannot remove without an ENDPOINT, such as 01:00.0");
+  }
+  const id = parseText("ENDPOINT", which, parseEndpoint, ENDPOINT_FORM);
+  const milliseconds = parsedOption(
+    values,
+    "timeout-ms",
+    (text) => parseNumber(text, DRAIN_MS_MAX),
+    `milliseconds from 0 to ${DRAIN_MS_MAX}`,
+  );
+  const query = milliseconds === undefined ? "" : `?timeout-ms=${milliseconds}`;
+  return async (client) => {
+    const answer = await client.delete<RemovalState>(`/v1/endpoints/${id}${query}`);
+    const end = answer.drained ? "" : "; what it had taken did not end in time";
+    return { answer, text: `${endpointText(id)} is removed${end}` };
+  };
+}

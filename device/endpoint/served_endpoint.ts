@@ -1,0 +1,30 @@
+/**
+ * What an endpoint behind the IOMMU is to what adds and removes endpoints: a companion of the loop that can leave.
+ *
+ * @module
+ */
+import type { Companion } from "../companion.ts";
+
+/** A device behind the IOMMU that this process serves, relays or translates for. */
+export interface ServedEndpoint extends Companion {
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** What is there: `rng`, `blk`, `relay` or `proxy`. */
+  readonly kind: string;
+  /** Whether a front end is connected; of a proxy, whether both sides are. */
+  readonly connected: boolean;
+  /** Where front ends come to. */
+  readonly listen: string;
+  /** The socket of the back end, where there is one. */
+  readonly backEnd?: string | undefined;
+  /** Whether {@linkcode leave} was called. */
+  readonly isLeaving: boolean;
+
+  /**
+   * Lets nothing more in: no front end or back end, and no request that is not taken yet. What was taken goes on. To be
+   * called again while it is served.
+   *
+   * @returns Whether nothing is left that could still end, so that it can be closed.
+   */
+  leave(): boolean;
+}
