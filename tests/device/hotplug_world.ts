@@ -91,6 +91,11 @@ export class HotplugWorld implements AsyncDisposable {
     return this.#api.connections;
   }
 
+  /** How many files are in the folder, sockets included. */
+  get fileCount(): number {
+    return [...Deno.readDirSync(this.folder)].length;
+  }
+
   /** A path in the folder. */
   path(name: string): string {
     return `${this.folder}/${name}`;

@@ -200,10 +200,14 @@ interface Holdings {
 async function holdingsOf(device: ServedDevice, folder: string): Promise<Holdings> {
   const maps = await Deno.readTextFile(`/proc/${device.pid}/maps`);
   return {
-    descriptors: [...Deno.readDirSync(`/proc/${device.pid}/fd`)].length,
+    descriptors: namesIn(`/proc/${device.pid}/fd`).length,
     memoryFiles: maps.split("\n").filter((line) => line.includes("/memfd:")).length,
-    files: [...Deno.readDirSync(folder)].map(({ name }) => name).sort(),
+    files: namesIn(folder),
   };
+}
+
+function namesIn(folder: string): readonly string[] {
+  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 }
 
 await labTests(() => prepareLab("x86_64"), {

@@ -101,9 +101,9 @@ Deno.test("what cannot be added is refused in one line, and nothing of it is lef
   const device = { "endpoint-device": `rng:24,socket=${socket}` };
   assertEquals((await add(device)).status, 200);
   using other = UnixListener.listen(world.path("other"));
-  Deno.writeTextFileSync(world.path("file"), "precious");
+  await Deno.writeTextFile(world.path("file"), "precious");
   await until(() => world.connections === 0, "earlier clients are gone");
-  const before = [openDescriptors().length, [...Deno.readDirSync(world.folder)].length];
+  const before = [openDescriptors().length, world.fileCount];
   const relay = (text: string) => ({ "endpoint-relay": `25,${text}` });
   const cases: readonly (readonly [body: unknown, status: number, text: string])[] = [
     [{}, 400, "one of endpoint-device, endpoint-relay, endpoint-proxy"],
@@ -140,7 +140,7 @@ Deno.test("what cannot be added is refused in one line, and nothing of it is lef
   }
   await until(() => world.connections === 0, "the clients are gone");
   await descriptorsClosed();
-  assertEquals([openDescriptors().length, [...Deno.readDirSync(world.folder)].length], before);
+  assertEquals([openDescriptors().length, world.fileCount], before);
   assertEquals((await list(world)).map(({ endpoint }) => endpoint), [24]);
   for (
     const [id, status, text] of [
@@ -256,7 +256,7 @@ Deno.test("whatever a client wants to add, it is added or refused, and removed a
     await until(() => world.connections === 0, "the clients are gone");
     await descriptorsClosed();
     assertEquals(openDescriptors().length, before);
-    assertEquals([...Deno.readDirSync(world.folder)].length, 3, "two sockets and the image");
+    assertEquals(world.fileCount, 3, "two sockets and the image");
   }
   await descriptorsClosed();
   assertEquals(openDescriptors().length, descriptors);

@@ -48,7 +48,7 @@ Deno.test("without a command, or with one that is none, the commands are named",
 Deno.test("--help and --version answer on standard output", async () => {
   const { code, out } = await viommu("--help");
   assertEquals(code, 0);
-  for (const name of ["demo", "serve", "inspect", "viot", "dtb"]) {
+  for (const name of ["demo", "serve", "inspect", "endpoint", "viot", "dtb"]) {
     assertStringIncludes(out, `  ${name} `);
   }
   assertEquals(await viommu("--version"), { code: 0, out: `${VERSION}\n`, err: "" });
@@ -56,7 +56,7 @@ Deno.test("--help and --version answer on standard output", async () => {
 });
 
 Deno.test("every command's --help fits a terminal and names its usage", async () => {
-  for (const name of ["demo", "serve", "inspect", "viot", "dtb"]) {
+  for (const name of ["demo", "serve", "inspect", "endpoint", "viot", "dtb"]) {
     const { code, out } = await viommu(name, "--help");
     assertEquals(code, 0);
     assertStringIncludes(out, `Usage: viommu ${name}`);

@@ -3,8 +3,9 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
 import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
 import { OsError, UnixListener, UnixStream } from "../../../device/host/mod.ts";
-import { FrontEnd } from "../../../device/vhost_user/mod.ts";
+import { FrontEnd, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
+import { EchoBackEnd } from "../endpoint/relay/echo_back_end.ts";
 import {
   connect,
   connectOver,
@@ -241,6 +242,52 @@ Deno.test("inspect shows state, mappings and translations of a running device", 
     ]);
     session.frontEnd.close();
   });
+});
+
+Deno.test("SIGTERM while an endpoint drains ends serve in order", async () => {
+  const folder = await Deno.makeTempDir();
+  const { api, process, log } = await start(folder, ["--api-access", "full"]);
+  try {
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
+    const url = "http://127.0.0.1/v1/endpoints";
+    using listener = UnixListener.listen(`${folder}/be.sock`);
+    const relay = `40,listen=${folder}/fe.sock,backend=${folder}/be.sock`;
+    const added = await fetch(url, {
+      client,
+      method: "POST",
+      body: JSON.stringify({ "endpoint-relay": relay }),
+    });
+    assertEquals([added.status, (await added.json()).endpoint], [200, 40]);
+    await using backEnd = await EchoBackEnd.accept(listener, { holds: true });
+    const { VERSION_1, ACCESS_PLATFORM, INDIRECT_DESC, LOG_ALL } = TransportFeature;
+    const session = await connectOver(
+      FrontEnd.connect(`${folder}/fe.sock`, {
+        acceptLow: ~(LOG_ALL | INDIRECT_DESC),
+        acceptHigh: VERSION_1 | ACCESS_PLATFORM,
+      }),
+    );
+    const { driver } = session.queue;
+    driver.begin();
+    driver.addWritable(0x9000, 4);
+    driver.commit();
+    session.queue.kick();
+    await until(() => backEnd.held.length === 1, "the back end has a request");
+    const removing = fetch(`${url}/40?timeout-ms=60000`, { client, method: "DELETE" })
+      .then(() => "answered", () => "cut off");
+    await until(async () => !await exists(`${folder}/fe.sock`), "it leaves");
+    process.kill("SIGTERM");
+    assertEquals((await deadline(process.status, 5000)).code, 0);
+    assertEquals(await removing, "cut off");
+    await backEnd.closed;
+    session.frontEnd.close();
+    const left = [];
+    for await (const { name } of Deno.readDir(folder)) left.push(name);
+    assertEquals(left, ["be.sock"], "the back end's own");
+  } finally {
+    await kill(process);
+    await log;
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("the API answers 1000 requests a second on one connection", async () => {
