@@ -4,7 +4,7 @@
  * @module
  */
 import { endpointText, sizeText } from "../address.ts";
-import type { EndpointState, State } from "../api/mod.ts";
+import type { EndpointRelayState, EndpointState, State } from "../api/mod.ts";
 
 /** A state and when it was, in milliseconds of any clock. */
 export interface Sample {
@@ -28,8 +28,22 @@ const TITLES = [
   "MISSES/S",
   "FAULTS",
 ] as const;
+/** The same of the table of relays. */
+const RELAY_WIDTHS = [8, 11, 10, 9, 11, 7, 7, 11, 9, 9] as const;
+const RELAY_TITLES = [
+  "CHAINS/S",
+  "BACK END/S",
+  "GUEST/S",
+  "IN FLIGHT",
+  "POOL",
+  "LATE",
+  "FAULTS",
+  "RECONNECTS",
+  "MEDIAN",
+  "P99",
+] as const;
 
-/** A whole screen: the IOMMU's requests, then a line for each endpoint. */
+/** A whole screen: the IOMMU's requests, a line for each endpoint, then a line for each relay. */
 export function watchScreen(before: Sample, now: Sample): readonly string[] {
   const { state } = now;
   const mappings = state.domains.reduce((sum, domain) => sum + domain.mappings, 0);
@@ -40,16 +54,20 @@ export function watchScreen(before: Sample, now: Sample): readonly string[] {
     `${state.faults.reported} faults reported, ${state.faults.dropped} dropped`,
     requestRates(before, now),
     "",
-    line("ENDPOINT", TITLES),
+    line("ENDPOINT", TITLES, WIDTHS),
     ...state.endpoints.map((endpoint) => endpointLine(before, now, endpoint)),
+    ...relayTable(before, now),
   ];
 }
 
-/** One line for each endpoint with a device, to be read one after another. */
+/** One line for each endpoint with a device, two where that is a relay, to be read one after another. */
 export function watchLines(before: Sample, now: Sample): readonly string[] {
   const served = now.state.endpoints.filter((endpoint) => endpoint.device !== undefined);
   if (served.length === 0) return [requestRates(before, now)];
-  return served.map((endpoint) => endpointLine(before, now, endpoint));
+  return served.flatMap((endpoint) => [
+    endpointLine(before, now, endpoint),
+    ...(endpoint.relay === undefined ? [] : [relaySentence(before, now, endpoint, endpoint.relay)]),
+  ]);
 }
 
 /** `MAP 1200/s, UNMAP 1190/s`. */
@@ -68,7 +86,7 @@ function endpointLine(before: Sample, now: Sample, endpoint: EndpointState): str
   const domain = endpoint.domain === null ? nowhere : String(endpoint.domain);
   if (device === undefined) {
     const none = ["-", domain, endpoint.format, "-", "-", "-", "-", "-"];
-    return line(endpointText(endpoint.id), [...none, String(endpoint.faults)]);
+    return line(endpointText(endpoint.id), [...none, String(endpoint.faults)], WIDTHS);
   }
   const looked = device.iotlbHits + device.iotlbMisses;
   return line(endpointText(endpoint.id), [
@@ -81,7 +99,70 @@ function endpointLine(before: Sample, now: Sample, endpoint: EndpointState): str
     looked === 0 ? "-" : `${Math.round(100 * device.iotlbHits / looked)} %`,
     String(rate(before, now, earlier?.iotlbMisses ?? 0, device.iotlbMisses)),
     String(device.faults),
-  ]);
+  ], WIDTHS);
+}
+
+/** The relays with titles above them, or nothing where there are none. Bytes are those to the back end and to the guest. */
+function relayTable(before: Sample, now: Sample): readonly string[] {
+  const lines = now.state.endpoints.flatMap((endpoint) => {
+    const { id, relay } = endpoint;
+    if (relay === undefined) return [];
+    const { chains, toBackEnd, toGuest } = relayRates(before, now, endpoint, relay);
+    return [
+      line(endpointText(id), [
+        relay.connected ? chains : `(${chains})`,
+        toBackEnd,
+        toGuest,
+        String(relay.inFlight),
+        `${poolPercent(relay)} %`,
+        String(relay.lateDropped),
+        String(endpoint.device?.faults ?? endpoint.faults),
+        String(relay.reconnects),
+        timeText(relay.medianMicroseconds),
+        timeText(relay.p99Microseconds),
+      ], RELAY_WIDTHS),
+    ];
+  });
+  return lines.length === 0 ? [] : ["", line("RELAY", RELAY_TITLES, RELAY_WIDTHS), ...lines];
+}
+
+/** The same of one relay, with words in place of titles. */
+function relaySentence(
+  before: Sample,
+  now: Sample,
+  endpoint: EndpointState,
+  relay: EndpointRelayState,
+): string {
+  const { chains, toBackEnd, toGuest } = relayRates(before, now, endpoint, relay);
+  return `${endpointText(endpoint.id)} ${chains} chains/s, ${toBackEnd}/s to the back end, ` +
+    `${toGuest}/s to the guest, ${relay.inFlight} in flight, pool ${poolPercent(relay)} %, ` +
+    `${relay.lateDropped} late, ${endpoint.device?.faults ?? endpoint.faults} faults, ` +
+    `${relay.reconnects} reconnects, ${timeText(relay.medianMicroseconds)} in the back end ` +
+    `(p99 ${timeText(relay.p99Microseconds)})` +
+    (relay.connected ? "" : "; no back end is connected");
+}
+
+function relayRates(
+  before: Sample,
+  now: Sample,
+  { id }: EndpointState,
+  relay: EndpointRelayState,
+): { readonly chains: string; readonly toBackEnd: string; readonly toGuest: string } {
+  const earlier = before.state.endpoints.find((each) => each.id === id)?.relay;
+  return {
+    chains: String(rate(before, now, earlier?.chains ?? 0, relay.chains)),
+    toBackEnd: bytesText(rate(before, now, earlier?.toBackEnd ?? 0, relay.toBackEnd)),
+    toGuest: bytesText(rate(before, now, earlier?.toGuest ?? 0, relay.toGuest)),
+  };
+}
+
+function poolPercent({ poolUsed, poolSize }: EndpointRelayState): number {
+  return Math.round(100 * poolUsed / poolSize);
+}
+
+/** Microseconds, in milliseconds where there are many. */
+function timeText(microseconds: number): string {
+  return microseconds < 10_000 ? `${microseconds} us` : `${Math.round(microseconds / 1000)} ms`;
 }
 
 /** What a count grew by in a second. A count that shrank was started anew. */
@@ -103,6 +184,10 @@ function bytesText(bytes: number): string {
 }
 
 /** A line of the table: the first column to the left, the others to the right. */
-function line(first: string, columns: readonly string[]): string {
-  return first.padEnd(8) + columns.map((text, i) => text.padStart(WIDTHS[i])).join(" ");
+function line(
+  first: string,
+  columns: readonly string[],
+  widths: readonly number[],
+): string {
+  return first.padEnd(8) + columns.map((text, i) => text.padStart(widths[i])).join(" ");
 }

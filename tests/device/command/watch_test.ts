@@ -1,6 +1,6 @@
 /** `inspect watch`: the rates it shows, and how it ends. */
 import { assert, assertEquals } from "@std/assert";
-import { ApiServer, type State } from "../../../device/api/mod.ts";
+import { ApiServer, type EndpointRelayState, type State } from "../../../device/api/mod.ts";
 import { ApiClient } from "../../../device/command/api_client.ts";
 import { watch } from "../../../device/command/watch.ts";
 import { EntropyDevice, SeededRandom } from "../../../device/endpoint/mod.ts";
@@ -10,6 +10,8 @@ import { until } from "../../until.ts";
 import { ask, EndpointWorld, IOVA } from "../endpoint/endpoint_world.ts";
 import { exists } from "../served_process.ts";
 import { type Sample, watchLines, watchScreen } from "../../../device/command/watch_text.ts";
+import { CHANGE } from "../endpoint/relay/echo_back_end.ts";
+import { RelayWorld } from "../endpoint/relay/relay_world.ts";
 
 const MAIN = new URL("../../../main.ts", import.meta.url).href;
 
@@ -66,6 +68,98 @@ Deno.test("watchScreen() shows what happened in a second, and what has been", ()
   assertEquals(new Set(lines.slice(4).map((line) => line.length)).size, 1, "columns align");
 });
 
+/** A state in which the rng is a relay that has done so much. */
+function relayState(chains: number, changes: Partial<EndpointRelayState> = {}): State {
+  const plain = state(chains);
+  const relay: EndpointRelayState = {
+    connected: true,
+    sessions: 2,
+    reconnects: 1,
+    chains,
+    toBackEnd: chains * 100,
+    toGuest: chains * 3000,
+    inFlight: 4,
+    poolUsed: 1 << 20,
+    poolPeak: 2 << 20,
+    poolSize: 4 << 20,
+    stalls: 0,
+    resubmitted: 0,
+    givenUp: 0,
+    lateDropped: 5,
+    unreadable: 0,
+    tooLong: 0,
+    violations: 0,
+    timeouts: 0,
+    messagesRefused: 0,
+    medianMicroseconds: 250,
+    p99Microseconds: 47_564,
+    longestMicroseconds: 99_999,
+    ...changes,
+  };
+  const endpoints = plain.endpoints.map((each) => each.id === 24 ? { ...each, relay } : each);
+  return { ...plain, endpoints };
+}
+
+function relaySamples(changes: Partial<EndpointRelayState> = {}): [Sample, Sample] {
+  return [
+    { state: relayState(100), time: 0 },
+    { state: relayState(300, changes), time: 500 },
+  ];
+}
+
+Deno.test("watchScreen() has a table of relays below that of endpoints", () => {
+  const lines = watchScreen(...relaySamples());
+  assertEquals(lines.length, 10);
+  assertEquals(lines[7], "");
+  assertEquals(
+    lines[8].trim().split(/\s{2,}|(?<=S) (?=[A-Z])/),
+    "RELAY,CHAINS/S,BACK END/S,GUEST/S,IN FLIGHT,POOL,LATE,FAULTS,RECONNECTS,MEDIAN,P99".split(","),
+  );
+  assertEquals(
+    columns(lines[9]),
+    "00:03.0 400 39.1K 1.14M 4 25 % 5 1 1 250 us 48 ms".split(" "),
+  );
+  assertEquals(lines[8].length, lines[9].length, "columns align");
+  const alone = watchScreen(...relaySamples({ connected: false }));
+  assertEquals(columns(alone[9])[1], "(400)");
+  assertEquals(watchScreen(...samples(0, 1, 1000)).some((line) => line.startsWith("RELAY")), false);
+});
+
+Deno.test("watchLines() has a second line for a relay, in words", () => {
+  const lines = watchLines(...relaySamples({ connected: false }));
+  assertEquals(lines.length, 2);
+  assertEquals(
+    lines[1],
+    "00:03.0 400 chains/s, 39.1K/s to the back end, 1.14M/s to the guest, 4 in flight, pool 25 %, " +
+      "5 late, 1 faults, 1 reconnects, 250 us in the back end (p99 48 ms); no back end is connected",
+  );
+});
+
+Deno.test("inspect watch shows what passes through a real relay", async () => {
+  const [world, connected, backEnd] = await RelayWorld.start({ beside: api });
+  await using _ = world;
+  const queue = await connected.startQueue(0);
+  const client = new ApiClient(`${world.path}.api`);
+  const written: string[] = [];
+  backEnd.holds = true;
+  connected.send(queue, [0x20_0000, new Uint8Array(50)], [0x40_0000, 50]);
+  await until(() => backEnd.held.length === 1, "the back end has it");
+  const watching = watch(client, {
+    interval: 50,
+    count: 1,
+    isTerminal: false,
+    write: (text) => void written.push(text),
+  });
+  await watching;
+  client.close();
+  const [device, relay] = written[0].trimEnd().split("\n");
+  assert(device.startsWith("00:03.0") && device.includes("relay"), device);
+  assert(relay.includes(" 0 chains/s, 0/s to the back end, 0/s to the guest, 1 in flight"), relay);
+  backEnd.answerAll();
+  assert(await queue.reap());
+  assertEquals(connected.bytes[0x40_0000], CHANGE);
+});
+
 Deno.test("a count that shrank was started anew, and is not a rate below 0", () => {
   const line = columns(watchScreen(...samples(300, 100, 1000))[6]);
   assertEquals([line[4], line[6]], ["0", "0"]);
@@ -101,10 +195,10 @@ async function watchDevice(isTerminal: boolean, count: number): Promise<readonly
 }
 
 /** The API socket of a world. */
-function api(world: EndpointWorld, log: Log): ApiServer {
+function api(world: EndpointWorld | RelayWorld, log: Log): ApiServer {
   const context = {
     device: world.guest.device,
-    services: [world.service],
+    ...("relay" in world ? { relays: [world.relay] } : { services: [world.service] }),
     version: "1.2.3",
     connected: true,
   };

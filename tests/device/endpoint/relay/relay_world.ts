@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Companion } from "../../../../device/companion.ts";
 import { attachRequest, mapRequest, unmapRequest } from "../../../../device/driver_requests.ts";
 import {
   EndpointRelay,
@@ -44,6 +45,8 @@ export interface RelayWorldOptions extends Partial<EndpointRelayOptions> {
   readonly packed?: boolean;
   /** Device features 0–31 that the guest takes, besides those of rings; all by default. */
   readonly acceptLow?: number;
+  /** Makes what is served besides. */
+  readonly beside?: (world: RelayWorld, log: Log) => Companion;
 }
 
 /** All of it. */
@@ -87,7 +90,8 @@ export class RelayWorld implements AsyncDisposable {
       log,
       ...options,
     });
-    this.#server = new DeviceServer(this.guest.device, log, 0, [this.relay]);
+    const beside = options.beside === undefined ? [] : [options.beside(this, log)];
+    this.#server = new DeviceServer(this.guest.device, log, 0, [this.relay, ...beside]);
     this.relay.onDue = () => this.#server.wake();
     this.#done = this.#server.run(UnixListener.listen(`${this.#folder}/iommu.sock`));
   }
