@@ -419,6 +419,48 @@ Deno.test("clients of the API leave descriptors for a whole session of a front e
   }
 });
 
+Deno.test("endpoints are added as long as descriptors for the IOMMU are left", async () => {
+  const folder = await Deno.makeTempDir();
+  const [socket, api] = [`${folder}/viommu.sock`, `${folder}/api.sock`];
+  const process = new Deno.Command("bash", {
+    args: [
+      "-c",
+      `ulimit -n 96; exec '${Deno.execPath()}' ${DENO.join(" ")} serve ` +
+      `--socket-path ${socket} --api-socket ${api} --api-access full`,
+    ],
+    env: { NO_COLOR: "1" },
+    stderr: "null",
+  }).spawn();
+  try {
+    await until(() => exists(api), "serve makes its API socket");
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
+    let refusal: string | undefined;
+    let added = 0;
+    for (; refusal === undefined && added < 96; added++) {
+      const response = await fetch("http://127.0.0.1/v1/endpoints", {
+        client,
+        method: "POST",
+        body: JSON.stringify({ "endpoint-device": `rng:${added},socket=${folder}/${added}` }),
+      });
+      refusal = (await response.json()).error;
+      if (refusal !== undefined) assertEquals(response.status, 409);
+    }
+    assert(added > 5, `${added} endpoints`);
+    assertStringIncludes(refusal!, "fewer than 24 descriptors are left");
+    const session = await connect(socket);
+    try {
+      assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    } finally {
+      session.frontEnd.close();
+    }
+    process.kill("SIGTERM");
+    assertEquals((await deadline(process.status, 5000)).code, 0);
+  } finally {
+    await kill(process);
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 /** Connects once more, unless too many wait already. */
 function tryConnect(path: string, clients: UnixStream[]): boolean {
   try {
