@@ -305,7 +305,6 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   #tryLater(): void {
-    if (this.isLeaving) return;
     const { retryMs = RETRY_MS } = this.#options;
     this.#retryAt = performance.now() + retryMs;
     clearTimeout(this.#retry);

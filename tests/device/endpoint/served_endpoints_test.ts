@@ -135,15 +135,16 @@ Deno.test("a relay that is removed waits for what its back end has, then has it 
   assertEquals(await Deno.lstat(world.path("fe")).catch(() => "gone"), "gone");
   await delay(20);
   assertEquals([removal.isDone, backEnd.held.length], [false, 1], "the second was not taken");
-  const stopped: number[] = [];
-  backEnd.device.onStopped = (index) => stopped.push(index);
+  assertEquals(world.endpoints.setNotifications(true), false, "nor does it keep the loop awake");
+  const stopped: (readonly [number, boolean])[] = [];
+  backEnd.device.onStopped = (index) => stopped.push([index, removal.isDone]);
   backEnd.answerAll();
   assert(await plugged.queue.reap(), "the first is answered");
   assertEquals(plugged.bytes[WRITE_AT], 8);
   await until(() => removal.isDone, "it is removed");
   assertEquals(removal.isDrained, true);
   await backEnd.closed;
-  assertEquals(stopped[0], 0, "the back end was asked to stop the ring");
+  assertEquals(stopped[0], [0, false], "the back end was asked to stop the ring, and waited for");
   assertEquals([backEnd.seen.length, await plugged.queue.reap(20)], [1, false]);
   assertEquals(mappingsOf("viommu-relay"), []);
 });
@@ -210,8 +211,11 @@ Deno.test("a proxy that is removed has its back end forget its translations firs
   const removal = world.endpoints.remove(RELAY, LONG)!;
   await until(() => backEnd.owed > 0, "it is told to forget");
   assertEquals([removal.isDone, backEnd.told.at(-1)], [false, "invalidate 0+all"]);
-  // A miss meanwhile is no fault of the guest's.
+  // A miss meanwhile is no fault of the guest's, and gets no translation.
+  backEnd.miss(IOVA, 1);
   await backEnd.asked();
+  const { counters } = world.endpoints.proxies[0];
+  assertEquals([counters.faults, backEnd.told.at(-1)], [0, "invalidate 0+all"]);
   backEnd.acknowledge();
   await until(() => removal.isDone, "it is removed");
   assertEquals(removal.isDrained, true);
