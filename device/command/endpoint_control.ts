@@ -32,6 +32,8 @@ export interface EndpointControlOptions {
   readonly log: Log;
   /** Who may connect to the sockets that are made. */
   readonly access: SocketAccess;
+  /** Paths of the other sockets of this process. */
+  readonly otherSockets: readonly string[];
 }
 
 /** One endpoint as an option says it, not open yet. */
@@ -133,7 +135,12 @@ export class EndpointControl implements EndpointChanges {
 
   /** Nothing of ours may listen there: asking at the socket, as is done for others', would be a connection to it. */
   #checkPaths({ listens }: EndpointChoice): void {
-    for (const each of this.#options.endpoints.all) {
+    const { endpoints, otherSockets } = this.#options;
+    const own = listens.find((path) => otherSockets.includes(path));
+    if (own !== undefined) {
+      throw new ApiError(409, `Cannot listen on ${own}: it is a socket of serve itself`);
+    }
+    for (const each of endpoints.all) {
       const taken = listens.find((path) => path === each.listen || path === each.backEnd);
       if (taken === undefined) continue;
       throw new ApiError(409, `Cannot listen on ${taken}: it is a socket of ${each.name}`);

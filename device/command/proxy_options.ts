@@ -88,25 +88,26 @@ export function openEndpointProxies(
       }
       const listener = UnixListener.listen(choice.listen, access);
       let backEnd: string | UnixListener = choice.backEnd;
-      if (choice.backEndMode === "listen") {
-        try {
+      try {
+        if (choice.backEndMode === "listen") {
           backEnd = UnixListener.listen(choice.backEnd, access);
-        } catch (error) {
-          listener.close();
-          throw error;
         }
+        proxies.push(
+          new EndpointProxy({
+            iommu,
+            endpoint,
+            listener,
+            backEnd,
+            writeOnly,
+            patience: timeout,
+            log,
+          }),
+        );
+      } catch (error) {
+        listener.close();
+        if (typeof backEnd !== "string") backEnd.close();
+        throw error;
       }
-      proxies.push(
-        new EndpointProxy({
-          iommu,
-          endpoint,
-          listener,
-          backEnd,
-          writeOnly,
-          patience: timeout,
-          log,
-        }),
-      );
     }
   } catch (error) {
     for (const proxy of proxies) proxy.close();

@@ -107,26 +107,27 @@ export function openEndpointRelays(
       }
       const listener = UnixListener.listen(choice.listen, access);
       let backEnd: string | UnixListener = choice.backEnd;
-      if (choice.backEndMode === "listen") {
-        try {
+      try {
+        if (choice.backEndMode === "listen") {
           backEnd = UnixListener.listen(choice.backEnd, access);
-        } catch (error) {
-          listener.close();
-          throw error;
         }
+        relays.push(
+          new EndpointRelay({
+            iommu,
+            endpoint,
+            listener,
+            backEnd,
+            type,
+            bufferBytes: memory,
+            patience: timeout,
+            log,
+          }),
+        );
+      } catch (error) {
+        listener.close();
+        if (typeof backEnd !== "string") backEnd.close();
+        throw error;
       }
-      relays.push(
-        new EndpointRelay({
-          iommu,
-          endpoint,
-          listener,
-          backEnd,
-          type,
-          bufferBytes: memory,
-          patience: timeout,
-          log,
-        }),
-      );
     }
   } catch (error) {
     for (const relay of relays) relay.close();

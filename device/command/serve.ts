@@ -262,6 +262,8 @@ async function serveUntilStopped(
   stop: StopSignals,
 ): Promise<void> {
   let server: DeviceServer | undefined;
+  const own = socket instanceof UnixListener ? socket.path : undefined;
+  const otherSockets = [own, apiChoice?.path].filter((path) => path !== undefined);
   const context: ApiContext = {
     device,
     get services() {
@@ -273,7 +275,7 @@ async function serveUntilStopped(
     get relays() {
       return endpoints.relays;
     },
-    changes: new EndpointControl({ endpoints, iommu: device, log, access }),
+    changes: new EndpointControl({ endpoints, iommu: device, log, access, otherSockets }),
     version: VERSION,
     access: apiChoice?.access ?? "read",
     get connected() {

@@ -78,7 +78,11 @@ export class UnixListener {
     try {
       temporary = bindBeside(path, number, access);
       const status = pathStatus(temporary);
-      const identity = typeof status === "number" ? "" : status.identity;
+      // What cannot be told from another's could not be removed in the end.
+      if (typeof status === "number") {
+        throw new OsError(`Cannot listen on ${path}`, "statx", status);
+      }
+      const { identity } = status;
       giveToGroup(temporary, path, access);
       if (libc().listen(number, BACKLOG) < 0) {
         throw new OsError(`Cannot listen on ${path}`, "listen");

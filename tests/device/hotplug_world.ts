@@ -59,7 +59,8 @@ export class HotplugWorld implements AsyncDisposable {
     const endpoints = new ServedEndpoints(log);
     const iommu = this.guest.device;
     this.endpoints = endpoints;
-    this.control = new EndpointControl({ endpoints, iommu, log, access: {} });
+    const otherSockets = [this.path("iommu"), this.path("api")];
+    this.control = new EndpointControl({ endpoints, iommu, log, access: {}, otherSockets });
     this.context = {
       device: iommu,
       get services() {

@@ -116,6 +116,7 @@ Deno.test("what cannot be added is refused in one line, and nothing of it is lef
     [relay("listen=/a,backend=/a"), 400, "are the same socket"],
     [device, 409, "00:03.0: it has a device already"],
     [{ "endpoint-device": `rng:25,socket=${socket}` }, 409, "it is a socket of rng 00:03.0"],
+    [{ "endpoint-device": `rng:25,socket=${world.path("api")}` }, 409, "a socket of serve itself"],
     [{ "endpoint-device": `rng:0x200,socket=/x` }, 409, "no --endpoint includes it"],
     [{ "endpoint-device": `rng:25,socket=${other.path}` }, 409, "another process serves it"],
     [{ "endpoint-device": `rng:25,socket=${world.path("file")}` }, 409, "not a socket"],
