@@ -14,7 +14,10 @@ import type { IommuDevice } from "../iommu_device.ts";
 export class ApiError extends Error {
   /** Name of the class. */
   override readonly name = "ApiError";
-  /** An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist, 409 for what cannot be as things are. */
+  /**
+   * An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist, 409 for what
+   * cannot be as things are.
+   */
   readonly status: number;
 
   /** An error to answer with. */

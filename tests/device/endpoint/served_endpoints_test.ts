@@ -131,7 +131,7 @@ Deno.test("a relay that is removed waits for what its back end has, then has it 
   const removal = world.endpoints.remove(RELAY, LONG)!;
   await until(() => world.endpoints.at(RELAY)!.isLeaving, "it leaves");
   send(plugged, 4096);
-  // Whoever comes now finds nothing.
+  // A front end that comes now finds no socket.
   assertEquals(await Deno.lstat(world.path("fe")).catch(() => "gone"), "gone");
   await delay(20);
   assertEquals([removal.isDone, backEnd.held.length], [false, 1], "the second was not taken");
