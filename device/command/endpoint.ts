@@ -184,7 +184,7 @@ function removing(which: string | undefined, values: OptionValues): Action {
   const query = milliseconds === undefined ? "" : `?timeout-ms=${milliseconds}`;
   return async (client) => {
     const answer = await client.delete<RemovalState>(`/v1/endpoints/${id}${query}`);
-    const end = answer.drained ? "" : "; what it had taken did not end in time";
+    const end = answer.drained ? "" : " before all that it had taken was done";
     return { answer, text: `${endpointText(id)} is removed${end}` };
   };
 }

@@ -24,7 +24,7 @@ import {
   SECTOR,
   SEGMENTS_MAX,
 } from "./block_wire.ts";
-import { DmaCounters, type EndpointDevice, PIECE_BYTES } from "./endpoint_device.ts";
+import { DmaCounters, type Draining, type EndpointDevice, PIECE_BYTES } from "./endpoint_device.ts";
 
 /** What a small request counts against a turn, besides its data. */
 const REQUEST_COST = 4096;
@@ -98,9 +98,9 @@ export class BlockDevice implements EndpointDevice {
   }
 
   /** See {@linkcode EndpointDevice.drain}. */
-  drain(): boolean {
+  drain(): Draining {
     this.#isDraining = true;
-    return !this.#requests.some((request) => request.isUnderWay);
+    return this.#requests.some((request) => request.isUnderWay) ? "under way" : "drained";
   }
 
   close(): void {

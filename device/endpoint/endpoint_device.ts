@@ -19,6 +19,12 @@ export class DmaCounters {
   writtenBytes = 0;
 }
 
+/**
+ * How far a device is that is about to be removed: what it has taken goes on, or is done, or some of it can no longer
+ * end.
+ */
+export type Draining = "under way" | "drained" | "lost";
+
 /** A virtio device whose requests are served in pieces. */
 export interface EndpointDevice extends VirtioDevice {
   /** What it is, in a word: `rng`, `blk`. */
@@ -50,10 +56,8 @@ export interface EndpointDevice extends VirtioDevice {
   /**
    * Takes no further request from its queues, from the first call on: the device is about to be removed. To be called
    * again while it is served.
-   *
-   * @returns Whether every request that was taken is answered, or can no longer be.
    */
-  drain(): boolean;
+  drain(): Draining;
 
   /** Gives back what it holds. */
   close(): void;

@@ -18,7 +18,7 @@ import type { IommuDevice } from "../iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { Queue } from "../../vring/mod.ts";
 import { BackEnd, type RingFeatures } from "../vhost_user/mod.ts";
-import type { EndpointDevice } from "./endpoint_device.ts";
+import type { Draining, EndpointDevice } from "./endpoint_device.ts";
 import { EndpointMemory } from "./endpoint_memory.ts";
 import { Iotlb } from "./iotlb.ts";
 import type { ServedEndpoint } from "./served_endpoint.ts";
@@ -216,12 +216,12 @@ export class EndpointService implements ServedEndpoint {
     }
   }
 
-  /** See {@linkcode ServedEndpoint.leave}. */
-  leave(): boolean {
+  /** See {@linkcode ServedEndpoint.leave}. Without a front end no answer is waited for. */
+  leave(): Draining {
     this.#isLeaving = true;
     this.#listener.close();
-    const isDrained = this.device.drain();
-    return isDrained || this.#backEnd === undefined;
+    const draining = this.device.drain();
+    return this.#backEnd === undefined ? "drained" : draining;
   }
 
   /** Ends the session, the socket and the device. */

@@ -9,7 +9,7 @@
  */
 import { Chain, type Queue } from "../../vring/mod.ts";
 import { isAccessible } from "./chain_access.ts";
-import { DmaCounters, type EndpointDevice, PIECE_BYTES } from "./endpoint_device.ts";
+import { DmaCounters, type Draining, type EndpointDevice, PIECE_BYTES } from "./endpoint_device.ts";
 import type { RandomSource } from "./random_source.ts";
 
 /** Virtio device id. */
@@ -75,9 +75,9 @@ export class EntropyDevice implements EndpointDevice {
   }
 
   /** Every request is answered in the turn in which it is taken. */
-  drain(): boolean {
+  drain(): Draining {
     this.#isDraining = true;
-    return true;
+    return "drained";
   }
 
   close(): void {}

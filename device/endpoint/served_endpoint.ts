@@ -4,6 +4,7 @@
  * @module
  */
 import type { Companion } from "../companion.ts";
+import type { Draining } from "./endpoint_device.ts";
 
 /** A device behind the IOMMU that this process serves, relays or translates for. */
 export interface ServedEndpoint extends Companion {
@@ -24,7 +25,7 @@ export interface ServedEndpoint extends Companion {
    * Lets nothing more in: no front end or back end, and no request that is not taken yet. What was taken goes on. To be
    * called again while it is served.
    *
-   * @returns Whether nothing is left that could still end, so that it can be closed.
+   * @returns How far it is: it can be closed when nothing is under way.
    */
-  leave(): boolean;
+  leave(): Draining;
 }

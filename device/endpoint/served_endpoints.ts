@@ -17,6 +17,7 @@ import type { Companion } from "../companion.ts";
 import { GuardedCompanion, logFailure } from "../guarded_companion.ts";
 import type { PollSet } from "../host/mod.ts";
 import type { Log } from "../log.ts";
+import type { Draining } from "./endpoint_device.ts";
 import { EndpointProxy } from "./proxy/mod.ts";
 import { EndpointRelay } from "./relay/mod.ts";
 import { EndpointService } from "./endpoint_service.ts";
@@ -158,12 +159,13 @@ export class ServedEndpoints implements Companion {
     const now = performance.now();
     const gone = this.#members.filter((member) => {
       if (member.removal === undefined) return false;
-      const isDrained = this.#leave(member.served);
-      if (!isDrained && now < member.deadline) return false;
+      const draining = this.#leave(member.served);
+      if (draining === "under way" && now < member.deadline) return false;
+      const isDrained = draining === "drained";
       this.#close(member, isDrained);
       const { name } = member.served;
       if (isDrained) this.#log.info(`Removed ${name}`);
-      else this.#log.warn(`Removed ${name}, whose requests did not end in time`);
+      else this.#log.warn(`Removed ${name} before all that it had taken was done`);
       return true;
     });
     if (gone.length === 0) return;
@@ -173,12 +175,12 @@ export class ServedEndpoints implements Companion {
   }
 
   /** One that fails in leaving has nothing to wait for. */
-  #leave(served: ServedEndpoint): boolean {
+  #leave(served: ServedEndpoint): Draining {
     try {
       return served.leave();
     } catch (error) {
       logFailure(this.#log, `Cannot drain ${served.name}`, error);
-      return true;
+      return "lost";
     }
   }
 

@@ -18,6 +18,7 @@ import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { PeerClaim } from "../../peer_claim.ts";
 import type { RemoteObserver } from "../../translation_observers.ts";
+import type { Draining } from "../endpoint_device.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { ProxyCounters } from "./proxy_counters.ts";
 import { ProxySession } from "./proxy_session.ts";
@@ -70,6 +71,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
   #told: string | undefined;
   #slots = [-1, -1, -1, -1];
   #isLeaving = false;
+  /** Whether the session has failed since it leaves. */
+  #isCutOff = false;
 
   /** Observes the endpoint until {@linkcode close}; waits for both sides once it is in a loop. */
   constructor(options: EndpointProxyOptions) {
@@ -194,7 +197,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
    * See {@linkcode ServedEndpoint.leave}. Requests pass between the guest and the back end directly, so what they have
    * under way is not known here; the back end has to forget its translations, and has then nothing to work with.
    */
-  leave(): boolean {
+  leave(): Draining {
     const { listener, backEnd } = this.#options;
     if (!this.#isLeaving) {
       this.#isLeaving = true;
@@ -205,7 +208,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
       // One that waits for the other side will not get it.
       this.#dropFrontEnd();
     }
-    return (this.#session?.iotlb.awaited ?? 0) === 0;
+    if (this.#session === undefined) return this.#isCutOff ? "lost" : "drained";
+    return this.#session.iotlb.awaited > 0 ? "under way" : "drained";
   }
 
   /** Ends the session and the sockets, and observes nothing any more. */
@@ -329,6 +333,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     const session = this.#session;
     if (session?.ended === undefined) return;
     this.#session = undefined;
+    this.#isCutOff = this.#isLeaving && !session.isOrderly;
     this.#dropFrontEnd();
     const line = `The session of ${this.name} is over: ${session.ended}`;
     const { log } = this.#options;

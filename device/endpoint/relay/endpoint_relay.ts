@@ -13,6 +13,7 @@ import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host
 import type { IommuDevice } from "../../iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { ringFeatures } from "../../vhost_user/mod.ts";
+import type { Draining } from "../endpoint_device.ts";
 import { EndpointService } from "../endpoint_service.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { BackEndSession } from "./back_end_session.ts";
@@ -185,7 +186,7 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   /** See {@linkcode ServedEndpoint.leave}. A back end that goes now is the last. */
-  leave(): boolean {
+  leave(): Draining {
     const { backEnd } = this.#options;
     if (typeof backEnd !== "string") backEnd.close();
     clearTimeout(this.#retry);

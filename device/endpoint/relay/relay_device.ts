@@ -10,7 +10,7 @@ import { PollSet } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import type { Queue } from "../../../vring/mod.ts";
 import type { ResetKind } from "../../virtio_device.ts";
-import type { EndpointDevice } from "../endpoint_device.ts";
+import type { Draining, EndpointDevice } from "../endpoint_device.ts";
 import type { BackEndSession } from "./back_end_session.ts";
 import { POOL_PAGE } from "./buffer_pool.ts";
 import { RelayCounters } from "./relay_counters.ts";
@@ -177,13 +177,16 @@ export class RelayDevice implements EndpointDevice {
    * See {@linkcode EndpointDevice.drain}. When what the back end can answer by itself is answered, it is asked to stop
    * every ring, and done with when it has.
    */
-  drain(): boolean {
+  drain(): Draining {
     const { type } = this.#options;
     for (const queue of this.#queues) queue.takesNothing = true;
-    if (this.#session === undefined || this.#session.ended !== undefined) return true;
-    if (this.#queues.some((queue) => !type.receives(queue.index) && !queue.isDrained)) return false;
+    const awaited = this.#queues.filter((queue) => !type.receives(queue.index));
+    if (this.#session === undefined || this.#session.ended !== undefined) {
+      return awaited.some((queue) => queue.holdsRequests) ? "lost" : "drained";
+    }
+    if (awaited.some((queue) => queue.isRunning && queue.holdsRequests)) return "under way";
     for (const queue of this.#queues) queue.stop();
-    return !this.#queues.some((queue) => queue.isRunning);
+    return this.#queues.some((queue) => queue.isRunning) ? "under way" : "drained";
   }
 
   close(): void {

@@ -85,10 +85,9 @@ export class RelayQueue {
     return this.#ring !== undefined || this.#stopping !== undefined;
   }
 
-  /** Whether nothing that was taken from the guest can still be answered. */
-  get isDrained(): boolean {
-    if (this.#ring === undefined) return true;
-    return !this.isUnderWay && this.#pending === undefined && this.#carried.length === 0;
+  /** Whether a request was taken from the guest and is not answered. */
+  get holdsRequests(): boolean {
+    return this.isUnderWay || this.#pending !== undefined || this.#carried.length > 0;
   }
 
   /** Whether it would take nothing from the guest now. */

@@ -90,7 +90,7 @@ Deno.test("endpoint remove says that a drain was cut", async () => {
   const api = ["--api-socket", world.path("api")];
   assertEquals(await run("remove", ...api, "00:05.0", "--timeout-ms", "10"), {
     code: 0,
-    out: "00:05.0 is removed; what it had taken did not end in time\n",
+    out: "00:05.0 is removed before all that it had taken was done\n",
     err: "",
   });
 });

@@ -169,12 +169,16 @@ Deno.test("a disk that drains answers what it has taken, and takes nothing more"
   using driver = new BlockDriver({ size: 16 * SECTOR });
   driver.send(FLUSH, 0);
   driver.serve();
-  assertEquals(driver.device.drain(), false);
+  assertEquals(driver.device.drain(), "under way");
   driver.send(FLUSH, 0);
   await new Promise<void>((resolve) => driver.device.onProgress = resolve);
   driver.serve();
   assertEquals(driver.reap()?.status, OK);
-  assertEquals([driver.device.drain(), driver.serve(), driver.reap()], [true, 0, undefined]);
+  assertEquals([driver.device.drain(), driver.serve(), driver.reap()], [
+    "drained",
+    0,
+    undefined,
+  ]);
 });
 
 Deno.test("a queue that stops during a flush or a large request has its answer first", async () => {

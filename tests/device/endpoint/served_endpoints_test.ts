@@ -165,7 +165,7 @@ Deno.test("what does not drain in its time is cut, and the log says so", async (
     await backEnd.closed;
     assert(
       world.warnings.some((line) =>
-        line.includes("Removed relay 00:05.0, whose requests did not end in time")
+        line.includes("Removed relay 00:05.0 before all that it had taken was done")
       ),
       world.warnings.join("\n"),
     );
@@ -193,6 +193,7 @@ Deno.test("buffers that wait for packets are not waited for, and the back end's 
   await until(() => world.endpoints.at(RELAY)!.isLeaving, "it leaves");
   await dying[Symbol.asyncDispose]();
   await until(() => second.isDone, "it is removed");
+  assertEquals(second.isDrained, false, "its request is lost");
 });
 
 Deno.test("a proxy that is removed has its back end forget its translations first", async () => {
@@ -222,6 +223,25 @@ Deno.test("a proxy that is removed has its back end forget its translations firs
   await backEnd.closed;
   assertEquals(world.guest.device.observers.waiting, 0);
   assertEquals(world.guest.device.observers.hasRemotes, false);
+});
+
+Deno.test("a proxy whose back end goes instead of forgetting is removed, and not drained", async () => {
+  await using world = new HotplugWorld();
+  using listener = UnixListener.listen(world.path("be"));
+  const sockets = `listen=${world.path("fe")},backend=${world.path("be")}`;
+  world.control.add("--endpoint-proxy", `${RELAY},${sockets}`);
+  world.attach(RELAY);
+  const plugging = world.plugBare("fe");
+  const backEnd = await ScriptedBackEnd.accept(listener);
+  world.owns(backEnd);
+  await plugging;
+  await until(() => backEnd.entries.length > 0, "the back end has translations");
+  backEnd.manner = "silent";
+  const removal = world.endpoints.remove(RELAY, LONG)!;
+  await until(() => backEnd.owed > 0, "it is told to forget");
+  backEnd[Symbol.dispose]();
+  await until(() => removal.isDone, "it is removed");
+  assertEquals(removal.isDrained, false);
 });
 
 Deno.test("the end of serve ends removals that are under way", async () => {
