@@ -6,9 +6,16 @@
  *
  * @module
  */
+import { libc } from "../../../../device/host/libc.ts";
 import { SharedMemory, type UnixStream } from "../../../../device/host/mod.ts";
 import { type Descriptor, Event } from "../../../../device/host/mod.ts";
-import { Connection, FLAG_REPLY, readU64, Request } from "../../../../device/vhost_user/mod.ts";
+import {
+  Connection,
+  FLAG_REPLY,
+  ProtocolFeature,
+  readU64,
+  Request,
+} from "../../../../device/vhost_user/mod.ts";
 
 /** A ring as SET_VRING_ADDR has it: indices in the memory. */
 interface Ring {
@@ -89,11 +96,13 @@ export class HostileBackEnd implements Disposable {
       if (result === "nothing") break;
       if (result !== "message") this[Symbol.dispose]();
       else this.#serve();
+      this.#closeReceived();
     }
     if (!this.#isOpen) return;
     if (this.#chance.oneIn(400)) this[Symbol.dispose]();
     else if (this.#chance.oneIn(200)) this.#say();
-    if (this.hasRing) this.#touch();
+    // Several things at once: a session ends as often for what it does, in fewer turns.
+    for (let i = 1 + this.#chance.below(5); i > 0 && this.hasRing; i--) this.#touch();
   }
 
   /** Looks through all its memory. */
@@ -110,13 +119,20 @@ export class HostileBackEnd implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    this.#connection.close();
+    this.#closeReceived();
+    // What is unread in it is the relay's, too: closing it on another thread would only take longer.
+    libc().close(this.#connection.stream.descriptor.take());
     for (const ring of this.#rings.values()) {
       ring.call?.close();
       ring.kick?.close();
     }
     this.#memory?.close();
     this.#memory = undefined;
+  }
+
+  /** Closes what came with the last message and was not taken. It is all of the relay's making, so none of it waits. */
+  #closeReceived(): void {
+    for (const each of this.#connection.descriptors.splice(0)) libc().close(each.take());
   }
 
   /** Says something that nobody asked for. */
@@ -134,8 +150,13 @@ export class HostileBackEnd implements Disposable {
       case Request.GET_FEATURES:
         return this.#reply(request, 0x7000_0000 | chance.below(256), chance.oneIn(50) ? 0 : 1);
       case Request.GET_PROTOCOL_FEATURES:
-        // MQ, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, each or not; and more.
-        return this.#reply(request, chance.below(1 << 22), 0);
+        // MQ, REPLY_ACK, BACKEND_REQ, RESET_DEVICE, each or not; and more. CONFIG nearly always: where the first back end
+        // had it, one without is refused at once.
+        return this.#reply(
+          request,
+          chance.below(1 << 22) | (chance.oneIn(32) ? 0 : ProtocolFeature.CONFIG),
+          0,
+        );
       case Request.GET_QUEUE_NUM:
         return this.#reply(request, chance.oneIn(20) ? chance.below(1000) : 2, 0);
       case Request.GET_VRING_BASE:

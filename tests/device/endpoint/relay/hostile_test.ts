@@ -2,180 +2,57 @@
  * Hostile back ends, thousands of them, while a guest has requests on its way: each harms its own session and nothing
  * else, and none of them ever sees memory of the guest that was not in its buffers.
  *
- * `VIOMMU_FUZZ_SESSIONS` and `VIOMMU_FUZZ_SEED` choose how many and which.
+ * `VIOMMU_FUZZ_SESSIONS` and `VIOMMU_FUZZ_SEED` choose how many and which. Two threads share them, each with a relay.
  */
-import { assert, assertEquals } from "@std/assert";
-import {
-  descriptorsClosing,
-  eventLoopTurn,
-  PollSet,
-  UnixListener,
-} from "../../../../device/host/mod.ts";
-import { attachRequest, mapRequest } from "../../../../device/driver_requests.ts";
-import { EndpointRelay, relayedType } from "../../../../device/endpoint/mod.ts";
-import { Log } from "../../../../device/log.ts";
-import { FrontEnd, TransportFeature } from "../../../../device/vhost_user/mod.ts";
-import { DEFAULT_OPTIONS, InProcessGuest } from "../../in_process_guest.ts";
-import { Chance, HostileBackEnd } from "./hostile_back_end.ts";
-import { Connected, ENDPOINT, IOVA, MEMORY, pattern } from "./relay_world.ts";
+import { assert } from "@std/assert";
+import { type HostileOrder, type HostileOutcome, KINDS } from "./hostile_sessions.ts";
+import type { HostileAnswer } from "./hostile_sessions_worker.ts";
 
 const SESSIONS = Number(Deno.env.get("VIOMMU_FUZZ_SESSIONS") ?? 10_000);
 const SEED = Number(Deno.env.get("VIOMMU_FUZZ_SEED") ?? 20_261_130);
-/** Steps after which a session that goes on is ended. */
-const STEPS_MAX = 30;
-/** What back ends are cut off for, among other things. */
-const KINDS = [
-  "in queue 0, it used a chain that is not in flight",
-  "in queue 0, its used index is ahead of what is in flight",
-  "in queue 0, it says that it wrote",
-  "it refused SET_VRING_ADDR",
-  "which is no reply",
-  "came unasked",
-  "came in place of one to",
-  "bytes, not 8",
-];
-const READ_AT = 0x20_0000;
-const WRITE_AT = 0x40_0000;
-const SLOTS = 32;
-const SLOT = 0x4000;
+const THREADS = 2;
+
+/** Has a thread of its own do it. */
+async function onThread(order: HostileOrder): Promise<HostileOutcome> {
+  const worker = new Worker(new URL("hostile_sessions_worker.ts", import.meta.url), {
+    type: "module",
+  });
+  try {
+    const answer = await new Promise<HostileAnswer>((resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = (event) => {
+        event.preventDefault();
+        reject(new Error(event.message));
+      };
+      worker.postMessage(order);
+    });
+    if ("failure" in answer) throw new Error(`Seed ${order.seed}: ${answer.failure}`);
+    return answer.outcome;
+  } finally {
+    worker.terminate();
+  }
+}
 
 Deno.test(`${SESSIONS} hostile back ends end their own sessions, and nothing else`, async () => {
-  const chance = new Chance(SEED);
-  const folder = await Deno.makeTempDir();
-  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
-  guest.request(attachRequest(1, ENDPOINT), 4);
-  const [virtStart, virtEnd] = [BigInt(IOVA), BigInt(IOVA + MEMORY - 1)];
-  guest.request(mapRequest({ domain: 1, virtStart, virtEnd, physStart: 0n, flags: 3 }), 4);
-  const lines: string[] = [];
-  // A clock that goes so quickly that no line is left out.
-  let clock = 0;
-  const listener = UnixListener.listen(`${folder}/be.sock`);
-  const relay = new EndpointRelay({
-    iommu: guest.device,
-    endpoint: ENDPOINT,
-    listener: UnixListener.listen(`${folder}/fe.sock`),
-    backEnd: `${folder}/be.sock`,
-    type: relayedType("other")!,
-    bufferBytes: 1 << 20,
-    patience: 5000,
-    retryMs: 0,
-    log: new Log("info", (line) => lines.push(line), () => clock += 10_000),
-  });
-  using poll = new PollSet();
-  const canary = pattern(32, 0x5eed);
-  let backEnd: HostileBackEnd | undefined;
-  let sessions = 0;
-  let configured = 0;
-  let steps = 0;
-
-  /** One turn of the loop, as `loop.ts` has it, and one of the back end. */
-  function turn(): void {
-    poll.clear();
-    relay.addTo(poll);
-    poll.poll(0);
-    relay.look(poll);
-    relay.setNotifications(false);
-    for (let i = 0; i < 4 && relay.serve(); i++);
-    relay.setNotifications(true);
-    if (backEnd?.isOpen === true) {
-      backEnd.step();
-      if (++steps > STEPS_MAX) backEnd[Symbol.dispose]();
-    }
-    if (backEnd?.isOpen === true) return;
-    const stream = listener.accept();
-    if (stream === undefined) return;
-    sessions++;
-    steps = 0;
-    backEnd = new HostileBackEnd(stream, chance, canary);
-  }
-
-  /** Something of the front end's, while the loop turns. */
-  async function during<T>(task: Promise<T>): Promise<T> {
-    let isDone = false;
-    const watched = task.finally(() => isDone = true);
-    while (!isDone) {
-      turn();
-      await eventLoopTurn();
-    }
-    return await watched;
-  }
-
-  const { EVENT_IDX, PROTOCOL_FEATURES, VERSION_1, ACCESS_PLATFORM } = TransportFeature;
-  let connected: Connected | undefined;
-  let queues: Awaited<ReturnType<Connected["startQueue"]>>[] = [];
-  /** Connects until a back end is right for long enough to be told of by us, whose features the next ones need. */
-  async function connect(): Promise<void> {
-    const frontEnd = FrontEnd.connect(`${folder}/fe.sock`, {
-      acceptLow: EVENT_IDX | PROTOCOL_FEATURES,
-      acceptHigh: VERSION_1 | ACCESS_PLATFORM,
-      iovaOffset: IOVA,
-    });
-    await during(frontEnd.negotiate());
-    connected = new Connected(frontEnd, await during(frontEnd.addMemory(0, MEMORY)));
-    queues = [await during(connected.startQueue(0, 64))];
-    if (relay.device.queueCount > 1) queues.push(await during(connected.startQueue(1, 64)));
-    for (let at = 0x60_0000; at < MEMORY; at += 4096) connected.bytes.set(canary, at);
-  }
-  const sent = queues.map(() => 0);
-  const readable = pattern(6000, 1);
-  let answered = 0;
-  let submitted = 0;
-  /** Keeps requests under way. */
-  function drive(): void {
-    queues.forEach((queue, i) => {
-      while (queue.driver.reap()) {
-        answered++;
-        assert(queue.driver.usedLength <= SLOT, "a used length is within its buffer");
-      }
-      sent[i] ??= 0;
-      for (let n = chance.below(3); n > 0 && queue.driver.free > 8; n--) {
-        const slot = sent[i]++ % SLOTS;
-        const place = (i * SLOTS + slot) * SLOT;
-        const room = chance.below(3) * chance.below(5000);
-        connected!.send(
-          queue,
-          [READ_AT + place, readable.subarray(0, 1 + chance.below(6000))],
-          [WRITE_AT + place, room],
-        );
-        submitted++;
-      }
-    });
-  }
-  try {
-    await connect();
-    const guestBytes = connected!.bytes.slice(0x60_0000);
-    while (sessions < SESSIONS) {
-      drive();
-      turn();
-      // Sockets with unread bytes are closed on other threads, which tell the event loop.
-      if (descriptorsClosing() > 8) await eventLoopTurn();
-      if (backEnd?.hasRing === true && steps % 16 === 8) {
-        configured++;
-        // It takes some time to look through a megabyte.
-        if (configured % 64 === 0) backEnd.look();
-      }
-      assertEquals(backEnd?.sawCanary ?? false, false, "no byte of the guest's other pages");
-    }
-    const after = connected!.bytes.subarray(0x60_0000);
-    assert(guestBytes.every((byte, i) => byte === after[i]), "nor has any changed");
-    assertEquals(relay.service.connected, true, "the guest's session goes on");
-    assertEquals(relay.service.faults, 0);
-    const { counters } = relay.device;
-    assert(counters.violations > SESSIONS / 20, `${counters.violations} were cut off`);
-    assert(answered > SESSIONS / 10 && submitted >= answered, `${answered} of ${submitted}`);
-    for (const kind of KINDS) {
-      assert(lines.some((line) => line.includes(kind)), `a back end broke a rule: ${kind}`);
-    }
-    console.error(
-      `relay: seed ${SEED}, ${sessions} sessions, ${counters.sessions} said what they are, ` +
-        `${counters.violations} cut off, ${answered} of ${submitted} requests answered`,
-    );
-  } finally {
-    backEnd?.[Symbol.dispose]();
-    connected?.frontEnd.close();
-    relay.close();
-    listener.close();
-    guest.close();
-    await Deno.remove(folder, { recursive: true });
+  const outcomes = await Promise.all(
+    Array.from(
+      { length: THREADS },
+      (_, thread) => onThread({ seed: SEED + thread, sessions: Math.ceil(SESSIONS / THREADS) }),
+    ),
+  );
+  const sum = (count: (outcome: HostileOutcome) => number) =>
+    outcomes.reduce((total, each) => total + count(each), 0);
+  const sessions = sum((each) => each.sessions);
+  const identified = sum((each) => each.identified);
+  const violations = sum((each) => each.violations);
+  const [answered, submitted] = [sum((each) => each.answered), sum((each) => each.submitted)];
+  console.error(
+    `relay: seed ${SEED}, ${sessions} sessions, ${identified} said what they are, ` +
+      `${violations} cut off, ${answered} of ${submitted} requests answered`,
+  );
+  assert(violations > SESSIONS / 20, `${violations} were cut off`);
+  assert(answered > SESSIONS / 10 && submitted >= answered, `${answered} of ${submitted}`);
+  for (const kind of KINDS) {
+    assert(outcomes.some((each) => each.kinds.includes(kind)), `a back end broke a rule: ${kind}`);
   }
 });
