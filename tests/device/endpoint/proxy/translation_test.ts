@@ -288,3 +288,26 @@ Deno.test("without ACCESS_PLATFORM nothing is translated; when it comes back, ev
   await world.served(frontEnd, backEnd);
   assertEquals(backEnd.takeTold(), [invalidate(), update(11, 2)]);
 });
+
+Deno.test("a miss while a loaded state is built again waits for it, and is no fault", async () => {
+  await using world = await ProxyWorld.start();
+  const { device, counters } = world;
+  // It is built before the back end's domain.
+  device.iommu.attach(0, 7, false);
+  const domain = device.iommu.domain(0)!;
+  for (let i = 0; i < 30_000; i++) device.iommu.map(domain, 2 * i, 2 * i, 1, 3);
+  assertEquals(await world.request(attach(), map(10, 1)), [0, 0]);
+  const [frontEnd, backEnd] = await world.session();
+  assertEquals(device.loadState(device.saveState()), undefined);
+  const size = 1 << 20;
+  const region = { guestAddress: 2 ** 30, size, buffer: new ArrayBuffer(size), offset: 0 };
+  device.memoryAdded(region);
+  assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
+  const { misses } = counters;
+  backEnd.miss(10 * 4096, READ);
+  await world.served(frontEnd, backEnd);
+  assertEquals([counters.misses, counters.faults], [misses + 1, 0]);
+  assertEquals([device.isRebuilding, backEnd.told.at(-1)], [false, update(10, 1)]);
+  assertEquals(device.queueBegins(0, "loaded"), undefined);
+  device.memoryRemoved(region);
+});
