@@ -423,7 +423,8 @@ export class IommuDevice implements VirtioDevice {
 
   /**
    * Goes on with memory that comes or goes, the request that is under way, or the state that is saved or loaded, until
-   * the turn is over; without one, gives back a piece of what domains held that have ended. Does nothing while answers are held.
+   * the turn is over; without one, gives back a piece of what domains held that have ended. Does nothing while answers
+   * are held.
    */
   work(turn: Turn): void {
     if (this.#held > 0) return;
