@@ -50,7 +50,7 @@ export interface EndpointChanges {
    */
   add(option: string, text: string): ServedEndpoint;
 
-  /** See {@linkcode ServedEndpoints.remove}. */
+  /** Begins to remove an endpoint, for which it has so many milliseconds; nothing if it is not served. */
   remove(endpoint: number, milliseconds: number): Removal | undefined;
 }
 
