@@ -14,7 +14,7 @@ export interface Companion {
   readonly name: string;
   /** Called by it when it is time to look, and no descriptor says so; set by what serves it. */
   onDue: () => void;
-  /** Whether its rings must be looked at from time to time, because nobody will signal new requests. */
+  /** Whether its rings must be looked at from time to time, because new requests are not signalled. */
   readonly mustPoll: boolean;
 
   /** Adds what it has to be woken for to a set. */

@@ -33,7 +33,7 @@ export interface DomainContext {
   readonly hardware: Hardware;
   /** Which ranges of which endpoint cannot be mapped. */
   readonly reserved: ReservedRegions;
-  /** Who keeps translations of which endpoint. */
+  /** What keeps translations of which endpoint. */
   readonly observers: TranslationObservers;
   /** Which endpoints there are, and where they are attached. */
   readonly endpoints: EndpointTable;
@@ -167,7 +167,7 @@ export class Domain implements InvalidationSink {
     return value;
   }
 
-  /** Tells whoever keeps translations of the domain's endpoints what changed in the tables. */
+  /** Tells the observers of the domain's endpoints what changed in the tables. */
   invalidate(gather: InvalidationGather): void {
     const { observers, endpoints } = this.#context;
     // Endpoints may be very many, those that are observed are few.

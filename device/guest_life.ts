@@ -39,7 +39,6 @@ const NONE_LEAVES = () => false;
 /** The life of a guest, as far as the device knows it. */
 export class GuestLife {
   #state: LifeState = "none";
-  /** See {@linkcode LifeRecord.endpoints}. */
   readonly #endpoints: Set<number> = new Set();
   /** Tells which endpoints were attached when the connection ended and are not among those yet. */
   #isLeaving: (endpoint: number) => boolean = NONE_LEAVES;

@@ -102,11 +102,11 @@ export class IommuDevice implements VirtioDevice {
 
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable;
-  /** Who keeps translations and must be told when they change. */
+  /** What keeps translations and must be told when they change. */
   readonly observers: TranslationObservers = new TranslationObservers();
   /** Guest memory as the front end shares it. */
   readonly memory: GuestMemory = new GuestMemory();
-  /** Called after a fault, so that whoever serves the queues delivers the report. */
+  /** Called after a fault, so that the loop delivers the report. */
   onFault: () => void = () => {};
   /** Tables and units. */
   readonly hardware: Hardware;
@@ -287,7 +287,6 @@ export class IommuDevice implements VirtioDevice {
     this.#guestSource.removeRegion(guestRegion);
   }
 
-  /** See {@linkcode VirtioDevice.keepsMemory}. */
   keepsMemory(region: MemoryRegion, released: () => void): boolean {
     return this.#hostRegions?.keeps(region, released) ?? false;
   }
@@ -337,7 +336,6 @@ export class IommuDevice implements VirtioDevice {
     this.#heldQueue = undefined;
   }
 
-  /** See {@linkcode VirtioDevice.sessionEnds}. */
   sessionEnds(): void {
     this.#job = undefined;
     this.#queueUnderWay = undefined;
@@ -349,17 +347,14 @@ export class IommuDevice implements VirtioDevice {
     return finish(this.#lives.save());
   }
 
-  /** See {@linkcode GuestLives.load}. */
   loadState(bytes: Uint8Array): string | undefined {
     return finish(this.#lives.load(bytes));
   }
 
-  /** See {@linkcode VirtioDevice.beginSave}. */
   beginSave(done: (bytes: Uint8Array) => void): void {
     this.#begin(this.#lives.save(), done);
   }
 
-  /** See {@linkcode VirtioDevice.beginLoad}. */
   beginLoad(bytes: Uint8Array, done: (error: string | undefined) => void): void {
     this.#begin(this.#lives.load(bytes), done, true);
   }

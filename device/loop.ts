@@ -71,7 +71,7 @@ export class DeviceLoop {
   /**
    * A loop that serves nothing yet.
    *
-   * @param poll Where the descriptors to sleep on go; nobody else may use it meanwhile.
+   * @param poll Where the descriptors to sleep on go; not to be used for anything else meanwhile.
    * @param watchMicroseconds How long to watch the rings after a request at most; 0 to sleep at once.
    * @param companions What else is served.
    */
@@ -124,7 +124,7 @@ export class DeviceLoop {
       }
       const listenerReady = poll.ready(listenerSlot) !== 0;
       const connectionReady = poll.ready(connectionSlot) !== 0 || poll.ready(transferSlot) !== 0;
-      // The connection comes first: if it has just ended, whoever knocks is the next and not a second.
+      // The connection comes first: if it has just ended, a pending connection is the next and not a second.
       if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
       this.#lookAtCompanions();
@@ -332,7 +332,7 @@ export class DeviceLoop {
     return this.#companions.some((companion) => companion.mustPoll);
   }
 
-  /** Whether nobody will signal requests of some ring, so that it must be looked at from time to time. */
+  /** Whether requests of some ring come without a signal, so that it must be looked at from time to time. */
   #mustPoll(backEnd: BackEnd): boolean {
     if (this.#companionMustPoll()) return true;
     for (let i = 0; i < this.#device.queueCount; i++) {

@@ -102,7 +102,7 @@ export class DeviceServer {
   /**
    * Serves until stopped as a client: connects to a front end that listens, again whenever it has gone.
    *
-   * @param path The front end's socket; waits until somebody listens there.
+   * @param path The front end's socket; waits until it listens.
    */
   async runClient(path: string): Promise<void> {
     let told: string | undefined;

@@ -1,10 +1,10 @@
 /**
- * Who must know when the translations of an endpoint change.
+ * What must be told when the translations of an endpoint change.
  *
  * Whatever keeps a translation observes its endpoint and is told before the guest is: an UNMAP, DETACH or
  * reset is answered only after every observer has let go. An observer in this process (an IOTLB) has let go
  * when the call returns. A *remote* one has to ask another process and hears from it later: until then it is
- * counted in {@linkcode TranslationObservers.waiting}, and whoever answers the guest looks there first.
+ * counted in {@linkcode TranslationObservers.waiting}, and the guest is answered when that is 0.
  * Ranges are inclusive pages.
  *
  * @module
@@ -52,7 +52,7 @@ export class TranslationObservers {
     return this.#isSettling;
   }
 
-  /** Whether anybody wants to hear of mappings. */
+  /** Whether there are remote ones, which hear of mappings, too. */
   get hasRemotes(): boolean {
     return this.#remotes.length > 0;
   }

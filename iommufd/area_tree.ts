@@ -5,7 +5,7 @@
  * caches; each trip to memory costs as much as all the rest.
  *
  * Inner slots also know the largest gap below them, for automatic addresses (`iova_allocator.ts`). A change makes them
- * unknown and the next search finds them out again, so who never asks for an automatic address never pays for one.
+ * unknown and the next search finds them out again, so without automatic addresses nothing is paid for them.
  *
  * Room for an insert is made ahead ({@linkcode AreaTree.makeRoom}); everything after that needs no memory.
  *

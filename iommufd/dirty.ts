@@ -3,7 +3,7 @@
  *
  * Bit 0 stands for the first page asked about, a bit for `2^order` pages; bits are only ever set, the caller clears
  * them. Holes in the range are stepped over. A leaf that is dirty and wider than the range reports the part inside and,
- * when clearing, stays dirty, because the rest of it has been told to nobody.
+ * when clearing, stays dirty, because the rest of it was not reported.
  *
  * @module
  */

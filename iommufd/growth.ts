@@ -1,5 +1,5 @@
 /**
- * How the engine's typed arrays grow, and who may refuse it.
+ * How the engine's typed arrays grow, and what may refuse it.
  *
  * All structures of the engine live in typed arrays that grow ahead of use: room is made *before* an
  * operation changes anything, so that running out of memory is a value (ENOMEM) and undoing never allocates.

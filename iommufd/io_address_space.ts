@@ -249,7 +249,7 @@ export class IoAddressSpace {
     return true;
   }
 
-  /** Ends filling where it is: only for one who removes the mappings and page tables next. */
+  /** Ends filling where it is: only for a caller that removes the mappings and page tables next. */
   abandonFill(): void {
     this.#filling = null;
     this.#joining = null;

@@ -3,7 +3,7 @@
  *
  * A page list without a budget pays nothing; lists that share one instance share the limit (a tenant); one
  * instance per guest is a per-guest budget. A page list charges *before* it pins, for exactly the pages that
- * nobody holds yet, so a refusal leaves everything as it was.
+ * nothing holds yet, so a refusal leaves everything as it was.
  *
  * @module
  */

@@ -100,9 +100,7 @@ function contains(runs: readonly FrameRun[], frame: number): boolean {
 
 /** Reads pages that chunks cover; the parts of such a page that no chunk gives are zero. */
 export class ChunkReader implements TableReader {
-  /** See {@linkcode TableReader}. */
   low = 0;
-  /** See {@linkcode TableReader}. */
   high = 0;
   readonly #pages = new Map<number, Uint8Array<ArrayBuffer>>();
   readonly #words = new Map<number, Int32Array<ArrayBuffer>>();
@@ -135,7 +133,6 @@ export class ChunkReader implements TableReader {
     this.#zeros = joined(zeros);
   }
 
-  /** See {@linkcode TableReader}. */
   load(frame: number, index: number): boolean {
     const words = this.#words.get(frame);
     if (words !== undefined) {
@@ -179,9 +176,7 @@ export class ChunkReader implements TableReader {
 
 /** Reads a raw image of physical memory that starts at a given address. */
 export class ImageReader implements TableReader {
-  /** See {@linkcode TableReader}. */
   low = 0;
-  /** See {@linkcode TableReader}. */
   high = 0;
   readonly #view: DataView;
   readonly #base: number;
@@ -199,7 +194,6 @@ export class ImageReader implements TableReader {
     this.#base = base;
   }
 
-  /** See {@linkcode TableReader}. */
   load(frame: number, index: number): boolean {
     const at = frame * 4096 + index * 8 - this.#base;
     if (!(at >= 0 && at + 8 <= this.#view.byteLength)) return false;

@@ -32,7 +32,7 @@ export class HardwareTable implements PageTable {
   readonly tracksDirty: boolean;
   /** The format's description with this table's geometry. */
   readonly description: TableFormat;
-  /** What changed since the last flush; whoever owns the table flushes it. */
+  /** What changed since the last flush; the owner of the table flushes it. */
   readonly gather: InvalidationGather;
   /** Pages inside the aperture that cannot be mapped; see {@linkcode PageTable.interruptPages}. */
   readonly interruptPages: InterruptPages | null;

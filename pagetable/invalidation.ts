@@ -39,7 +39,7 @@ export interface InvalidationSink {
 
 /** Changes waiting for an invalidation, and the table pages that wait with them. */
 export class InvalidationGather {
-  /** Who is told at a flush; null where no hardware caches these tables. */
+  /** What is told at a flush; null where no hardware caches these tables. */
   sink: InvalidationSink | null = null;
   /** Whether entries that become present count as changes (VT-d caching mode, AMD NpCache). */
   recordsMaps = false;

@@ -151,7 +151,7 @@ export class TableMemory implements TableWriter {
     return page;
   }
 
-  /** As {@linkcode allocate}, with whatever the pages held: for who writes every word before linking them. */
+  /** As {@linkcode allocate}, with whatever the pages held: for a caller that writes every word before linking them. */
   allocateUncleared(order: number): number {
     const page = this.#take(order);
     if (page !== NONE) this.#own(page, order, false);
@@ -186,7 +186,7 @@ export class TableMemory implements TableWriter {
   }
 
   /**
-   * Puts a block at the front of a chain of freed blocks of the same order that nobody may reuse yet.
+   * Puts a block at the front of a chain of freed blocks of the same order that may not be reused yet.
    *
    * @param chain first block of the chain so far, or -1.
    * @returns the new first block, which is `page`.
@@ -255,7 +255,7 @@ export class TableMemory implements TableWriter {
     if (order > 0) state.fill(kept, page + 1, page + (1 << order));
   }
 
-  /** A block nobody has on its order's list: never used, split off a larger one, or put together again. */
+  /** A free block on its order's list: never used, split off a larger one, or put together again. */
   #carve(order: number): number {
     const pages = 1 << order;
     const misaligned = (this.baseFrame + this.#fresh) % pages;

@@ -182,7 +182,7 @@ export class TableTree {
     return chain[to];
   }
 
-  /** A table for who writes all its items before linking it, or -1 without table memory. */
+  /** A table for a caller that writes all its items before linking it, or -1 without table memory. */
   makeUncleared(): number {
     return this.#make(false);
   }

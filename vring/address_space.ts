@@ -17,7 +17,7 @@ import type { DirtyLog } from "./dirty_log.ts";
 export interface AddressSpace {
   /**
    * Changes whenever a place that {@linkcode AddressSpace.resolve} gave earlier may no longer hold.
-   * Who keeps views (a queue keeps those of its ring) compares it before each use.
+   * A holder of views (a queue has those of its ring) compares it before each use.
    */
   readonly generation: number;
 

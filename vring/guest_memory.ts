@@ -66,11 +66,8 @@ const NOWHERE: Window = {
 export class GuestMemory implements AddressSpace {
   /** Changes with every change of the table. */
   generation = 1;
-  /** See {@linkcode AddressSpace.bytes}. */
   bytes: Uint8Array = NO_BYTES;
-  /** See {@linkcode AddressSpace.data}. */
   data: DataView = NO_DATA;
-  /** See {@linkcode AddressSpace.offset}. */
   offset = 0;
   /** Where writes through this space are noted, or null. */
   dirtyLog: DirtyLog | null = null;
@@ -182,7 +179,6 @@ export class GuestMemory implements AddressSpace {
     return length < left ? length : left;
   }
 
-  /** See {@linkcode AddressSpace.fetch}. */
   fetch(address: number): void {
     const { bytes, first, size } = this.#found;
     const into = address - first;
@@ -190,7 +186,6 @@ export class GuestMemory implements AddressSpace {
     if (into >= 0 && into < size) this.#fetched = bytes[into | 0];
   }
 
-  /** See {@linkcode AddressSpace.written}. */
   written(
     address: number,
     length: number,

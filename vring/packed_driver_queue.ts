@@ -28,19 +28,12 @@ const NONE = -1;
 
 /** A {@linkcode DriverQueue} in packed layout. */
 export class PackedDriverQueue implements DriverQueue {
-  /** See {@linkcode DriverQueue.size}. */
   readonly size: number;
-  /** See {@linkcode DriverQueue.descriptors}. */
   readonly descriptors: number;
-  /** See {@linkcode DriverQueue.driverArea}. */
   readonly driverArea: number;
-  /** See {@linkcode DriverQueue.deviceArea}. */
   readonly deviceArea: number;
-  /** See {@linkcode DriverQueue.byteLength}. */
   readonly byteLength: number;
-  /** See {@linkcode DriverQueue.token}. */
   token: number = NONE;
-  /** See {@linkcode DriverQueue.usedLength}. */
   usedLength = 0;
 
   readonly #eventIndex: boolean;
@@ -129,32 +122,26 @@ export class PackedDriverQueue implements DriverQueue {
     return DESCRIPTOR_BYTES * (size + 1 + size * indirectLength);
   }
 
-  /** See {@linkcode DriverQueue.free}. */
   get free(): number {
     return this.#free;
   }
 
-  /** See {@linkcode DriverQueue.inFlight}. */
   get inFlight(): number {
     return this.#inFlight;
   }
 
-  /** See {@linkcode DriverQueue.begin}. */
   begin(): void {
     this.#chain.clear();
   }
 
-  /** See {@linkcode DriverQueue.addReadable}. */
   addReadable(address: number, length: number): void {
     this.#chain.add(address, length, false);
   }
 
-  /** See {@linkcode DriverQueue.addWritable}. */
   addWritable(address: number, length: number): void {
     this.#chain.add(address, length, true);
   }
 
-  /** See {@linkcode DriverQueue.commit}. */
   commit(indirect: boolean = this.#tableLength > 0 && this.#chain.count > 1): number {
     const chain = this.#chain;
     const count = chain.count;
@@ -178,7 +165,6 @@ export class PackedDriverQueue implements DriverQueue {
     return id;
   }
 
-  /** See {@linkcode DriverQueue.kick}. */
   kick(): boolean {
     const shown = this.#hidden;
     if (shown === 0) return false;
@@ -191,7 +177,6 @@ export class PackedDriverQueue implements DriverQueue {
     return isPassed(event, this.#nextSlot, this.#nextWrap, shown, this.size);
   }
 
-  /** See {@linkcode DriverQueue.reap}. */
   reap(): boolean {
     if (this.#batchId === NONE) {
       const word = this.#ring.loadOrdered(this.#usedSlot * 4 + 3);
@@ -213,7 +198,6 @@ export class PackedDriverQueue implements DriverQueue {
     return true;
   }
 
-  /** See {@linkcode DriverQueue.enableSignals}. */
   enableSignals(): boolean {
     this.#driverEvent.storeOrdered(
       0,
@@ -222,7 +206,6 @@ export class PackedDriverQueue implements DriverQueue {
     return this.#batchId !== NONE || this.#isUsed(this.#ring.loadOrdered(this.#usedSlot * 4 + 3));
   }
 
-  /** See {@linkcode DriverQueue.disableSignals}. */
   disableSignals(): void {
     this.#driverEvent.storeOrdered(0, EVENT_DISABLE);
   }

@@ -57,7 +57,7 @@ import {
 } from "./ring_error.ts";
 import { UseOrder } from "./use_order.ts";
 
-/** Base of a ring that nobody has used yet: slot 0, wrap counter 1, twice. */
+/** Base of a ring that was not used yet: slot 0, wrap counter 1, twice. */
 const FRESH_BASE = 0x8000_8000;
 const NOT_ATTACHED = -1;
 const NO_SLOT = -1;
@@ -121,17 +121,14 @@ export class PackedQueue implements Queue {
     this.#space = space;
   }
 
-  /** See {@linkcode Queue.size}. */
   get size(): number {
     return this.#size;
   }
 
-  /** See {@linkcode Queue.ready}. */
   get ready(): boolean {
     return this.#setup !== null && this.#error === RING_OK;
   }
 
-  /** See {@linkcode Queue.error}. */
   get error(): RingError {
     return this.#error;
   }
@@ -202,28 +199,24 @@ export class PackedQueue implements Queue {
     return this.#error;
   }
 
-  /** See {@linkcode Queue.release}. */
   release(): void {
     this.#setup = null;
     this.#error = RING_OK;
     this.#detach();
   }
 
-  /** See {@linkcode Queue.reattach}. */
   reattach(): RingError {
     if (isMemoryError(this.#error)) this.#error = RING_OK;
     if (this.#attach() && this.#owesPublishing) this.publish();
     return this.#error;
   }
 
-  /** See {@linkcode Queue.hasWork}. */
   hasWork(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     return this.#resubmit > 0 ||
       this.#isAvailable(this.#flags.loadOrdered(this.#nextSlot * WORDS16 + FLAGS16));
   }
 
-  /** See {@linkcode Queue.next}. */
   next(chain: Chain): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     if (this.#resubmit > 0) return this.#nextPending(chain);
@@ -237,7 +230,6 @@ export class PackedQueue implements Queue {
     return true;
   }
 
-  /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
@@ -250,7 +242,6 @@ export class PackedQueue implements Queue {
     this.#usedLengths[place] = usedLength;
   }
 
-  /** See {@linkcode Queue.publish}. */
   publish(): void {
     if (this.#completed === 0 && !(this.#inOrder && this.#order.hasNext)) return;
     if (this.#generation !== this.#space.generation && !this.#attach()) {
@@ -269,7 +260,6 @@ export class PackedQueue implements Queue {
     this.#unsignalled += slots;
   }
 
-  /** See {@linkcode Queue.needsSignal}. */
   needsSignal(): boolean {
     const published = this.#unsignalled;
     if (published === 0) return false;
@@ -282,7 +272,6 @@ export class PackedQueue implements Queue {
     return isPassed(event, this.#usedSlot, this.#usedWrap, published, this.#size);
   }
 
-  /** See {@linkcode Queue.enableNotifications}. */
   enableNotifications(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     this.#setDeviceEvent(
@@ -291,7 +280,6 @@ export class PackedQueue implements Queue {
     return this.hasWork();
   }
 
-  /** See {@linkcode Queue.disableNotifications}. */
   disableNotifications(): void {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
     this.#setDeviceEvent(EVENT_DISABLE);
@@ -303,7 +291,6 @@ export class PackedQueue implements Queue {
     this.#logAddress = address;
   }
 
-  /** See {@linkcode Queue.describeError}. */
   describeError(): string {
     if (this.#error === RING_OK) return "";
     return describeRingError(this.#error, this.#errorValue, this.#size);

@@ -33,19 +33,12 @@ const USED_SENTENCES: readonly string[] = [
 
 /** A {@linkcode DriverQueue} in split layout. */
 export class SplitDriverQueue implements DriverQueue {
-  /** See {@linkcode DriverQueue.size}. */
   readonly size: number;
-  /** See {@linkcode DriverQueue.descriptors}. */
   readonly descriptors: number;
-  /** See {@linkcode DriverQueue.driverArea}. */
   readonly driverArea: number;
-  /** See {@linkcode DriverQueue.deviceArea}. */
   readonly deviceArea: number;
-  /** See {@linkcode DriverQueue.byteLength}. */
   readonly byteLength: number;
-  /** See {@linkcode DriverQueue.token}. */
   token: number = NONE;
-  /** See {@linkcode DriverQueue.usedLength}. */
   usedLength = 0;
   /** What {@linkcode tryReap} found wrong: one of the `USED_…` constants. It stays. */
   usedFault: number = USED_OK;
@@ -144,32 +137,26 @@ export class SplitDriverQueue implements DriverQueue {
     return tables + DESCRIPTOR_BYTES * size * indirectLength;
   }
 
-  /** See {@linkcode DriverQueue.free}. */
   get free(): number {
     return this.#free;
   }
 
-  /** See {@linkcode DriverQueue.inFlight}. */
   get inFlight(): number {
     return this.#inFlight;
   }
 
-  /** See {@linkcode DriverQueue.begin}. */
   begin(): void {
     this.#chain.clear();
   }
 
-  /** See {@linkcode DriverQueue.addReadable}. */
   addReadable(address: number, length: number): void {
     this.#chain.add(address, length, false);
   }
 
-  /** See {@linkcode DriverQueue.addWritable}. */
   addWritable(address: number, length: number): void {
     this.#chain.add(address, length, true);
   }
 
-  /** See {@linkcode DriverQueue.commit}. */
   commit(indirect: boolean = this.#tableLength > 0 && this.#chain.count > 1): number {
     const chain = this.#chain;
     const count = chain.count;
@@ -194,7 +181,6 @@ export class SplitDriverQueue implements DriverQueue {
     return head;
   }
 
-  /** See {@linkcode DriverQueue.kick}. */
   kick(): boolean {
     const shown = (this.#availableIndex - this.#shownIndex) & 0xffff;
     if (shown === 0) return false;
@@ -245,14 +231,12 @@ export class SplitDriverQueue implements DriverQueue {
     return true;
   }
 
-  /** See {@linkcode DriverQueue.enableSignals}. */
   enableSignals(): boolean {
     if (this.#eventIndex) this.#setUsedEvent(this.#reapedIndex);
     else this.#available.storeOrdered(FLAGS, 0);
     return this.#batchHead !== NONE || this.#used.loadOrdered(INDEX) !== this.#reapedIndex;
   }
 
-  /** See {@linkcode DriverQueue.disableSignals}. */
   disableSignals(): void {
     // With an event index there is no "off": name the element that is farthest away.
     if (this.#eventIndex) this.#setUsedEvent((this.#reapedIndex - 1) & 0xffff);

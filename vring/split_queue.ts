@@ -115,17 +115,14 @@ export class SplitQueue implements Queue {
     this.#space = space;
   }
 
-  /** See {@linkcode Queue.size}. */
   get size(): number {
     return this.#size;
   }
 
-  /** See {@linkcode Queue.ready}. */
   get ready(): boolean {
     return this.#setup !== null && this.#error === RING_OK;
   }
 
-  /** See {@linkcode Queue.error}. */
   get error(): RingError {
     return this.#error;
   }
@@ -140,7 +137,6 @@ export class SplitQueue implements Queue {
     return this.#isUnused;
   }
 
-  /** See {@linkcode Queue.configure}. */
   configure(setup: QueueSetup): RingError {
     const { size } = setup;
     this.#setup = setup;
@@ -182,27 +178,23 @@ export class SplitQueue implements Queue {
     return this.#error;
   }
 
-  /** See {@linkcode Queue.release}. */
   release(): void {
     this.#setup = null;
     this.#error = RING_OK;
     this.#detach();
   }
 
-  /** See {@linkcode Queue.reattach}. */
   reattach(): RingError {
     if (isMemoryError(this.#error)) this.#error = RING_OK;
     if (this.#attach() && this.#owesPublishing) this.publish();
     return this.#error;
   }
 
-  /** See {@linkcode Queue.hasWork}. */
   hasWork(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     return this.#resubmit > 0 || this.#available.loadOrdered(INDEX) !== this.#nextIndex;
   }
 
-  /** See {@linkcode Queue.next}. */
   next(chain: Chain): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     if (this.#resubmit > 0) return this.#nextPending(chain);
@@ -227,7 +219,6 @@ export class SplitQueue implements Queue {
     return true;
   }
 
-  /** See {@linkcode Queue.complete}. */
   complete(chain: Chain, usedLength: number): void {
     if (this.#inOrder) {
       this.#order.finish(chain, usedLength);
@@ -238,7 +229,6 @@ export class SplitQueue implements Queue {
     this.#usedLengths[place] = usedLength;
   }
 
-  /** See {@linkcode Queue.publish}. */
   publish(): void {
     if (this.#completed === 0 && !(this.#inOrder && this.#order.hasNext)) return;
     if (this.#generation !== this.#space.generation && !this.#attach()) {
@@ -258,7 +248,6 @@ export class SplitQueue implements Queue {
     this.#unsignalled += count;
   }
 
-  /** See {@linkcode Queue.needsSignal}. */
   needsSignal(): boolean {
     const published = this.#unsignalled;
     if (published === 0) return false;
@@ -276,7 +265,6 @@ export class SplitQueue implements Queue {
     return ((this.#usedIndex - event - 1) & 0xffff) < published;
   }
 
-  /** See {@linkcode Queue.enableNotifications}. */
   enableNotifications(): boolean {
     if (this.#generation !== this.#space.generation && !this.#attach()) return false;
     if (this.#eventIndex) this.#setAvailableEvent(this.#nextIndex);
@@ -284,7 +272,6 @@ export class SplitQueue implements Queue {
     return this.#available.loadOrdered(INDEX) !== this.#nextIndex;
   }
 
-  /** See {@linkcode Queue.disableNotifications}. */
   disableNotifications(): void {
     if (this.#generation !== this.#space.generation && !this.#attach()) return;
     // With an event index there is no "off": name the chain that is farthest away.
@@ -298,7 +285,6 @@ export class SplitQueue implements Queue {
     this.#logAddress = address;
   }
 
-  /** See {@linkcode Queue.describeError}. */
   describeError(): string {
     if (this.#error === RING_OK) return "";
     return describeRingError(this.#error, this.#errorValue, this.#size);

@@ -31,7 +31,7 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-/** A failure while running that is nobody's bug: exit code 1. The message is one line. */
+/** A failure while running that is no bug: exit code 1. The message is one line. */
 export class CommandError extends Error {
   /** Name of the class. */
   override readonly name = "CommandError";

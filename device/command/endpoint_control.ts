@@ -128,7 +128,6 @@ export class EndpointControl implements EndpointChanges {
     return served;
   }
 
-  /** See {@linkcode EndpointChanges.remove}. */
   remove(endpoint: number, milliseconds: number): Removal | undefined {
     return this.#options.endpoints.remove(endpoint, milliseconds);
   }

@@ -28,7 +28,7 @@ export async function openDevice(
   }
 }
 
-/** Rehearses. That makes a guest's beginning quicker: nobody is refused for want of it. */
+/** Rehearses. That makes a guest's beginning quicker: where it fails, guests are served all the same. */
 async function prepare(options: DeviceOptions, rings: RingFeatures, log: Log): Promise<void> {
   try {
     const begin = performance.now();

@@ -35,7 +35,7 @@ export interface EndpointProxyChoice {
   readonly listen: string;
   /** The back end's socket. */
   readonly backEnd: string;
-  /** Who listens there: the back end, or we. */
+  /** Which side listens there: the back end, or we. */
   readonly backEndMode: "connect" | "listen";
   /** What becomes of mappings that may only be written. */
   readonly writeOnly: WriteOnly;

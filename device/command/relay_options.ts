@@ -48,7 +48,7 @@ export interface EndpointRelayChoice {
   readonly listen: string;
   /** The back end's socket. */
   readonly backEnd: string;
-  /** Who listens there: the back end, or we. */
+  /** Which side listens there: the back end, or we. */
   readonly backEndMode: "connect" | "listen";
   /** Bytes for buffers; whole pages. */
   readonly memory: number;

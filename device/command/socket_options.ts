@@ -1,5 +1,5 @@
 /**
- * Options about who may connect to the sockets that `serve` makes.
+ * Options about access to the sockets that `serve` makes.
  *
  * @module
  */
@@ -30,7 +30,7 @@ export const SOCKET_OPTIONS_HELP =
 
 /** Mode of a socket that a group is named for. */
 const GROUP_MODE = 0o660;
-/** Mode of the API socket: who may connect sees everything about the guest's memory map. */
+/** Mode of the API socket: a client sees everything about the guest's memory map. */
 const API_MODE = 0o600;
 
 /** Who may connect to the vhost-user sockets. */

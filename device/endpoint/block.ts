@@ -63,7 +63,6 @@ export class BlockDevice implements EndpointDevice {
     );
   }
 
-  /** See {@linkcode EndpointDevice.serve}. */
   serve(index: number, queue: Queue): boolean {
     const request = this.#requests[index];
     if (request.waits) return false;
@@ -97,7 +96,6 @@ export class BlockDevice implements EndpointDevice {
     return request.isUnderWay && !request.waits;
   }
 
-  /** See {@linkcode EndpointDevice.drain}. */
   drain(): Draining {
     this.#isDraining = true;
     return this.#requests.some((request) => request.isUnderWay) ? "under way" : "drained";

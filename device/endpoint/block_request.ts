@@ -157,7 +157,7 @@ export class BlockRequest {
     while (!this.step());
   }
 
-  /** Gives the request up: nobody is there to be answered. */
+  /** Gives the request up: it is not to be answered. */
   abandon(): void {
     this.#syncs++;
     this.#phase = IDLE;

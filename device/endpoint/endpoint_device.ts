@@ -31,7 +31,7 @@ export interface EndpointDevice extends VirtioDevice {
   readonly type: string;
   /** What it has done. */
   readonly counters: DmaCounters;
-  /** Called when work that ran elsewhere is done, so that whoever serves the queues comes back. */
+  /** Called when work that ran elsewhere is done, so that the loop serves the queues again. */
   onProgress: () => void;
 
   /**

@@ -34,7 +34,7 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
   /** Accesses that were refused. */
   faults = 0;
   /**
-   * Called when what is kept is about to change its meaning: it can be reached a last time. Whoever keeps a
+   * Called when what is kept is about to change its meaning: it can be reached a last time. A queue that keeps a
    * ring and finds it changed later finds out by an access of its own.
    */
   onLosing: () => void = () => {};
@@ -67,17 +67,14 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     return this.#pins.count;
   }
 
-  /** See {@linkcode AddressSpace.bytes}. */
   get bytes(): Uint8Array {
     return this.#memory.bytes;
   }
 
-  /** See {@linkcode AddressSpace.data}. */
   get data(): DataView {
     return this.#memory.data;
   }
 
-  /** See {@linkcode AddressSpace.offset}. */
   get offset(): number {
     return this.#memory.offset;
   }
@@ -123,7 +120,6 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     }
   }
 
-  /** See {@linkcode AddressSpace.keep}. */
   keep(address: number, length: number, write: boolean): void {
     const domain = this.#device.endpoints.seen(this.#endpoint)?.domain;
     // Untranslated, an address changes its meaning only with the attachment, and all change then.
@@ -133,7 +129,7 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     if (!this.#pins.pin(domain.space, first, last, write)) this.#keepsUnpinned = true;
   }
 
-  /** Lets go of everything kept: whoever still keeps something looks for it anew and keeps it again. */
+  /** Lets go of everything kept: what is still in use is looked for anew and kept again. */
   releaseKept(): void {
     this.#changes++;
     this.#keepsUnpinned = false;

@@ -5,7 +5,7 @@
  * Whatever the device touches of guest memory, rings included, it reaches through the translation of its
  * endpoint; see `endpoint_memory.ts`.
  *
- * A device has no reason to look at a ring that nobody has notified it of. Ours looks all the time, to be quick.
+ * A device has no reason to look at a ring without a notification. Ours looks all the time, to be quick.
  * So when a ring's translation changes (a firmware leaves rings behind, and the system attaches the endpoint),
  * it asks for a notification and does not look before that comes: only then is a ring that has gone a fault.
  *
@@ -49,7 +49,6 @@ export class EndpointService implements ServedEndpoint {
   readonly device: EndpointDevice;
   /** What log lines call it. */
   readonly name: string;
-  /** See {@linkcode Companion.onDue}. */
   onDue: () => void = () => {};
   readonly #iommu: IommuDevice;
   readonly #listener: UnixListener;
@@ -88,17 +87,14 @@ export class EndpointService implements ServedEndpoint {
     return this.#backEnd !== undefined;
   }
 
-  /** See {@linkcode ServedEndpoint.kind}. */
   get kind(): string {
     return this.device.type;
   }
 
-  /** See {@linkcode ServedEndpoint.listen}. */
   get listen(): string {
     return this.#listener.path ?? "";
   }
 
-  /** See {@linkcode ServedEndpoint.isLeaving}. */
   get isLeaving(): boolean {
     return this.#isLeaving;
   }
@@ -118,7 +114,6 @@ export class EndpointService implements ServedEndpoint {
     return this.#pastFaults + (this.#memory?.faults ?? 0);
   }
 
-  /** See {@linkcode Companion.mustPoll}. */
   get mustPoll(): boolean {
     const backEnd = this.#backEnd;
     if (backEnd === undefined) return false;
@@ -126,7 +121,6 @@ export class EndpointService implements ServedEndpoint {
     return false;
   }
 
-  /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
     const backEnd = this.#backEnd;
     this.#listenerSlot = poll.add(this.#listener.pollNumber);
@@ -139,7 +133,6 @@ export class EndpointService implements ServedEndpoint {
     }
   }
 
-  /** See {@linkcode Companion.look}. */
   look(poll: PollSet): void {
     const isKnocking = poll.ready(this.#listenerSlot) !== 0;
     const backEnd = this.#backEnd;
@@ -156,7 +149,6 @@ export class EndpointService implements ServedEndpoint {
     if (isKnocking) this.#answerDoor();
   }
 
-  /** See {@linkcode Companion.serve}. */
   serve(): boolean {
     const backEnd = this.#backEnd;
     if (backEnd === undefined || this.#iommu.isRebuilding) return false;
@@ -174,7 +166,6 @@ export class EndpointService implements ServedEndpoint {
     return isAny;
   }
 
-  /** See {@linkcode Companion.setNotifications}. */
   setNotifications(on: boolean): boolean {
     const backEnd = this.#backEnd;
     if (backEnd === undefined || this.#iommu.isRebuilding) return false;
@@ -207,7 +198,6 @@ export class EndpointService implements ServedEndpoint {
     this.#backEnd?.configChanged();
   }
 
-  /** See {@linkcode Companion.endSession}. */
   endSession(): void {
     try {
       this.#backEnd?.close();

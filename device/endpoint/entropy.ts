@@ -40,7 +40,6 @@ export class EntropyDevice implements EndpointDevice {
     this.#source = source;
   }
 
-  /** See {@linkcode EndpointDevice.serve}. */
   serve(_index: number, queue: Queue): boolean {
     const chain = this.#chain;
     let given = 0;

@@ -39,7 +39,6 @@ export class SeededRandom implements RandomSource {
     this.#state = seed >>> 0;
   }
 
-  /** See {@linkcode RandomSource.fill}. */
   fill(target: Uint8Array<ArrayBuffer>, length: number): void {
     for (let i = 0; i < length; i++) {
       if (this.#left === 0) {

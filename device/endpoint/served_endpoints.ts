@@ -45,7 +45,6 @@ interface Member {
 export class ServedEndpoints implements Companion {
   /** What log lines call all of them. */
   readonly name: string = "the endpoints";
-  /** See {@linkcode Companion.onDue}. */
   onDue: () => void = () => {};
   /** Devices of ours. */
   services: readonly EndpointService[] = [];
@@ -106,18 +105,15 @@ export class ServedEndpoints implements Companion {
     return this.#members.some(({ guarded, removal }) => removal !== undefined || guarded.mustPoll);
   }
 
-  /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
     this.#polled = this.#members;
     for (const { guarded } of this.#polled) guarded.addTo(poll);
   }
 
-  /** See {@linkcode Companion.look}. */
   look(poll: PollSet): void {
     for (const { guarded } of this.#polled) guarded.look(poll);
   }
 
-  /** See {@linkcode Companion.serve}. */
   serve(): boolean {
     const members = this.#members;
     let isAny = false;
@@ -130,7 +126,6 @@ export class ServedEndpoints implements Companion {
     return isAny;
   }
 
-  /** See {@linkcode Companion.setNotifications}. */
   setNotifications(on: boolean): boolean {
     const members = this.#members;
     let work = false;

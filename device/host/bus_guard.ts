@@ -1,7 +1,7 @@
 /**
  * Surviving SIGBUS in shared memory.
  *
- * Whoever shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which
+ * A peer that shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which
  * ends the process. No check beforehand helps: the file may shrink right after it. JavaScript cannot run
  * inside a signal handler, so the handler is a few machine instructions: if the address lies in a mapping of
  * the table below, it puts private zeros in the place of that page and everything behind it, and counts; the

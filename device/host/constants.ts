@@ -30,7 +30,7 @@ export const ENOTCONN = 107;
 export const EOPNOTSUPP = 95;
 /** Too many descriptors are on their way. */
 export const ETOOMANYREFS = 109;
-/** Nobody listens there. */
+/** Nothing listens there. */
 export const ECONNREFUSED = 111;
 /** No such file. */
 export const ENOENT = 2;

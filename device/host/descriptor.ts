@@ -1,6 +1,6 @@
 /**
- * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, and whoever
- * holds that object closes it or hands it on.
+ * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, and the
+ * holder of that object closes it or hands it on.
  *
  * @module
  */
@@ -84,7 +84,7 @@ export class Descriptor {
     this.#number = -1;
     if (!this.#closesAtOnce) return closeElsewhere(number);
     // Linux has let go of the number even when close reports an error, so it is never tried again; EBADF
-    // alone means that somebody closed what was ours.
+    // alone means that something else closed what was ours.
     if (libc().close(number) < 0 && errno() === EBADF) {
       throw new OsError(`Cannot close descriptor ${number}`, "close");
     }

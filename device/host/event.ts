@@ -30,7 +30,7 @@ export class Event {
   /** The descriptor; this object closes it. Poll it for reading. */
   readonly descriptor: Descriptor;
 
-  /** Whether the file was made by a peer, who may have done anything to it. */
+  /** Whether the file was made by a peer, which may have done anything to it. */
   readonly #remote: boolean;
   #endless = false;
 
@@ -89,7 +89,7 @@ export class Event {
     return true;
   }
 
-  /** Whether {@linkcode Event.drain} has met signals without end: whoever waits for this event never sleeps. */
+  /** Whether {@linkcode Event.drain} has met signals without end: a wait for this event never sleeps. */
   get isEndless(): boolean {
     return this.#endless;
   }

@@ -64,7 +64,7 @@ export class ImageFile {
       }
       if (libc().flock(number, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
         const error = errno();
-        const why = error === EAGAIN ? "somebody else uses it" : errnoName(error);
+        const why = error === EAGAIN ? "another process uses it" : errnoName(error);
         throw new RangeError(`Cannot lock ${path}: ${why}`);
       }
       return new ImageFile(descriptor, Number(libc().lseek(number, 0n, SEEK_END)));

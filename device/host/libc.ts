@@ -129,7 +129,7 @@ export const MOST_TRIES = 3;
 
 /**
  * `errno` of this thread: read it right after the call that failed. A call on another thread
- * ({@linkcode Libc.pollOnThread}) leaves its own where nobody can read it.
+ * ({@linkcode Libc.pollOnThread}) leaves its own where it cannot be read.
  */
 export function errno(): number {
   if (errnoCell === undefined) {

@@ -13,7 +13,7 @@ import type { UnixStream } from "./unix_stream.ts";
 /** `struct linux_dirent64`: length u16 at 16, name from 19 on. */
 const LENGTH_AT = 16;
 const NAME_AT = 19;
-/** Threads that are looked at, at most: nobody is served meanwhile, and a guest with more has processors enough. */
+/** Threads that are looked at, at most: nothing is served meanwhile, and a guest with more has processors enough. */
 const MOST_THREADS = 16;
 /** Spaces in `/proc/PID/task/TID/stat` between the state, which follows the name, and the processor. */
 const SPACES_TO_PROCESSOR = 36;

@@ -174,7 +174,7 @@ export class PollSet {
       const found = this.#pollWithRuntime(Math.ceil(Math.min(SLICE, left)));
       if (found > 0 || this.#woken || left === 0) return found;
       await eventLoopTurn();
-      // Somebody may have changed the set meanwhile: what follows looks at it anew.
+      // The set may have been changed meanwhile: what follows looks at it anew.
       if (this.#count !== count) break;
     }
     const left = Math.max(0, deadline - performance.now());
@@ -188,7 +188,7 @@ export class PollSet {
 
   /** Closes the set's own descriptor. No wait may be under way. */
   close(): void {
-    if (this.#waits) throw new Error("Cannot close a poll set while somebody waits on it");
+    if (this.#waits) throw new Error("Cannot close a poll set that is waited on");
     this.#wake.close();
   }
 

@@ -21,7 +21,7 @@ const CALLS = Deno.build.arch === "aarch64"
   : { setup: 206n, submit: 209n, getEvents: 208n };
 /** Requests that the kernel keeps the results of. */
 const CAPACITY = 64n;
-/** Requests after which the results, which nobody wants, are taken away. */
+/** Requests after which the results, which are of no use, are taken away. */
 const BATCH = 32;
 /** `struct io_event`. */
 const RESULT_BYTES = 32;

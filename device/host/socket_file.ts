@@ -1,5 +1,5 @@
 /**
- * Who may connect to a socket: the mode and the group of its file.
+ * Access to a socket: the mode and the group of its file.
  *
  * @module
  */

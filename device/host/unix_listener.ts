@@ -1,5 +1,5 @@
 /**
- * A listening unix stream socket, made at a path or inherited from whoever started us.
+ * A listening unix stream socket, made at a path or inherited from the parent process.
  *
  * @module
  */
@@ -58,7 +58,7 @@ export class UnixListener {
   }
 
   /**
-   * Listens at a path. A socket file that is there already and on which nobody answers is replaced.
+   * Listens at a path. A socket file that is there already and not listened on is replaced.
    *
    * A socket that is bound and does not listen yet refuses connections. So it is bound at a name of its own beside the
    * path and gets the path once it listens: whatever finds a new socket there can connect.
@@ -213,7 +213,7 @@ function nameIt(temporary: string, path: string): void {
   }
 }
 
-/** Makes way for a new socket file: removes a socket that nobody answers on, refuses anything else. */
+/** Makes way for a new socket file: removes a socket that is not listened on, refuses anything else. */
 function removeStale(path: string): void {
   const status = pathStatus(path);
   if (status === ENOENT) return;
@@ -237,7 +237,7 @@ function isServed(path: string): boolean {
     stream?.close();
     return stream !== undefined;
   } catch (error) {
-    // Its queue of connections is full: somebody lives there and is busy.
+    // Its queue of connections is full: a process listens there and is busy.
     if (error instanceof OsError && error.errno === EAGAIN) return true;
     throw error;
   }

@@ -57,7 +57,7 @@ const CONTROL_BYTES = CONTROL_HEADER_BYTES + ((SCM_MAX_FD * 4 + 7) & ~7);
 export class UnixStream {
   /** The socket itself; this object closes it. */
   readonly descriptor: Descriptor;
-  /** Descriptors that have arrived and that nobody has taken yet, in order. */
+  /** Descriptors that have arrived and were not taken yet, in order. */
   readonly received: Descriptor[] = [];
   /**
    * Whether control data was ever cut off, as more descriptors came than this process may open; or more came that are
@@ -78,7 +78,7 @@ export class UnixStream {
     this.#header.setBigUint64(24, 1n, true);
   }
 
-  /** Connects to a listening socket. Throws a RangeError for an impossible path, an OsError if nobody answers. */
+  /** Connects to a listening socket. Throws a RangeError for an impossible path, an OsError if nothing listens there. */
   static connect(path: string): UnixStream {
     const stream = UnixStream.tryConnect(path);
     if (stream === undefined) {
@@ -88,7 +88,7 @@ export class UnixStream {
   }
 
   /**
-   * Connects to a listening socket; `undefined` if the socket is there but nobody listens on it. Does not
+   * Connects to a listening socket; `undefined` if the socket is there but not listened on. Does not
    * wait for one whose queue is full: that is an OsError, EAGAIN.
    */
   static tryConnect(path: string): UnixStream | undefined {

@@ -163,7 +163,7 @@ export class BackEnd {
     return ring.kick.descriptor.number;
   }
 
-  /** Whether a running queue has to be looked at from time to time, because nobody will signal new requests. */
+  /** Whether a running queue has to be looked at from time to time, because new requests are not signalled. */
   wantsPolling(index: number): boolean {
     const ring = this.#session.rings.rings[index];
     if (ring?.running === undefined) return false;

@@ -3,7 +3,7 @@
  * the socket gives, and what cannot be sent yet waits.
  *
  * Header and payload are read separately and never beyond: the kernel may hand over the bytes of a message
- * without descriptors together with those of the next one that has some, and then nobody could tell whose
+ * without descriptors together with those of the next one that has some, and then it could not be told whose
  * they are.
  *
  * @module
@@ -65,7 +65,7 @@ export class Connection {
     this.stream = stream;
   }
 
-  /** Descriptors that came with the message last read. Whoever wants one takes it with `shift` and closes it. */
+  /** Descriptors that came with the message last read. A method that needs one takes it with `shift` and closes it. */
   get descriptors(): Descriptor[] {
     return this.stream.received;
   }
@@ -76,7 +76,7 @@ export class Connection {
   }
 
   /**
-   * Reads the next message, if all of it is there. Descriptors of the one before that nobody took are
+   * Reads the next message, if all of it is there. Descriptors of the one before that were not taken are
    * closed first.
    */
   read(): ReadResult {

@@ -91,7 +91,7 @@ export class FrontEnd {
     this.#iovaOffset = options.iovaOffset ?? 0;
   }
 
-  /** Connects to a back end that listens. Throws an OsError if nobody answers. */
+  /** Connects to a back end that listens. Throws an OsError if nothing listens there. */
   static connect(path: string, options: FrontEndOptions = {}): FrontEnd {
     return new FrontEnd(UnixStream.connect(path), options);
   }

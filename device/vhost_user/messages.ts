@@ -97,7 +97,7 @@ export class Messages {
     return this.#session.rings.startAll();
   }
 
-  /** SET_OWNER: there is one owner, whoever is connected. */
+  /** SET_OWNER: there is one owner, the front end that is connected. */
   setOwner(): Refusal {
     return undefined;
   }

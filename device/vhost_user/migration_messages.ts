@@ -68,7 +68,7 @@ export class MigrationMessages {
     return this.#session.reply(payload.subarray(0, size));
   }
 
-  /** SET_LOG_FD: nobody waits for single log writes; the descriptor is closed. */
+  /** SET_LOG_FD: log writes are not signalled; the descriptor is closed. */
   setLogFd(): Refusal {
     return undefined;
   }

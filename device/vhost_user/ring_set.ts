@@ -85,13 +85,13 @@ export class RingSet {
     return this.rings.some((ring) => ring.queue !== undefined);
   }
 
-  /** Takes note of the agreed features. Without the protocol features, rings are enabled from the beginning. */
+  /** Records the agreed features. Without the protocol features, rings are enabled from the beginning. */
   setFeatures(low: number, high: number): void {
     this.#features = agreedFeatures(low, high);
     if (this.#features.enabledAtFirst) { for (const ring of this.rings) ring.enabled = true; }
   }
 
-  /** Takes note that somebody reads the config space. */
+  /** Records that the config space was read. */
   noteConfigRead(): void {
     if (!this.anyRuns) this.#configRead = true;
   }

@@ -93,7 +93,6 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     return EOPNOTSUPP;
   }
 
-  /** See {@linkcode TranslationUnit.bypass}. */
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     const item = this.#reach(endpoint);
@@ -102,7 +101,6 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     return OK;
   }
 
-  /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
     if (this.#table === NONE || pasid !== NO_PASID || !this.#isDevice(endpoint)) return;
     this.#replace(endpoint, (this.#table << PAGE_WORDS_SHIFT) + endpoint * 8, 0, 0, 0, 0);
@@ -115,7 +113,6 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     return { devtab: base | BigInt((1 << this.#order) - 1) };
   }
 
-  /** See {@linkcode TranslationUnit.destroy}. */
   destroy(): void {
     if (this.#table !== NONE) {
       this.gather.addBlock(this.#table, this.#order, false);

@@ -4,8 +4,8 @@
  *
  * A stream's requests without SubstreamID use CD 0, so explicit PASIDs start at 1 and need
  * `substreamBits`. STEs and CDs change as `live_update.ts` says, and hardware is told (the gather is
- * flushed) between steps. With two stages, SMMUs read CDs and stage-1 tables through stage 2: whoever
- * attaches two stages maps their memory there, at the addresses that they have.
+ * flushed) between steps. With two stages, SMMUs read CDs and stage-1 tables through stage 2: what
+ * attaches two stages must map their memory there, at the addresses that they have.
  *
  * @module
  */
@@ -151,7 +151,6 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     return this.#setPlain(endpoint, NO_PASID, abortSte());
   }
 
-  /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
     const item = this.#isStream(endpoint) ? this.#table.find(endpoint) : NONE;
     if (item === NONE) return;
@@ -173,7 +172,6 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     return { strtab_base: this.#table.base, strtab_cfg: this.#table.config };
   }
 
-  /** See {@linkcode TranslationUnit.destroy}. */
   destroy(): void {
     for (const endpoint of [...this.#streams.keys()]) this.detach(endpoint);
     this.#table.destroy();

@@ -57,7 +57,6 @@ export class VtdLegacyUnit implements TranslationUnit {
     return this.#tablePages;
   }
 
-  /** See {@linkcode TranslationUnit.attach}. */
   attach(
     endpoint: number,
     table: HardwareTable,
@@ -83,7 +82,6 @@ export class VtdLegacyUnit implements TranslationUnit {
     return EOPNOTSUPP;
   }
 
-  /** See {@linkcode TranslationUnit.bypass}. */
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     const item = this.#reach(endpoint);
@@ -93,13 +91,11 @@ export class VtdLegacyUnit implements TranslationUnit {
     return OK;
   }
 
-  /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
     const item = this.#find(endpoint);
     if (item !== NONE && pasid === NO_PASID) this.#remove(endpoint, item);
   }
 
-  /** See {@linkcode TranslationUnit.walk}. */
   walk(
     endpoint: number,
     page: number,
@@ -129,7 +125,6 @@ export class VtdLegacyUnit implements TranslationUnit {
     return { rtaddr: BigInt(frame) * 4096n };
   }
 
-  /** See {@linkcode TranslationUnit.destroy}. */
   destroy(): void {
     if (this.#root !== NONE) {
       const words = this.#memory.words;

@@ -102,7 +102,6 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     return this.#attach(endpoint, first, second, second, domainId, pasid);
   }
 
-  /** See {@linkcode TranslationUnit.bypass}. */
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     const width = this.#options.bypassAddressWidth ?? 2;
     return this.#install(
@@ -116,7 +115,6 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     );
   }
 
-  /** See {@linkcode TranslationUnit.detach}. */
   detach(endpoint: number, pasid: number = NO_PASID): void {
     const number = pasid === NO_PASID ? 0 : pasid;
     const pasids = this.#pasids.get(endpoint);
@@ -134,7 +132,6 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
     return { rtaddr: BigInt(this.#memory.baseFrame + this.#root) * 4096n | SCALABLE };
   }
 
-  /** See {@linkcode TranslationUnit.destroy}. */
   destroy(): void {
     for (const [endpoint, pasids] of this.#pasids) {
       for (const pasid of [...pasids]) this.detach(endpoint, pasid === 0 ? NO_PASID : pasid);

@@ -47,7 +47,6 @@ export class AmdWalker implements EndpointWalker {
     this.#pages = Number(devtab & 0x1ffn) + 1;
   }
 
-  /** See {@linkcode EndpointWalker}. */
   walk(
     endpoint: number,
     page: number,

@@ -26,21 +26,15 @@ const HIGH_FC = 1 << 28;
 
 /** Decodes AMD v1 tables. */
 export class AmdDecoder implements StageDecoder {
-  /** See {@linkcode StageDecoder}. */
   tableFrame = 0;
   /** Tables are whole pages. */
   readonly tableOffset: number = 0;
   /** 6 down to 1. */
   level = 0;
-  /** See {@linkcode StageDecoder}. */
   leaf = false;
-  /** See {@linkcode StageDecoder}. */
   frame = 0;
-  /** See {@linkcode StageDecoder}. */
   pages = 0;
-  /** See {@linkcode StageDecoder}. */
   permission = 0;
-  /** See {@linkcode StageDecoder}. */
   memoryType: number = NORMAL;
 
   #rootFrame = 0;
@@ -73,7 +67,6 @@ export class AmdDecoder implements StageDecoder {
     return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
-  /** See {@linkcode StageDecoder}. */
   reach(): number {
     return POWERS[9 * (this.level - 1)];
   }

@@ -61,21 +61,14 @@ export interface ArmRegime {
 
 /** Decodes one stage. */
 export class ArmStageDecoder implements StageDecoder {
-  /** See {@linkcode StageDecoder}. */
   tableFrame = 0;
-  /** See {@linkcode StageDecoder}. */
   tableOffset = 0;
   /** 0 to 3, 3 being the last. */
   level = 0;
-  /** See {@linkcode StageDecoder}. */
   leaf = false;
-  /** See {@linkcode StageDecoder}. */
   frame = 0;
-  /** See {@linkcode StageDecoder}. */
   pages = 0;
-  /** See {@linkcode StageDecoder}. */
   permission = 0;
-  /** See {@linkcode StageDecoder}. */
   memoryType: number = NORMAL;
   /** The regime of the next walk; set its fields before it. */
   readonly regime: ArmRegime = {
@@ -121,7 +114,6 @@ export class ArmStageDecoder implements StageDecoder {
     return (page * INVERSES[shift - 12]) & ((1 << bits) - 1);
   }
 
-  /** See {@linkcode StageDecoder}. */
   reach(): number {
     return POWERS[this.#shift(this.level) - 12];
   }

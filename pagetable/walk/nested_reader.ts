@@ -11,9 +11,7 @@ import { DEVICE, STAGE_TWO, WalkResult } from "./walk_result.ts";
 
 /** A reader of intermediate addresses. After a failed load, `fault` says what the second stage found. */
 export class NestedReader implements TableWriter {
-  /** See {@linkcode TableReader}. */
   low = 0;
-  /** See {@linkcode TableReader}. */
   high = 0;
   /** The second stage's fault of the last load that failed; 0 if the memory itself was unreadable. */
   fault: Fault = NO_FAULT;

@@ -97,7 +97,6 @@ export class SmmuWalker implements EndpointWalker {
     this.#base = base - (base % Math.max(8, units));
   }
 
-  /** See {@linkcode EndpointWalker}. */
   walk(
     endpoint: number,
     page: number,

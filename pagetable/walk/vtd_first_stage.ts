@@ -33,21 +33,15 @@ const INTERRUPT_LAST = 0xfeeff;
 
 /** Decodes first-stage tables. */
 export class VtdFirstStageDecoder implements StageDecoder {
-  /** See {@linkcode StageDecoder}. */
   tableFrame = 0;
   /** Tables are whole pages. */
   readonly tableOffset: number = 0;
   /** 5 for the PML5 down to 1 for the page table. */
   level = 0;
-  /** See {@linkcode StageDecoder}. */
   leaf = false;
-  /** See {@linkcode StageDecoder}. */
   frame = 0;
-  /** See {@linkcode StageDecoder}. */
   pages = 0;
-  /** See {@linkcode StageDecoder}. */
   permission = 0;
-  /** See {@linkcode StageDecoder}. */
   memoryType: number = NORMAL;
   /** Whether leaf outputs are final: a first stage over a second one may name any address. */
   outputIsFinal = true;
@@ -86,7 +80,6 @@ export class VtdFirstStageDecoder implements StageDecoder {
     return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
-  /** See {@linkcode StageDecoder}. */
   reach(): number {
     return POWERS[9 * (this.level - 1)];
   }

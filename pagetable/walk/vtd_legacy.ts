@@ -62,7 +62,6 @@ export class VtdLegacyWalker implements EndpointWalker {
     this.#deviceTlb = capabilities.deviceTlb ?? false;
   }
 
-  /** See {@linkcode EndpointWalker}. */
   walk(
     endpoint: number,
     page: number,

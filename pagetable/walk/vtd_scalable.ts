@@ -59,7 +59,6 @@ export class VtdScalableWalker implements EndpointWalker {
     this.#ridPasid = capabilities.ridPasid ?? true;
   }
 
-  /** See {@linkcode EndpointWalker}. */
   walk(
     endpoint: number,
     page: number,

@@ -32,21 +32,15 @@ const INTERRUPT_LAST = 0xfeeff;
 
 /** Decodes second-stage tables. */
 export class VtdSecondStageDecoder implements StageDecoder {
-  /** See {@linkcode StageDecoder}. */
   tableFrame = 0;
   /** Tables are whole pages. */
   readonly tableOffset: number = 0;
   /** 5 for the PML5 down to 1 for the page table. */
   level = 0;
-  /** See {@linkcode StageDecoder}. */
   leaf = false;
-  /** See {@linkcode StageDecoder}. */
   frame = 0;
-  /** See {@linkcode StageDecoder}. */
   pages = 0;
-  /** See {@linkcode StageDecoder}. */
   permission = 0;
-  /** See {@linkcode StageDecoder}. */
   readonly memoryType: number = NORMAL;
   /** Whether hardware sets A and D bits (SSADE). */
   updates = false;
@@ -93,7 +87,6 @@ export class VtdSecondStageDecoder implements StageDecoder {
     return (page * INVERSES[9 * (this.level - 1)]) & 511;
   }
 
-  /** See {@linkcode StageDecoder}. */
   reach(): number {
     return POWERS[9 * (this.level - 1)];
   }

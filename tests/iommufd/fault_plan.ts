@@ -35,7 +35,6 @@ export class FaultPlan implements Growth {
     return capacity + 1;
   }
 
-  /** See {@linkcode Growth.allow}. */
   allow(_bytes: number): boolean {
     return !this.fails("allocation");
   }

@@ -21,7 +21,6 @@ export class MemoryFile implements TableReader, Disposable {
     this.#file = Deno.openSync(path, { read: true });
   }
 
-  /** See {@linkcode TableReader.load}. */
   load(frame: number, index: number): boolean {
     this.#file.seekSync(frame * 4096 + index * 8, Deno.SeekMode.Start);
     if (this.#file.readSync(this.#entry) !== 8) return false;

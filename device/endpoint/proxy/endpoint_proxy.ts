@@ -1,5 +1,5 @@
 /**
- * A vhost-user back end that somebody else wrote, behind the IOMMU: we stand between the VMM's connection and the back
+ * Any vhost-user back end, unmodified, behind the IOMMU: we stand between the VMM's connection and the back
  * end's, and give the back end the translations that the guest made for the endpoint.
  *
  * A session needs both sides. A VMM that comes first is not read until the back end is there; a back end that comes
@@ -53,11 +53,9 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
   readonly endpoint: number;
   /** What it has done. */
   readonly counters: ProxyCounters = new ProxyCounters();
-  /** See {@linkcode Companion.onDue}. */
   onDue: () => void = () => {};
   /** What log lines call it. */
   readonly name: string;
-  /** See {@linkcode ServedEndpoint.kind}. */
   readonly kind = "proxy";
   readonly #options: EndpointProxyOptions;
   #frontEnd: UnixStream | undefined;
@@ -92,18 +90,15 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     return this.#session !== undefined;
   }
 
-  /** See {@linkcode ServedEndpoint.listen}. */
   get listen(): string {
     return this.#options.listener.path ?? "";
   }
 
-  /** See {@linkcode ServedEndpoint.backEnd}. */
   get backEnd(): string {
     const { backEnd } = this.#options;
     return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
   }
 
-  /** See {@linkcode ServedEndpoint.isLeaving}. */
   get isLeaving(): boolean {
     return this.#isLeaving;
   }
@@ -113,7 +108,6 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     return (this.#session?.iotlb.awaited ?? 0) > 0;
   }
 
-  /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
     const { listener, backEnd } = this.#options;
     this.#slots = [
@@ -126,12 +120,11 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     this.#session?.addTo(poll);
   }
 
-  /** See {@linkcode Companion.look}. */
   look(poll: PollSet): void {
     const [frontEndKnocks, backEndKnocks, frontEndGone, backEndGone] = this.#slots.map((slot) =>
       poll.ready(slot)
     );
-    // A session that has just ended makes room for who knocks.
+    // A session that has just ended makes room for a pending connection.
     if (this.#session !== undefined) {
       this.#session.look(poll);
       this.#checkSession();
@@ -146,17 +139,14 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     this.#begin();
   }
 
-  /** See {@linkcode Companion.serve}. */
   serve(): boolean {
     return false;
   }
 
-  /** See {@linkcode Companion.setNotifications}. */
   setNotifications(_on: boolean): boolean {
     return false;
   }
 
-  /** See {@linkcode RemoteObserver}. */
   invalidate(firstPage: number, lastPage: number): void {
     try {
       this.#session?.iotlb.invalidate(firstPage, lastPage);
@@ -165,7 +155,6 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     }
   }
 
-  /** See {@linkcode RemoteObserver}. */
   invalidateAll(): void {
     try {
       this.#session?.iotlb.invalidateAll();
@@ -174,7 +163,6 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     }
   }
 
-  /** See {@linkcode RemoteObserver}. */
   mapped(firstPage: number, lastPage: number): void {
     try {
       this.#session?.iotlb.mapped(firstPage, lastPage);

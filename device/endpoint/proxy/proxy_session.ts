@@ -69,7 +69,7 @@ export class ProxySession {
   readonly iotlb: BackEndIotlb;
   /** Why it is over, once it is. */
   ended: string | undefined;
-  /** Whether that is nobody's fault: a front end may go whenever it likes. */
+  /** Whether that is no fault: a front end may go whenever it likes. */
   isOrderly = false;
   readonly #options: ProxySessionOptions;
   readonly #frontEnd: Connection;
@@ -104,7 +104,7 @@ export class ProxySession {
     ];
   }
 
-  /** Passes what is ready in the set that it has been added to last. The back end comes first: somebody may wait. */
+  /** Passes what is ready in the set that it has been added to last. The back end comes first: the front end may wait for it. */
   look(poll: PollSet): void {
     const [backEnd, channel, frontEnd, upstream] = this.#slots.map((slot) => poll.ready(slot));
     this.#lookAtBackEnd(backEnd, channel);
@@ -320,7 +320,7 @@ export class ProxySession {
 
   #fromBackEnd(): void {
     const { request, flags } = this.#backEnd;
-    // Nobody but us sends IOTLB messages to the back end, so replies to them are ours.
+    // Only we send IOTLB messages to the back end, so replies to them are ours.
     if (request === Request.IOTLB_MSG) return this.#takeAcknowledgement();
     if ((flags & FLAG_REPLY) === 0) {
       return this.#end(`of the back end: ${requestName(request)} is not marked as a reply`);

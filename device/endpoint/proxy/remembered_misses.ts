@@ -1,7 +1,7 @@
 /**
  * Misses that could not be answered.
  *
- * A back end keeps such a miss as pending and does not ask again for the same page and permission, so whoever
+ * A back end keeps such a miss as pending and does not ask again for the same page and permission, so whatever
  * answers has to remember it until a mapping makes it answerable.
  *
  * @module

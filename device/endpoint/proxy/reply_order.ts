@@ -84,7 +84,7 @@ export class ReplyOrder {
   replied(request: number): Replied {
     const due = this.#due;
     const at = due.findIndex((each) => each.local === undefined && each.request === request);
-    // Nobody asked for it: what was due stays so.
+    // It was not asked for: what was due stays so.
     if (at < 0) return { before: [], behind: [], access: undefined };
     const before = locals(due.splice(0, at));
     const access = due.shift()?.access;

@@ -2,7 +2,7 @@
  * The messages to a back end and its answers, one after the other and without waiting: what is asked is noted with what
  * to do when the answer comes.
  *
- * The back end may be hostile. An answer that does not fit what was asked, one that nobody asked for, and silence each
+ * The back end may be hostile. An answer that does not fit what was asked, one that was not asked for, and silence each
  * end the session, with a line that says why.
  *
  * @module

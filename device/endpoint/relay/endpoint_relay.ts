@@ -62,7 +62,7 @@ export class EndpointRelay implements ServedEndpoint {
   readonly name: string;
   /** What serves it to the VMM. */
   readonly service: EndpointService;
-  /** Called when it is time to look, and no descriptor says so: whoever serves it comes back. */
+  /** Called when it is time to look, and no descriptor says so: the loop serves it again. */
   onDue: () => void = () => {};
   readonly #options: EndpointRelayOptions;
   #session: BackEndSession | undefined;
@@ -97,7 +97,6 @@ export class EndpointRelay implements ServedEndpoint {
     backEnd.onRested = () => this.onDue();
   }
 
-  /** See {@linkcode ServedEndpoint.kind}. */
   get kind(): string {
     return this.device.type;
   }
@@ -107,18 +106,15 @@ export class EndpointRelay implements ServedEndpoint {
     return this.service.connected;
   }
 
-  /** See {@linkcode ServedEndpoint.listen}. */
   get listen(): string {
     return this.service.listen;
   }
 
-  /** See {@linkcode ServedEndpoint.backEnd}. */
   get backEnd(): string {
     const { backEnd } = this.#options;
     return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
   }
 
-  /** See {@linkcode ServedEndpoint.isLeaving}. */
   get isLeaving(): boolean {
     return this.service.isLeaving;
   }
@@ -141,7 +137,6 @@ export class EndpointRelay implements ServedEndpoint {
     return this.service.mustPoll || session?.isWaiting === true || session?.ended !== undefined;
   }
 
-  /** See {@linkcode Companion.addTo}. */
   addTo(poll: PollSet): void {
     const { backEnd } = this.#options;
     this.#connect();
@@ -153,7 +148,6 @@ export class EndpointRelay implements ServedEndpoint {
     if (this.#isServed) this.service.addTo(poll);
   }
 
-  /** See {@linkcode Companion.look}. */
   look(poll: PollSet): void {
     const backEndKnocks = this.#backEndSlot >= 0 && poll.ready(this.#backEndSlot) !== 0;
     this.#session?.look(poll);
@@ -163,14 +157,12 @@ export class EndpointRelay implements ServedEndpoint {
     this.#checkSession();
   }
 
-  /** See {@linkcode Companion.serve}. */
   serve(): boolean {
     const isAny = this.service.serve();
     this.#checkSession();
     return isAny;
   }
 
-  /** See {@linkcode Companion.setNotifications}. */
   setNotifications(on: boolean): boolean {
     const hasRequests = this.service.setNotifications(on);
     return this.device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
@@ -209,7 +201,7 @@ export class EndpointRelay implements ServedEndpoint {
     if (typeof backEnd !== "string" || this.#session !== undefined || this.isLeaving) return;
     if (performance.now() < this.#retryAt) return;
     let stream: UnixStream | undefined;
-    let reason = "nobody listens there";
+    let reason = "nothing listens there";
     try {
       stream = UnixStream.tryConnect(backEnd);
     } catch (error) {

@@ -152,7 +152,6 @@ export class RelayDevice implements EndpointDevice {
     return work;
   }
 
-  /** See {@linkcode EndpointDevice.serve}. */
   serve(index: number, queue: Queue): boolean {
     if (index === this.#options.type.eventQueue) return this.#events.serve(queue);
     return this.#queues[index].serve(queue);
@@ -167,7 +166,6 @@ export class RelayDevice implements EndpointDevice {
     return this.#queues[index].isReady;
   }
 
-  /** See {@linkcode EndpointDevice.isStalled}. */
   isStalled(index: number): boolean {
     if (index === this.#options.type.eventQueue) return !this.#events.due;
     return this.#queues[index].isStalled;

@@ -186,7 +186,7 @@ export class RelayQueue {
     session.stopRing(ring, () => this.#stopped(ring));
   }
 
-  /** A new life begins: nobody waits for what was on its way. */
+  /** A new life begins: nothing waits for what was on its way. */
   reset(): void {
     for (const request of this.#carried) this.#table.recycle(request);
     this.#carried = [];

@@ -15,7 +15,7 @@ const ALIGNMENT = 64;
 
 /** Where a request is. */
 export const Phase = {
-  /** With nobody: the object waits for its next request. */
+  /** Not in use: the object waits for its next request. */
   IDLE: 0,
   /** To be given to the back end. */
   WAITING: 1,
@@ -39,7 +39,7 @@ export class RelayRequest {
   since = 0;
   /** Bytes that the back end says it wrote. */
   usedLength = 0;
-  /** Whether nobody waits for its answer, since a new life has begun. */
+  /** Whether its answer is not waited for, since a new life has begun. */
   isDropped = false;
   readonly #runs = new BufferRuns();
   #memory: RelayMemory | undefined;

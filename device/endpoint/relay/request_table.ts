@@ -1,5 +1,5 @@
 /**
- * The requests of one queue: those that are with somebody by their head in the guest's ring, the others for use again.
+ * The requests of one queue: those in use by their head in the guest's ring, the others for use again.
  *
  * @module
  */
@@ -28,7 +28,7 @@ export class RequestTable {
     }
   }
 
-  /** A request that is with nobody, for its chain to be filled. */
+  /** A request that is not in use, for its chain to be filled. */
   take(): RelayRequest {
     return this.#idle.pop() ?? new RelayRequest();
   }
@@ -49,12 +49,12 @@ export class RequestTable {
     if (head < this.#byHead.length) this.#byHead[head] = request;
   }
 
-  /** The request that is with somebody and has a head. */
+  /** The request in use that has a head. */
   find(head: number): RelayRequest | undefined {
     return this.#byHead[head];
   }
 
-  /** Takes a request back that is with nobody any more, and its buffer. */
+  /** Takes a request back that is done, and its buffer. */
   recycle(request: RelayRequest): void {
     const { head } = request.chain;
     if (this.#byHead[head] === request) this.#byHead[head] = undefined;

@@ -57,11 +57,11 @@ Deno.test("IoVectors joins pieces that follow each other and says when it is ful
 Deno.test("an ImageFile is one writer's or several readers', and says so in one line", () => {
   withImage(512, (path) => {
     const writer = ImageFile.open(path, true);
-    assertThrows(() => ImageFile.open(path, false), RangeError, "somebody else uses it");
+    assertThrows(() => ImageFile.open(path, false), RangeError, "another process uses it");
     writer.close();
     using _one = ImageFile.open(path, false);
     using other = ImageFile.open(path, false);
-    assertThrows(() => ImageFile.open(path, true), RangeError, "somebody else uses it");
+    assertThrows(() => ImageFile.open(path, true), RangeError, "another process uses it");
     assertEquals(other.write(vectorsOf(1).vectors, 0, false) < 0, true, "not opened for writing");
   });
   assertThrows(() => ImageFile.open("/nowhere/at/all", false), RangeError, "ENOENT");
