@@ -9,7 +9,7 @@
  * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
-import type { AreaSet } from "./area_set.ts";
+import type { AreaSet } from "./areas/area_set.ts";
 import { type Errno, OK } from "./errno.ts";
 import { type FillTargets, unmapAll } from "./fill.ts";
 

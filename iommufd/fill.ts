@@ -8,7 +8,7 @@
  * @module
  */
 import { MMIO, type PageTable, type Protection } from "../pagetable/page_table.ts";
-import type { AreaView } from "./area.ts";
+import type { AreaView } from "./areas/area.ts";
 import { type Errno, OK } from "./errno.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import { DEVICE } from "./memory_source.ts";

@@ -8,8 +8,8 @@
  * @module
  */
 import { MMIO, type PageTable } from "../pagetable/page_table.ts";
-import { AreaView } from "./area.ts";
-import type { AreaSet } from "./area_set.ts";
+import { AreaView } from "./areas/area.ts";
+import type { AreaSet } from "./areas/area_set.ts";
 import { ERANGE, type Errno, OK } from "./errno.ts";
 import { type FillTargets, mapRun, unmapAll } from "./fill.ts";
 import { DEVICE } from "./memory_source.ts";

@@ -14,10 +14,10 @@
  * @module
  */
 import { type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
-import { AreaView, PROTECTION_BITS } from "./area.ts";
-import type { AreaLeaves } from "./area_leaves.ts";
-import { AreaSet } from "./area_set.ts";
-import type { AreaTree } from "./area_tree.ts";
+import { AreaView, PROTECTION_BITS } from "./areas/area.ts";
+import type { AreaLeaves } from "./areas/area_leaves.ts";
+import { AreaSet } from "./areas/area_set.ts";
+import type { AreaTree } from "./areas/area_tree.ts";
 import { Attachments } from "./attachments.ts";
 import {
   EADDRINUSE,
@@ -38,8 +38,8 @@ import {
 import { unmapAll } from "./fill.ts";
 import { clearEnd, FillSteps } from "./fill_steps.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
-import { IovaAllocator } from "./iova_allocator.ts";
-import { MappingCursor } from "./mapping_cursor.ts";
+import { IovaAllocator } from "./areas/iova_allocator.ts";
+import { MappingCursor } from "./areas/mapping_cursor.ts";
 import type { PageList } from "./page_list.ts";
 import { type PageRange, ReservedRanges } from "./reserved_ranges.ts";
 

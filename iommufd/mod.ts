@@ -31,13 +31,13 @@ export {
   type UnmapListener,
 } from "./io_address_space.ts";
 export { Access, type AccessOptions } from "./access.ts";
-export { AreaView } from "./area.ts";
-export { AreaSet } from "./area_set.ts";
-export { AreaLeaves } from "./area_leaves.ts";
-export { AreaTree } from "./area_tree.ts";
+export { AreaView } from "./areas/area.ts";
+export { AreaSet } from "./areas/area_set.ts";
+export { AreaLeaves } from "./areas/area_leaves.ts";
+export { AreaTree } from "./areas/area_tree.ts";
 export { HolderCounts } from "./holder_counts.ts";
 export { DirtyReader, setDirtyTracking } from "./dirty.ts";
-export { MappingCursor } from "./mapping_cursor.ts";
+export { MappingCursor } from "./areas/mapping_cursor.ts";
 export type { PageRange } from "./reserved_ranges.ts";
 export { MMIO, type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
 export type { InterruptPages } from "../pagetable/mod.ts";

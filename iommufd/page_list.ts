@@ -17,7 +17,7 @@
  */
 import { MMIO } from "../pagetable/page_table.ts";
 import { AccessStore } from "./access_store.ts";
-import type { AreaView } from "./area.ts";
+import type { AreaView } from "./areas/area.ts";
 import type { Attachments } from "./attachments.ts";
 import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
 import { fillTables, type FillTargets, mapRun, unmapAll } from "./fill.ts";

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { AreaView } from "./area.ts";
+import type { AreaView } from "./areas/area.ts";
 import type { Attachments } from "./attachments.ts";
 import type { FrameBatch } from "./frame_batch.ts";
 import type { Growth } from "./growth.ts";

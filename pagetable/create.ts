@@ -9,7 +9,7 @@ import { amdV1 } from "./formats/amd_v1.ts";
 import { armStage1, armStage2 } from "./formats/arm_lpae.ts";
 import { vtdFirstStage } from "./formats/vtd_first_stage.ts";
 import { vtdSecondStage } from "./formats/vtd_second_stage.ts";
-import { HardwareTable } from "./hardware_table.ts";
+import { HardwareTable } from "./builder/hardware_table.ts";
 import type { TableMemory } from "./table_memory.ts";
 import type { TranslationUnit } from "./units/unit.ts";
 import { AmdUnit, type AmdUnitOptions } from "./units/amd.ts";

@@ -8,22 +8,22 @@
  * @module
  */
 export * from "./create.ts";
-export * from "./dump.ts";
-export * from "./dump_text.ts";
-export type { DumpBudget } from "./dump_tree.ts";
-export * from "./dump_types.ts";
+export * from "./exchange/dump.ts";
+export * from "./exchange/dump_text.ts";
+export type { DumpBudget } from "./exchange/dump_tree.ts";
+export * from "./exchange/dump_types.ts";
 export * from "./errno.ts";
-export * from "./exchange.ts";
-export * from "./exchange_memory.ts";
-export * from "./exchange_types.ts";
+export * from "./exchange/exchange.ts";
+export * from "./exchange/memory.ts";
+export * from "./exchange/types.ts";
 export * from "./format.ts";
-export * from "./hardware_table.ts";
+export * from "./builder/hardware_table.ts";
 export * from "./invalidate/amd_commands.ts";
 export * from "./invalidate/command_buffer.ts";
 export * from "./invalidate/smmuv3_commands.ts";
 export * from "./invalidate/vtd_commands.ts";
 export * from "./invalidation.ts";
-export type { ReportRange } from "./marks.ts";
+export type { ReportRange } from "./builder/dirty_scan.ts";
 export * from "./page_table.ts";
 export * from "./table_memory.ts";
 export * from "./units/amd.ts";

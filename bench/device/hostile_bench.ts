@@ -6,8 +6,8 @@
  * calibration: a loop that does nothing but look at the clock for as long. On a machine that has other work to do the
  * largest time of both is that of the scheduler.
  */
-import { Turn } from "../../device/turn.ts";
-import { attachRequest } from "../../device/driver_requests.ts";
+import { Turn } from "../../device/iommu/turn.ts";
+import { attachRequest } from "../../device/iommu/driver_requests.ts";
 import {
   HOSTILE_REQUESTS,
   HostileRing,

@@ -7,9 +7,9 @@
  * @module
  */
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
-import { attachRequest, putRange, putTarget } from "../../device/driver_requests.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
-import { MAP_F_READ, MAP_F_WRITE, T_MAP, T_UNMAP } from "../../device/wire.ts";
+import { attachRequest, putRange, putTarget } from "../../device/iommu/driver_requests.ts";
+import { IommuDevice } from "../../device/iommu/iommu_device.ts";
+import { MAP_F_READ, MAP_F_WRITE, T_MAP, T_UNMAP } from "../../device/iommu/wire.ts";
 import { DEFAULT_OPTIONS } from "../../tests/device/in_process_guest.ts";
 
 /** Requests in a batch: as many as a ring of 256 entries holds at two descriptors each. */

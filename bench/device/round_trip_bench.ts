@@ -5,8 +5,8 @@
  * Most of it is cache lines on their way: the calibration case passes one back and forth between two threads.
  * Which ring layout needs how many of them is what tells the cases apart.
  */
-import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
-import { MAP_F_READ, MAP_F_WRITE, S_OK } from "../../device/wire.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
+import { MAP_F_READ, MAP_F_WRITE, S_OK } from "../../device/iommu/wire.ts";
 import { connectOver, send, type Session, start } from "../../tests/device/served_process.ts";
 import { FrontEnd } from "../../device/vhost_user/mod.ts";
 

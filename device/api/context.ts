@@ -8,7 +8,7 @@ import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import type { ServedEndpoint } from "../endpoint/served_endpoint.ts";
 import type { Removal } from "../endpoint/served_endpoints.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 
 /** A request that cannot be answered: the HTTP status and one line that says why. */
 export class ApiError extends Error {

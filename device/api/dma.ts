@@ -7,7 +7,7 @@ import { WRITE } from "../../pagetable/mod.ts";
 import { readMemory, writeMemory } from "../../vring/mod.ts";
 import { type Address, PAGE_SIZE, parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import { EndpointMemory } from "../endpoint/endpoint_memory.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { parameter, parseAccess } from "./parameters.ts";
 import { Work } from "./work.ts";

@@ -5,7 +5,7 @@
  */
 import { MMIO, READ, WRITE } from "../../pagetable/mod.ts";
 import { addressText, LAST_PAGE, PAGE_SIZE, parseNumber } from "../address.ts";
-import type { Domain } from "../domain.ts";
+import type { Domain } from "../iommu/domain.ts";
 import { ascending } from "./ascending.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { parameter } from "./parameters.ts";

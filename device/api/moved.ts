@@ -4,8 +4,8 @@
  * @module
  */
 import { addressText } from "../address.ts";
-import type { Domain } from "../domain.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { Domain } from "../iommu/domain.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { ascending } from "./ascending.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import type { Work } from "./work.ts";

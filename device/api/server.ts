@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Companion } from "../companion.ts";
+import type { Companion } from "../poll_source.ts";
 import {
   hasDescriptors,
   POLLIN,

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import type { Domain } from "../domain.ts";
+import type { Domain } from "../iommu/domain.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
-import type { EndpointTable } from "../endpoint_table.ts";
-import type { GuestLife } from "../guest_life.ts";
+import type { EndpointTable } from "../iommu/endpoint_table.ts";
+import type { GuestLife } from "../iommu/guest_life.ts";
 import { addressText } from "../address.ts";
-import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../wire.ts";
+import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../iommu/wire.ts";
 import { ascending } from "./ascending.ts";
 import type { ApiContext } from "./context.ts";
 import { type EndpointRelayState, relayState } from "./relay_state.ts";

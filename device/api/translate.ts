@@ -5,7 +5,7 @@
  */
 import { MEMORY_TYPE_NAMES, type WalkResult } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { protectionText } from "./mappings.ts";
 import { parameter, parseAccess } from "./parameters.ts";

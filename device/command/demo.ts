@@ -13,12 +13,12 @@ import {
   statusName,
   unmapRequest,
   writableSize,
-} from "../driver_requests.ts";
+} from "../iommu/driver_requests.ts";
 import { UnixListener } from "../host/mod.ts";
-import { IommuDevice } from "../iommu_device.ts";
+import { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";
-import { DeviceServer } from "../server.ts";
-import { T_PROBE } from "../wire.ts";
+import { DeviceServer } from "../serving/server.ts";
+import { T_PROBE } from "../iommu/wire.ts";
 import { type Command, CommandError, parseOptions, refusePositionals } from "./command.ts";
 import type { DemoAnswer, DemoOrder } from "./demo_guest.ts";
 import { parseDeviceOptions } from "./device_options.ts";

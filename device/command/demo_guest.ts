@@ -7,8 +7,8 @@
  * @module
  */
 import { FrontEnd, type FrontEndQueue } from "../vhost_user/mod.ts";
-import { EVENT_QUEUE, READABLE_SIZE_MAX, REQUEST_QUEUE, T_MAP, T_UNMAP } from "../wire.ts";
-import { mapRequest, unmapRequest } from "../driver_requests.ts";
+import { EVENT_QUEUE, READABLE_SIZE_MAX, REQUEST_QUEUE, T_MAP, T_UNMAP } from "../iommu/wire.ts";
+import { mapRequest, unmapRequest } from "../iommu/driver_requests.ts";
 import type { Command } from "./command.ts";
 
 /** Bytes of guest memory, from guest address 0. */

@@ -6,9 +6,9 @@
 import type { ParseArgsOptionsConfig } from "node:util";
 import { formatNames } from "../../pagetable/mod.ts";
 import { parseEndpointRange, parseNumber, parsePageRange, parseSize } from "../address.ts";
-import type { EndpointRange } from "../endpoint_table.ts";
-import type { DeviceOptions } from "../iommu_device.ts";
-import { type ReservedRegion, RESV_MEM_MSI, RESV_MEM_RESERVED } from "../reserved_region.ts";
+import type { EndpointRange } from "../iommu/endpoint_table.ts";
+import type { DeviceOptions } from "../iommu/iommu_device.ts";
+import { type ReservedRegion, RESV_MEM_MSI, RESV_MEM_RESERVED } from "../iommu/reserved_region.ts";
 import {
   type OptionValues,
   parsedOption,

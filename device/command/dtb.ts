@@ -4,9 +4,9 @@
  * @module
  */
 import { parseEndpoint, parseEndpointRange } from "../address.ts";
-import { type DeviceTree, readDeviceTree } from "../device_tree.ts";
-import { addVirtioIommu, checkIommuTopology } from "../device_tree_iommu.ts";
-import { writeDeviceTree } from "../device_tree_writer.ts";
+import { type DeviceTree, readDeviceTree } from "../firmware/device_tree.ts";
+import { addVirtioIommu, checkIommuTopology } from "../firmware/device_tree_iommu.ts";
+import { writeDeviceTree } from "../firmware/device_tree_writer.ts";
 import { readBounded } from "./bounded_input.ts";
 import {
   type Command,

@@ -8,7 +8,7 @@ import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";
 import type { Removal, ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
 import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { UsageError } from "./command.ts";
 import {

@@ -14,7 +14,7 @@ import {
   SeededRandom,
 } from "../endpoint/mod.ts";
 import { ImageFile, type SocketAccess, UnixListener } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
 

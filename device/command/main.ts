@@ -4,7 +4,7 @@
  * @module
  */
 import { OsError } from "../host/mod.ts";
-import { VERSION } from "../version.ts";
+import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
 import { type Command, CommandError, UsageError } from "./command.ts";
 import { demo } from "./demo.ts";

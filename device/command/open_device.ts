@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { type DeviceOptions, IommuDevice } from "../iommu_device.ts";
+import { type DeviceOptions, IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { rehearse } from "../rehearsal.ts";
+import { rehearse } from "../serving/warm_up.ts";
 import type { RingFeatures } from "../vhost_user/mod.ts";
 import { UsageError } from "./command.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { logFailure } from "../guarded_companion.ts";
+import { logFailure } from "../guarded_poll_source.ts";
 import type { Log } from "../log.ts";
 
 const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;

@@ -6,7 +6,7 @@
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { EndpointProxy, type WriteOnly } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
 

@@ -13,7 +13,7 @@ import {
   relayedType,
 } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
 import { qemuSlot } from "./endpoint_options.ts";

@@ -19,11 +19,11 @@ import {
   type UnixStream,
 } from "../host/mod.ts";
 import { ServedEndpoints } from "../endpoint/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
-import { memoryBound } from "../memory_bound.ts";
-import { DeviceServer } from "../server.ts";
-import { VERSION } from "../version.ts";
+import { memoryBound } from "../iommu/memory_bound.ts";
+import { DeviceServer } from "../serving/server.ts";
+import { VERSION } from "./version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
 import {
   type Command,

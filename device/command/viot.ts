@@ -4,7 +4,7 @@
  * @module
  */
 import { parseEndpoint, parseEndpointRange } from "../address.ts";
-import { buildViot } from "../topology.ts";
+import { buildViot } from "../firmware/viot.ts";
 import {
   type Command,
   parsedOption,

@@ -14,8 +14,8 @@
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import type { AddressSpace, DirtyLog, GuestMemory } from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
-import type { IommuDevice } from "../iommu_device.ts";
-import type { TranslationObserver } from "../translation_observers.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
+import type { TranslationObserver } from "../iommu/iotlb_listeners.ts";
 import { Iotlb } from "./iotlb.ts";
 import { RingPins } from "./ring_pins.ts";
 

@@ -12,9 +12,9 @@
  * @module
  */
 import { endpointText } from "../address.ts";
-import { PeerClaim } from "../peer_claim.ts";
+import { PeerClaim } from "../host/peer_claim.ts";
 import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu_device.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { Queue } from "../../vring/mod.ts";
 import { BackEnd, type RingFeatures } from "../vhost_user/mod.ts";

@@ -8,8 +8,8 @@
  *
  * @module
  */
-export * from "./block.ts";
-export * from "./block_disk.ts";
+export * from "./block/block_device.ts";
+export * from "./block/disk.ts";
 export * from "./chain_access.ts";
 export * from "./endpoint_device.ts";
 export * from "./endpoint_memory.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Companion } from "../companion.ts";
+import type { Companion } from "../poll_source.ts";
 import type { Draining } from "./endpoint_device.ts";
 
 /** A device behind the IOMMU that this process serves, relays or translates for. */

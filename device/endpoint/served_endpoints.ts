@@ -13,8 +13,8 @@
  *
  * @module
  */
-import type { Companion } from "../companion.ts";
-import { GuardedCompanion, logFailure } from "../guarded_companion.ts";
+import type { Companion } from "../poll_source.ts";
+import { GuardedCompanion, logFailure } from "../guarded_poll_source.ts";
 import type { PollSet } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 import type { Draining } from "./endpoint_device.ts";

@@ -9,7 +9,7 @@
  */
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { AmdWalker } from "../walk/amd.ts";

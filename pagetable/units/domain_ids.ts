@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 
 interface Tag {
   readonly id: number;

@@ -4,7 +4,7 @@
  * @module
  */
 import { MAIR_LOW } from "../formats/arm_lpae.ts";
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 import type { LiveEntry } from "./live_update.ts";
 
 /** Sizes of physical addresses by their code in IPS and S2PS. */

@@ -7,7 +7,7 @@
  * @module
  */
 import type { Errno } from "../errno.ts";
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 import type { InvalidationGather } from "../invalidation.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 

@@ -9,7 +9,7 @@
  * @module
  */
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";

@@ -11,7 +11,7 @@
  */
 import { EINVAL, ENOMEM, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
-import type { HardwareTable } from "../hardware_table.ts";
+import type { HardwareTable } from "../builder/hardware_table.ts";
 import {
   DEVICE_ENTRY,
   InvalidationGather,

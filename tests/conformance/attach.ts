@@ -4,7 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { attachRequest, detachRequest } from "../../device/driver_requests.ts";
+import { attachRequest, detachRequest } from "../../device/iommu/driver_requests.ts";
 import { attach, detach, map, reaches, status, unmap } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { mapRequest } from "../../device/driver_requests.ts";
+import { mapRequest } from "../../device/iommu/driver_requests.ts";
 import { assertUnwritten, attach, map, reaches, status, unmap } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 

@@ -10,7 +10,7 @@ import {
   mapRequest,
   probeRequest,
   unmapRequest,
-} from "../../device/driver_requests.ts";
+} from "../../device/iommu/driver_requests.ts";
 import { assertUnwritten, attach, map, probe, probeSizeOf, reaches, status } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 import { POISON } from "./subject.ts";

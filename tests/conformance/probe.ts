@@ -4,7 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { probeRequest, readProperties } from "../../device/driver_requests.ts";
+import { probeRequest, readProperties } from "../../device/iommu/driver_requests.ts";
 import { assertUnwritten, attach, map, probe, probeSizeOf, reaches, status } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 import { POISON } from "./subject.ts";

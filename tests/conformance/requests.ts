@@ -11,7 +11,7 @@ import {
   probeRequest,
   statusName,
   unmapRequest,
-} from "../../device/driver_requests.ts";
+} from "../../device/iommu/driver_requests.ts";
 import { type Answer, type DeviceUnderTest, POISON } from "./subject.ts";
 
 /** Bytes of a tail. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { unmapRequest } from "../../device/driver_requests.ts";
+import { unmapRequest } from "../../device/iommu/driver_requests.ts";
 import type { DeviceUnderTest } from "./subject.ts";
 import { attach, map, reaches, status, unmap } from "./requests.ts";
 import type { Statement } from "./statement.ts";

@@ -4,8 +4,8 @@
  * @module
  */
 import { parsePageRange } from "../../device/address.ts";
-import type { DeviceOptions } from "../../device/iommu_device.ts";
-import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/reserved_region.ts";
+import type { DeviceOptions } from "../../device/iommu/iommu_device.ts";
+import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/iommu/reserved_region.ts";
 import { DEFAULT_OPTIONS } from "../device/in_process_guest.ts";
 import type { Configuration } from "./subject.ts";
 

@@ -11,7 +11,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../device/driver_requests.ts";
+} from "../../device/iommu/driver_requests.ts";
 import {
   currentProcessor,
   moveAwayFrom,

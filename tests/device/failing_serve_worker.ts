@@ -16,9 +16,9 @@ import {
   HostRandom,
 } from "../../device/endpoint/mod.ts";
 import { ImageFile, UnixListener } from "../../device/host/mod.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
+import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/server.ts";
+import { DeviceServer } from "../../device/serving/server.ts";
 import { failAsPlanned, FailurePlan } from "./host/failing_libc.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 

@@ -15,7 +15,7 @@ import {
   WORK_MAX,
 } from "../../device/api/mod.ts";
 import { movedText, translationText } from "../../device/command/inspect_text.ts";
-import { attachRequest, mapRequest, unmapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
 import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
 import {
   createMemoryFile,
@@ -26,8 +26,8 @@ import {
 } from "../../device/host/mod.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from "../../device/host/constants.ts";
 import { cString, libc } from "../../device/host/libc.ts";
-import { Turn } from "../../device/turn.ts";
-import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/wire.ts";
+import { Turn } from "../../device/iommu/turn.ts";
+import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/iommu/wire.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
 import { frameOf, seesFrames } from "./host/page_frames.ts";

@@ -9,9 +9,9 @@ import {
   mapRequest,
   probeRequest,
   unmapRequest,
-} from "../../device/driver_requests.ts";
-import { type DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
-import type { Turn } from "../../device/turn.ts";
+} from "../../device/iommu/driver_requests.ts";
+import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
+import type { Turn } from "../../device/iommu/turn.ts";
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 

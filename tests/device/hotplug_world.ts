@@ -6,11 +6,11 @@
  */
 import { type ApiAccess, type ApiContext, ApiServer } from "../../device/api/mod.ts";
 import { EndpointControl } from "../../device/command/endpoint_control.ts";
-import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts";
 import { ServedEndpoints } from "../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../device/host/mod.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/server.ts";
+import { DeviceServer } from "../../device/serving/server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -4,9 +4,9 @@
  * @module
  */
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
-import { type DeviceOptions, IommuDevice } from "../../device/iommu_device.ts";
-import { RESV_MEM_MSI } from "../../device/reserved_region.ts";
-import { Turn } from "../../device/turn.ts";
+import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
+import { RESV_MEM_MSI } from "../../device/iommu/reserved_region.ts";
+import { Turn } from "../../device/iommu/turn.ts";
 
 /** Guest memory in bytes; the rings and buffers of the driver lie in it. */
 const MEMORY_SIZE = 1 << 20;

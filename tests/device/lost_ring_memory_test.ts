@@ -6,11 +6,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
 import fc from "fast-check";
-import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts";
 import { UnixListener } from "../../device/host/mod.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
+import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/server.ts";
+import { DeviceServer } from "../../device/serving/server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -5,7 +5,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts";
 import {
   BlockDevice,
   BlockDisk,
@@ -15,9 +15,9 @@ import {
   PIECE_BYTES,
 } from "../../device/endpoint/mod.ts";
 import { Event, ImageFile, PollSet, UnixListener, UnixStream } from "../../device/host/mod.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
+import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { Turn } from "../../device/turn.ts";
+import { Turn } from "../../device/iommu/turn.ts";
 import { BackEnd, Request } from "../../device/vhost_user/mod.ts";
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";

@@ -8,7 +8,7 @@
  * choose how many and which. What the other process writes when is up to the host, so a seed does not repeat a run.
  */
 import { assert, assertEquals } from "@std/assert";
-import { attachRequest, mapRequest } from "../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts";
 import { descriptorsClosed, eventLoopTurn } from "../../device/host/mod.ts";
 import { Random } from "../guest/random.ts";
 import { until } from "../until.ts";

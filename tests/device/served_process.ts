@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { deadline, delay } from "@std/async";
-import { statusName } from "../../device/driver_requests.ts";
+import { statusName } from "../../device/iommu/driver_requests.ts";
 import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
 
 /** The program. */

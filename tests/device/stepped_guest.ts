@@ -4,10 +4,10 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { mapRequest, unmapRequest } from "../../device/driver_requests.ts";
-import { IommuDevice } from "../../device/iommu_device.ts";
-import { Turn } from "../../device/turn.ts";
-import { UNDER_WAY } from "../../device/virtio_iommu.ts";
+import { mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
+import { IommuDevice } from "../../device/iommu/iommu_device.ts";
+import { Turn } from "../../device/iommu/turn.ts";
+import { UNDER_WAY } from "../../device/iommu/virtio_iommu.ts";
 import { READ } from "../../pagetable/mod.ts";
 import { Chain, GuestMemory } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";

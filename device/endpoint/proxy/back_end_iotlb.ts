@@ -12,7 +12,7 @@
  */
 import { READ } from "../../../pagetable/mod.ts";
 import { LAST_PAGE } from "../../address.ts";
-import type { IommuDevice } from "../../iommu_device.ts";
+import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import { type Connection, FLAG_NEED_REPLY, Request } from "../../vhost_user/mod.ts";
 import {
   type BackEndIotlbMessage,

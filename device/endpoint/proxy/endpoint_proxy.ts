@@ -13,11 +13,11 @@
  */
 import { endpointText } from "../../address.ts";
 import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
-import { logFailure } from "../../guarded_companion.ts";
-import type { IommuDevice } from "../../iommu_device.ts";
+import { logFailure } from "../../guarded_poll_source.ts";
+import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
-import { PeerClaim } from "../../peer_claim.ts";
-import type { RemoteObserver } from "../../translation_observers.ts";
+import { PeerClaim } from "../../host/peer_claim.ts";
+import type { RemoteObserver } from "../../iommu/iotlb_listeners.ts";
 import type { Draining } from "../endpoint_device.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { ProxyCounters } from "./proxy_counters.ts";

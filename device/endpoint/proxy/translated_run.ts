@@ -8,7 +8,7 @@
  * @module
  */
 import { READ, WRITE } from "../../../pagetable/mod.ts";
-import type { IommuDevice } from "../../iommu_device.ts";
+import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { UserRegions } from "./user_regions.ts";
 
 /**

@@ -10,7 +10,7 @@
  */
 import { endpointText } from "../../address.ts";
 import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
-import type { IommuDevice } from "../../iommu_device.ts";
+import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { ringFeatures } from "../../vhost_user/mod.ts";
 import type { Draining } from "../endpoint_device.ts";

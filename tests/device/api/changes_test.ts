@@ -13,7 +13,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../../device/driver_requests.ts";
+} from "../../../device/iommu/driver_requests.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { runs } from "../../vring/ring_fixture.ts";
 import { stateOf } from "./api_world.ts";

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { type ApiContext, ApiError, dma } from "../../../device/api/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 

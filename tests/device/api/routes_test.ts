@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { attachRequest, mapRequest, unmapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
 import { type ApiContext, ApiError, translate } from "../../../device/api/mod.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";

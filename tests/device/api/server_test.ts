@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import { CONNECTIONS_MAX, WORK_MAX } from "../../../device/api/mod.ts";
-import { attachRequest, mapRequest, unmapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { runs } from "../../vring/ring_fixture.ts";
 import { type ApiTestClient, ApiWorld, get, type HttpAnswer, post } from "./api_world.ts";

@@ -1,8 +1,8 @@
 /** The command line as a user meets it: each test starts the program itself. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { readDeviceTree } from "../../../device/device_tree.ts";
-import { writeDeviceTree } from "../../../device/device_tree_writer.ts";
-import { VERSION } from "../../../device/version.ts";
+import { readDeviceTree } from "../../../device/firmware/device_tree.ts";
+import { writeDeviceTree } from "../../../device/firmware/device_tree_writer.ts";
+import { VERSION } from "../../../device/command/version.ts";
 
 const MAIN = new URL("../../../main.ts", import.meta.url).href;
 

@@ -7,7 +7,7 @@ import {
 } from "../../../device/command/proxy_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
-import { IommuDevice } from "../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { openDescriptors, temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";

@@ -9,7 +9,7 @@ import {
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { watchLines } from "../../../device/command/watch_text.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
-import { IommuDevice } from "../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { openDescriptors, temporaryPath } from "../host/host_state.ts";
 import { stateOf } from "../api/api_world.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
 import { createPipe, writeNow } from "../../../device/host/mod.ts";
-import { IommuDevice } from "../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { exists, kill, start } from "../served_process.ts";

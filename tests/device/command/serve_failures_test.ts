@@ -1,7 +1,7 @@
 /** `serve` where its host or its user fails it: log lines that nothing takes, signals at any time, wrong paths. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline } from "@std/async";
-import { attachRequest } from "../../../device/driver_requests.ts";
+import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { Descriptor, SharedMemory, UnixStream } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
 import { F_GET_SEALS } from "../../../device/host/constants.ts";

@@ -1,7 +1,7 @@
 /** `serve` as a process: its sockets, its signals, one front end after another, and `inspect` beside it. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
-import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { OsError, UnixListener, UnixStream } from "../../../device/host/mod.ts";
 import { FrontEnd, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";

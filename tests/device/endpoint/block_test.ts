@@ -1,7 +1,7 @@
 /** virtio-blk, request by request (virtio 1.4, 5.2). */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { SECTOR } from "../../../device/endpoint/block_wire.ts";
+import { SECTOR } from "../../../device/endpoint/block/wire.ts";
 import { BlockDevice, BlockDisk } from "../../../device/endpoint/mod.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
 import { runs } from "../../vring/ring_fixture.ts";

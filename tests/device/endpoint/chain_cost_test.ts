@@ -4,7 +4,7 @@
  * What is counted is translations: each page of a buffer that is looked at is one.
  */
 import { assert, assertEquals } from "@std/assert";
-import { BlockRequest } from "../../../device/endpoint/block_request.ts";
+import { BlockRequest } from "../../../device/endpoint/block/request.ts";
 import { DmaCounters } from "../../../device/endpoint/endpoint_device.ts";
 import { BlockDisk, EntropyDevice } from "../../../device/endpoint/mod.ts";
 import { SeededRandom } from "../../../device/endpoint/random_source.ts";

@@ -5,7 +5,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../../device/driver_requests.ts";
+} from "../../../device/iommu/driver_requests.ts";
 import { EndpointMemory } from "../../../device/endpoint/endpoint_memory.ts";
 import { DirtyLog, readMemory, writeMemory } from "../../../vring/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";

@@ -1,8 +1,12 @@
 /** Devices behind the IOMMU over vhost-user: what they reach, and what happens when they cannot. */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
-import type { Companion } from "../../../device/companion.ts";
-import { attachRequest, detachRequest, unmapRequest } from "../../../device/driver_requests.ts";
+import type { Companion } from "../../../device/poll_source.ts";
+import {
+  attachRequest,
+  detachRequest,
+  unmapRequest,
+} from "../../../device/iommu/driver_requests.ts";
 import {
   BlockDevice,
   BlockDisk,

@@ -6,12 +6,12 @@
  *
  * @module
  */
-import type { Companion } from "../../../device/companion.ts";
-import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
+import type { Companion } from "../../../device/poll_source.ts";
+import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { type EndpointDevice, EndpointService } from "../../../device/endpoint/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/server.ts";
+import { DeviceServer } from "../../../device/serving/server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

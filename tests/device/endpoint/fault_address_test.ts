@@ -1,7 +1,7 @@
 /** What a device behind the IOMMU is refused is reported to the guest where it was (virtio 1.4, 5.13.6.9). */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { attachRequest } from "../../../device/driver_requests.ts";
+import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import {
   BlockDevice,
   BlockDisk,

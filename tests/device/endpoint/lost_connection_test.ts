@@ -3,12 +3,12 @@
  * them (virtio 1.4, 5.13.4 and 5.13.6; O4).
  */
 import { assert, assertEquals } from "@std/assert";
-import { attachRequest, mapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { EndpointService, EntropyDevice, SeededRandom } from "../../../device/endpoint/mod.ts";
 import { type Descriptor, UnixListener } from "../../../device/host/mod.ts";
-import { IommuDevice } from "../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/server.ts";
+import { DeviceServer } from "../../../device/serving/server.ts";
 import { FrontEnd, type FrontEndQueue, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { WRITE } from "../../../pagetable/mod.ts";
 import { until } from "../../until.ts";

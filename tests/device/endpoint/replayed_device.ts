@@ -4,7 +4,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { T_IN, T_OUT } from "../../../device/endpoint/block_wire.ts";
+import { T_IN, T_OUT } from "../../../device/endpoint/block/wire.ts";
 import {
   BlockDevice,
   BlockDisk,

@@ -7,7 +7,7 @@ import {
   detachRequest,
   mapRequest,
   statusName,
-} from "../../../device/driver_requests.ts";
+} from "../../../device/iommu/driver_requests.ts";
 import { descriptorsClosed, UnixListener } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";

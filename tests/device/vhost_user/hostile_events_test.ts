@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline, delay } from "@std/async";
-import { attachRequest } from "../../../device/driver_requests.ts";
+import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { createMemoryFile, createPipe, Descriptor, UnixStream } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";

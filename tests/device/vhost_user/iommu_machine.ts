@@ -18,7 +18,7 @@ import {
   WOULD_BLOCK,
   writeNow,
 } from "../../../device/host/mod.ts";
-import { type DeviceOptions, IommuDevice } from "../../../device/iommu_device.ts";
+import { type DeviceOptions, IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
 import { Chain, PackedInflight, SplitInflight } from "../../../vring/mod.ts";

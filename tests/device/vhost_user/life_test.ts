@@ -11,7 +11,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../../device/driver_requests.ts";
+} from "../../../device/iommu/driver_requests.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { Request } from "../../../device/vhost_user/mod.ts";

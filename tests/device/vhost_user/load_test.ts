@@ -12,9 +12,9 @@ import {
   mapRequest,
   probeRequest,
   unmapRequest,
-} from "../../../device/driver_requests.ts";
-import type { RemoteObserver } from "../../../device/translation_observers.ts";
-import type { DeviceOptions } from "../../../device/iommu_device.ts";
+} from "../../../device/iommu/driver_requests.ts";
+import type { RemoteObserver } from "../../../device/iommu/iotlb_listeners.ts";
+import type { DeviceOptions } from "../../../device/iommu/iommu_device.ts";
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { IommuMachine, type Snapshot } from "./iommu_machine.ts";

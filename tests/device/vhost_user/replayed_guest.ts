@@ -5,11 +5,11 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import { attachRequest, mapRequest, unmapRequest } from "../../../device/driver_requests.ts";
+import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
-import { IommuDevice } from "../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/server.ts";
+import { DeviceServer } from "../../../device/serving/server.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import { until } from "../../until.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";

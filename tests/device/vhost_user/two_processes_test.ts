@@ -12,7 +12,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../../device/driver_requests.ts";
+} from "../../../device/iommu/driver_requests.ts";
 import { createPipe, type Descriptor, readNow, writeNow } from "../../../device/host/mod.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { formatNames } from "../../../pagetable/mod.ts";

@@ -5,7 +5,7 @@ import {
   detachRequest,
   mapRequest,
   unmapRequest,
-} from "../../../../device/driver_requests.ts";
+} from "../../../../device/iommu/driver_requests.ts";
 import { libc } from "../../../../device/host/libc.ts";
 import { Descriptor, UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { Request } from "../../../../device/vhost_user/mod.ts";

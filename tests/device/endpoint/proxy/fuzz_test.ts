@@ -8,7 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { EndpointProxy } from "../../../../device/endpoint/mod.ts";
-import { GuardedCompanion } from "../../../../device/guarded_companion.ts";
+import { GuardedCompanion } from "../../../../device/guarded_poll_source.ts";
 import {
   createMemoryFile,
   type Descriptor,
@@ -19,7 +19,7 @@ import {
   UnixListener,
   UnixStream,
 } from "../../../../device/host/mod.ts";
-import { IommuDevice } from "../../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
 import { HEADER_BYTES, Request } from "../../../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../../../device/vhost_user/message_table.ts";

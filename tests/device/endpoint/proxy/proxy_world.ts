@@ -6,12 +6,16 @@
  */
 import { assertEquals } from "@std/assert";
 import { delay } from "@std/async";
-import { attachRequest, mapRequest, unmapRequest } from "../../../../device/driver_requests.ts";
+import {
+  attachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../../../device/iommu/driver_requests.ts";
 import { EndpointProxy, type EndpointProxyOptions } from "../../../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../../../device/host/mod.ts";
-import { IommuDevice } from "../../../../device/iommu_device.ts";
+import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
-import { DeviceServer } from "../../../../device/server.ts";
+import { DeviceServer } from "../../../../device/serving/server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

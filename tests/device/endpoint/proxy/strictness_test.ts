@@ -5,7 +5,7 @@
 import { assertEquals } from "@std/assert";
 import { delay } from "@std/async";
 import fc from "fast-check";
-import { detachRequest } from "../../../../device/driver_requests.ts";
+import { detachRequest } from "../../../../device/iommu/driver_requests.ts";
 import { attach, ENDPOINT, map, MEMORY, ProxyWorld, unmap, USER } from "./proxy_world.ts";
 import type { ScriptedBackEnd } from "./scripted_back_end.ts";
 

@@ -1,6 +1,6 @@
 /** What a back end behind the IOMMU is given, and when the guest is answered. */
 import { assert, assertEquals } from "@std/assert";
-import { detachRequest } from "../../../../device/driver_requests.ts";
+import { detachRequest } from "../../../../device/iommu/driver_requests.ts";
 import { Request } from "../../../../device/vhost_user/mod.ts";
 import {
   attach,

@@ -11,7 +11,7 @@ import {
   PollSet,
   UnixListener,
 } from "../../../../device/host/mod.ts";
-import { attachRequest, mapRequest } from "../../../../device/driver_requests.ts";
+import { attachRequest, mapRequest } from "../../../../device/iommu/driver_requests.ts";
 import { EndpointRelay, relayedType } from "../../../../device/endpoint/mod.ts";
 import { Log } from "../../../../device/log.ts";
 import { FrontEnd, TransportFeature } from "../../../../device/vhost_user/mod.ts";

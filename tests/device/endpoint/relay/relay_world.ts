@@ -4,8 +4,12 @@
  *
  * @module
  */
-import type { Companion } from "../../../../device/companion.ts";
-import { attachRequest, mapRequest, unmapRequest } from "../../../../device/driver_requests.ts";
+import type { Companion } from "../../../../device/poll_source.ts";
+import {
+  attachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../../../device/iommu/driver_requests.ts";
 import {
   EndpointRelay,
   type EndpointRelayOptions,
@@ -13,7 +17,7 @@ import {
 } from "../../../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { Log } from "../../../../device/log.ts";
-import { DeviceServer } from "../../../../device/server.ts";
+import { DeviceServer } from "../../../../device/serving/server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

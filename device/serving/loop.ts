@@ -1,0 +1,343 @@
+/**
+ * The loop that serves one connection: sleeps until something happens, then watches the rings for a while.
+ *
+ * A guest that waits for its IOMMU spins, with interrupts off, and waking a sleeping process takes some 50
+ * microseconds: longer than any request. So after a request the loop does not sleep at once. It keeps looking
+ * at the rings, with the guest's notifications switched off, for as long as a further request is likely, and
+ * only then switches them on, looks once more, and sleeps.
+ *
+ * Watching must not cost the guest the processor that it spins on: `elbow_room.ts` sees to that.
+ *
+ * Other work is never starved meanwhile, whatever the guest asks: a turn ends after a time (`turn.ts`), and what takes
+ * longer goes in pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API
+ * socket) are looked at twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices
+ * behind the IOMMU are companions: the same sleep covers them, and between two looks at the clock each may do a
+ * small piece of work.
+ *
+ * @module
+ */
+import type { Companion } from "../poll_source.ts";
+import { ElbowRoom } from "./cpu_placement.ts";
+import { eventLoopTurn, type PollSet, type UnixListener } from "../host/mod.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
+import type { Log } from "../log.ts";
+import type { BackEnd } from "../vhost_user/mod.ts";
+import { Turn } from "../iommu/turn.ts";
+import { WatchWindow } from "./poll_window.ts";
+import { REQUEST_QUEUE } from "../iommu/wire.ts";
+
+/** Requests of one queue that are served before the other gets its turn. */
+const BUDGET = 256;
+/** Looks at the rings between two looks at everything else: a look costs some 20 ns, the clock some 50. */
+const LOOKS_PER_TURN = 64;
+/** Milliseconds after which everything else is looked at whatever comes through the rings; see `turn.ts`. */
+const TURN_MS = 1;
+/** The same while the event loop is busy: one HTTP request takes some 60 turns of it. */
+const BUSY_TURN_MS = 0.2;
+/** Milliseconds between two looks at the connection while watching the rings. */
+const CONNECTION_MS = 0.5;
+/**
+ * Milliseconds for which answers that wait for another process are waited for in a spin: a wake-up of that
+ * process, and none of ours besides. Then this one sleeps, so that on a busy machine the other gets a processor.
+ */
+const SPIN_MS = 0.2;
+/** Milliseconds of such a sleep: what no descriptor tells of is looked at as often. */
+const HELD_SLEEP_MS = 1;
+/**
+ * Milliseconds between two turns of the event loop while watching the rings and it has nothing to do that one
+ * can see: its timers are late by as much. A turn takes 4 µs at best but one in a thousand takes 300, and a
+ * guest that maps page by page meets every one: with a turn every 50 µs a call of it took 1 µs longer.
+ */
+const SLICE_MS = 2;
+/** The same while it is busy: one HTTP request takes some 60 turns, most of them for nothing one can see. */
+const BUSY_SLICE_MS = 0.05;
+/** Milliseconds for which the event loop counts as busy after one of its descriptors was ready. */
+const BUSY_MS = 5;
+
+/** Serves one connection after another. */
+export class DeviceLoop {
+  readonly #device: IommuDevice;
+  readonly #poll: PollSet;
+  readonly #log: Log;
+  readonly #window: WatchWindow;
+  readonly #companions: readonly Companion[];
+  readonly #turn = new Turn();
+  /** When the last request was served. */
+  #lastServed = 0;
+  /** Until when the event loop counts as busy. */
+  #busyUntil = 0;
+  #stopped = false;
+
+  /**
+   * A loop that serves nothing yet.
+   *
+   * @param poll Where the descriptors to sleep on go; not to be used for anything else meanwhile.
+   * @param watchMicroseconds How long to watch the rings after a request at most; 0 to sleep at once.
+   * @param companions What else is served.
+   */
+  constructor(
+    device: IommuDevice,
+    poll: PollSet,
+    log: Log,
+    watchMicroseconds: number,
+    companions: readonly Companion[] = [],
+  ) {
+    this.#device = device;
+    this.#poll = poll;
+    this.#log = log;
+    this.#window = new WatchWindow(watchMicroseconds / 1000);
+    this.#companions = companions;
+  }
+
+  /** Ends {@linkcode serve} promptly. */
+  stop(): void {
+    this.#stopped = true;
+    this.#poll.wake();
+  }
+
+  /**
+   * Serves a connection until it is closed or {@linkcode stop} is called.
+   *
+   * @param listener A listener to sleep on as well, if any.
+   * @param onListener Called when the listener has something.
+   */
+  async serve(
+    backEnd: BackEnd,
+    listener: UnixListener | undefined,
+    onListener: () => void,
+  ): Promise<void> {
+    const poll = this.#poll;
+    using room = new ElbowRoom(backEnd.findPeerThreads());
+    while (backEnd.isOpen && !this.#stopped) {
+      poll.clear();
+      const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
+      const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
+      const listenerSlot = poll.add(listener?.pollNumber ?? -1);
+      const kickSlots: number[] = [];
+      for (let i = 0; i < this.#device.queueCount; i++) {
+        kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
+      }
+      this.#addCompanions();
+      await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
+      for (let i = 0; i < kickSlots.length; i++) {
+        if (poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
+      }
+      const listenerReady = poll.ready(listenerSlot) !== 0;
+      const connectionReady = poll.ready(connectionSlot) !== 0 || poll.ready(transferSlot) !== 0;
+      // The connection comes first: if it has just ended, a pending connection is the next and not a second.
+      if (connectionReady && !backEnd.onReadable()) break;
+      if (listenerReady) onListener();
+      this.#lookAtCompanions();
+      if (backEnd.isDue && !backEnd.onReadable()) break;
+      await this.#watch(backEnd, room);
+    }
+  }
+
+  /**
+   * Serves the companions alone until a listener has something or {@linkcode stop} is called.
+   *
+   * @param listener A listener to sleep on as well, if any.
+   * @param milliseconds After which it ends in any case.
+   */
+  async serveCompanions(
+    listener: UnixListener | undefined,
+    milliseconds = Infinity,
+  ): Promise<void> {
+    const end = performance.now() + milliseconds;
+    const poll = this.#poll;
+    let isBusy = false;
+    while (!this.#stopped) {
+      poll.clear();
+      const slot = poll.add(listener?.pollNumber ?? -1);
+      this.#addCompanions();
+      if (isBusy) {
+        await eventLoopTurn();
+        poll.poll(0);
+      } else {
+        const left = end - performance.now();
+        await poll.wait(this.#companionMustPoll() ? 1 : left === Infinity ? -1 : Math.max(0, left));
+      }
+      this.#lookAtCompanions();
+      if (poll.ready(slot) !== 0 || performance.now() >= end) return;
+      if (this.#device.hasWork) {
+        this.#turn.begin(performance.now(), TURN_MS);
+        this.#device.work(this.#turn);
+      }
+      isBusy = this.#workOfCompanions() > 0 || this.#device.hasWork ||
+        this.#setCompanionNotifications(true);
+    }
+  }
+
+  /** Serves the rings, and watches them until they have been quiet for long enough. */
+  async #watch(backEnd: BackEnd, room: ElbowRoom): Promise<void> {
+    const woken = performance.now();
+    let lastConnection = woken;
+    let sliceStart = woken;
+    room.begin(woken);
+    this.#setNotifications(backEnd, false);
+    this.#turn.begin(woken, TURN_MS);
+    if (this.#serveQueues(backEnd) > 0 || this.#device.holds) {
+      this.#window.woken(woken - this.#lastServed);
+      this.#lastServed = woken;
+    }
+    while (backEnd.isOpen && !this.#stopped) {
+      let served = 0;
+      const turn = this.#turn;
+      for (let look = 0; look < LOOKS_PER_TURN && !this.#device.holds && !turn.isOver; look++) {
+        served += this.#serveQueues(backEnd);
+      }
+      if (served > 0) this.#window.served(served);
+      served += this.#workOfCompanions();
+      let now = performance.now();
+      if (served > 0) this.#lastServed = now;
+      if (this.#device.holds) {
+        if (!this.#awaitObservers(backEnd)) return;
+        now = performance.now();
+        // Messages have waited, too, and come before further requests.
+        lastConnection = this.#device.holds ? now : 0;
+        this.#lastServed = now;
+        room.back(now);
+      }
+      if (
+        now - this.#lastServed >= this.#window.milliseconds && !this.#device.hasWork &&
+        !this.#setNotifications(backEnd, true)
+      ) return;
+      room.look(now, now - this.#lastServed);
+      if (now - lastConnection >= CONNECTION_MS) {
+        if (!this.#lookAtConnection(backEnd)) return;
+        now = performance.now();
+        lastConnection = now;
+      }
+      if (now - sliceStart >= (now < this.#busyUntil ? BUSY_SLICE_MS : SLICE_MS)) {
+        await eventLoopTurn();
+        now = performance.now();
+        sliceStart = now;
+        room.back(now);
+      }
+      turn.begin(now, now < this.#busyUntil ? BUSY_TURN_MS : TURN_MS);
+    }
+  }
+
+  /** Serves every queue once. Returns how many chains that were. */
+  #serveQueues(backEnd: BackEnd): number {
+    const device = this.#device;
+    let served = 0;
+    if (device.hasWork) device.work(this.#turn);
+    for (let i = 0; i < device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (i === REQUEST_QUEUE ? queue.hasWork() || device.holds : device.faults.waiting > 0) {
+        const count = device.service(i, queue, BUDGET, this.#turn);
+        if (count > 0) {
+          backEnd.signal(i);
+          served += count;
+        }
+      }
+      if (queue.error !== 0) backEnd.ringFailed(i);
+    }
+    return served;
+  }
+
+  /**
+   * Switches the guest's notifications on or off.
+   *
+   * @returns When switching on: whether requests came in meanwhile, so that it is too early to sleep.
+   */
+  #setNotifications(backEnd: BackEnd, on: boolean): boolean {
+    let work = false;
+    for (let i = 0; i < this.#device.queueCount; i++) {
+      const queue = backEnd.queue(i);
+      if (queue === undefined) continue;
+      if (!on) queue.disableNotifications();
+      // The guest fills the event queue with buffers; that is work only when a report waits for one.
+      else if (
+        queue.enableNotifications() && (i === REQUEST_QUEUE || this.#device.faults.waiting > 0)
+      ) {
+        work = true;
+      }
+      if (queue.error !== 0) backEnd.ringFailed(i);
+    }
+    if (this.#setCompanionNotifications(on)) work = true;
+    if (work) this.#setNotifications(backEnd, false);
+    return work;
+  }
+
+  /**
+   * Serves everything but the queues until the device no longer has to hold its answers, and the event loop is
+   * due. Returns whether the connection is still open.
+   */
+  #awaitObservers(backEnd: BackEnd): boolean {
+    const device = this.#device;
+    const began = performance.now();
+    let elapsed = 0;
+    while (device.observers.waiting > 0 && elapsed < HELD_SLEEP_MS) {
+      const sleeps = elapsed >= SPIN_MS;
+      if (!this.#lookAtConnection(backEnd, sleeps ? HELD_SLEEP_MS : 0)) return false;
+      elapsed = performance.now() - began;
+    }
+    this.#serveQueues(backEnd);
+    return backEnd.isOpen;
+  }
+
+  /**
+   * Handles what the front end and those of the companions sent.
+   *
+   * @param timeout Milliseconds to wait for something, with this thread standing still.
+   * @returns Whether the connection is still open.
+   */
+  #lookAtConnection(backEnd: BackEnd, timeout = 0): boolean {
+    const poll = this.#poll;
+    poll.clear();
+    const slot = poll.add(backEnd.descriptor, backEnd.events);
+    const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
+    this.#addCompanions();
+    if (timeout > 0) poll.poll(timeout);
+    else poll.look();
+    if (poll.runtimeReady) this.#busyUntil = performance.now() + BUSY_MS;
+    this.#lookAtCompanions();
+    if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0 && !backEnd.isDue) return true;
+    const generation = backEnd.generation;
+    const open = backEnd.onReadable();
+    // Queues may have come or gone: begin again with descriptors and notifications as they are now.
+    if (open && backEnd.generation !== generation) {
+      this.#log.debug("The front end changed the queues");
+      this.#setNotifications(backEnd, false);
+    }
+    return open;
+  }
+
+  #addCompanions(): void {
+    for (const companion of this.#companions) companion.addTo(this.#poll);
+  }
+
+  #lookAtCompanions(): void {
+    for (const companion of this.#companions) companion.look(this.#poll);
+  }
+
+  /** Has each companion do a piece of work. Returns how many had any. */
+  #workOfCompanions(): number {
+    let busy = 0;
+    for (let i = 0; i < this.#companions.length; i++) if (this.#companions[i].serve()) busy++;
+    return busy;
+  }
+
+  /** As {@linkcode Companion.setNotifications}, of all. */
+  #setCompanionNotifications(on: boolean): boolean {
+    let work = false;
+    for (const companion of this.#companions) if (companion.setNotifications(on)) work = true;
+    return work;
+  }
+
+  #companionMustPoll(): boolean {
+    return this.#companions.some((companion) => companion.mustPoll);
+  }
+
+  /** Whether requests of some ring come without a signal, so that it must be looked at from time to time. */
+  #mustPoll(backEnd: BackEnd): boolean {
+    if (this.#companionMustPoll()) return true;
+    for (let i = 0; i < this.#device.queueCount; i++) {
+      if (backEnd.wantsPolling(i)) return true;
+    }
+    return false;
+  }
+}

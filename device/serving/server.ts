@@ -1,0 +1,198 @@
+/**
+ * Serves a device to one VMM after another.
+ *
+ * @module
+ */
+import type { Companion } from "../poll_source.ts";
+import { GuardedCompanion, logFailure } from "../guarded_poll_source.ts";
+import { OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
+import type { IommuDevice } from "../iommu/iommu_device.ts";
+import type { Log } from "../log.ts";
+import { DeviceLoop } from "./loop.ts";
+import { PeerClaim } from "../host/peer_claim.ts";
+import { ALL_RING_FEATURES, BackEnd, type RingFeatures } from "../vhost_user/mod.ts";
+
+/** Milliseconds between two attempts to connect. */
+const RECONNECT_MS = 200;
+/** A session that took as many milliseconds may be followed by the next at once. */
+const SESSION_MS = 1000;
+
+/** A device on a socket. */
+export class DeviceServer {
+  readonly #device: IommuDevice;
+  readonly #log: Log;
+  readonly #poll: PollSet = new PollSet();
+  readonly #loop: DeviceLoop;
+  readonly #companions: readonly GuardedCompanion[];
+  readonly #ringFeatures: RingFeatures;
+  #stopped = false;
+  #connected = false;
+  /** A front end that has taken the place of the one before it. */
+  #next: UnixStream | undefined;
+  #failures = 0;
+
+  /**
+   * A server of a device.
+   *
+   * @param watchMicroseconds How long to watch the rings after a request before sleeping.
+   * @param companions What is served beside the device, with or without a front end of the device's own.
+   * @param ringFeatures Which features of rings front ends are offered.
+   */
+  constructor(
+    device: IommuDevice,
+    log: Log,
+    watchMicroseconds: number,
+    companions: readonly Companion[] = [],
+    ringFeatures: RingFeatures = ALL_RING_FEATURES,
+  ) {
+    this.#device = device;
+    this.#log = log;
+    this.#companions = companions.map((each) => new GuardedCompanion(each, log));
+    this.#ringFeatures = ringFeatures;
+    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, this.#companions);
+    for (const each of this.#companions) each.onDue = () => this.wake();
+    this.#poll.onProblem = (line) => log.warnLimited("poll", line);
+    // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
+    device.onFault = () => this.wake();
+  }
+
+  /** Whether a front end is connected. */
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  /**
+   * Sessions that were ended because something failed: the device's own, as `iommu`, and those of its companions, by
+   * name. Those without failures are left out.
+   */
+  get failures(): Readonly<Record<string, number>> {
+    const failures: Record<string, number> = {};
+    if (this.#failures > 0) failures.iommu = this.#failures;
+    for (const each of this.#companions) if (each.failures > 0) failures[each.name] = each.failures;
+    return failures;
+  }
+
+  /** Ends a sleep: there is something to serve that no descriptor tells of. */
+  wake(): void {
+    this.#poll.wake();
+  }
+
+  /** Ends {@linkcode run} promptly. */
+  stop(): void {
+    this.#stopped = true;
+    this.#loop.stop();
+  }
+
+  /**
+   * Serves until stopped: every front end that connects to a listener, or the one behind a stream until it
+   * goes. The socket and the companions are closed afterwards.
+   */
+  async run(socket: UnixListener | UnixStream): Promise<void> {
+    try {
+      if (socket instanceof UnixStream) await this.#serve(socket, undefined);
+      else await this.#acceptAll(socket);
+    } finally {
+      this.#next?.end();
+      socket.close();
+      for (const companion of this.#companions) companion.close();
+      this.#poll.close();
+    }
+  }
+
+  /**
+   * Serves until stopped as a client: connects to a front end that listens, again whenever it has gone.
+   *
+   * @param path The front end's socket; waits until it listens.
+   */
+  async runClient(path: string): Promise<void> {
+    let told: string | undefined;
+    try {
+      while (!this.#stopped) {
+        const begun = performance.now();
+        const stream = connect(path);
+        if (stream instanceof UnixStream) {
+          told = undefined;
+          await this.#serve(stream, undefined);
+        } else if (stream !== told) {
+          told = stream;
+          this.#log.infoLimited("waiting", `Waiting for a front end to listen on ${path}${told}`);
+        }
+        // One that accepts and closes must not keep us busy.
+        if (performance.now() - begun < SESSION_MS) {
+          await this.#loop.serveCompanions(undefined, RECONNECT_MS);
+        }
+      }
+    } finally {
+      for (const companion of this.#companions) companion.close();
+      this.#poll.close();
+    }
+  }
+
+  async #acceptAll(listener: UnixListener): Promise<void> {
+    listener.onProblem = (line) => this.#log.warnLimited("accept", line);
+    listener.onRested = () => this.wake();
+    while (!this.#stopped) {
+      if (this.#next === undefined) await this.#loop.serveCompanions(listener);
+      if (this.#stopped) return;
+      const stream = this.#next ?? listener.accept();
+      this.#next = undefined;
+      if (stream !== undefined) await this.#serve(stream, listener);
+    }
+  }
+
+  /** Serves a front end until it goes. What the host refuses on its behalf ends its session and nothing else. */
+  async #serve(stream: UnixStream, listener: UnixListener | undefined): Promise<void> {
+    const claim = new PeerClaim(stream);
+    const backEnd = new BackEnd(stream, this.#device, {
+      log: this.#log,
+      ringFeatures: this.#ringFeatures,
+    });
+    this.#connected = true;
+    this.#log.infoLimited("connected", "A front end connected");
+    try {
+      await this.#loop.serve(backEnd, listener, () => {
+        const other = listener?.accept();
+        if (other !== undefined) this.#admit(other, backEnd, claim);
+      });
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+      this.#failures++;
+      logFailure(this.#log, "The session is ended", error);
+    } finally {
+      claim.close();
+      backEnd.close();
+      this.#connected = false;
+    }
+    if (this.#stopped) this.#log.info("Stopped");
+    else this.#log.infoLimited("gone", "The front end is gone");
+  }
+
+  /** A second front end comes: refuses it, or gives it the place of one that has lost it. */
+  #admit(stream: UnixStream, backEnd: BackEnd, claim: PeerClaim): void {
+    const lost = claim.lost(backEnd.generation > 0);
+    if (lost === undefined) {
+      stream.end();
+      this.#log.warnLimited("second", "Refused a second front end: one is connected already");
+      return;
+    }
+    this.#log.warnLimited("lost", `The front end makes room for another: ${lost}`);
+    backEnd.close();
+    this.#next = stream;
+  }
+}
+
+/**
+ * Connects, or says why not, as the end of a line. Whatever the host answers, it may be another answer the next time:
+ * what is at the path is not ours.
+ */
+function connect(path: string): UnixStream | string {
+  try {
+    return UnixStream.connect(path);
+  } catch (error) {
+    if (!(error instanceof OsError)) throw error;
+    return NOT_THERE.includes(error.code) ? "" : `: ${error.call} failed: ${error.code}`;
+  }
+}
+
+/** What connecting fails with while nothing listens. */
+const NOT_THERE = ["ENOENT", "ECONNREFUSED"];

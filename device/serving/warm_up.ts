@@ -1,0 +1,180 @@
+/**
+ * A rehearsal before the first guest comes: the whole path of a request is run often enough to be compiled.
+ *
+ * V8 interprets what it sees for the first time and compiles what has run some ten thousand times, on threads
+ * that take a processor from the guest, which spins while it waits for its IOMMU. For its first 30 000 calls a
+ * guest took 17 µs to map a page and 9 to unmap it, where it takes 14 and 6 afterwards. So before a front end is
+ * let in, the device is served to a driver of our own, over a real connection, with real memory and rings. That
+ * takes a quarter of a second, and the guest is quick from its first call on.
+ *
+ * What is learned there has to hold for the device that is served afterwards:
+ *
+ * - It is done with several devices, one after the other. What V8 assumes of objects of which there was only one
+ *   it finds wrong at the second, and then it throws away the code.
+ * - Memory is detached first. Up to the first time that this happens in a process, V8 compiles code that takes it
+ *   for impossible, and then it throws away all of that at once; a front end may take its memory back at any time.
+ *
+ * @module
+ */
+import { PAGE_SIZE } from "../address.ts";
+import { CONFIG_SIZE } from "../iommu/config_space.ts";
+import type { EndpointRange } from "../iommu/endpoint_table.ts";
+import { eventLoopTurn, PollSet, UnixStream } from "../host/mod.ts";
+import { type DeviceOptions, IommuDevice } from "../iommu/iommu_device.ts";
+import { Log } from "../log.ts";
+import { DeviceLoop } from "./loop.ts";
+import { RehearsalDriver, type RequestMemory } from "./warm_up_driver.ts";
+import { BackEnd, FrontEnd, type FrontEndQueue, type RingFeatures } from "../vhost_user/mod.ts";
+import { REQUEST_QUEUE } from "../iommu/wire.ts";
+
+/** Devices that are made one after the other. */
+const DEVICES = 3;
+/** Times that each of them has all its mappings made and removed, over all formats. */
+const ROUNDS = 12;
+/** Requests after which the loop ends and begins again: that part is run, too. */
+const BREAK_AFTER = 2500;
+/** Milliseconds after which no further device is made. */
+const LONGEST_MS = 1000;
+/** Guest memory: more than one piece, since the one found last is a path of its own. */
+const MEMORY_ADDRESSES = [0, 1 << 24];
+const MEMORY_BYTES = 1 << 20;
+/** Where the ring is in the first piece: behind the requests. */
+const RING_ADDRESS = 1 << 16;
+const RING_SIZE = 128;
+/** `page_size_mask` and `probe_size` in the configuration space. */
+const PAGE_SIZE_MASK_AT = 0;
+const PROBE_SIZE_AT = 32;
+/** Bytes of table memory. */
+const TABLE_BYTES = 32 << 20;
+
+/** What came of a rehearsal. */
+export interface Rehearsal {
+  /** Requests that were made. */
+  readonly requests: number;
+  /** How many of them were answered with OK: all, unless the options forbid what the driver asks for. */
+  readonly succeeded: number;
+}
+
+/**
+ * Rehearses with devices of the kind that is going to be served. They are gone when it returns.
+ *
+ * @param ringFeatures Which features of rings are going to be offered.
+ * @throws {RangeError} If the options contradict each other.
+ */
+export async function rehearse(
+  options: DeviceOptions,
+  ringFeatures: RingFeatures,
+): Promise<Rehearsal> {
+  detachSomething();
+  const end = performance.now() + LONGEST_MS;
+  let requests = 0;
+  let succeeded = 0;
+  for (let i = 0; i < DEVICES && performance.now() < end; i++) {
+    const driver = await rehearseOnce(options, ringFeatures);
+    requests += driver.total;
+    succeeded += driver.succeeded;
+  }
+  return { requests, succeeded };
+}
+
+/** Has it happened once that memory was detached: see above. */
+function detachSomething(): void {
+  new ArrayBuffer(1).transfer(0);
+}
+
+/** A device that is like the one of the options but small, and lets the driver map where it wants. */
+function rehearsalDevice(options: DeviceOptions): IommuDevice {
+  const { endpoints, reserved, bypass, tableBaseFrame } = options;
+  return new IommuDevice({
+    endpoints,
+    reserved,
+    bypass,
+    tableBaseFrame,
+    ...(options.pageSizes === undefined ? {} : { pageSizes: options.pageSizes }),
+    maxDomains: endpoints.length,
+    maxMappings: 2 ** 20,
+    maxTableMemory: TABLE_BYTES,
+  });
+}
+
+/** Makes a device, serves it to a driver, and ends both. */
+async function rehearseOnce(
+  options: DeviceOptions,
+  ringFeatures: RingFeatures,
+): Promise<RehearsalDriver> {
+  const device = rehearsalDevice(options);
+  const endpoints = endpointOfEachFormat(device, options.endpoints);
+  using poll = new PollSet();
+  const log = new Log("warn");
+  const [front, back] = UnixStream.pair();
+  const backEnd = new BackEnd(back, device, { log, ringFeatures });
+  const frontEnd = new FrontEnd(front, { acceptHigh: -1 });
+  try {
+    const { driver, queue } = await served(backEnd, setUp(frontEnd, endpoints));
+    for (let i = 0; !driver.isDone && backEnd.isOpen; i++) {
+      const loop = new DeviceLoop(device, poll, log, 1000, [driver]);
+      driver.onBreak = () => loop.stop();
+      // A loop finds requests when it wakes, or nothing at first.
+      if (i % 2 === 0) driver.begin();
+      queue.kickEvent.signal();
+      await loop.serve(backEnd, undefined, () => {});
+    }
+    return driver;
+  } finally {
+    frontEnd.close();
+    backEnd.close();
+    device.close();
+  }
+}
+
+/** What a promise of a front end gives, with the back end answering its messages meanwhile. */
+async function served<T>(backEnd: BackEnd, promise: Promise<T>): Promise<T> {
+  let settled = false;
+  const ended = promise.finally(() => settled = true);
+  while (!settled && backEnd.onReadable()) {
+    await eventLoopTurn();
+  }
+  return await ended;
+}
+
+/** Does what a VMM and a guest's driver do before the first request. */
+async function setUp(
+  frontEnd: FrontEnd,
+  endpoints: readonly number[],
+): Promise<{ readonly driver: RehearsalDriver; readonly queue: FrontEndQueue }> {
+  await frontEnd.negotiate();
+  const memory: RequestMemory[] = [];
+  for (const address of MEMORY_ADDRESSES) {
+    const { mapping } = await frontEnd.addMemory(address, MEMORY_BYTES);
+    memory.push({ buffer: mapping.buffer, address });
+  }
+  const queue = await frontEnd.startQueue(REQUEST_QUEUE, {
+    size: RING_SIZE,
+    address: RING_ADDRESS,
+  });
+  const config = (await frontEnd.readConfig(0, CONFIG_SIZE)).slice();
+  const fields = new DataView(config.buffer);
+  const pageSizes = fields.getUint32(PAGE_SIZE_MASK_AT, true);
+  const driver = new RehearsalDriver(queue.driver, {
+    memory,
+    endpoints,
+    granulePages: (pageSizes & -pageSizes) / PAGE_SIZE,
+    probeSize: fields.getUint32(PROBE_SIZE_AT, true),
+    rounds: Math.ceil(ROUNDS / endpoints.length),
+    breakAfter: BREAK_AFTER,
+  });
+  return { driver, queue };
+}
+
+/** An endpoint of every format. */
+function endpointOfEachFormat(
+  { endpoints }: IommuDevice,
+  ranges: readonly EndpointRange[],
+): number[] {
+  const ofFormat = new Map<string, number>();
+  for (const { first } of ranges) {
+    const format = endpoints.formatOf(first);
+    if (format !== undefined) ofFormat.set(format, first);
+  }
+  return [...ofFormat.values()];
+}

@@ -1,9 +1,0 @@
-/**
- * The version of the program.
- *
- * @module
- */
-import configuration from "../deno.json" with { type: "json" };
-
-/** Version as in `deno.json`, such as `0.1.0`. */
-export const VERSION: string = configuration.version;

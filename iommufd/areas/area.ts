@@ -1,0 +1,50 @@
+/**
+ * What an area is besides its ranges: protection and page list in one number, and the reused view of an area
+ * that an address space hands to a page list.
+ *
+ * The number is the `state` of a slot (`area_leaves.ts`): bits 0-2 protection, from bit 8 the slot of the page list in
+ * its address space.
+ *
+ * @module
+ */
+import { MMIO, type Protection, READ, WRITE } from "../../pagetable/page_table.ts";
+
+/** Every protection bit there is. */
+export const PROTECTION_BITS: Protection = READ | WRITE | MMIO;
+const LIST_SHIFT = 8;
+/** The state of a new area. Throws RangeError beyond 2^23 page lists in one address space. */
+export function areaState(listSlot: number, protection: Protection): number {
+  if (listSlot >= 2 ** 23) throw new RangeError(`Cannot number page list ${listSlot}: too many`);
+  return (listSlot << LIST_SHIFT) | protection;
+}
+
+/** The slot of the page list in a state. */
+export function areaListSlot(state: number): number {
+  return state >>> LIST_SHIFT;
+}
+
+/** An area as a page list sees it. */
+export class AreaView {
+  /** First I/O page. */
+  first = 0;
+  /** Last I/O page, inclusive. */
+  last = 0;
+  /** Index of the first page in its page list. */
+  index = 0;
+  /** What the device may do. */
+  protection: Protection = 0;
+
+  /** Index of the last page. */
+  get lastIndex(): number {
+    return this.index + (this.last - this.first);
+  }
+
+  /** Shows another area. Returns itself. */
+  set(first: number, last: number, index: number, protection: Protection): this {
+    this.first = first;
+    this.last = last;
+    this.index = index;
+    this.protection = protection;
+    return this;
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * Automatic I/O addresses: the lowest range that is free, usable and well aligned.
+ *
+ * Works on the gaps between areas, found through the largest-gap marks of the area tree, so one call costs O(log areas)
+ * for each usable window. Candidates that are large enough but lie badly for the alignment are tried a bounded number of
+ * times; then a gap so large that it fits however it lies is looked for, and only when there is none either all
+ * candidates are tried. A size known to find nothing is remembered until something is freed.
+ *
+ * Ranges are inclusive, in I/O pages.
+ *
+ * @module
+ */
+import type { AreaTree } from "./area_tree.ts";
+import type { PageRange, ReservedRanges } from "../reserved_ranges.ts";
+
+/** Alignment beyond which larger leaves gain nothing: 2 MiB. */
+const MAX_ALIGN = 512;
+/** Misfits tried before a roomy gap is looked for. */
+const MISFITS = 32;
+/** Address 0 is never given out, nor is the last page: both stand for "none" too often. */
+const LOWEST = 1;
+const HIGHEST = 2 ** 52 - 2;
+
+/** Finds addresses in one address space. */
+export class IovaAllocator {
+  readonly #areas: AreaTree;
+  readonly #reserved: ReservedRanges;
+  #failedCount = Infinity;
+  #failedAlign = 1;
+
+  /** Looks at the given areas and reservations. */
+  constructor(areas: AreaTree, reserved: ReservedRanges) {
+    this.#areas = areas;
+    this.#reserved = reserved;
+  }
+
+  /** Tells that areas or reservations went, or that windows changed. */
+  forgetFailures(): void {
+    this.#failedCount = Infinity;
+  }
+
+  /**
+   * The alignment that a range of `count` pages from source index `index` on deserves: what lets the largest leaves be
+   * used, in pages, a power of two.
+   */
+  alignmentFor(count: number, index: number): number {
+    let align = 1;
+    while (align < MAX_ALIGN && align < count && index % (align * 2) === 0) align *= 2;
+    return align;
+  }
+
+  /** The first page of a free range of `count` pages at a multiple of `align`, or -1. */
+  allocate(count: number, align: number): number {
+    if (count >= this.#failedCount && align >= this.#failedAlign) return -1;
+    const { allowed, windows } = this.#reserved;
+    for (const window of allowed.length > 0 ? allowed : windows) {
+      const page = this.#allocateIn(window, count, align);
+      if (page >= 0) return page;
+    }
+    this.#failedCount = count;
+    this.#failedAlign = align;
+    return -1;
+  }
+
+  #allocateIn(window: PageRange, count: number, align: number): number {
+    const first = Math.max(window.first, LOWEST);
+    const last = Math.min(window.last, HIGHEST);
+    const quick = this.#search(first, last, count, align, count, MISFITS);
+    if (quick !== -2) return quick;
+    const roomy = this.#search(first, last, count, align, count + align - 1, Infinity);
+    return roomy >= 0 ? roomy : this.#search(first, last, count, align, count, Infinity);
+  }
+
+  /** Looks at gaps of at least `gap` pages. -1 if there is no place, -2 if tries ran out. */
+  #search(
+    first: number,
+    last: number,
+    count: number,
+    align: number,
+    gap: number,
+    tries: number,
+  ): number {
+    const { leaves } = this.#areas;
+    let page = alignUp(first, align);
+    for (; tries > 0; tries--) {
+      if (page + count - 1 > last) return -1;
+      const slot = this.#areas.atOrAfter(page);
+      if (slot < 0 || leaves.first(slot) > page + count - 1) return page;
+      page = alignUp(this.#areas.gapAfter(leaves.last(slot) + 1, gap), align);
+    }
+    return -2;
+  }
+}
+
+function alignUp(page: number, align: number): number {
+  return Math.ceil(page / align) * align;
+}

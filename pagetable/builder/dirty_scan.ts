@@ -1,0 +1,118 @@
+/**
+ * Accessed and dirty marks: reading what hardware recorded in leaves, and clearing it.
+ *
+ * Where a leaf is a group of items hardware may mark any of them, so a leaf is marked if one item is,
+ * and made clean in all (Arm ARM D8.7.1). Hardware changes entries with locked updates, so clearing is
+ * an atomic operation on the low half. What was cleared is noted in the gather: caches may still hold
+ * the old mark, and record nothing until they are told. Ranges are pages, inclusive.
+ *
+ * @module
+ */
+import type { MarkFormat, TableFormat } from "../format.ts";
+import type { InvalidationGather } from "../invalidation.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import type { TableTree } from "./table_tree.ts";
+
+/** Receives a range of pages, inclusive. */
+export type ReportRange = (firstPage: number, lastPage: number) => void;
+
+/** One pass over the leaves of a range. */
+export class MarkPass {
+  readonly #format: TableFormat;
+  readonly #marks: MarkFormat;
+  readonly #tree: TableTree;
+  readonly #words: Int32Array<ArrayBuffer>;
+  readonly #gather: InvalidationGather;
+  readonly #clear: boolean;
+  readonly #ofWrites: boolean;
+  readonly #report: ReportRange;
+
+  /** Prepares a pass: over write marks or access marks, clearing them or not. */
+  constructor(
+    format: TableFormat,
+    tree: TableTree,
+    memory: TableMemory,
+    gather: InvalidationGather,
+    clear: boolean,
+    ofWrites: boolean,
+    report: ReportRange,
+  ) {
+    this.#format = format;
+    if (format.marks === null) throw new TypeError(`Cannot read marks: ${format.name} has none`);
+    this.#marks = format.marks;
+    this.#tree = tree;
+    this.#words = memory.words;
+    this.#gather = gather;
+    this.#clear = clear;
+    this.#ofWrites = ofWrites;
+    this.#report = report;
+  }
+
+  /** Reports marked leaves in `[first, last]`, clipped to it and in order. */
+  run(first: number, last: number): void {
+    this.#visit(this.#tree.root, this.#tree.top, 0, first, last);
+  }
+
+  #visit(table: number, level: number, start: number, first: number, last: number): void {
+    const tree = this.#tree;
+    const words = this.#words;
+    const reach = tree.reach[level];
+    const to = (last * tree.scale[level]) & tree.mask[level];
+    let index = (first * tree.scale[level]) & tree.mask[level];
+    for (; index <= to; index++) {
+      const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
+      const low = words[item];
+      if ((low & this.#format.present) === 0) continue;
+      const high = words[item + 1];
+      const itemFirst = start + index * reach;
+      if ((low & this.#format.tableMask) === tree.tableValues[level]) {
+        const clippedFirst = Math.max(first, itemFirst);
+        const clippedLast = Math.min(last, itemFirst + reach - 1);
+        this.#visit(tree.child(low, high), level - 1, itemFirst, clippedFirst, clippedLast);
+        continue;
+      }
+      const items = this.#format.groupItems?.(level, low, high) ?? 1;
+      const groupIndex = index & -items;
+      const leafFirst = start + groupIndex * reach;
+      const leafLast = leafFirst + items * reach - 1;
+      const firstItem = (table << PAGE_WORDS_SHIFT) + (groupIndex << 1);
+      if (this.#marked(firstItem, items)) {
+        this.#report(Math.max(first, leafFirst), Math.min(last, leafLast));
+        if (this.#clear && first <= leafFirst && last >= leafLast) {
+          this.#clean(firstItem, items);
+          this.#gather.addRange(leafFirst, leafLast);
+        }
+      }
+      index = groupIndex + items - 1;
+    }
+  }
+
+  #marked(firstItem: number, items: number): boolean {
+    for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
+      if (this.#itemMarked(item)) return true;
+    }
+    return false;
+  }
+
+  #itemMarked(item: number): boolean {
+    const marks = this.#marks;
+    const low = this.#words[item];
+    if (!this.#ofWrites) return (low & marks.accessed) !== 0;
+    return (low & marks.dirty) === marks.dirtyValue &&
+      (low & marks.trackedLow) === marks.trackedLow &&
+      (this.#words[item + 1] & marks.trackedHigh) === marks.trackedHigh;
+  }
+
+  #clean(firstItem: number, items: number): void {
+    const marks = this.#marks;
+    for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
+      if (!this.#itemMarked(item)) continue;
+      if (!this.#ofWrites) Atomics.and(this.#words, item, ~marks.accessed);
+      else if (marks.dirtyValue !== 0) Atomics.and(this.#words, item, ~marks.dirty);
+      else Atomics.or(this.#words, item, marks.dirty);
+    }
+  }
+}
+
+/** Reports nothing: for passes that only clear. */
+export function reportNothing(): void {}

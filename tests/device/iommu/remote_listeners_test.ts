@@ -1,0 +1,439 @@
+/**
+ * Answers wait for observers in other processes: held, shared by a batch, published once, never lost.
+ */
+import { assert, assertEquals } from "@std/assert";
+import type { Companion } from "../../../device/poll_source.ts";
+import {
+  attachRequest,
+  detachRequest,
+  mapRequest,
+  unmapRequest,
+} from "../../../device/iommu/driver_requests.ts";
+import { Event, type PollSet, UnixListener } from "../../../device/host/mod.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
+import { Log } from "../../../device/log.ts";
+import { DeviceServer } from "../../../device/serving/server.ts";
+import type {
+  RemoteObserver,
+  TranslationObservers,
+} from "../../../device/iommu/iotlb_listeners.ts";
+import {
+  FrontEnd,
+  type FrontEndQueue,
+  type FrontEndRegion,
+  TransportFeature,
+} from "../../../device/vhost_user/mod.ts";
+import { until } from "../../until.ts";
+import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
+import { temporaryPath } from "../host/host_state.ts";
+import { keepRecord } from "../inflight_record.ts";
+
+const ENDPOINT = 24;
+const RING = 0x1000;
+const REQUEST = 0x10000;
+const ANSWER = 0x20000;
+const LAST_PAGE = 2 ** 52 - 1;
+
+/** An observer that acknowledges when the test says so, or by itself while it is waited for. */
+class ScriptedObserver implements RemoteObserver, Companion {
+  /** What it was told, in order. */
+  readonly calls: string[] = [];
+  /** Acknowledgements it owes. */
+  owed = 0;
+  /** How often it was looked at. */
+  looks = 0;
+  readonly name = "scripted";
+  onDue: () => void = () => {};
+  readonly mustPoll = false;
+  readonly #observers: TranslationObservers;
+  readonly #event = Event.create();
+  #slot = -1;
+
+  constructor(observers: TranslationObservers) {
+    this.#observers = observers;
+    observers.addRemote(ENDPOINT, this);
+  }
+
+  invalidate(firstPage: number, lastPage: number): void {
+    this.#owe(`invalidate ${firstPage} ${lastPage}`);
+  }
+
+  invalidateAll(): void {
+    this.#owe("invalidate all");
+  }
+
+  mapped(firstPage: number, lastPage: number): void {
+    this.calls.push(lastPage === LAST_PAGE ? "mapped all" : `mapped ${firstPage} ${lastPage}`);
+  }
+
+  /** Acknowledges everything, as a message on a socket does: the loop finds out by itself. */
+  acknowledge(): void {
+    this.#event.signal();
+  }
+
+  addTo(poll: PollSet): void {
+    this.#slot = poll.add(this.#event.descriptor.number);
+  }
+
+  look(poll: PollSet): void {
+    this.looks++;
+    if (poll.ready(this.#slot) === 0) return;
+    this.#event.drain();
+    this.#acknowledgeAll();
+  }
+
+  serve(): boolean {
+    return false;
+  }
+
+  endSession(): void {}
+
+  setNotifications(_on: boolean): boolean {
+    return false;
+  }
+
+  close(): void {
+    this.#observers.remove(ENDPOINT, this);
+    this.#event.close();
+  }
+
+  #owe(call: string): void {
+    this.calls.push(call);
+    this.owed++;
+    this.#observers.waiting++;
+  }
+
+  #acknowledgeAll(): void {
+    this.#observers.waiting -= this.owed;
+    this.owed = 0;
+  }
+}
+
+/** What a ring is like. */
+interface RingKind {
+  readonly packed?: boolean;
+  readonly inOrder?: boolean;
+  /** Whether the front end keeps a record of requests in flight. */
+  readonly record?: boolean;
+}
+
+const RING_KINDS: readonly RingKind[] = [false, true].flatMap((packed) =>
+  [false, true].flatMap((inOrder) => [false, true].map((record) => ({ packed, inOrder, record })))
+);
+
+function nameOf({ packed, inOrder, record }: RingKind): string {
+  return `${packed ? "packed" : "split"}${inOrder ? ", in order" : ""}` +
+    (record ? ", with a record of requests in flight" : "");
+}
+
+/** A served device, its driver in the same process, and an observer of one endpoint. */
+class World implements AsyncDisposable {
+  readonly device = new IommuDevice({ ...DEFAULT_OPTIONS, bypass: false });
+  readonly observer = new ScriptedObserver(this.device.observers);
+  readonly frontEnd: FrontEnd;
+  /** The memory that everything is in. */
+  ring!: FrontEndRegion;
+  readonly #server: DeviceServer;
+  readonly #done: Promise<void>;
+  #requests = 0;
+
+  private constructor(watchMicroseconds: number, ring: RingKind) {
+    const path = temporaryPath();
+    const log = new Log("error");
+    this.#server = new DeviceServer(this.device, log, watchMicroseconds, [this.observer]);
+    this.#done = this.#server.run(UnixListener.listen(path));
+    this.frontEnd = FrontEnd.connect(path, {
+      acceptHigh: TransportFeature.VERSION_1 | (ring.packed ? TransportFeature.RING_PACKED : 0) |
+        (ring.inOrder ? TransportFeature.IN_ORDER : 0),
+    });
+  }
+
+  /** With a running request queue. */
+  static async start(
+    watchMicroseconds = 2000,
+    ring: RingKind = {},
+  ): Promise<[World, FrontEndQueue]> {
+    const world = new World(watchMicroseconds, ring);
+    await world.frontEnd.negotiate();
+    world.ring = await world.frontEnd.addMemory(0, 1 << 20);
+    if (ring.record) await keepRecord(world.frontEnd, 2, 64);
+    const queue = await world.frontEnd.startQueue(0, { size: 64, address: RING });
+    return [world, queue];
+  }
+
+  /** Puts requests into the ring, all shown to the device at once. */
+  send(queue: FrontEndQueue, ...requests: readonly Uint8Array[]): void {
+    const { memory } = this.frontEnd;
+    for (const request of requests) {
+      const at = this.#requests++ % 64;
+      memory.resolve(REQUEST + at * 64, 64, true);
+      memory.bytes.set(request, memory.offset);
+      queue.driver.begin();
+      queue.driver.addReadable(REQUEST + at * 64, request.length);
+      queue.driver.addWritable(ANSWER + at * 64, 4);
+      queue.driver.commit();
+    }
+    queue.kick();
+  }
+
+  /** How many answers come before it has been quiet for so long. */
+  async answers(queue: FrontEndQueue, most: number, patience = 5000): Promise<number> {
+    let count = 0;
+    while (count < most && await queue.reap(patience)) count++;
+    return count;
+  }
+
+  /** Waits until answers are held back. */
+  async held(): Promise<void> {
+    await until(() => this.device.holds, "the device holds answers back");
+  }
+
+  /** Attaches the endpoint and maps one page at each of some numbers. */
+  async map(queue: FrontEndQueue, ...pages: readonly number[]): Promise<void> {
+    this.send(queue, attachRequest(1, ENDPOINT), ...pages.map(mapPage));
+    await this.held();
+    this.observer.acknowledge();
+    assertEquals(await this.answers(queue, 1 + pages.length), 1 + pages.length);
+    this.observer.calls.length = 0;
+  }
+
+  /** Whether the device has a session. */
+  get connected(): boolean {
+    return this.#server.connected;
+  }
+
+  /** Ends the server as SIGTERM does. */
+  async stop(): Promise<void> {
+    this.#server.stop();
+    await this.#done;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.frontEnd.close();
+    await this.stop();
+    this.device.close();
+  }
+}
+
+function mapPage(page: number): Uint8Array {
+  const virtStart = BigInt(page) * 4096n;
+  const virtEnd = virtStart + 4095n;
+  return mapRequest({ domain: 1, virtStart, virtEnd, physStart: 0x80000n, flags: 3 });
+}
+
+function unmapPage(page: number): Uint8Array {
+  return unmapRequest(1, BigInt(page) * 4096n, BigInt(page) * 4096n + 4095n);
+}
+
+/** A promise, and whether it is fulfilled. */
+function watched<T>(promise: Promise<T>): {
+  readonly done: Promise<T>;
+  readonly isDone: () => boolean;
+} {
+  let isDone = false;
+  const done = promise.then((value) => {
+    isDone = true;
+    return value;
+  });
+  return { done, isDone: () => isDone };
+}
+
+for (const watch of [0, 2000]) {
+  Deno.test(`an UNMAP is answered when the observer has acknowledged (watching for ${watch} us)`, async () => {
+    const [world, queue] = await World.start(watch);
+    await using _ = world;
+    await world.map(queue, 5);
+    world.send(queue, unmapPage(5));
+    await world.held();
+    assertEquals(await world.answers(queue, 1, 30), 0);
+    assertEquals(world.observer.calls, ["invalidate 5 5"]);
+    assertEquals([world.device.holds, world.device.observers.waiting], [true, 1]);
+    world.observer.acknowledge();
+    assertEquals(await world.answers(queue, 1), 1);
+    assertEquals(queue.driver.usedLength, 4);
+    assertEquals(world.device.holds, false);
+  });
+}
+
+for (const ring of RING_KINDS) {
+  Deno.test(`nothing of an UNMAP's answer is seen before the observer has acknowledged (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5, 6);
+    // The first is answered with fewer bytes than its buffer has: a batch of answers in order ends with it.
+    world.send(queue, new Uint8Array(8).fill(0xff), unmapPage(5), mapPage(7), unmapPage(6));
+    await world.held();
+    assertEquals(await world.answers(queue, 4, 20), 0);
+    assertEquals([world.device.holds, world.observer.owed], [true, 2]);
+    assertEquals(queue.callEvent.drain(), false);
+    world.observer.acknowledge();
+    assertEquals(await world.answers(queue, 4), 4);
+    assertEquals(await world.answers(queue, 1, 20), 0, "each once");
+  });
+
+  Deno.test(`answers that are held when the ring's memory is to go are given first, once (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5, 6);
+    for (const page of [5, 6]) {
+      world.send(queue, unmapPage(page), unmapPage(page));
+      await world.held();
+      const { done, isDone } = watched(world.frontEnd.withdrawMemory(world.ring));
+      assertEquals(await world.answers(queue, 1, 20), 0);
+      assertEquals([isDone(), world.device.holds], [false, true]);
+      world.observer.acknowledge();
+      await done;
+      assertEquals(queue.errorEvent.drain(), true);
+      await world.frontEnd.returnMemory(world.ring);
+      assertEquals(await world.answers(queue, 2), 2);
+      assertEquals(queue.driver.usedLength, 4);
+      assertEquals(await world.answers(queue, 1, 20), 0, "each once");
+    }
+    world.send(queue, mapPage(5));
+    assertEquals(await world.answers(queue, 1), 1, "the queue goes on behind them");
+  });
+}
+
+Deno.test("the UNMAPs of one batch share one wait, and requests behind them wait, too", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5, 6, 9);
+  world.send(queue, unmapPage(5), unmapPage(6), unmapPage(9));
+  await world.held();
+  assertEquals(await world.answers(queue, 3, 20), 0);
+  assertEquals(world.observer.calls, ["invalidate 5 5", "invalidate 6 6", "invalidate 9 9"]);
+  world.send(queue, mapPage(7));
+  assertEquals(await world.answers(queue, 4, 20), 0);
+  assertEquals(world.observer.calls.length, 3, "nothing more is taken meanwhile");
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 4), 4);
+  assertEquals(world.observer.calls[3], "mapped 7 7");
+});
+
+Deno.test("MAP, ATTACH and DETACH are told; a refused MAP and an UNMAP of nothing are not", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  world.send(queue, attachRequest(1, ENDPOINT), mapPage(5), mapPage(5), unmapPage(8));
+  await world.held();
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 4), 4);
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all", "mapped 5 5"]);
+  world.observer.calls.length = 0;
+  world.send(queue, detachRequest(1, ENDPOINT));
+  await world.held();
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 1), 1);
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+});
+
+Deno.test("a queue that is stopped while answers are held: they are published first", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5, 6);
+  world.send(queue, unmapPage(5), unmapPage(6));
+  await world.held();
+  const stopped = world.frontEnd.stopQueue(queue);
+  world.observer.acknowledge();
+  const base = await stopped;
+  assertEquals(world.device.holds, false);
+  assertEquals(await world.answers(queue, 3, 20), 2, "each once");
+  await world.frontEnd.resumeQueue(queue, base);
+  world.send(queue, mapPage(5));
+  assertEquals(await world.answers(queue, 1), 1, "the queue goes on behind them");
+  assertEquals(await world.answers(queue, 1, 20), 0);
+});
+
+Deno.test("a queue that is moved while answers are held answers where it was", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await world.held();
+  const { descriptors, driverArea, deviceArea } = queue.driver;
+  const place = {
+    index: 0,
+    driver: { descriptors: descriptors + 0x40000, driverArea, deviceArea },
+  };
+  const moved = world.frontEnd.setQueueAddress(place as FrontEndQueue);
+  world.observer.acknowledge();
+  await moved;
+  assertEquals(world.device.holds, false);
+  assertEquals(await world.answers(queue, 2, 20), 1);
+});
+
+Deno.test("reset and bypass are answered when the observer has acknowledged, and everything else is served meanwhile", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  const written = watched(world.frontEnd.writeConfig(36, Uint8Array.of(1)));
+  await until(() => world.observer.owed > 0, "the observer is told");
+  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+  world.send(queue, unmapPage(5));
+  assertEquals(await world.answers(queue, 1, 20), 0, "no request is taken meanwhile");
+  assertEquals([written.isDone(), world.observer.owed], [false, 1]);
+  world.observer.acknowledge();
+  await written.done;
+  await world.held();
+  const reset = watched(world.frontEnd.resetDevice());
+  assertEquals(await world.answers(queue, 1, 20), 0);
+  assertEquals(reset.isDone(), false, "messages wait for answers that are held");
+  world.observer.acknowledge();
+  assertEquals(await world.answers(queue, 1), 1);
+  await until(() => world.observer.owed > 0, "the observer is told of the reset");
+  assertEquals(reset.isDone(), false);
+  world.observer.acknowledge();
+  await reset.done;
+  assertEquals([world.device.holds, world.device.observers.waiting], [false, 0]);
+  assertEquals(world.observer.calls.slice(2), [
+    "invalidate 5 5",
+    "invalidate all",
+    "invalidate all",
+    "mapped all",
+  ]);
+});
+
+Deno.test("a front end that goes while answers are held leaves nothing held", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await world.held();
+  world.frontEnd.close();
+  world.observer.acknowledge();
+  await until(() => !world.connected, "the session has ended");
+  assertEquals(world.device.holds, false);
+});
+
+for (const ring of RING_KINDS) {
+  Deno.test(`a session that is ended while answers are held is not waited with: they are never given (${nameOf(ring)})`, async () => {
+    const [world, queue] = await World.start(2000, ring);
+    await using _ = world;
+    await world.map(queue, 5);
+    world.send(queue, unmapPage(5));
+    await world.held();
+    await world.stop();
+    assertEquals([world.connected, world.device.holds], [false, false]);
+    assertEquals(queue.driver.reap(), false, "nothing says that the observer has let go");
+    assert(world.observer.owed > 0, "it has not");
+  });
+}
+
+Deno.test("a ring that breaks while answers are held is reported behind them, and nothing waits", async () => {
+  const [world, queue] = await World.start();
+  await using _ = world;
+  await world.map(queue, 5);
+  world.send(queue, unmapPage(5));
+  await world.held();
+  // The index of the available ring: more new chains than the ring has entries.
+  world.frontEnd.memory.resolve(queue.driver.driverArea + 2, 2, true);
+  const { memory } = world.frontEnd;
+  new DataView(memory.bytes.buffer).setUint16(memory.bytes.byteOffset + memory.offset, 999, true);
+  queue.kickEvent.signal();
+  const looks = world.observer.looks;
+  await until(() => world.observer.looks > looks + 20, "everything else is served");
+  assertEquals([world.device.holds, world.observer.owed], [true, 1]);
+  assertEquals([queue.driver.reap(), queue.errorEvent.drain()], [false, false]);
+  world.observer.acknowledge();
+  await until(() => queue.errorEvent.drain(), "the ring is reported");
+  assertEquals([await world.answers(queue, 1), world.device.holds], [1, false]);
+});
