@@ -7,24 +7,24 @@
  *
  * @module
  */
-import type { Companion } from "./poll_source.ts";
+import type { PollSource } from "./poll_source.ts";
 import { OsError, type PollSet } from "./host/mod.ts";
 import type { Log } from "./log.ts";
 
-/** A companion whose methods do not throw. */
-export class GuardedCompanion implements Companion {
+/** A poll source whose methods do not throw. */
+export class GuardedPollSource implements PollSource {
   /** Times that something failed. */
   failures = 0;
-  readonly #inner: Companion;
+  readonly #inner: PollSource;
   readonly #log: Log;
 
-  /** Guards a companion, and logs what fails. */
-  constructor(inner: Companion, log: Log) {
+  /** Guards a poll source, and logs what fails. */
+  constructor(inner: PollSource, log: Log) {
     this.#inner = inner;
     this.#log = log;
   }
 
-  /** The name of the companion. */
+  /** The name of the poll source. */
   get name(): string {
     return this.#inner.name;
   }
@@ -38,17 +38,17 @@ export class GuardedCompanion implements Companion {
     this.#inner.onDue = onDue;
   }
 
-  /** Whether the companion's rings must be looked at from time to time. */
+  /** Whether the poll source's rings must be looked at from time to time. */
   get mustPoll(): boolean {
     return this.#inner.mustPoll;
   }
 
-  /** Adds what the companion has to be woken for. */
+  /** Adds what the poll source has to be woken for. */
   addTo(poll: PollSet): void {
     this.#inner.addTo(poll);
   }
 
-  /** Calls `look` of the companion. */
+  /** Calls `look` of the poll source. */
   look(poll: PollSet): void {
     try {
       this.#inner.look(poll);
@@ -57,7 +57,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Calls `serve` of the companion. Returns whether there was work; not if that failed. */
+  /** Calls `serve` of the poll source. Returns whether there was work; not if that failed. */
   serve(): boolean {
     try {
       return this.#inner.serve();
@@ -67,7 +67,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Calls `setNotifications` of the companion. Returns whether there is work already; not if that failed. */
+  /** Calls `setNotifications` of the poll source. Returns whether there is work already; not if that failed. */
   setNotifications(on: boolean): boolean {
     try {
       return this.#inner.setNotifications(on);
@@ -77,7 +77,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Ends the companion's session. */
+  /** Ends the poll source's session. */
   endSession(): void {
     try {
       this.#inner.endSession();
@@ -86,7 +86,7 @@ export class GuardedCompanion implements Companion {
     }
   }
 
-  /** Ends the companion. */
+  /** Ends the poll source. */
   close(): void {
     try {
       this.#inner.close();

@@ -9,7 +9,7 @@ import type { PollSet } from "./host/mod.ts";
  * Has descriptors to sleep on and rings to look at. None of its methods waits. What `look`, `serve` and
  * `setNotifications` throw is on behalf of the session that is under way, which is ended.
  */
-export interface Companion {
+export interface PollSource {
   /** What log lines call it. */
   readonly name: string;
   /** Called by it when it is time to look, and no descriptor says so; set by what serves it. */

@@ -29,7 +29,7 @@ export interface LeafFormat {
 }
 
 /** Where a format's hardware records accesses and writes. All masks are of the low half. */
-export interface MarkFormat {
+export interface DirtyBits {
   /** The bit hardware sets in a leaf that was used. */
   readonly accessed: number;
   /** The bit that tells written leaves. */
@@ -85,7 +85,7 @@ export interface TableFormat {
   /** Frames that no leaf above 4 KiB may touch and pages that are never translated, or null. */
   readonly interruptPages: InterruptPages | null;
   /** Where accesses and writes are recorded, or null where they are not. */
-  readonly marks: MarkFormat | null;
+  readonly marks: DirtyBits | null;
   /**
    * Items of the group that an item in use at `level` belongs to; 1 for most.
    * Null where every leaf is one item.

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Companion } from "../poll_source.ts";
+import type { PollSource } from "../poll_source.ts";
 import {
   hasDescriptors,
   POLLIN,
@@ -28,7 +28,7 @@ const RESERVE = 20;
 const ACCEPTS = 4;
 
 /** A running API socket. */
-export class ApiServer implements Companion {
+export class ApiServer implements PollSource {
   /** What log lines call it. */
   readonly name: string = "the API";
   /** Called when a connection may be accepted again, and no descriptor says so. */

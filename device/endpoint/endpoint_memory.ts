@@ -15,12 +15,12 @@ import { READ, WRITE } from "../../pagetable/mod.ts";
 import type { AddressSpace, DirtyLog, GuestMemory } from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
-import type { TranslationObserver } from "../iommu/iotlb_listeners.ts";
+import type { IotlbListener } from "../iommu/iotlb_listeners.ts";
 import { Iotlb } from "./iotlb.ts";
 import { RingPins } from "./ring_pins.ts";
 
 /** One endpoint's view of one guest memory. */
-export class EndpointMemory implements AddressSpace, TranslationObserver {
+export class EndpointMemory implements AddressSpace, IotlbListener {
   readonly #device: IommuDevice;
   readonly #endpoint: number;
   readonly #memory: GuestMemory;
@@ -54,7 +54,7 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
     this.#endpoint = endpoint;
     this.#memory = memory;
     this.iotlb = iotlb;
-    device.observers.add(endpoint, this);
+    device.iotlbListeners.add(endpoint, this);
   }
 
   /** See {@linkcode AddressSpace.generation}: both parts only grow, so a change of either shows in the sum. */
@@ -153,7 +153,7 @@ export class EndpointMemory implements AddressSpace, TranslationObserver {
   close(): void {
     this.releaseKept();
     this.iotlb.invalidateAll();
-    this.#device.observers.remove(this.#endpoint, this);
+    this.#device.iotlbListeners.remove(this.#endpoint, this);
   }
 
   #lose(): void {

@@ -134,7 +134,7 @@ export class EndpointService implements ServedEndpoint {
   }
 
   look(poll: PollSet): void {
-    const isKnocking = poll.ready(this.#listenerSlot) !== 0;
+    const isPending = poll.ready(this.#listenerSlot) !== 0;
     const backEnd = this.#backEnd;
     if (backEnd !== undefined && this.#connectionSlot >= 0) {
       for (let i = 0; i < this.#kickSlots.length; i++) {
@@ -146,7 +146,7 @@ export class EndpointService implements ServedEndpoint {
         this.#listen(backEnd);
       }
     }
-    if (isKnocking) this.#answerDoor();
+    if (isPending) this.#accept();
   }
 
   serve(): boolean {
@@ -221,7 +221,7 @@ export class EndpointService implements ServedEndpoint {
     this.device.close();
   }
 
-  #answerDoor(): void {
+  #accept(): void {
     const stream = this.#listener.accept();
     if (stream === undefined) return;
     const lost = this.#claim?.lost((this.#backEnd?.generation ?? 0) > 0);

@@ -1,13 +1,13 @@
 /**
- * What an endpoint behind the IOMMU is to what adds and removes endpoints: a companion of the loop that can leave.
+ * What an endpoint behind the IOMMU is to what adds and removes endpoints: a poll source of the loop that can leave.
  *
  * @module
  */
-import type { Companion } from "../poll_source.ts";
+import type { PollSource } from "../poll_source.ts";
 import type { Draining } from "./endpoint_device.ts";
 
 /** A device behind the IOMMU that this process serves, relays or translates for. */
-export interface ServedEndpoint extends Companion {
+export interface ServedEndpoint extends PollSource {
   /** The endpoint's id. */
   readonly endpoint: number;
   /** What is there: `rng`, `blk`, `relay` or `proxy`. */

@@ -1,5 +1,5 @@
 /**
- * Every endpoint behind the IOMMU, as one companion of the loop: endpoints are added to it and removed from it while it
+ * Every endpoint behind the IOMMU, as one poll source of the loop: endpoints are added to it and removed from it while it
  * is served.
  *
  * What the guest is told of does not change by that. An endpoint id is a place that a device can be plugged into, as a
@@ -13,8 +13,8 @@
  *
  * @module
  */
-import type { Companion } from "../poll_source.ts";
-import { GuardedCompanion, logFailure } from "../guarded_poll_source.ts";
+import type { PollSource } from "../poll_source.ts";
+import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import type { PollSet } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 import type { Draining } from "./endpoint_device.ts";
@@ -34,7 +34,7 @@ export class Removal {
 /** An endpoint in the list. */
 interface Member {
   readonly served: ServedEndpoint;
-  readonly guarded: GuardedCompanion;
+  readonly guarded: GuardedPollSource;
   /** Under way, once it is removed. */
   removal?: Removal;
   /** When it is closed at the latest, in milliseconds of `performance.now()`. */
@@ -42,7 +42,7 @@ interface Member {
 }
 
 /** The endpoints. */
-export class ServedEndpoints implements Companion {
+export class ServedEndpoints implements PollSource {
   /** What log lines call all of them. */
   readonly name: string = "the endpoints";
   onDue: () => void = () => {};
@@ -81,7 +81,7 @@ export class ServedEndpoints implements Companion {
     }
     served.onDue = () => this.onDue();
     if (served instanceof EndpointService) served.device.onProgress = () => this.onDue();
-    const guarded = new GuardedCompanion(served, this.#log);
+    const guarded = new GuardedPollSource(served, this.#log);
     this.#change([...this.#members, { served, guarded, deadline: Infinity }]);
     this.onDue();
   }
@@ -100,7 +100,7 @@ export class ServedEndpoints implements Companion {
     return member.removal ??= new Removal();
   }
 
-  /** See {@linkcode Companion.mustPoll}: that the time of one that leaves is over is told by nothing. */
+  /** See {@linkcode PollSource.mustPoll}: that the time of one that leaves is over is told by nothing. */
   get mustPoll(): boolean {
     return this.#members.some(({ guarded, removal }) => removal !== undefined || guarded.mustPoll);
   }

@@ -22,7 +22,7 @@ import type { Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { Hardware } from "./hardware.ts";
 import { isOnePiece } from "./piecewise_unmap.ts";
 import type { ReservedRegion, ReservedRegions } from "./reserved_region.ts";
-import type { TranslationObservers } from "./iotlb_listeners.ts";
+import type { IotlbListeners } from "./iotlb_listeners.ts";
 
 /** Mappings that a further page table is filled from at once. */
 const SMALL_MAPPINGS = 512;
@@ -34,7 +34,7 @@ export interface DomainContext {
   /** Which ranges of which endpoint cannot be mapped. */
   readonly reserved: ReservedRegions;
   /** What keeps translations of which endpoint. */
-  readonly observers: TranslationObservers;
+  readonly iotlbListeners: IotlbListeners;
   /** Which endpoints there are, and where they are attached. */
   readonly endpoints: EndpointTable;
 }
@@ -81,12 +81,12 @@ export class Domain implements InvalidationSink {
    * @returns OK; EADDRINUSE if a mapping is in the way; ENOMEM without memory; after an error nothing changed.
    */
   join(endpoint: Endpoint): Errno {
-    const { hardware, observers } = this.#context;
+    const { hardware, iotlbListeners } = this.#context;
     const error = this.bypass ? hardware.bypass(endpoint) : this.#joinTranslated(endpoint);
     if (error !== OK) return error;
     hardware.flush(endpoint);
     this.endpoints.add(endpoint);
-    observers.invalidateAll(endpoint.id);
+    iotlbListeners.invalidateAll(endpoint.id);
     return OK;
   }
 
@@ -167,16 +167,16 @@ export class Domain implements InvalidationSink {
     return value;
   }
 
-  /** Tells the observers of the domain's endpoints what changed in the tables. */
+  /** Tells the IOTLB listeners of the domain's endpoints what changed in the tables. */
   invalidate(gather: InvalidationGather): void {
-    const { observers, endpoints } = this.#context;
+    const { iotlbListeners, endpoints } = this.#context;
     // Endpoints may be very many, those that are observed are few.
-    for (const id of observers.endpoints) {
+    for (const id of iotlbListeners.endpoints) {
       if (endpoints.seen(id)?.domain !== this) continue;
-      for (const observer of observers.of(id)) {
-        if (gather.everything) observer.invalidateAll();
+      for (const listener of iotlbListeners.of(id)) {
+        if (gather.everything) listener.invalidateAll();
         for (let i = 0; i < gather.rangeCount; i++) {
-          observer.invalidate(gather.firstPages[i], gather.lastPages[i]);
+          listener.invalidate(gather.firstPages[i], gather.lastPages[i]);
         }
       }
     }

@@ -2,7 +2,7 @@
  * How one life of a guest ends and another begins, and how one goes on in another process: resets, connections that
  * end, queues that start, states that are saved and loaded.
  *
- * On the way from one life to another nothing passes untranslated: an observer that is told of an attachment that ends
+ * On the way from one life to another nothing passes untranslated: an IOTLB listener that is told of an attachment that ends
  * may ask what holds now, and must not get an answer that is right neither before nor afterwards. So everything is
  * blocked first and opened last.
  *
@@ -15,7 +15,7 @@ import type { FaultEvents } from "./fault_events.ts";
 import type { GuestLife } from "./guest_life.ts";
 import type { Pieces } from "./pieces.ts";
 import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
-import type { TranslationObservers } from "./iotlb_listeners.ts";
+import type { IotlbListeners } from "./iotlb_listeners.ts";
 import type { ResetKind, StartSign, StartVerdict } from "../virtio_device.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
 import { REQUEST_QUEUE } from "./wire.ts";
@@ -40,7 +40,7 @@ export interface GuestLivesParts {
   /** Reports that wait. */
   readonly faults: FaultEvents;
   /** What keeps translations and must be told when they change. */
-  readonly observers: TranslationObservers;
+  readonly iotlbListeners: IotlbListeners;
 }
 
 /** The lives of the guests of one device, one after another. */
@@ -98,7 +98,7 @@ export class GuestLives {
 
   /**
    * The connection has ended. Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. What
-   * was reported and has not reached the guest still may. Observers in other processes are not waited for: there is no
+   * was reported and has not reached the guest still may. IOTLB listeners in other processes are not waited for: there is no
    * answer to be held back.
    *
    * @returns One line for the log if anything was attached.
@@ -191,12 +191,12 @@ export class GuestLives {
     return error;
   }
 
-  /** Tells all observers that every translation may be another now. */
+  /** Tells all IOTLB listeners that every translation may be another now. */
   tellAll(): void {
-    const { observers } = this.#parts;
-    observers.invalidateEverything();
-    observers.mappedEverything();
-    observers.settleLater();
+    const { iotlbListeners } = this.#parts;
+    iotlbListeners.invalidateEverything();
+    iotlbListeners.mappedEverything();
+    iotlbListeners.settleLater();
   }
 
   /** The guest goes on with the state that was loaded, which fits the memory that there is by now. */
@@ -209,10 +209,10 @@ export class GuestLives {
 
   /**
    * Puts the domains of a state in the place of those there are. Everything else is blocked from then on; if the state
-   * does not fit, everything is, and observers are told so.
+   * does not fit, everything is, and IOTLB listeners are told so.
    */
   *#rebuild({ domains }: SavedState): Pieces<string | undefined> {
-    const { life, iommu, observers } = this.#parts;
+    const { life, iommu, iotlbListeners } = this.#parts;
     life.loseTrack();
     iommu.detachAll();
     // What is built now must not lack what those that end have yet to give back.
@@ -223,16 +223,16 @@ export class GuestLives {
     const error = yield* rebuild(domains, iommu);
     if (error === undefined) return undefined;
     iommu.detachAll();
-    observers.invalidateEverything();
+    iotlbListeners.invalidateEverything();
     return error;
   }
 
   /** A guest goes on of which nothing is known. */
   #loseTrack(warning: string): StartVerdict {
-    const { life, observers } = this.#parts;
+    const { life, iotlbListeners } = this.#parts;
     life.loseTrack();
-    observers.invalidateEverything();
-    observers.settleLater();
+    iotlbListeners.invalidateEverything();
+    iotlbListeners.settleLater();
     return { warning };
   }
 }

@@ -29,7 +29,7 @@ import { HostRegions, type LockableMemory } from "./host_regions.ts";
 import { finish, type Pieces } from "./pieces.ts";
 import { type ReservedRegion, ReservedRegions } from "./reserved_region.ts";
 import { stateSizeMax } from "./saved_state.ts";
-import { TranslationObservers } from "./iotlb_listeners.ts";
+import { IotlbListeners } from "./iotlb_listeners.ts";
 import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "../virtio_device.ts";
 import { Turn, WORK_PER_LOOK } from "./turn.ts";
 import { UNDER_WAY, VirtioIommu } from "./virtio_iommu.ts";
@@ -103,7 +103,7 @@ export class IommuDevice implements VirtioDevice {
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable;
   /** What keeps translations and must be told when they change. */
-  readonly observers: TranslationObservers = new TranslationObservers();
+  readonly iotlbListeners: IotlbListeners = new IotlbListeners();
   /** Guest memory as the front end shares it. */
   readonly memory: GuestMemory = new GuestMemory();
   /** Called after a fault, so that the loop delivers the report. */
@@ -180,7 +180,7 @@ export class IommuDevice implements VirtioDevice {
     this.iommu = new VirtioIommu({
       hardware: this.hardware,
       reserved,
-      observers: this.observers,
+      iotlbListeners: this.iotlbListeners,
       config: this.#config,
       endpoints: this.endpoints,
       life: this.life,
@@ -201,12 +201,12 @@ export class IommuDevice implements VirtioDevice {
       endpoints: this.endpoints,
       config: this.#config,
       faults: this.faults,
-      observers: this.observers,
+      iotlbListeners: this.iotlbListeners,
     });
   }
 
   /**
-   * Whether answers wait for observers in other processes. {@linkcode service} is to be called again when those
+   * Whether answers wait for IOTLB listeners in other processes. {@linkcode service} is to be called again when those
    * may have answered, and not only when the guest has further requests.
    */
   get holds(): boolean {
@@ -234,11 +234,11 @@ export class IommuDevice implements VirtioDevice {
 
   /**
    * Whether a request is under way, answers are held, a state is saved or loaded, memory comes or goes in pieces, or what
-   * a message did has yet to reach device tables or an observer.
+   * a message did has yet to reach device tables or an IOTLB listener.
    */
   get messagesWait(): boolean {
     return this.#queueUnderWay !== undefined || this.#held > 0 || this.#job !== undefined ||
-      this.iommu.isLeaving || this.observers.isSettling || this.#memoryChanges;
+      this.iommu.isLeaving || this.iotlbListeners.isSettling || this.#memoryChanges;
   }
 
   /** Whether endpoints that are attached to nothing go through untranslated. */
@@ -276,7 +276,7 @@ export class IommuDevice implements VirtioDevice {
    * {@linkcode IommuDevice.keepsMemory}.
    */
   memoryRemoved(region: MemoryRegion): void {
-    this.observers.settleLater();
+    this.iotlbListeners.settleLater();
     this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
     this.#changeHostRegions((regions) => regions.remove(region));
@@ -324,14 +324,14 @@ export class IommuDevice implements VirtioDevice {
 
   /**
    * A message that stops a queue waits until the answers held for it are given. Nothing waits where a session is ended
-   * meanwhile: answers that an observer has yet to acknowledge are never given, as if this process had ended then.
+   * meanwhile: answers that an IOTLB listener has yet to acknowledge are never given, as if this process had ended then.
    */
   queueStopped(index: number): void {
     this.#running.delete(index);
     if (index !== REQUEST_QUEUE) return;
     while (this.#queueUnderWay !== undefined) this.#proceed();
     if (this.#held === 0) return;
-    if (this.observers.waiting === 0) this.#publishHeld();
+    if (this.iotlbListeners.waiting === 0) this.#publishHeld();
     this.#held = 0;
     this.#heldQueue = undefined;
   }
@@ -378,7 +378,7 @@ export class IommuDevice implements VirtioDevice {
   /**
    * Serves what is in a queue.
    *
-   * Where an observer in another process has to let go of a translation first, the answers of all requests
+   * Where an IOTLB listener in another process has to let go of a translation first, the answers of all requests
    * taken are *held*: they share one wait, during which nothing more is taken, and a later call publishes them.
    *
    * A request that takes longer than a turn is *under way* until {@linkcode work} has ended it, and nothing more is
@@ -391,8 +391,8 @@ export class IommuDevice implements VirtioDevice {
   service(index: number, queue: Queue, budget: number, turn: Turn = ENDLESS): number {
     if (index === EVENT_QUEUE) return this.faults.deliver(queue) ? 1 : 0;
     if (index !== REQUEST_QUEUE) return 0;
-    if (this.#held > 0) return this.observers.waiting > 0 ? 0 : this.#publishHeld();
-    if (this.#queueUnderWay !== undefined || this.observers.isSettling) return 0;
+    if (this.#held > 0) return this.iotlbListeners.waiting > 0 ? 0 : this.#publishHeld();
+    if (this.#queueUnderWay !== undefined || this.iotlbListeners.isSettling) return 0;
     if (this.#memoryChanges) return 0;
     let served = 0;
     const { iommu } = this;
@@ -407,7 +407,7 @@ export class IommuDevice implements VirtioDevice {
       served++;
       if (turn.spend(iommu.weight)) break;
     }
-    if (this.observers.waiting > 0 && served > 0) {
+    if (this.iotlbListeners.waiting > 0 && served > 0) {
       this.#held = served;
       this.#heldQueue = queue;
       return 0;
@@ -425,7 +425,7 @@ export class IommuDevice implements VirtioDevice {
     if (this.#held > 0) return;
     if (this.#memoryChanges) {
       do this.#hostRegions!.step(); while (this.#memoryChanges && !turn.spend(WORK_PER_LOOK));
-      this.observers.settleLater();
+      this.iotlbListeners.settleLater();
       return;
     }
     if (this.#job !== undefined) {

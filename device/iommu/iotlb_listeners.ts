@@ -2,9 +2,9 @@
  * What must be told when the translations of an endpoint change.
  *
  * Whatever keeps a translation observes its endpoint and is told before the guest is: an UNMAP, DETACH or
- * reset is answered only after every observer has let go. An observer in this process (an IOTLB) has let go
+ * reset is answered only after every IOTLB listener has let go. An IOTLB listener in this process (an IOTLB) has let go
  * when the call returns. A *remote* one has to ask another process and hears from it later: until then it is
- * counted in {@linkcode TranslationObservers.waiting}, and the guest is answered when that is 0.
+ * counted in {@linkcode IotlbListeners.waiting}, and the guest is answered when that is 0.
  * Ranges are inclusive pages.
  *
  * @module
@@ -12,7 +12,7 @@
 import { LAST_PAGE } from "../address.ts";
 
 /** Keeps translations of one endpoint. Each call returns with nothing of the range in use. */
-export interface TranslationObserver {
+export interface IotlbListener {
   /** Pages `[firstPage, lastPage]` translate differently now. */
   invalidate(firstPage: number, lastPage: number): void;
   /** Every page may: the endpoint was attached, detached, or its bypass changed. */
@@ -21,28 +21,28 @@ export interface TranslationObserver {
 
 /**
  * Keeps translations of one endpoint in another process. Its calls return at once; for each acknowledgement
- * that is outstanding then, {@linkcode TranslationObservers.waiting} is 1 higher, for a bounded time.
+ * that is outstanding then, {@linkcode IotlbListeners.waiting} is 1 higher, for a bounded time.
  */
-export interface RemoteObserver extends TranslationObserver {
+export interface RemoteIotlbListener extends IotlbListener {
   /** Pages `[firstPage, lastPage]`, where nothing was before, may be translated now. */
   mapped(firstPage: number, lastPage: number): void;
 }
 
-/** An observer and what it observes. */
+/** An IOTLB listener and what it observes. */
 interface Remote {
   readonly endpoint: number;
-  readonly observer: RemoteObserver;
+  readonly listener: RemoteIotlbListener;
 }
 
-const NONE: readonly TranslationObserver[] = [];
+const NONE: readonly IotlbListener[] = [];
 
-/** The observers of all endpoints. */
-export class TranslationObservers {
-  /** Acknowledgements that remote observers wait for; they add and subtract. */
+/** The IOTLB listeners of all endpoints. */
+export class IotlbListeners {
+  /** Acknowledgements that remote IOTLB listeners wait for; they add and subtract. */
   waiting = 0;
   /** The endpoints that are observed, each once. */
   endpoints: readonly number[] = [];
-  readonly #observers = new Map<number, readonly TranslationObserver[]>();
+  readonly #listeners = new Map<number, readonly IotlbListener[]>();
   #isSettling = false;
   #remotes: readonly Remote[] = [];
 
@@ -57,56 +57,56 @@ export class TranslationObservers {
     return this.#remotes.length > 0;
   }
 
-  /** The observers of an endpoint, remote ones included. */
-  of(endpoint: number): readonly TranslationObserver[] {
-    return this.#observers.get(endpoint) ?? NONE;
+  /** The IOTLB listeners of an endpoint, remote ones included. */
+  of(endpoint: number): readonly IotlbListener[] {
+    return this.#listeners.get(endpoint) ?? NONE;
   }
 
-  /** Has an observer told about an endpoint from now on. */
-  add(endpoint: number, observer: TranslationObserver): void {
-    this.#observers.set(endpoint, [...this.of(endpoint), observer]);
-    this.endpoints = [...this.#observers.keys()];
+  /** Has an IOTLB listener told about an endpoint from now on. */
+  add(endpoint: number, listener: IotlbListener): void {
+    this.#listeners.set(endpoint, [...this.of(endpoint), listener]);
+    this.endpoints = [...this.#listeners.keys()];
   }
 
   /** The same for a remote one, which hears of mappings, too. */
-  addRemote(endpoint: number, observer: RemoteObserver): void {
-    this.add(endpoint, observer);
-    this.#remotes = [...this.#remotes, { endpoint, observer }];
+  addRemote(endpoint: number, listener: RemoteIotlbListener): void {
+    this.add(endpoint, listener);
+    this.#remotes = [...this.#remotes, { endpoint, listener }];
   }
 
-  /** Stops telling an observer. It must not wait for anything any more. */
-  remove(endpoint: number, observer: TranslationObserver): void {
-    const rest = this.of(endpoint).filter((other) => other !== observer);
-    if (rest.length === 0) this.#observers.delete(endpoint);
-    else this.#observers.set(endpoint, rest);
-    this.endpoints = [...this.#observers.keys()];
+  /** Stops telling an IOTLB listener. It must not wait for anything any more. */
+  remove(endpoint: number, listener: IotlbListener): void {
+    const rest = this.of(endpoint).filter((other) => other !== listener);
+    if (rest.length === 0) this.#listeners.delete(endpoint);
+    else this.#listeners.set(endpoint, rest);
+    this.endpoints = [...this.#listeners.keys()];
     this.#remotes = this.#remotes.filter((remote) =>
-      remote.endpoint !== endpoint || remote.observer !== observer
+      remote.endpoint !== endpoint || remote.listener !== listener
     );
   }
 
-  /** Tells the observers of one endpoint that everything may have changed. */
+  /** Tells the IOTLB listeners of one endpoint that everything may have changed. */
   invalidateAll(endpoint: number): void {
-    for (const observer of this.of(endpoint)) observer.invalidateAll();
+    for (const listener of this.of(endpoint)) listener.invalidateAll();
   }
 
-  /** Tells every observer that everything may have changed. */
+  /** Tells every IOTLB listener that everything may have changed. */
   invalidateEverything(): void {
-    for (const observers of this.#observers.values()) {
-      for (const observer of observers) observer.invalidateAll();
+    for (const listeners of this.#listeners.values()) {
+      for (const listener of listeners) listener.invalidateAll();
     }
   }
 
-  /** Tells the remote observers of one endpoint that pages may be translated now. */
+  /** Tells the remote IOTLB listeners of one endpoint that pages may be translated now. */
   mapped(endpoint: number, firstPage: number, lastPage: number): void {
     for (const remote of this.#remotes) {
-      if (remote.endpoint === endpoint) remote.observer.mapped(firstPage, lastPage);
+      if (remote.endpoint === endpoint) remote.listener.mapped(firstPage, lastPage);
     }
   }
 
-  /** Tells every remote observer that any page may be translated now. */
+  /** Tells every remote IOTLB listener that any page may be translated now. */
   mappedEverything(): void {
-    for (const { observer } of this.#remotes) observer.mapped(0, LAST_PAGE);
+    for (const { listener } of this.#remotes) listener.mapped(0, LAST_PAGE);
   }
 
   /**

@@ -296,7 +296,7 @@ export class VirtioIommu {
    * unattached"). Domains and mappings go with them. Agreed features stay until others are agreed: front ends
    * announce those of the next driver before they restart the queues, or not at all if they are the same.
    *
-   * Observers are told that nothing is translated any more, and not what holds from then on: that is the caller's.
+   * IOTLB listeners are told that nothing is translated any more, and not what holds from then on: that is the caller's.
    */
   reset(): void {
     this.detachAll();
@@ -305,14 +305,14 @@ export class VirtioIommu {
 
   /** As {@linkcode reset}, but faults stay counted. */
   detachAll(): void {
-    const { observers } = this.#options;
+    const { iotlbListeners } = this.#options;
     // Nothing is left to unmap; and what waited for room belongs to the life that ends.
     if (this.#unmap !== undefined) this.#verdict = S_OK;
     else if (this.#waits || this.#filling !== undefined) this.#verdict = S_NOMEM;
     this.#unmap = undefined;
     this.#filling = undefined;
     this.#waits = false;
-    const observed = observers.endpoints.filter((id) =>
+    const observed = iotlbListeners.endpoints.filter((id) =>
       this.#endpoints.seen(id)?.domain !== undefined
     );
     // This alone is what takes every endpoint out, however many there are; the rest follows in pieces.
@@ -322,7 +322,7 @@ export class VirtioIommu {
     }
     this.#domains.clear();
     this.#lastDomain = undefined;
-    for (const id of observed) observers.invalidateAll(id);
+    for (const id of observed) iotlbListeners.invalidateAll(id);
     for (let i = 0; i < PIECES_AT_ONCE && this.isEnding; i++) this.endPiece();
   }
 
@@ -390,7 +390,7 @@ export class VirtioIommu {
     this.#domains.set(domain.id, domain);
     endpoint.domain = domain;
     if (previous !== undefined) this.#leave(previous, endpoint);
-    this.#options.observers.mapped(endpointId, 0, LAST_PAGE);
+    this.#options.iotlbListeners.mapped(endpointId, 0, LAST_PAGE);
     return S_OK;
   }
 
@@ -402,7 +402,7 @@ export class VirtioIommu {
     // D3: an endpoint that is attached to nothing may be refused. One attached to another domain than
     // the request names is detached all the same: Linux names domain 0 to leave its identity domain.
     const endpoint = this.#endpoints.seen(request.endpoint);
-    const { life, observers } = this.#options;
+    const { life, iotlbListeners } = this.#options;
     if (endpoint?.domain !== undefined) {
       this.#detach(endpoint);
       this.#endpoints.release(endpoint);
@@ -412,7 +412,7 @@ export class VirtioIommu {
     // One that is blocked was attached, as far as is known here, and the guest gives it back.
     life.gaveBack(request.endpoint);
     // Bypass may let it through now.
-    observers.mapped(request.endpoint, 0, LAST_PAGE);
+    iotlbListeners.mapped(request.endpoint, 0, LAST_PAGE);
     return S_OK;
   }
 
@@ -506,7 +506,7 @@ export class VirtioIommu {
   #mapped(domain: Domain, firstPage: number, lastPage: number): Status {
     const error = domain.space.fillError;
     if (error !== OK) this.#mappings--;
-    else if (this.#options.observers.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
+    else if (this.#options.iotlbListeners.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
     return statusOf(error);
   }
 
@@ -539,15 +539,17 @@ export class VirtioIommu {
     const error = domain.space.map(firstPage, lastPage, options.guest, frame, protection);
     if (error !== OK) return statusOf(error);
     this.#mappings++;
-    if (options.observers.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
+    if (options.iotlbListeners.hasRemotes) this.#tellMapped(domain, firstPage, lastPage);
     return S_OK;
   }
 
   /** What is in another process and translates for an endpoint of the domain gets the mapping before it asks. */
   #tellMapped(domain: Domain, firstPage: number, lastPage: number): void {
-    const { observers } = this.#options;
-    for (const id of observers.endpoints) {
-      if (this.#endpoints.seen(id)?.domain === domain) observers.mapped(id, firstPage, lastPage);
+    const { iotlbListeners } = this.#options;
+    for (const id of iotlbListeners.endpoints) {
+      if (this.#endpoints.seen(id)?.domain === domain) {
+        iotlbListeners.mapped(id, firstPage, lastPage);
+      }
     }
   }
 
@@ -662,7 +664,7 @@ export class VirtioIommu {
     const domain = endpoint.domain!;
     this.#options.hardware.detach(endpoint);
     endpoint.domain = undefined;
-    this.#options.observers.invalidateAll(endpoint.id);
+    this.#options.iotlbListeners.invalidateAll(endpoint.id);
     this.#leave(domain, endpoint);
   }
 

@@ -22,7 +22,7 @@ const SILENT_MS = 0.05;
 const INTERRUPTED_MS = 1;
 
 /** Room for the threads of one front end. */
-export class ElbowRoom {
+export class CpuPlacement {
   readonly #threads: PeerThreads | undefined;
   readonly #busy = new ProcessorSet();
   /** Whether there was room when that was last looked at, and nothing has happened since. */

@@ -6,24 +6,24 @@
  * at the rings, with the guest's notifications switched off, for as long as a further request is likely, and
  * only then switches them on, looks once more, and sleeps.
  *
- * Watching must not cost the guest the processor that it spins on: `elbow_room.ts` sees to that.
+ * Watching must not cost the guest the processor that it spins on: `cpu_placement.ts` sees to that.
  *
  * Other work is never starved meanwhile, whatever the guest asks: a turn ends after a time (`turn.ts`), and what takes
  * longer goes in pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API
  * socket) are looked at twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices
- * behind the IOMMU are companions: the same sleep covers them, and between two looks at the clock each may do a
+ * behind the IOMMU are poll sources: the same sleep covers them, and between two looks at the clock each may do a
  * small piece of work.
  *
  * @module
  */
-import type { Companion } from "../poll_source.ts";
-import { ElbowRoom } from "./cpu_placement.ts";
+import type { PollSource } from "../poll_source.ts";
+import { CpuPlacement } from "./cpu_placement.ts";
 import { eventLoopTurn, type PollSet, type UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { BackEnd } from "../vhost_user/mod.ts";
 import { Turn } from "../iommu/turn.ts";
-import { WatchWindow } from "./poll_window.ts";
+import { PollWindow } from "./poll_window.ts";
 import { REQUEST_QUEUE } from "../iommu/wire.ts";
 
 /** Requests of one queue that are served before the other gets its turn. */
@@ -59,8 +59,8 @@ export class DeviceLoop {
   readonly #device: IommuDevice;
   readonly #poll: PollSet;
   readonly #log: Log;
-  readonly #window: WatchWindow;
-  readonly #companions: readonly Companion[];
+  readonly #window: PollWindow;
+  readonly #pollSources: readonly PollSource[];
   readonly #turn = new Turn();
   /** When the last request was served. */
   #lastServed = 0;
@@ -73,20 +73,20 @@ export class DeviceLoop {
    *
    * @param poll Where the descriptors to sleep on go; not to be used for anything else meanwhile.
    * @param watchMicroseconds How long to watch the rings after a request at most; 0 to sleep at once.
-   * @param companions What else is served.
+   * @param poll sources What else is served.
    */
   constructor(
     device: IommuDevice,
     poll: PollSet,
     log: Log,
     watchMicroseconds: number,
-    companions: readonly Companion[] = [],
+    pollSources: readonly PollSource[] = [],
   ) {
     this.#device = device;
     this.#poll = poll;
     this.#log = log;
-    this.#window = new WatchWindow(watchMicroseconds / 1000);
-    this.#companions = companions;
+    this.#window = new PollWindow(watchMicroseconds / 1000);
+    this.#pollSources = pollSources;
   }
 
   /** Ends {@linkcode serve} promptly. */
@@ -107,7 +107,7 @@ export class DeviceLoop {
     onListener: () => void,
   ): Promise<void> {
     const poll = this.#poll;
-    using room = new ElbowRoom(backEnd.findPeerThreads());
+    using room = new CpuPlacement(backEnd.findPeerThreads());
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
       const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
@@ -117,7 +117,7 @@ export class DeviceLoop {
       for (let i = 0; i < this.#device.queueCount; i++) {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
-      this.#addCompanions();
+      this.#addPollSources();
       await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
       for (let i = 0; i < kickSlots.length; i++) {
         if (poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
@@ -127,19 +127,19 @@ export class DeviceLoop {
       // The connection comes first: if it has just ended, a pending connection is the next and not a second.
       if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
-      this.#lookAtCompanions();
+      this.#lookAtPollSources();
       if (backEnd.isDue && !backEnd.onReadable()) break;
       await this.#watch(backEnd, room);
     }
   }
 
   /**
-   * Serves the companions alone until a listener has something or {@linkcode stop} is called.
+   * Serves the poll sources alone until a listener has something or {@linkcode stop} is called.
    *
    * @param listener A listener to sleep on as well, if any.
    * @param milliseconds After which it ends in any case.
    */
-  async serveCompanions(
+  async servePollSources(
     listener: UnixListener | undefined,
     milliseconds = Infinity,
   ): Promise<void> {
@@ -149,27 +149,29 @@ export class DeviceLoop {
     while (!this.#stopped) {
       poll.clear();
       const slot = poll.add(listener?.pollNumber ?? -1);
-      this.#addCompanions();
+      this.#addPollSources();
       if (isBusy) {
         await eventLoopTurn();
         poll.poll(0);
       } else {
         const left = end - performance.now();
-        await poll.wait(this.#companionMustPoll() ? 1 : left === Infinity ? -1 : Math.max(0, left));
+        await poll.wait(
+          this.#pollSourceMustPoll() ? 1 : left === Infinity ? -1 : Math.max(0, left),
+        );
       }
-      this.#lookAtCompanions();
+      this.#lookAtPollSources();
       if (poll.ready(slot) !== 0 || performance.now() >= end) return;
       if (this.#device.hasWork) {
         this.#turn.begin(performance.now(), TURN_MS);
         this.#device.work(this.#turn);
       }
-      isBusy = this.#workOfCompanions() > 0 || this.#device.hasWork ||
-        this.#setCompanionNotifications(true);
+      isBusy = this.#workOfPollSources() > 0 || this.#device.hasWork ||
+        this.#setPollSourceNotifications(true);
     }
   }
 
   /** Serves the rings, and watches them until they have been quiet for long enough. */
-  async #watch(backEnd: BackEnd, room: ElbowRoom): Promise<void> {
+  async #watch(backEnd: BackEnd, room: CpuPlacement): Promise<void> {
     const woken = performance.now();
     let lastConnection = woken;
     let sliceStart = woken;
@@ -187,11 +189,11 @@ export class DeviceLoop {
         served += this.#serveQueues(backEnd);
       }
       if (served > 0) this.#window.served(served);
-      served += this.#workOfCompanions();
+      served += this.#workOfPollSources();
       let now = performance.now();
       if (served > 0) this.#lastServed = now;
       if (this.#device.holds) {
-        if (!this.#awaitObservers(backEnd)) return;
+        if (!this.#awaitListeners(backEnd)) return;
         now = performance.now();
         // Messages have waited, too, and come before further requests.
         lastConnection = this.#device.holds ? now : 0;
@@ -257,7 +259,7 @@ export class DeviceLoop {
       }
       if (queue.error !== 0) backEnd.ringFailed(i);
     }
-    if (this.#setCompanionNotifications(on)) work = true;
+    if (this.#setPollSourceNotifications(on)) work = true;
     if (work) this.#setNotifications(backEnd, false);
     return work;
   }
@@ -266,11 +268,11 @@ export class DeviceLoop {
    * Serves everything but the queues until the device no longer has to hold its answers, and the event loop is
    * due. Returns whether the connection is still open.
    */
-  #awaitObservers(backEnd: BackEnd): boolean {
+  #awaitListeners(backEnd: BackEnd): boolean {
     const device = this.#device;
     const began = performance.now();
     let elapsed = 0;
-    while (device.observers.waiting > 0 && elapsed < HELD_SLEEP_MS) {
+    while (device.iotlbListeners.waiting > 0 && elapsed < HELD_SLEEP_MS) {
       const sleeps = elapsed >= SPIN_MS;
       if (!this.#lookAtConnection(backEnd, sleeps ? HELD_SLEEP_MS : 0)) return false;
       elapsed = performance.now() - began;
@@ -280,7 +282,7 @@ export class DeviceLoop {
   }
 
   /**
-   * Handles what the front end and those of the companions sent.
+   * Handles what the front end and those of the poll sources sent.
    *
    * @param timeout Milliseconds to wait for something, with this thread standing still.
    * @returns Whether the connection is still open.
@@ -290,11 +292,11 @@ export class DeviceLoop {
     poll.clear();
     const slot = poll.add(backEnd.descriptor, backEnd.events);
     const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
-    this.#addCompanions();
+    this.#addPollSources();
     if (timeout > 0) poll.poll(timeout);
     else poll.look();
     if (poll.runtimeReady) this.#busyUntil = performance.now() + BUSY_MS;
-    this.#lookAtCompanions();
+    this.#lookAtPollSources();
     if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0 && !backEnd.isDue) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
@@ -306,35 +308,35 @@ export class DeviceLoop {
     return open;
   }
 
-  #addCompanions(): void {
-    for (const companion of this.#companions) companion.addTo(this.#poll);
+  #addPollSources(): void {
+    for (const pollSource of this.#pollSources) pollSource.addTo(this.#poll);
   }
 
-  #lookAtCompanions(): void {
-    for (const companion of this.#companions) companion.look(this.#poll);
+  #lookAtPollSources(): void {
+    for (const pollSource of this.#pollSources) pollSource.look(this.#poll);
   }
 
-  /** Has each companion do a piece of work. Returns how many had any. */
-  #workOfCompanions(): number {
+  /** Has each poll source do a piece of work. Returns how many had any. */
+  #workOfPollSources(): number {
     let busy = 0;
-    for (let i = 0; i < this.#companions.length; i++) if (this.#companions[i].serve()) busy++;
+    for (let i = 0; i < this.#pollSources.length; i++) if (this.#pollSources[i].serve()) busy++;
     return busy;
   }
 
-  /** As {@linkcode Companion.setNotifications}, of all. */
-  #setCompanionNotifications(on: boolean): boolean {
+  /** As {@linkcode PollSource.setNotifications}, of all. */
+  #setPollSourceNotifications(on: boolean): boolean {
     let work = false;
-    for (const companion of this.#companions) if (companion.setNotifications(on)) work = true;
+    for (const pollSource of this.#pollSources) if (pollSource.setNotifications(on)) work = true;
     return work;
   }
 
-  #companionMustPoll(): boolean {
-    return this.#companions.some((companion) => companion.mustPoll);
+  #pollSourceMustPoll(): boolean {
+    return this.#pollSources.some((pollSource) => pollSource.mustPoll);
   }
 
   /** Whether requests of some ring come without a signal, so that it must be looked at from time to time. */
   #mustPoll(backEnd: BackEnd): boolean {
-    if (this.#companionMustPoll()) return true;
+    if (this.#pollSourceMustPoll()) return true;
     for (let i = 0; i < this.#device.queueCount; i++) {
       if (backEnd.wantsPolling(i)) return true;
     }

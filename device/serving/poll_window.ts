@@ -23,7 +23,7 @@ const GONE_AFTER = 10;
 const BACK_AFTER = 16;
 
 /** The window, between a minimum and what the user allows. Times are milliseconds. */
-export class WatchWindow {
+export class PollWindow {
   readonly #maximum: number;
   readonly #minimum: number;
   #window: number;

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { Companion } from "../poll_source.ts";
-import { GuardedCompanion, logFailure } from "../guarded_poll_source.ts";
+import type { PollSource } from "../poll_source.ts";
+import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import { OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
@@ -23,7 +23,7 @@ export class DeviceServer {
   readonly #log: Log;
   readonly #poll: PollSet = new PollSet();
   readonly #loop: DeviceLoop;
-  readonly #companions: readonly GuardedCompanion[];
+  readonly #pollSources: readonly GuardedPollSource[];
   readonly #ringFeatures: RingFeatures;
   #stopped = false;
   #connected = false;
@@ -35,22 +35,22 @@ export class DeviceServer {
    * A server of a device.
    *
    * @param watchMicroseconds How long to watch the rings after a request before sleeping.
-   * @param companions What is served beside the device, with or without a front end of the device's own.
+   * @param poll sources What is served beside the device, with or without a front end of the device's own.
    * @param ringFeatures Which features of rings front ends are offered.
    */
   constructor(
     device: IommuDevice,
     log: Log,
     watchMicroseconds: number,
-    companions: readonly Companion[] = [],
+    pollSources: readonly PollSource[] = [],
     ringFeatures: RingFeatures = ALL_RING_FEATURES,
   ) {
     this.#device = device;
     this.#log = log;
-    this.#companions = companions.map((each) => new GuardedCompanion(each, log));
+    this.#pollSources = pollSources.map((each) => new GuardedPollSource(each, log));
     this.#ringFeatures = ringFeatures;
-    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, this.#companions);
-    for (const each of this.#companions) each.onDue = () => this.wake();
+    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, this.#pollSources);
+    for (const each of this.#pollSources) each.onDue = () => this.wake();
     this.#poll.onProblem = (line) => log.warnLimited("poll", line);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
     device.onFault = () => this.wake();
@@ -62,13 +62,15 @@ export class DeviceServer {
   }
 
   /**
-   * Sessions that were ended because something failed: the device's own, as `iommu`, and those of its companions, by
+   * Sessions that were ended because something failed: the device's own, as `iommu`, and those of its poll sources, by
    * name. Those without failures are left out.
    */
   get failures(): Readonly<Record<string, number>> {
     const failures: Record<string, number> = {};
     if (this.#failures > 0) failures.iommu = this.#failures;
-    for (const each of this.#companions) if (each.failures > 0) failures[each.name] = each.failures;
+    for (const each of this.#pollSources) {
+      if (each.failures > 0) failures[each.name] = each.failures;
+    }
     return failures;
   }
 
@@ -85,7 +87,7 @@ export class DeviceServer {
 
   /**
    * Serves until stopped: every front end that connects to a listener, or the one behind a stream until it
-   * goes. The socket and the companions are closed afterwards.
+   * goes. The socket and the poll sources are closed afterwards.
    */
   async run(socket: UnixListener | UnixStream): Promise<void> {
     try {
@@ -94,7 +96,7 @@ export class DeviceServer {
     } finally {
       this.#next?.end();
       socket.close();
-      for (const companion of this.#companions) companion.close();
+      for (const pollSource of this.#pollSources) pollSource.close();
       this.#poll.close();
     }
   }
@@ -119,11 +121,11 @@ export class DeviceServer {
         }
         // One that accepts and closes must not keep us busy.
         if (performance.now() - begun < SESSION_MS) {
-          await this.#loop.serveCompanions(undefined, RECONNECT_MS);
+          await this.#loop.servePollSources(undefined, RECONNECT_MS);
         }
       }
     } finally {
-      for (const companion of this.#companions) companion.close();
+      for (const pollSource of this.#pollSources) pollSource.close();
       this.#poll.close();
     }
   }
@@ -132,7 +134,7 @@ export class DeviceServer {
     listener.onProblem = (line) => this.#log.warnLimited("accept", line);
     listener.onRested = () => this.wake();
     while (!this.#stopped) {
-      if (this.#next === undefined) await this.#loop.serveCompanions(listener);
+      if (this.#next === undefined) await this.#loop.servePollSources(listener);
       if (this.#stopped) return;
       const stream = this.#next ?? listener.accept();
       this.#next = undefined;

@@ -1,5 +1,5 @@
 /**
- * A rehearsal before the first guest comes: the whole path of a request is run often enough to be compiled.
+ * A warm-up before the first guest comes: the whole path of a request is run often enough to be compiled.
  *
  * V8 interprets what it sees for the first time and compiles what has run some ten thousand times, on threads
  * that take a processor from the guest, which spins while it waits for its IOMMU. For its first 30 000 calls a
@@ -23,7 +23,7 @@ import { eventLoopTurn, PollSet, UnixStream } from "../host/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";
 import { DeviceLoop } from "./loop.ts";
-import { RehearsalDriver, type RequestMemory } from "./warm_up_driver.ts";
+import { type RequestMemory, WarmUpDriver } from "./warm_up_driver.ts";
 import { BackEnd, FrontEnd, type FrontEndQueue, type RingFeatures } from "../vhost_user/mod.ts";
 import { REQUEST_QUEUE } from "../iommu/wire.ts";
 
@@ -47,8 +47,8 @@ const PROBE_SIZE_AT = 32;
 /** Bytes of table memory. */
 const TABLE_BYTES = 32 << 20;
 
-/** What came of a rehearsal. */
-export interface Rehearsal {
+/** What came of a warm-up. */
+export interface WarmUp {
   /** Requests that were made. */
   readonly requests: number;
   /** How many of them were answered with OK: all, unless the options forbid what the driver asks for. */
@@ -56,21 +56,21 @@ export interface Rehearsal {
 }
 
 /**
- * Rehearses with devices of the kind that is going to be served. They are gone when it returns.
+ * Warms up with devices of the kind that is going to be served. They are gone when it returns.
  *
  * @param ringFeatures Which features of rings are going to be offered.
  * @throws {RangeError} If the options contradict each other.
  */
-export async function rehearse(
+export async function warmUp(
   options: DeviceOptions,
   ringFeatures: RingFeatures,
-): Promise<Rehearsal> {
+): Promise<WarmUp> {
   detachSomething();
   const end = performance.now() + LONGEST_MS;
   let requests = 0;
   let succeeded = 0;
   for (let i = 0; i < DEVICES && performance.now() < end; i++) {
-    const driver = await rehearseOnce(options, ringFeatures);
+    const driver = await warmUpOnce(options, ringFeatures);
     requests += driver.total;
     succeeded += driver.succeeded;
   }
@@ -83,7 +83,7 @@ function detachSomething(): void {
 }
 
 /** A device that is like the one of the options but small, and lets the driver map where it wants. */
-function rehearsalDevice(options: DeviceOptions): IommuDevice {
+function warmUpDevice(options: DeviceOptions): IommuDevice {
   const { endpoints, reserved, bypass, tableBaseFrame } = options;
   return new IommuDevice({
     endpoints,
@@ -98,11 +98,11 @@ function rehearsalDevice(options: DeviceOptions): IommuDevice {
 }
 
 /** Makes a device, serves it to a driver, and ends both. */
-async function rehearseOnce(
+async function warmUpOnce(
   options: DeviceOptions,
   ringFeatures: RingFeatures,
-): Promise<RehearsalDriver> {
-  const device = rehearsalDevice(options);
+): Promise<WarmUpDriver> {
+  const device = warmUpDevice(options);
   const endpoints = endpointOfEachFormat(device, options.endpoints);
   using poll = new PollSet();
   const log = new Log("warn");
@@ -141,7 +141,7 @@ async function served<T>(backEnd: BackEnd, promise: Promise<T>): Promise<T> {
 async function setUp(
   frontEnd: FrontEnd,
   endpoints: readonly number[],
-): Promise<{ readonly driver: RehearsalDriver; readonly queue: FrontEndQueue }> {
+): Promise<{ readonly driver: WarmUpDriver; readonly queue: FrontEndQueue }> {
   await frontEnd.negotiate();
   const memory: RequestMemory[] = [];
   for (const address of MEMORY_ADDRESSES) {
@@ -155,7 +155,7 @@ async function setUp(
   const config = (await frontEnd.readConfig(0, CONFIG_SIZE)).slice();
   const fields = new DataView(config.buffer);
   const pageSizes = fields.getUint32(PAGE_SIZE_MASK_AT, true);
-  const driver = new RehearsalDriver(queue.driver, {
+  const driver = new WarmUpDriver(queue.driver, {
     memory,
     endpoints,
     granulePages: (pageSizes & -pageSizes) / PAGE_SIZE,

@@ -1,14 +1,14 @@
 /**
- * The guest of a rehearsal: a driver on a real ring that probes, attaches, maps, unmaps and detaches.
+ * The guest of a warm-up: a driver on a real ring that probes, attaches, maps, unmaps and detaches.
  *
- * It is a companion of the loop, so it runs between two looks at the ring, in the same thread. Now and then it
+ * It is a poll source of the loop, so it runs between two looks at the ring, in the same thread. Now and then it
  * sends one request and waits for it, as a guest does that maps page by page; mostly as many as the ring holds,
  * since that is over sooner.
  *
  * @module
  */
 import type { DriverQueue } from "../../vring/mod.ts";
-import type { Companion } from "../poll_source.ts";
+import type { PollSource } from "../poll_source.ts";
 import { putRange, putTarget, writableSize } from "../iommu/driver_requests.ts";
 import {
   MAP_F_READ,
@@ -52,7 +52,7 @@ export interface RequestMemory {
 }
 
 /** What a driver does. */
-export interface RehearsalPlan {
+export interface WarmUpPlan {
   /** Where requests are written, in each piece in turn. */
   readonly memory: readonly RequestMemory[];
   /** Endpoints, each attached to a domain of its own, one after the other. */
@@ -63,13 +63,13 @@ export interface RehearsalPlan {
   readonly probeSize: number;
   /** Times that all mappings of a domain are made and removed. */
   readonly rounds: number;
-  /** Requests after which the driver takes a break: see {@linkcode RehearsalDriver.onBreak}. */
+  /** Requests after which the driver takes a break: see {@linkcode WarmUpDriver.onBreak}. */
   readonly breakAfter: number;
 }
 
 /** A driver on a ring. */
-export class RehearsalDriver implements Companion {
-  readonly name = "rehearsal";
+export class WarmUpDriver implements PollSource {
+  readonly name = "warm-up";
   onDue: () => void = () => {};
   readonly mustPoll = false;
   /** Called when everything sent was answered, and nothing more is sent before {@linkcode begin}. */
@@ -80,7 +80,7 @@ export class RehearsalDriver implements Companion {
   succeeded = 0;
 
   readonly #driver: DriverQueue;
-  readonly #plan: RehearsalPlan;
+  readonly #plan: WarmUpPlan;
   readonly #words: readonly Int32Array[];
   /** PROBE, ATTACH, the MAPs and UNMAPs of all rounds, DETACH. */
   readonly #perEndpoint: number;
@@ -97,7 +97,7 @@ export class RehearsalDriver implements Companion {
   #looks = 0;
 
   /** A driver that has sent nothing yet. */
-  constructor(driver: DriverQueue, plan: RehearsalPlan) {
+  constructor(driver: DriverQueue, plan: WarmUpPlan) {
     this.#driver = driver;
     this.#plan = plan;
     this.#words = plan.memory.map(({ buffer }) => new Int32Array(buffer));
@@ -126,7 +126,7 @@ export class RehearsalDriver implements Companion {
     while (driver.reap());
     if (driver.inFlight > 0) {
       if (++this.#looks === MOST_LOOKS) {
-        throw new Error("Cannot rehearse: a request is not answered");
+        throw new Error("Cannot warm up: a request is not answered");
       }
       return true;
     }

@@ -1,5 +1,5 @@
 /**
- * Accessed and dirty marks: reading what hardware recorded in leaves, and clearing it.
+ * Accessed and dirty bits: reading what hardware recorded in leaves, and clearing it.
  *
  * Where a leaf is a group of items hardware may mark any of them, so a leaf is marked if one item is,
  * and made clean in all (Arm ARM D8.7.1). Hardware changes entries with locked updates, so clearing is
@@ -8,7 +8,7 @@
  *
  * @module
  */
-import type { MarkFormat, TableFormat } from "../format.ts";
+import type { DirtyBits, TableFormat } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
@@ -17,9 +17,9 @@ import type { TableTree } from "./table_tree.ts";
 export type ReportRange = (firstPage: number, lastPage: number) => void;
 
 /** One pass over the leaves of a range. */
-export class MarkPass {
+export class DirtyScan {
   readonly #format: TableFormat;
-  readonly #marks: MarkFormat;
+  readonly #marks: DirtyBits;
   readonly #tree: TableTree;
   readonly #words: Int32Array<ArrayBuffer>;
   readonly #gather: InvalidationGather;
@@ -27,7 +27,7 @@ export class MarkPass {
   readonly #ofWrites: boolean;
   readonly #report: ReportRange;
 
-  /** Prepares a pass: over write marks or access marks, clearing them or not. */
+  /** Prepares a pass: over dirty bits or accessed bits, clearing them or not. */
   constructor(
     format: TableFormat,
     tree: TableTree,
@@ -89,12 +89,12 @@ export class MarkPass {
 
   #marked(firstItem: number, items: number): boolean {
     for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
-      if (this.#itemMarked(item)) return true;
+      if (this.#isItemSet(item)) return true;
     }
     return false;
   }
 
-  #itemMarked(item: number): boolean {
+  #isItemSet(item: number): boolean {
     const marks = this.#marks;
     const low = this.#words[item];
     if (!this.#ofWrites) return (low & marks.accessed) !== 0;
@@ -106,7 +106,7 @@ export class MarkPass {
   #clean(firstItem: number, items: number): void {
     const marks = this.#marks;
     for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
-      if (!this.#itemMarked(item)) continue;
+      if (!this.#isItemSet(item)) continue;
       if (!this.#ofWrites) Atomics.and(this.#words, item, ~marks.accessed);
       else if (marks.dirtyValue !== 0) Atomics.and(this.#words, item, ~marks.dirty);
       else Atomics.or(this.#words, item, marks.dirty);

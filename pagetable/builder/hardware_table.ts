@@ -10,7 +10,7 @@ import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "
 import type { TableFormat } from "../format.ts";
 import { InvalidationGather } from "../invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
-import { MarkPass, reportNothing, type ReportRange } from "./dirty_scan.ts";
+import { DirtyScan, reportNothing, type ReportRange } from "./dirty_scan.ts";
 import type { InterruptPages, PageTable, Protection } from "../page_table.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { TableTree } from "./table_tree.ts";
@@ -209,7 +209,7 @@ export class HardwareTable implements PageTable {
   setDirtyTracking(on: boolean): Errno {
     this.#leaves.writesClean = on;
     if (!on) return this.tracksDirty ? OK : EOPNOTSUPP;
-    return this.#readMarks(this.firstPage, this.lastPage, this.#pass(true, true, reportNothing));
+    return this.#scan(this.firstPage, this.lastPage, this.#pass(true, true, reportNothing));
   }
 
   /** Reports leaves written through; see {@linkcode PageTable.readDirty}. */
@@ -219,7 +219,7 @@ export class HardwareTable implements PageTable {
     clear: boolean,
     report: ReportRange,
   ): Errno {
-    return this.#readMarks(firstPage, lastPage, this.#pass(clear, true, report));
+    return this.#scan(firstPage, lastPage, this.#pass(clear, true, report));
   }
 
   /** As {@linkcode readDirty}, for leaves that were used at all, read or written. */
@@ -229,7 +229,7 @@ export class HardwareTable implements PageTable {
     clear: boolean,
     report: ReportRange,
   ): Errno {
-    return this.#readMarks(firstPage, lastPage, this.#pass(clear, false, report));
+    return this.#scan(firstPage, lastPage, this.#pass(clear, false, report));
   }
 
   /**
@@ -251,14 +251,14 @@ export class HardwareTable implements PageTable {
     this.gather.flush();
   }
 
-  #pass(clear: boolean, ofWrites: boolean, report: ReportRange): MarkPass | null {
+  #pass(clear: boolean, ofWrites: boolean, report: ReportRange): DirtyScan | null {
     const format = this.description;
     if (format.marks === null) return null;
     const tree = this.#tree;
-    return new MarkPass(format, tree, this.#memory, this.gather, clear, ofWrites, report);
+    return new DirtyScan(format, tree, this.#memory, this.gather, clear, ofWrites, report);
   }
 
-  #readMarks(firstPage: number, lastPage: number, pass: MarkPass | null): Errno {
+  #scan(firstPage: number, lastPage: number, pass: DirtyScan | null): Errno {
     if (pass === null) return EOPNOTSUPP;
     const first = Math.max(firstPage, this.firstPage);
     const last = Math.min(lastPage, this.lastPage);

@@ -8,7 +8,7 @@ import type { TableMemory, TableWriter } from "../table_memory.ts";
 import type { EndpointWalker } from "../walk/endpoint_walker.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 
-/** A walker that can set accessed and dirty marks. */
+/** A walker that can set accessed and dirty bits. */
 export interface RecordingWalker extends EndpointWalker {
   /** Where marks are written; null to leave the tables as they are. */
   recorder: TableWriter | null;

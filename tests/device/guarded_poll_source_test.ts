@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import type { Companion } from "../../device/poll_source.ts";
-import { GuardedCompanion } from "../../device/guarded_poll_source.ts";
+import type { PollSource } from "../../device/poll_source.ts";
+import { GuardedPollSource } from "../../device/guarded_poll_source.ts";
 import { OsError, PollSet, UnixListener } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
@@ -10,8 +10,8 @@ import { stateOf } from "./api/api_world.ts";
 import { temporaryPath } from "./host/host_state.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 
-/** A companion that fails when it is looked at. */
-class FailingLook implements Companion {
+/** A poll source that fails when it is looked at. */
+class FailingLook implements PollSource {
   readonly name = "rng 00:03.0";
   readonly mustPoll = true;
   onDue: () => void = () => {};
@@ -35,7 +35,7 @@ class FailingLook implements Companion {
   close(): void {}
 }
 
-Deno.test("what fails in a served companion is counted under its name, and shown with the state", async () => {
+Deno.test("what fails in a served poll source is counted under its name, and shown with the state", async () => {
   const device = new IommuDevice(DEFAULT_OPTIONS);
   const server = new DeviceServer(device, new Log("error", () => {}), 0, [new FailingLook()]);
   const context = {
@@ -58,8 +58,8 @@ Deno.test("what fails in a served companion is counted under its name, and shown
   }
 });
 
-/** A companion whose every method fails. */
-class Failing implements Companion {
+/** A poll source whose every method fails. */
+class Failing implements PollSource {
   readonly name = "rng 00:03.0";
   readonly mustPoll = false;
   onDue: () => void = () => {};
@@ -106,10 +106,10 @@ for (
     ],
   ] as const
 ) {
-  Deno.test(`what a companion fails with (${error.name}) ends its session and nothing else`, () => {
+  Deno.test(`what a pollSource fails with (${error.name}) ends its session and nothing else`, () => {
     const lines: string[] = [];
     const inner = new Failing(error);
-    const guarded = new GuardedCompanion(inner, new Log("info", (line) => lines.push(line)));
+    const guarded = new GuardedPollSource(inner, new Log("info", (line) => lines.push(line)));
     using poll = new PollSet();
     guarded.look(poll);
     assertEquals(guarded.serve(), false);

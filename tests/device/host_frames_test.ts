@@ -236,7 +236,7 @@ rootTest("host frames are charged to the budget, each once", () => {
 });
 
 rootTest(
-  "memory that goes takes its mappings with it: observers hear of it, accesses fault, and UNMAP is answered",
+  "memory that goes takes its mappings with it: IOTLB listeners hear of it, accesses fault, and UNMAP is answered",
   () => {
     using module = new Module();
     using other = new Module(RAM + SIZE);
@@ -253,16 +253,16 @@ rootTest(
     memory.keep(IOVA, PAGE, true);
     assert(memory.resolve(IOVA, 8, true) > 0);
     const told: [number, number][] = [];
-    const observer = {
+    const listener = {
       invalidate: (first: number, last: number) => {
         told.push([first, last]);
       },
       invalidateAll() {},
     };
-    device.observers.add(ENDPOINT, observer);
+    device.iotlbListeners.add(ENDPOINT, listener);
     const { generation } = memory;
     device.memoryRemoved(module.region);
-    device.observers.remove(ENDPOINT, observer);
+    device.iotlbListeners.remove(ENDPOINT, listener);
     const first = IOVA / PAGE;
     assertEquals(told, [[first, first + 3], [first + PAGES, first + PAGES + 1]]);
     assert(memory.generation !== generation && memory.pins === 0);

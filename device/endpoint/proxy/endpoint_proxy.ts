@@ -17,7 +17,7 @@ import { logFailure } from "../../guarded_poll_source.ts";
 import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { PeerClaim } from "../../host/peer_claim.ts";
-import type { RemoteObserver } from "../../iommu/iotlb_listeners.ts";
+import type { RemoteIotlbListener } from "../../iommu/iotlb_listeners.ts";
 import type { Draining } from "../endpoint_device.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { ProxyCounters } from "./proxy_counters.ts";
@@ -48,7 +48,7 @@ export interface EndpointProxyOptions {
 }
 
 /** A proxied endpoint. */
-export class EndpointProxy implements ServedEndpoint, RemoteObserver {
+export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   /** The endpoint's id. */
   readonly endpoint: number;
   /** What it has done. */
@@ -77,7 +77,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     this.endpoint = options.endpoint;
     this.#options = options;
     this.name = `proxy ${endpointText(options.endpoint)}`;
-    options.iommu.observers.addRemote(options.endpoint, this);
+    options.iommu.iotlbListeners.addRemote(options.endpoint, this);
     const { listener, backEnd, log } = options;
     for (const each of typeof backEnd === "string" ? [listener] : [listener, backEnd]) {
       each.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
@@ -103,7 +103,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     return this.#isLeaving;
   }
 
-  /** See {@linkcode Companion.mustPoll}: what it waits for may never come. */
+  /** See {@linkcode PollSource.mustPoll}: what it waits for may never come. */
   get mustPoll(): boolean {
     return (this.#session?.iotlb.awaited ?? 0) > 0;
   }
@@ -121,7 +121,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
   }
 
   look(poll: PollSet): void {
-    const [frontEndKnocks, backEndKnocks, frontEndGone, backEndGone] = this.#slots.map((slot) =>
+    const [frontEndPending, backEndPending, frontEndGone, backEndGone] = this.#slots.map((slot) =>
       poll.ready(slot)
     );
     // A session that has just ended makes room for a pending connection.
@@ -134,8 +134,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
       this.#backEnd?.end();
       this.#backEnd = undefined;
     }
-    if (frontEndKnocks !== 0) this.#acceptFrontEnd();
-    if (backEndKnocks !== 0) this.#acceptBackEnd();
+    if (frontEndPending !== 0) this.#acceptFrontEnd();
+    if (backEndPending !== 0) this.#acceptBackEnd();
     this.#begin();
   }
 
@@ -171,7 +171,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
     }
   }
 
-  /** See {@linkcode Companion.endSession}. A front end that waits for its back end goes, too. */
+  /** See {@linkcode PollSource.endSession}. A front end that waits for its back end goes, too. */
   endSession(): void {
     const session = this.#session;
     this.#session = undefined;
@@ -203,14 +203,14 @@ export class EndpointProxy implements ServedEndpoint, RemoteObserver {
   /** Ends the session and the sockets, and observes nothing any more. */
   close(): void {
     this.endSession();
-    this.#options.iommu.observers.remove(this.endpoint, this);
+    this.#options.iommu.iotlbListeners.remove(this.endpoint, this);
     clearTimeout(this.#retry);
     this.#options.listener.close();
     if (typeof this.#options.backEnd !== "string") this.#options.backEnd.close();
   }
 
   /**
-   * What an observer is told comes from within the IOMMU's own work, which goes on: a back end that cannot be told is
+   * What an IOTLB listener is told comes from within the IOMMU's own work, which goes on: a back end that cannot be told is
    * disconnected.
    */
   #failed(error: unknown): void {

@@ -131,7 +131,7 @@ export class EndpointRelay implements ServedEndpoint {
     return { used: used * POOL_PAGE, peak: peak * POOL_PAGE, size: this.#options.bufferBytes };
   }
 
-  /** See {@linkcode Companion.mustPoll}: what it waits for may never come. */
+  /** See {@linkcode PollSource.mustPoll}: what it waits for may never come. */
   get mustPoll(): boolean {
     const session = this.#session;
     return this.service.mustPoll || session?.isWaiting === true || session?.ended !== undefined;
@@ -149,10 +149,10 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   look(poll: PollSet): void {
-    const backEndKnocks = this.#backEndSlot >= 0 && poll.ready(this.#backEndSlot) !== 0;
+    const backEndPending = this.#backEndSlot >= 0 && poll.ready(this.#backEndSlot) !== 0;
     this.#session?.look(poll);
     this.#checkSession();
-    if (backEndKnocks) this.#accept();
+    if (backEndPending) this.#accept();
     if (this.#isServed) this.service.look(poll);
     this.#checkSession();
   }
@@ -168,7 +168,7 @@ export class EndpointRelay implements ServedEndpoint {
     return this.device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
   }
 
-  /** See {@linkcode Companion.endSession}: what failed may be either side, so both begin anew. */
+  /** See {@linkcode PollSource.endSession}: what failed may be either side, so both begin anew. */
   endSession(): void {
     try {
       this.service.endSession();

@@ -94,7 +94,7 @@ Deno.test("whichever call the host refuses while an endpoint is added, nothing o
       await descriptorsClosed();
       assertEquals([descriptorCount(), world.fileCount], before, what);
       assertEquals(world.endpoints.all, [], what);
-      assertEquals(world.guest.device.observers.endpoints, [], what);
+      assertEquals(world.guest.device.iotlbListeners.endpoints, [], what);
       if (failing >= names.length) break;
     }
     assert(refused > 5, `${text}: ${refused}`);

@@ -1,4 +1,4 @@
-/** The device is there with and without a rehearsal. */
+/** The device is there with and without a warm-up. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { UsageError } from "../../../device/command/command.ts";
 import { openDevice } from "../../../device/command/open_device.ts";
@@ -26,7 +26,7 @@ function withoutDescriptors<T>(run: () => T): T {
   }
 }
 
-Deno.test("a rehearsal that fails is warned of, and the device is there all the same", async () => {
+Deno.test("a warm-up that fails is warned of, and the device is there all the same", async () => {
   const lines: string[] = [];
   const log = new Log("warn", (line) => lines.push(line));
   (await openDevice(DEFAULT_OPTIONS, ALL_RING_FEATURES, log)).close();
@@ -35,14 +35,14 @@ Deno.test("a rehearsal that fails is warned of, and the device is there all the 
   const device = await opened;
   assertEquals(device.holds, false);
   assertEquals(lines.length, 1);
-  assertStringIncludes(lines[0], "Cannot rehearse");
+  assertStringIncludes(lines[0], "Cannot warm up");
   assertStringIncludes(lines[0], "EMFILE");
   device.close();
 });
 
 Deno.test("options that contradict each other are an error of usage, whoever finds that", async () => {
   const log = new Log("warn");
-  // The rehearsal's device cannot be made; it can, and the one to be served cannot.
+  // The warm-up's device cannot be made; it can, and the one to be served cannot.
   for (
     const options of [
       { ...DEFAULT_OPTIONS, endpoints: [] },

@@ -92,7 +92,7 @@ Deno.test("sockets are opened or none is; the state shows what each proxy has do
       UsageError,
     );
     assertStringIncludes(message, part);
-    assertEquals(iommu.observers.hasRemotes, false);
+    assertEquals(iommu.iotlbListeners.hasRemotes, false);
   }
   served.close();
   const proxies = openEndpointProxies(parse(good), iommu, log);

@@ -1,7 +1,7 @@
 /** Devices behind the IOMMU over vhost-user: what they reach, and what happens when they cannot. */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
-import type { Companion } from "../../../device/poll_source.ts";
+import type { PollSource } from "../../../device/poll_source.ts";
 import {
   attachRequest,
   detachRequest,
@@ -428,7 +428,7 @@ Deno.test("a block device reads, writes and flushes through the translation, on 
 
 Deno.test("while a loaded state is built again a device behind it waits: nothing faults that the guest has mapped", async () => {
   let isTooEarly = false;
-  const beside = (world: EndpointWorld): Companion => {
+  const beside = (world: EndpointWorld): PollSource => {
     let requests = 0;
     return {
       name: "beside",

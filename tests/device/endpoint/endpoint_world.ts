@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Companion } from "../../../device/poll_source.ts";
+import type { PollSource } from "../../../device/poll_source.ts";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { type EndpointDevice, EndpointService } from "../../../device/endpoint/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
@@ -34,7 +34,7 @@ export interface WorldOptions {
   /** What I/O virtual addresses are above the guest-physical ones; {@linkcode IOVA} by default. */
   readonly shift?: number;
   /** Makes what is served besides. */
-  readonly beside?: (world: EndpointWorld, log: Log) => Companion;
+  readonly beside?: (world: EndpointWorld, log: Log) => PollSource;
 }
 
 /** The IOMMU, its driver, the device and its front end. */

@@ -221,8 +221,8 @@ Deno.test("a proxy that is removed has its back end forget its translations firs
   await until(() => removal.isDone, "it is removed");
   assertEquals(removal.isDrained, true);
   await backEnd.closed;
-  assertEquals(world.guest.device.observers.waiting, 0);
-  assertEquals(world.guest.device.observers.hasRemotes, false);
+  assertEquals(world.guest.device.iotlbListeners.waiting, 0);
+  assertEquals(world.guest.device.iotlbListeners.hasRemotes, false);
 });
 
 Deno.test("a proxy whose back end goes instead of forgetting is removed, and not drained", async () => {

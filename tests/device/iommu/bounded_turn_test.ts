@@ -1,12 +1,12 @@
 /**
- * Whatever one guest asks, everything else gets its turn: companions, the event loop, the front end's messages.
+ * Whatever one guest asks, everything else gets its turn: poll sources, the event loop, the front end's messages.
  *
  * What is counted is work, never time: requests, mappings and pages between two looks at everything else. A machine
  * that is busy does less between two looks at the clock, so it cannot fail these.
  */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
-import type { Companion } from "../../../device/poll_source.ts";
+import type { PollSource } from "../../../device/poll_source.ts";
 import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { createPipe, readNow, UnixListener, writeNow } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
@@ -56,7 +56,7 @@ Deno.test("once time is up, no more is served than the clock is looked at for", 
 });
 
 /** A guest's driver that keeps the ring full, in the loop as a device behind the IOMMU is. */
-class Flood implements Companion {
+class Flood implements PollSource {
   readonly name = "flood";
   readonly mustPoll = true;
   onDue: () => void = () => {};
@@ -116,10 +116,10 @@ class Flood implements Companion {
 }
 
 /** What the loop comes by, once there is something. */
-class Visited implements Companion {
+class Visited implements PollSource {
   readonly name = "visited";
   /** What that is. */
-  inner: Companion | undefined;
+  inner: PollSource | undefined;
   onDue: () => void = () => {};
 
   get mustPoll(): boolean {

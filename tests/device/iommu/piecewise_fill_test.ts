@@ -175,13 +175,13 @@ Deno.test("the table of a format whose last endpoint leaves goes in pieces, and 
   const { tablePages } = device.iommu.domain(1)!.tables[1];
   assert(tablePages > 2 ** 15);
   const told: string[] = [];
-  const observer = (name: string) => ({
+  const listener = (name: string) => ({
     invalidate: () => void told.push(name),
     invalidateAll: () => void told.push(name),
   });
-  const [staying, leaving] = [observer("staying"), observer("leaving")];
-  device.observers.add(8, staying);
-  device.observers.add(100, leaving);
+  const [staying, leaving] = [listener("staying"), listener("leaving")];
+  device.iotlbListeners.add(8, staying);
+  device.iotlbListeners.add(100, leaving);
   assertEquals(guest.begin(detachRequest(1, 100)), OK);
   assert(two - memory.used < 100, `${two - memory.used} tables at once`);
   assert(!guest.reaches(100, FIRST) && guest.reaches(8, FIRST) && guest.reaches(8, last));
@@ -200,8 +200,8 @@ Deno.test("the table of a format whose last endpoint leaves goes in pieces, and 
   assertEquals(memory.used, two - tablePages);
   // Nothing was told of the table; an UNMAP is.
   assertEquals(told.filter((name) => name === "staying").length, 1);
-  device.observers.remove(8, staying);
-  device.observers.remove(100, leaving);
+  device.iotlbListeners.remove(8, staying);
+  device.iotlbListeners.remove(100, leaving);
   assertEquals(guest.request(attachRequest(1, 100)), OK);
   assert(guest.reaches(100, FIRST + 7) && guest.reaches(8, last));
   assertEquals([guest.request(unmapPages(1, 0, 2 ** 34)), guest.mappings], [OK, 0]);

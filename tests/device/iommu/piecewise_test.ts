@@ -176,15 +176,15 @@ Deno.test("an UNMAP tells who observes, however many other endpoints are in the 
   const { device } = guest;
   for (let i = 0; i < 300; i++) device.iommu.attach(1 + i % 2, i, false);
   const told: string[] = [];
-  const observer = (name: string) => ({
+  const listener = (name: string) => ({
     invalidate: (first: number, last: number) => void told.push(`${name} ${first} ${last}`),
     invalidateAll: () => void told.push(name),
     mapped: (first: number, last: number) => void told.push(`${name} maps ${first} ${last}`),
   });
-  const [one, other, none] = [observer("one"), observer("other"), observer("none")];
-  device.observers.addRemote(7, one);
-  device.observers.add(7, other);
-  device.observers.addRemote(4, none);
+  const [one, other, none] = [listener("one"), listener("other"), listener("none")];
+  device.iotlbListeners.addRemote(7, one);
+  device.iotlbListeners.add(7, other);
+  device.iotlbListeners.addRemote(4, none);
   let asked = 0;
   const { seen } = device.endpoints;
   device.endpoints.seen = (id) => {

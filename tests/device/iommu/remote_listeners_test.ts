@@ -1,8 +1,8 @@
 /**
- * Answers wait for observers in other processes: held, shared by a batch, published once, never lost.
+ * Answers wait for IOTLB listeners in other processes: held, shared by a batch, published once, never lost.
  */
 import { assert, assertEquals } from "@std/assert";
-import type { Companion } from "../../../device/poll_source.ts";
+import type { PollSource } from "../../../device/poll_source.ts";
 import {
   attachRequest,
   detachRequest,
@@ -13,10 +13,7 @@ import { Event, type PollSet, UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { DeviceServer } from "../../../device/serving/server.ts";
-import type {
-  RemoteObserver,
-  TranslationObservers,
-} from "../../../device/iommu/iotlb_listeners.ts";
+import type { IotlbListeners, RemoteIotlbListener } from "../../../device/iommu/iotlb_listeners.ts";
 import {
   FrontEnd,
   type FrontEndQueue,
@@ -34,8 +31,8 @@ const REQUEST = 0x10000;
 const ANSWER = 0x20000;
 const LAST_PAGE = 2 ** 52 - 1;
 
-/** An observer that acknowledges when the test says so, or by itself while it is waited for. */
-class ScriptedObserver implements RemoteObserver, Companion {
+/** An IOTLB listener that acknowledges when the test says so, or by itself while it is waited for. */
+class ScriptedListener implements RemoteIotlbListener, PollSource {
   /** What it was told, in order. */
   readonly calls: string[] = [];
   /** Acknowledgements it owes. */
@@ -45,13 +42,13 @@ class ScriptedObserver implements RemoteObserver, Companion {
   readonly name = "scripted";
   onDue: () => void = () => {};
   readonly mustPoll = false;
-  readonly #observers: TranslationObservers;
+  readonly #iotlbListeners: IotlbListeners;
   readonly #event = Event.create();
   #slot = -1;
 
-  constructor(observers: TranslationObservers) {
-    this.#observers = observers;
-    observers.addRemote(ENDPOINT, this);
+  constructor(iotlbListeners: IotlbListeners) {
+    this.#iotlbListeners = iotlbListeners;
+    iotlbListeners.addRemote(ENDPOINT, this);
   }
 
   invalidate(firstPage: number, lastPage: number): void {
@@ -93,18 +90,18 @@ class ScriptedObserver implements RemoteObserver, Companion {
   }
 
   close(): void {
-    this.#observers.remove(ENDPOINT, this);
+    this.#iotlbListeners.remove(ENDPOINT, this);
     this.#event.close();
   }
 
   #owe(call: string): void {
     this.calls.push(call);
     this.owed++;
-    this.#observers.waiting++;
+    this.#iotlbListeners.waiting++;
   }
 
   #acknowledgeAll(): void {
-    this.#observers.waiting -= this.owed;
+    this.#iotlbListeners.waiting -= this.owed;
     this.owed = 0;
   }
 }
@@ -126,10 +123,10 @@ function nameOf({ packed, inOrder, record }: RingKind): string {
     (record ? ", with a record of requests in flight" : "");
 }
 
-/** A served device, its driver in the same process, and an observer of one endpoint. */
+/** A served device, its driver in the same process, and an IOTLB listener of one endpoint. */
 class World implements AsyncDisposable {
   readonly device = new IommuDevice({ ...DEFAULT_OPTIONS, bypass: false });
-  readonly observer = new ScriptedObserver(this.device.observers);
+  readonly listener = new ScriptedListener(this.device.iotlbListeners);
   readonly frontEnd: FrontEnd;
   /** The memory that everything is in. */
   ring!: FrontEndRegion;
@@ -140,7 +137,7 @@ class World implements AsyncDisposable {
   private constructor(watchMicroseconds: number, ring: RingKind) {
     const path = temporaryPath();
     const log = new Log("error");
-    this.#server = new DeviceServer(this.device, log, watchMicroseconds, [this.observer]);
+    this.#server = new DeviceServer(this.device, log, watchMicroseconds, [this.listener]);
     this.#done = this.#server.run(UnixListener.listen(path));
     this.frontEnd = FrontEnd.connect(path, {
       acceptHigh: TransportFeature.VERSION_1 | (ring.packed ? TransportFeature.RING_PACKED : 0) |
@@ -192,9 +189,9 @@ class World implements AsyncDisposable {
   async map(queue: FrontEndQueue, ...pages: readonly number[]): Promise<void> {
     this.send(queue, attachRequest(1, ENDPOINT), ...pages.map(mapPage));
     await this.held();
-    this.observer.acknowledge();
+    this.listener.acknowledge();
     assertEquals(await this.answers(queue, 1 + pages.length), 1 + pages.length);
-    this.observer.calls.length = 0;
+    this.listener.calls.length = 0;
   }
 
   /** Whether the device has a session. */
@@ -239,16 +236,16 @@ function watched<T>(promise: Promise<T>): {
 }
 
 for (const watch of [0, 2000]) {
-  Deno.test(`an UNMAP is answered when the observer has acknowledged (watching for ${watch} us)`, async () => {
+  Deno.test(`an UNMAP is answered when the listener has acknowledged (watching for ${watch} us)`, async () => {
     const [world, queue] = await World.start(watch);
     await using _ = world;
     await world.map(queue, 5);
     world.send(queue, unmapPage(5));
     await world.held();
     assertEquals(await world.answers(queue, 1, 30), 0);
-    assertEquals(world.observer.calls, ["invalidate 5 5"]);
-    assertEquals([world.device.holds, world.device.observers.waiting], [true, 1]);
-    world.observer.acknowledge();
+    assertEquals(world.listener.calls, ["invalidate 5 5"]);
+    assertEquals([world.device.holds, world.device.iotlbListeners.waiting], [true, 1]);
+    world.listener.acknowledge();
     assertEquals(await world.answers(queue, 1), 1);
     assertEquals(queue.driver.usedLength, 4);
     assertEquals(world.device.holds, false);
@@ -256,7 +253,7 @@ for (const watch of [0, 2000]) {
 }
 
 for (const ring of RING_KINDS) {
-  Deno.test(`nothing of an UNMAP's answer is seen before the observer has acknowledged (${nameOf(ring)})`, async () => {
+  Deno.test(`nothing of an UNMAP's answer is seen before the listener has acknowledged (${nameOf(ring)})`, async () => {
     const [world, queue] = await World.start(2000, ring);
     await using _ = world;
     await world.map(queue, 5, 6);
@@ -264,9 +261,9 @@ for (const ring of RING_KINDS) {
     world.send(queue, new Uint8Array(8).fill(0xff), unmapPage(5), mapPage(7), unmapPage(6));
     await world.held();
     assertEquals(await world.answers(queue, 4, 20), 0);
-    assertEquals([world.device.holds, world.observer.owed], [true, 2]);
+    assertEquals([world.device.holds, world.listener.owed], [true, 2]);
     assertEquals(queue.callEvent.drain(), false);
-    world.observer.acknowledge();
+    world.listener.acknowledge();
     assertEquals(await world.answers(queue, 4), 4);
     assertEquals(await world.answers(queue, 1, 20), 0, "each once");
   });
@@ -281,7 +278,7 @@ for (const ring of RING_KINDS) {
       const { done, isDone } = watched(world.frontEnd.withdrawMemory(world.ring));
       assertEquals(await world.answers(queue, 1, 20), 0);
       assertEquals([isDone(), world.device.holds], [false, true]);
-      world.observer.acknowledge();
+      world.listener.acknowledge();
       await done;
       assertEquals(queue.errorEvent.drain(), true);
       await world.frontEnd.returnMemory(world.ring);
@@ -301,13 +298,13 @@ Deno.test("the UNMAPs of one batch share one wait, and requests behind them wait
   world.send(queue, unmapPage(5), unmapPage(6), unmapPage(9));
   await world.held();
   assertEquals(await world.answers(queue, 3, 20), 0);
-  assertEquals(world.observer.calls, ["invalidate 5 5", "invalidate 6 6", "invalidate 9 9"]);
+  assertEquals(world.listener.calls, ["invalidate 5 5", "invalidate 6 6", "invalidate 9 9"]);
   world.send(queue, mapPage(7));
   assertEquals(await world.answers(queue, 4, 20), 0);
-  assertEquals(world.observer.calls.length, 3, "nothing more is taken meanwhile");
-  world.observer.acknowledge();
+  assertEquals(world.listener.calls.length, 3, "nothing more is taken meanwhile");
+  world.listener.acknowledge();
   assertEquals(await world.answers(queue, 4), 4);
-  assertEquals(world.observer.calls[3], "mapped 7 7");
+  assertEquals(world.listener.calls[3], "mapped 7 7");
 });
 
 Deno.test("MAP, ATTACH and DETACH are told; a refused MAP and an UNMAP of nothing are not", async () => {
@@ -315,15 +312,15 @@ Deno.test("MAP, ATTACH and DETACH are told; a refused MAP and an UNMAP of nothin
   await using _ = world;
   world.send(queue, attachRequest(1, ENDPOINT), mapPage(5), mapPage(5), unmapPage(8));
   await world.held();
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   assertEquals(await world.answers(queue, 4), 4);
-  assertEquals(world.observer.calls, ["invalidate all", "mapped all", "mapped 5 5"]);
-  world.observer.calls.length = 0;
+  assertEquals(world.listener.calls, ["invalidate all", "mapped all", "mapped 5 5"]);
+  world.listener.calls.length = 0;
   world.send(queue, detachRequest(1, ENDPOINT));
   await world.held();
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   assertEquals(await world.answers(queue, 1), 1);
-  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+  assertEquals(world.listener.calls, ["invalidate all", "mapped all"]);
 });
 
 Deno.test("a queue that is stopped while answers are held: they are published first", async () => {
@@ -333,7 +330,7 @@ Deno.test("a queue that is stopped while answers are held: they are published fi
   world.send(queue, unmapPage(5), unmapPage(6));
   await world.held();
   const stopped = world.frontEnd.stopQueue(queue);
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   const base = await stopped;
   assertEquals(world.device.holds, false);
   assertEquals(await world.answers(queue, 3, 20), 2, "each once");
@@ -355,36 +352,36 @@ Deno.test("a queue that is moved while answers are held answers where it was", a
     driver: { descriptors: descriptors + 0x40000, driverArea, deviceArea },
   };
   const moved = world.frontEnd.setQueueAddress(place as FrontEndQueue);
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   await moved;
   assertEquals(world.device.holds, false);
   assertEquals(await world.answers(queue, 2, 20), 1);
 });
 
-Deno.test("reset and bypass are answered when the observer has acknowledged, and everything else is served meanwhile", async () => {
+Deno.test("reset and bypass are answered when the IOTLB listener has acknowledged, and everything else is served meanwhile", async () => {
   const [world, queue] = await World.start();
   await using _ = world;
   await world.map(queue, 5);
   const written = watched(world.frontEnd.writeConfig(36, Uint8Array.of(1)));
-  await until(() => world.observer.owed > 0, "the observer is told");
-  assertEquals(world.observer.calls, ["invalidate all", "mapped all"]);
+  await until(() => world.listener.owed > 0, "the IOTLB listener is told");
+  assertEquals(world.listener.calls, ["invalidate all", "mapped all"]);
   world.send(queue, unmapPage(5));
   assertEquals(await world.answers(queue, 1, 20), 0, "no request is taken meanwhile");
-  assertEquals([written.isDone(), world.observer.owed], [false, 1]);
-  world.observer.acknowledge();
+  assertEquals([written.isDone(), world.listener.owed], [false, 1]);
+  world.listener.acknowledge();
   await written.done;
   await world.held();
   const reset = watched(world.frontEnd.resetDevice());
   assertEquals(await world.answers(queue, 1, 20), 0);
   assertEquals(reset.isDone(), false, "messages wait for answers that are held");
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   assertEquals(await world.answers(queue, 1), 1);
-  await until(() => world.observer.owed > 0, "the observer is told of the reset");
+  await until(() => world.listener.owed > 0, "the IOTLB listener is told of the reset");
   assertEquals(reset.isDone(), false);
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   await reset.done;
-  assertEquals([world.device.holds, world.device.observers.waiting], [false, 0]);
-  assertEquals(world.observer.calls.slice(2), [
+  assertEquals([world.device.holds, world.device.iotlbListeners.waiting], [false, 0]);
+  assertEquals(world.listener.calls.slice(2), [
     "invalidate 5 5",
     "invalidate all",
     "invalidate all",
@@ -399,7 +396,7 @@ Deno.test("a front end that goes while answers are held leaves nothing held", as
   world.send(queue, unmapPage(5));
   await world.held();
   world.frontEnd.close();
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   await until(() => !world.connected, "the session has ended");
   assertEquals(world.device.holds, false);
 });
@@ -413,8 +410,8 @@ for (const ring of RING_KINDS) {
     await world.held();
     await world.stop();
     assertEquals([world.connected, world.device.holds], [false, false]);
-    assertEquals(queue.driver.reap(), false, "nothing says that the observer has let go");
-    assert(world.observer.owed > 0, "it has not");
+    assertEquals(queue.driver.reap(), false, "nothing says that the IOTLB listener has let go");
+    assert(world.listener.owed > 0, "it has not");
   });
 }
 
@@ -429,11 +426,11 @@ Deno.test("a ring that breaks while answers are held is reported behind them, an
   const { memory } = world.frontEnd;
   new DataView(memory.bytes.buffer).setUint16(memory.bytes.byteOffset + memory.offset, 999, true);
   queue.kickEvent.signal();
-  const looks = world.observer.looks;
-  await until(() => world.observer.looks > looks + 20, "everything else is served");
-  assertEquals([world.device.holds, world.observer.owed], [true, 1]);
+  const looks = world.listener.looks;
+  await until(() => world.listener.looks > looks + 20, "everything else is served");
+  assertEquals([world.device.holds, world.listener.owed], [true, 1]);
   assertEquals([queue.driver.reap(), queue.errorEvent.drain()], [false, false]);
-  world.observer.acknowledge();
+  world.listener.acknowledge();
   await until(() => queue.errorEvent.drain(), "the ring is reported");
   assertEquals([await world.answers(queue, 1), world.device.holds], [1, false]);
 });

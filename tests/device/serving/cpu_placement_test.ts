@@ -1,6 +1,6 @@
 /** The loop's thread leaves the processor that its front end needs, and only then. */
 import { assert, assertEquals } from "@std/assert";
-import { ElbowRoom } from "../../../device/serving/cpu_placement.ts";
+import { CpuPlacement } from "../../../device/serving/cpu_placement.ts";
 import {
   allowedProcessors,
   currentProcessor,
@@ -18,7 +18,7 @@ Deno.test({
   async fn() {
     const processor = currentProcessor();
     await using busy = await BusyProcess.start(processor);
-    using room = new ElbowRoom(PeerThreads.ofProcess(busy.pid));
+    using room = new CpuPlacement(PeerThreads.ofProcess(busy.pid));
     let moved = false;
     // The kernel may have moved one of the two already, so that there is nothing to do, or bring this one back.
     for (let i = 0; i < 200 && !moved; i++) {
@@ -39,7 +39,7 @@ Deno.test({
     const elsewhere = Array.from({ length: 1024 }, (_, i) => i)
       .find((i) => all.has(i) && !here.has(i))!;
     await using busy = await BusyProcess.start(elsewhere);
-    using room = new ElbowRoom(PeerThreads.ofProcess(busy.pid));
+    using room = new CpuPlacement(PeerThreads.ofProcess(busy.pid));
     restrictTo(here);
     try {
       assertEquals(room.make(), false);
@@ -51,7 +51,7 @@ Deno.test({
 
 Deno.test("a loop looks around once after it woke up, when silent, and again when it was interrupted", () => {
   let looks = 0;
-  const room = new class extends ElbowRoom {
+  const room = new class extends CpuPlacement {
     override make(): boolean {
       looks++;
       return false;
@@ -75,6 +75,6 @@ Deno.test("a loop looks around once after it woke up, when silent, and again whe
 });
 
 Deno.test("a front end that cannot be seen is left alone", () => {
-  using room = new ElbowRoom(undefined);
+  using room = new CpuPlacement(undefined);
   assertEquals(room.make(), false);
 });

@@ -13,7 +13,7 @@ import {
   probeRequest,
   unmapRequest,
 } from "../../../device/iommu/driver_requests.ts";
-import type { RemoteObserver } from "../../../device/iommu/iotlb_listeners.ts";
+import type { RemoteIotlbListener } from "../../../device/iommu/iotlb_listeners.ts";
 import type { DeviceOptions } from "../../../device/iommu/iommu_device.ts";
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
@@ -46,8 +46,8 @@ function mapped(pages: number, isPacked = false): IommuMachine {
   return machine;
 }
 
-/** An observer in another process that looks at a page whenever it is told something. */
-class Looker implements RemoteObserver {
+/** An IOTLB listener in another process that looks at a page whenever it is told something. */
+class Looker implements RemoteIotlbListener {
   /** Frames that it has found. */
   readonly found: Set<number> = new Set();
   /** Whether it was told that everything may have changed. */
@@ -112,7 +112,7 @@ Deno.test("what only memory makes not fit is refused when a ring starts, and eve
   assertEquals(target.load(state), 0, "nothing says yet which of these pages are RAM");
   target.addMemory();
   const looker = new Looker(() => target.device.walk(32, 0, READ).frame);
-  target.device.observers.addRemote(32, looker);
+  target.device.iotlbListeners.addRemote(32, looker);
   assertEquals(target.startRing(0, bases[0]), 1);
   assert(looker.isInvalidated, "an endpoint that was never attached is blocked, too");
   assertStringIncludes(target.warnings.join(), "queue 0 cannot run: Cannot load the state");
@@ -321,14 +321,14 @@ Deno.test("what changes a life gives nobody anything on its way that does not ho
     };
     const looker = new Looker(look);
     assertEquals(look(), before);
-    machine.device.observers.addRemote(24, looker);
+    machine.device.iotlbListeners.addRemote(24, looker);
     change(machine);
     assertEquals(look(), after, way);
     for (const frame of looker.found) {
       assert([before, -1, after].includes(frame), `${way}: ${frame}`);
     }
     assert(looker.found.size > 0, way);
-    machine.device.observers.remove(24, looker);
+    machine.device.iotlbListeners.remove(24, looker);
   }
 });
 

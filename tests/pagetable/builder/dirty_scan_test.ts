@@ -73,7 +73,7 @@ for (const [format, options] of TRACKING) {
     assertEquals(dirty(table, 0, table.lastPage, true), [[page(3), page(4) - 1]]);
     assert(table.gather.pending, "caches are told before the next write is to be seen");
     assertEquals(dirty(table, 0, table.lastPage, true), []);
-    // What is mapped while tracking starts clean, and a write marks it.
+    // What is mapped while tracking starts clean, and a dirty bits it.
     assertEquals(table.map(page(20), page(21) - 1, 7 * granule, READ | WRITE), OK);
     assertEquals(dirty(table, 0, table.lastPage, false), []);
     assert(unit.access(ENDPOINT, page(20), WRITE, result));

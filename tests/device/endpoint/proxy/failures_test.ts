@@ -152,7 +152,7 @@ Deno.test("a back end that cannot be told of a change is left, and the guest has
       assert(plan.end() > 0);
     }
     await backEnd.closed;
-    assertEquals(world.device.observers.waiting, 0);
+    assertEquals(world.device.iotlbListeners.waiting, 0);
     await world.request(unmapRequest(1, 0n, 2n ** 64n - 1n), detachRequest(1, ENDPOINT));
   }
   assertEquals(

@@ -8,7 +8,7 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { EndpointProxy } from "../../../../device/endpoint/mod.ts";
-import { GuardedCompanion } from "../../../../device/guarded_poll_source.ts";
+import { GuardedPollSource } from "../../../../device/guarded_poll_source.ts";
 import {
   createMemoryFile,
   type Descriptor,
@@ -150,7 +150,7 @@ class Table {
   readonly lines: string[] = [];
   readonly iommu = new IommuDevice(DEFAULT_OPTIONS);
   readonly proxy: EndpointProxy;
-  readonly guarded: GuardedCompanion;
+  readonly guarded: GuardedPollSource;
   readonly ends = new Map<End, UnixStream>();
   readonly #frontPath = temporaryPath();
   readonly #backPath = temporaryPath();
@@ -167,7 +167,7 @@ class Table {
       patience: 1000,
       log,
     });
-    this.guarded = new GuardedCompanion(this.proxy, log);
+    this.guarded = new GuardedPollSource(this.proxy, log);
   }
 
   /** Connects both sides anew. */
@@ -214,7 +214,7 @@ class Table {
     for (const end of [...this.ends.keys()]) this.vanish(end);
     for (let i = 0; i < 100 && (this.proxy.connected || i < 3); i++) this.look();
     assertEquals(this.proxy.connected, false);
-    assertEquals(this.iommu.observers.waiting, 0);
+    assertEquals(this.iommu.iotlbListeners.waiting, 0);
   }
 
   close(): void {

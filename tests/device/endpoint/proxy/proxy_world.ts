@@ -210,7 +210,7 @@ export class ProxyWorld implements AsyncDisposable {
     await until(
       () =>
         device.holds &&
-        backEnds.reduce((sum, { owed }) => sum + owed, 0) === device.observers.waiting,
+        backEnds.reduce((sum, { owed }) => sum + owed, 0) === device.iotlbListeners.waiting,
       "the back ends owe what answers are held back for",
     );
     assertEquals(await this.answers(1, 30), 0);
@@ -284,7 +284,7 @@ export class ProxyWorld implements AsyncDisposable {
     await this.#done;
     for (const listener of this.listeners) listener?.close();
     this.device.close();
-    assertEquals(this.device.observers.waiting, 0);
+    assertEquals(this.device.iotlbListeners.waiting, 0);
     await Deno.remove(this.#folder, { recursive: true });
   }
 }

@@ -325,7 +325,7 @@ Deno.test("a back end that lies loses its connection, and the guest is answered"
     assert(await isClosed(frontEnd), line);
     await backEnd.closed;
     assert(world.warnings.some((each) => each.includes(line)), world.warnings.join("\n"));
-    assertEquals(world.device.observers.waiting, 0);
+    assertEquals(world.device.iotlbListeners.waiting, 0);
   }
 });
 
@@ -367,7 +367,7 @@ Deno.test("a stalled back end holds up a reset no longer, though nothing else is
   await world.driver.resetDevice();
   const took = performance.now() - began;
   assert(took >= patience && took < 10 * patience, `${took} ms`);
-  assertEquals([world.counters.timeouts, world.device.observers.waiting], [1, 0]);
+  assertEquals([world.counters.timeouts, world.device.iotlbListeners.waiting], [1, 0]);
 });
 
 Deno.test("a back end that vanishes while an answer waits for it, and a front end that does", async () => {

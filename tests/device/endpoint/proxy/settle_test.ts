@@ -26,7 +26,7 @@ Deno.test("bypass, device reset, a queue's stop and memory that goes wait for a 
 
   await world.driver.writeConfig(36, Uint8Array.of(1));
   assertEquals(counters.invalidations, ++invalidations);
-  assertEquals([counters.acknowledged, world.device.observers.waiting], [invalidations, 0]);
+  assertEquals([counters.acknowledged, world.device.iotlbListeners.waiting], [invalidations, 0]);
 
   await world.driver.writeConfig(36, Uint8Array.of(1));
   assertEquals(counters.invalidations, invalidations, "nothing changed");
@@ -34,12 +34,12 @@ Deno.test("bypass, device reset, a queue's stop and memory that goes wait for a 
   const region = await world.driver.addMemory(2 * MEMORY, MEMORY);
   world.send(unmap(20));
   await world.driver.removeMemory(region);
-  assertEquals(world.device.observers.waiting, 0);
+  assertEquals(world.device.iotlbListeners.waiting, 0);
   assertEquals(await world.answers(1), 1);
 
   await world.driver.resetDevice();
   assert(counters.invalidations > invalidations);
-  assertEquals([counters.acknowledged, world.device.observers.waiting], [
+  assertEquals([counters.acknowledged, world.device.iotlbListeners.waiting], [
     counters.invalidations,
     0,
   ]);

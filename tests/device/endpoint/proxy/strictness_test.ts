@@ -165,7 +165,7 @@ async function run(steps: readonly Step[]): Promise<void> {
     backEnd.manner = isSlow ? "when told" : "at once";
     const statuses = await world.batch(operations.map(requestOf), async () => {
       for (const [page, permission] of misses) backEnd.miss(page * 4096, permission);
-      while (isSlow && world.device.observers.waiting > 0 || backEnd.owed > 0) {
+      while (isSlow && world.device.iotlbListeners.waiting > 0 || backEnd.owed > 0) {
         await delay(1);
         backEnd.acknowledge(1);
       }

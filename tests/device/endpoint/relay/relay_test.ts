@@ -199,7 +199,7 @@ Deno.test("An UNMAP is answered at once; data that comes late is dropped, and a 
   const before = performance.now();
   world.unmap(READ_AT, MEMORY - 1);
   assert(performance.now() - before < 1000);
-  assertEquals(world.guest.device.observers.waiting, 0, "nothing is waited for");
+  assertEquals(world.guest.device.iotlbListeners.waiting, 0, "nothing is waited for");
   backEnd.answerAll();
   assert(await queue.reap());
   assertEquals(queue.driver.usedLength, 0);

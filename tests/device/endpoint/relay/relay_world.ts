@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Companion } from "../../../../device/poll_source.ts";
+import type { PollSource } from "../../../../device/poll_source.ts";
 import {
   attachRequest,
   mapRequest,
@@ -50,7 +50,7 @@ export interface RelayWorldOptions extends Partial<EndpointRelayOptions> {
   /** Device features 0–31 that the guest takes, besides those of rings; all by default. */
   readonly acceptLow?: number;
   /** Makes what is served besides. */
-  readonly beside?: (world: RelayWorld, log: Log) => Companion;
+  readonly beside?: (world: RelayWorld, log: Log) => PollSource;
 }
 
 /** All of it. */
