@@ -1,0 +1,10 @@
+/**
+ * Serves a device: one VMM after another, and in one thread everything behind the IOMMU as well.
+ *
+ * `README.md` follows one turn of the loop.
+ *
+ * @module
+ */
+export { DeviceLoop } from "./loop.ts";
+export { DeviceServer } from "./server.ts";
+export { type WarmUp, warmUp } from "./warm_up.ts";
