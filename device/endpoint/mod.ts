@@ -3,8 +3,9 @@
  * live there (virtio-rng, virtio-blk), each served on a socket of its own; back ends of other programs, in `relay/` (confined)
  * and `proxy/` (translating for themselves).
  *
- * Of a device's parts only `endpoint_memory.ts` and `endpoint_service.ts` know that there is an IOMMU. May
- * import `device`, `iommufd`, `pagetable` and `vring`.
+ * The devices themselves (`entropy.ts`, `block/`) get queues and do not know that there is an IOMMU; `endpoint_memory.ts`,
+ * `endpoint_service.ts`, `ring_pins.ts`, `proxy/` and `relay/` do. May import `device/host`, `device/iommu`,
+ * `device/serving`, `device/vhost_user`, the files of `device` itself, `iommufd`, `pagetable` and `vring`.
  *
  * @module
  */

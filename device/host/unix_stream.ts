@@ -40,15 +40,15 @@ export const WOULD_BLOCK: number = -1;
 /** The call has to be made once more. */
 const AGAIN = -2;
 
-// struct msghdr: name u64 at 0, namelen u32 at 8, iov u64 at 16, iovlen u64 at 24, control u64 at 32,
-// controllen u64 at 40, flags i32 at 48. struct iovec: base u64, len u64. struct cmsghdr: len u64,
-// level i32, type i32, then data; each padded to 8 bytes.
 /** What the peer can bring about: it is gone, or it lets descriptors pile up unread. */
 const PEER_ERRORS: readonly number[] = [ECONNRESET, EPIPE, ENOTCONN, ETOOMANYREFS];
 
 /** Descriptors that may wait to be closed before a peer that sends more of the kind counts as hostile. */
 const MOST_CLOSING = 256;
 
+// struct msghdr: name u64 at 0, namelen u32 at 8, iov u64 at 16, iovlen u64 at 24, control u64 at 32,
+// controllen u64 at 40, flags i32 at 48. struct iovec: base u64, len u64. struct cmsghdr: len u64,
+// level i32, type i32, then data; each padded to 8 bytes.
 const HEADER_BYTES = 56;
 const CONTROL_HEADER_BYTES = 16;
 const CONTROL_BYTES = CONTROL_HEADER_BYTES + ((SCM_MAX_FD * 4 + 7) & ~7);

@@ -1,5 +1,6 @@
 /**
- * The part of a unit that reads: every unit walks its own tables with the walker of its hardware.
+ * The part of a unit that reads, for the AMD, SMMUv3 and scalable VT-d units: they walk their own tables with the walker
+ * of their hardware. `VtdLegacyUnit` has its own: legacy-mode hardware records no accesses.
  *
  * @module
  */
