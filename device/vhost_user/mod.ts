@@ -2,8 +2,8 @@
  * vhost-user: how a VMM attaches a device that lives in another process. The back end that serves it and a
  * small front end that plays the VMM.
  *
- * May import `device/host`, `vring`, and of `device` itself only the log and the device interface; knows
- * nothing of IOMMUs.
+ * May import `device/host`, `vring`, and of `device` itself only addresses, the log and the device interface. What the
+ * requests in a ring mean is not known here.
  *
  * @module
  */
