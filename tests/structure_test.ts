@@ -185,3 +185,30 @@ Deno.test("each folder with more than eight files has a README", () => {
     [],
   );
 });
+
+Deno.test("a folder's README names every file of the folder, and no file that is not there", () => {
+  const names = new Set(
+    sources(new URL("./", ROOT)).map((file) => file.pathname.split("/").at(-1)),
+  );
+  function complaints(folder: URL): string[] {
+    const entries = [...Deno.readDirSync(folder)];
+    const below = entries.filter(({ isDirectory }) => isDirectory).flatMap(({ name }) =>
+      complaints(new URL(`${name}/`, folder))
+    );
+    if (!entries.some(({ name }) => name === "README.md")) return below;
+    const text = Deno.readTextFileSync(new URL("README.md", folder));
+    const unnamed = entries.filter(({ name }) => name.endsWith(".ts") && name !== "mod.ts")
+      .filter(({ name }) => !text.includes(name) && !text.includes(name.slice(0, -3)));
+    const gone = [...text.matchAll(/`(?:[\w./]+\/)?(\w+\.ts)`/g)].map((match) => match[1])
+      .filter((name) => !names.has(name));
+    return [
+      ...unnamed.map(({ name }) => `${pathOf(folder)}README.md does not name ${name}`),
+      ...gone.map((name) => `${pathOf(folder)}README.md names ${name}, which is not there`),
+      ...below,
+    ];
+  }
+  assertEquals(
+    Object.keys(MAY_IMPORT).flatMap((folder) => complaints(new URL(`${folder}/`, ROOT))),
+    [],
+  );
+});

@@ -6,7 +6,6 @@
 import type { Domain } from "../iommu/domain.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
-import type { EndpointTable } from "../iommu/endpoint_table.ts";
 import type { GuestLife } from "../iommu/guest_life.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../iommu/wire.ts";
@@ -226,8 +225,11 @@ function* endpointIds(
   }
 }
 
-function* seenOrBlocked(endpoints: EndpointTable, life: GuestLife): Generator<number, void> {
-  yield* endpoints.seenIds;
+function* seenOrBlocked(
+  { seenIds }: { readonly seenIds: Iterable<number> },
+  life: GuestLife,
+): Generator<number, void> {
+  yield* seenIds;
   yield* life.blockedIds;
 }
 

@@ -36,7 +36,7 @@ export interface DomainContext {
   /** What keeps translations of which endpoint. */
   readonly iotlbListeners: IotlbListeners;
   /** Which endpoints there are, and where they are attached. */
-  readonly endpoints: EndpointTable;
+  readonly endpoints: EndpointTable<Domain>;
 }
 
 /** A domain of the guest. */
@@ -48,7 +48,7 @@ export class Domain implements InvalidationSink {
   /** What is mapped; empty and unused in a bypass domain. */
   readonly space: IoAddressSpace = new IoAddressSpace();
   /** The endpoints attached to it; of one that has ended, those whose device tables still lead here. */
-  readonly endpoints: Set<Endpoint> = new Set();
+  readonly endpoints: Set<Endpoint<Domain>> = new Set();
   /** Whether it has ended: nothing is attached to it any more. */
   hasEnded = false;
   readonly #context: DomainContext;
@@ -56,7 +56,7 @@ export class Domain implements InvalidationSink {
   /** How many endpoints reserve a region. It is reserved once: endpoints may be many, and mostly have the same. */
   readonly #reserving = new Map<ReservedRegion, number>();
   /** How far its endpoints have been taken out. */
-  #leaving: Iterator<Endpoint, undefined> | undefined;
+  #leaving: Iterator<Endpoint<Domain>, undefined> | undefined;
   /** How many endpoints have tables of a format. */
   readonly #translated = new Map<string, number>();
 
@@ -80,7 +80,7 @@ export class Domain implements InvalidationSink {
    *
    * @returns OK; EADDRINUSE if a mapping is in the way; ENOMEM without memory; after an error nothing changed.
    */
-  join(endpoint: Endpoint): Errno {
+  join(endpoint: Endpoint<Domain>): Errno {
     const { hardware, iotlbListeners } = this.#context;
     const error = this.bypass ? hardware.bypass(endpoint) : this.#joinTranslated(endpoint);
     if (error !== OK) return error;
@@ -133,7 +133,7 @@ export class Domain implements InvalidationSink {
    * @returns The page table if emptying it may take longer than a turn: nothing leads to it any more, and giving back
    * what it holds is the caller's.
    */
-  leave(endpoint: Endpoint): HardwareTable | undefined {
+  leave(endpoint: Endpoint<Domain>): HardwareTable | undefined {
     this.endpoints.delete(endpoint);
     if (this.bypass) return undefined;
     const { reserved } = this.#context;
@@ -158,7 +158,7 @@ export class Domain implements InvalidationSink {
   }
 
   /** Takes out one of the endpoints of a domain that has ended, whose device tables may still lead here. */
-  takeLeaving(): Endpoint | undefined {
+  takeLeaving(): Endpoint<Domain> | undefined {
     this.#leaving ??= this.endpoints.values();
     const { value } = this.#leaving.next();
     if (value === undefined) return undefined;
@@ -188,7 +188,7 @@ export class Domain implements InvalidationSink {
     this.space.destroy();
   }
 
-  #joinTranslated(endpoint: Endpoint): Errno {
+  #joinTranslated(endpoint: Endpoint<Domain>): Errno {
     const { hardware, reserved } = this.#context;
     const regions = reserved.of(endpoint.id);
     for (let i = 0; i < regions.length; i++) {

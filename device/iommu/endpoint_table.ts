@@ -7,7 +7,6 @@
  * @module
  */
 import type { TranslationUnit } from "../../pagetable/mod.ts";
-import type { Domain } from "./domain.ts";
 import type { TranslatedEndpoint } from "./hardware.ts";
 
 /** A range of endpoints with the same kind of tables. */
@@ -20,8 +19,14 @@ export interface EndpointRange {
   readonly format: string;
 }
 
-/** A device behind the IOMMU that was attached or has faulted. */
-export class Endpoint implements TranslatedEndpoint {
+/** What an endpoint must know of the domain that it is attached to. */
+export interface Attachable {
+  /** Whether it has ended: nothing is attached to it any more. */
+  readonly hasEnded: boolean;
+}
+
+/** A device behind the IOMMU that was attached, to a domain of class `D`, or has faulted. */
+export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
   /** Its 32-bit id. */
   readonly id: number;
   /** Format of the page tables that translate for it. */
@@ -30,7 +35,7 @@ export class Endpoint implements TranslatedEndpoint {
   unit: TranslationUnit | undefined;
   /** Accesses of it that were refused. */
   faults = 0;
-  #domain: Domain | undefined;
+  #domain: D | undefined;
 
   /** An endpoint that is attached to nothing. */
   constructor(id: number, format: string) {
@@ -39,12 +44,12 @@ export class Endpoint implements TranslatedEndpoint {
   }
 
   /** The domain it is attached to; a domain that has ended counts no more. */
-  get domain(): Domain | undefined {
+  get domain(): D | undefined {
     const domain = this.#domain;
     return domain === undefined || domain.hasEnded ? undefined : domain;
   }
 
-  set domain(domain: Domain | undefined) {
+  set domain(domain: D | undefined) {
     this.#domain = domain;
   }
 
@@ -55,11 +60,11 @@ export class Endpoint implements TranslatedEndpoint {
 }
 
 /** All endpoints of one device. */
-export class EndpointTable {
+export class EndpointTable<D extends Attachable> {
   readonly #ranges: readonly EndpointRange[];
-  readonly #seen = new Map<number, Endpoint>();
+  readonly #seen = new Map<number, Endpoint<D>>();
   /** Those that have faulted. */
-  readonly #faulted = new Set<Endpoint>();
+  readonly #faulted = new Set<Endpoint<D>>();
 
   /**
    * A table in which no endpoint was seen yet.
@@ -95,30 +100,30 @@ export class EndpointTable {
   }
 
   /** The state of an endpoint that was attached or has faulted, if it was. */
-  seen(id: number): Endpoint | undefined {
+  seen(id: number): Endpoint<D> | undefined {
     return this.#seen.get(id);
   }
 
   /** The state of an endpoint, begun if there was none; undefined if there is no such endpoint. */
-  open(id: number): Endpoint | undefined {
+  open(id: number): Endpoint<D> | undefined {
     let endpoint = this.#seen.get(id);
     if (endpoint === undefined) {
       const format = this.formatOf(id);
       if (format === undefined) return undefined;
-      endpoint = new Endpoint(id, format);
+      endpoint = new Endpoint<D>(id, format);
       this.#seen.set(id, endpoint);
     }
     return endpoint;
   }
 
   /** Forgets an endpoint that is attached to nothing, has left its domain and has not faulted. */
-  release(endpoint: Endpoint): void {
+  release(endpoint: Endpoint<D>): void {
     if (endpoint.domain !== undefined || endpoint.isLeaving || endpoint.faults > 0) return;
     this.#seen.delete(endpoint.id);
   }
 
   /** An access of an endpoint was refused. */
-  fault(endpoint: Endpoint): void {
+  fault(endpoint: Endpoint<D>): void {
     endpoint.faults++;
     this.#faulted.add(endpoint);
   }
@@ -143,7 +148,7 @@ export class EndpointTable {
   }
 
   /** The endpoints that were attached or have faulted, by ascending id. */
-  list(): readonly Endpoint[] {
+  list(): readonly Endpoint<D>[] {
     return [...this.#seen.values()].sort((a, b) => a.id - b.id);
   }
 }

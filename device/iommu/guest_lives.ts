@@ -10,6 +10,7 @@
  */
 import { endpointText } from "../address.ts";
 import type { ConfigSpace } from "./config_space.ts";
+import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
 import type { GuestLife } from "./guest_life.ts";
@@ -34,7 +35,7 @@ export interface GuestLivesParts {
   /** Its domains. */
   readonly iommu: VirtioIommu;
   /** Which endpoints there are. */
-  readonly endpoints: EndpointTable;
+  readonly endpoints: EndpointTable<Domain>;
   /** The bypass byte. */
   readonly config: ConfigSpace;
   /** Reports that wait. */

@@ -101,7 +101,7 @@ export class IommuDevice implements VirtioDevice {
   readonly stateSizeMax: number;
 
   /** Endpoints and their state. */
-  readonly endpoints: EndpointTable;
+  readonly endpoints: EndpointTable<Domain>;
   /** What keeps translations and must be told when they change. */
   readonly iotlbListeners: IotlbListeners = new IotlbListeners();
   /** Guest memory as the front end shares it. */
@@ -148,7 +148,7 @@ export class IommuDevice implements VirtioDevice {
    */
   constructor(options: DeviceOptions) {
     this.featuresLow = FEATURES & ~(options.withoutFeatures ?? 0);
-    this.endpoints = new EndpointTable(options.endpoints);
+    this.endpoints = new EndpointTable<Domain>(options.endpoints);
     this.stateSizeMax = stateSizeMax({ ...options, endpoints: this.endpoints.size });
     const reserved = new ReservedRegions(options.reserved);
     const limits = commonLimits(this.endpoints.formats, options);

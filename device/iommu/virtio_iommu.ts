@@ -94,7 +94,7 @@ export interface VirtioIommuOptions extends DomainContext {
 /** The requests of one guest and the state they make. */
 export class VirtioIommu {
   readonly #options: VirtioIommuOptions;
-  readonly #endpoints: EndpointTable;
+  readonly #endpoints: EndpointTable<Domain>;
   readonly #request = new Request();
   readonly #answer: Uint8Array<ArrayBuffer>;
   readonly #probeSize: number;
@@ -153,7 +153,7 @@ export class VirtioIommu {
   }
 
   /** One of the endpoints that are attached. */
-  get anyAttached(): Endpoint | undefined {
+  get anyAttached(): Endpoint<Domain> | undefined {
     for (const { endpoints } of this.#domains.values()) {
       for (const endpoint of endpoints) return endpoint;
     }
@@ -660,7 +660,7 @@ export class VirtioIommu {
   }
 
   // D4: afterwards the endpoint reaches no mapping of the domain.
-  #detach(endpoint: Endpoint): void {
+  #detach(endpoint: Endpoint<Domain>): void {
     const domain = endpoint.domain!;
     this.#options.hardware.detach(endpoint);
     endpoint.domain = undefined;
@@ -669,7 +669,7 @@ export class VirtioIommu {
   }
 
   // L1: a domain ends with its last endpoint, and its id may be used again at once.
-  #leave(domain: Domain, endpoint: Endpoint): void {
+  #leave(domain: Domain, endpoint: Endpoint<Domain>): void {
     if (domain.endpoints.size > 1) {
       const table = domain.leave(endpoint);
       if (table !== undefined) this.#ending.addTable(table);
