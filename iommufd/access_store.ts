@@ -10,7 +10,7 @@
  *
  * @module
  */
-import type { FrameBatch } from "./frame_batch.ts";
+import type { FrameBatch } from "./memory_source.ts";
 import { fits, type Growth, longerFloat64 } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 

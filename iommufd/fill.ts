@@ -10,8 +10,7 @@
 import { MMIO, type PageTable, type Protection } from "../pagetable/page_table.ts";
 import type { AreaView } from "./areas/area.ts";
 import { type Errno, OK } from "./errno.ts";
-import type { FrameBatch } from "./frame_batch.ts";
-import { DEVICE } from "./memory_source.ts";
+import { DEVICE, type FrameBatch } from "./memory_source.ts";
 import type { PageList } from "./page_list.ts";
 
 /** Page tables that are filled together. */

@@ -14,8 +14,7 @@
  * @module
  */
 import { EFAULT, type Errno, OK } from "./errno.ts";
-import { FrameBatch } from "./frame_batch.ts";
-import { RAM } from "./memory_source.ts";
+import { FrameBatch, RAM } from "./memory_source.ts";
 import type { PageList } from "./page_list.ts";
 
 /** Reads one range at a time. */

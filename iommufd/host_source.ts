@@ -16,9 +16,8 @@
  * @module
  */
 import { EFAULT, ENOMEM, type Errno } from "./errno.ts";
-import type { FrameBatch } from "./frame_batch.ts";
 import { type GuestRegion, RegionSource } from "./guest_source.ts";
-import { RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
+import { type FrameBatch, RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
 import { PagemapEntries, type PagemapReader, READ_ENTRIES } from "./pagemap.ts";
 
 /** The memory of this process, as the host tells of it. */

@@ -22,7 +22,6 @@ export { STEP_PAGES } from "./fill_steps.ts";
 export { Attachments } from "./attachments.ts";
 export type { PagemapReader } from "./pagemap.ts";
 export { type HostMemory, HostSource } from "./host_source.ts";
-export { FrameBatch } from "./frame_batch.ts";
 export {
   type AddressSpaceOptions,
   AUTO,

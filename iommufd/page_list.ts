@@ -21,12 +21,12 @@ import type { AreaView } from "./areas/area.ts";
 import type { Attachments } from "./attachments.ts";
 import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
 import { fillTables, type FillTargets, mapRun, unmapAll } from "./fill.ts";
-import { FrameBatch } from "./frame_batch.ts";
 import { FrameReader } from "./frame_reader.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
 import {
   DEVICE,
+  FrameBatch,
   type MemorySource,
   PAGE_BYTES,
   type SourceRegion,

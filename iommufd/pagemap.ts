@@ -7,8 +7,7 @@
  * @module
  */
 import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
-import type { FrameBatch } from "./frame_batch.ts";
-import { RAM } from "./memory_source.ts";
+import { type FrameBatch, RAM } from "./memory_source.ts";
 
 const ENTRY_BYTES = 8;
 /** Bits of the high half of an entry: page present, and the part that belongs to the frame number. */

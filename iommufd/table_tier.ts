@@ -8,10 +8,9 @@
  */
 import type { AreaView } from "./areas/area.ts";
 import type { Attachments } from "./attachments.ts";
-import type { FrameBatch } from "./frame_batch.ts";
 import type { Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
-import { RAM } from "./memory_source.ts";
+import { type FrameBatch, RAM } from "./memory_source.ts";
 
 /** The areas of one page list that are in page tables. */
 export class TableTier {

@@ -1,9 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { AccessStore } from "../../iommufd/access_store.ts";
-import { FrameBatch } from "../../iommufd/frame_batch.ts";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
-import { DEVICE, RAM } from "../../iommufd/memory_source.ts";
+import { DEVICE, FrameBatch, RAM } from "../../iommufd/memory_source.ts";
 import { FaultPlan } from "./fault_plan.ts";
 
 Deno.test("frame batch: contiguous frames merge, a full batch drops nothing, kinds do not mix", () => {

@@ -1,8 +1,8 @@
 /** Sources for tests: frames as scripted, faults on demand, every pin counted and logged. */
 import { EFAULT, type Errno, OK } from "../../iommufd/errno.ts";
-import type { FrameBatch } from "../../iommufd/frame_batch.ts";
 import {
   DEVICE,
+  type FrameBatch,
   RAM,
   type SourceRegion,
   type StableSource,
