@@ -38,13 +38,30 @@ const NONE: readonly IotlbListener[] = [];
 
 /** The IOTLB listeners of all endpoints. */
 export class IotlbListeners {
-  /** Acknowledgements that remote IOTLB listeners wait for; they add and subtract. */
-  waiting = 0;
   /** The endpoints that are observed, each once. */
   endpoints: readonly number[] = [];
   readonly #listeners = new Map<number, readonly IotlbListener[]>();
+  #waiting = 0;
   #isSettling = false;
   #remotes: readonly Remote[] = [];
+
+  /** Acknowledgements that remote IOTLB listeners wait for. The guest's answers wait until it is 0. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  /** A remote IOTLB listener waits for one more acknowledgement. */
+  expect(): void {
+    this.#waiting++;
+  }
+
+  /** Acknowledgements have come, or are not waited for any more. Throws an Error if there are not so many. */
+  arrived(count = 1): void {
+    if (count > this.#waiting) {
+      throw new Error(`Cannot take ${count} acknowledgements: ${this.#waiting} are outstanding`);
+    }
+    this.#waiting -= count;
+  }
 
   /** Whether an acknowledgement is outstanding since {@linkcode settleLater} was called. */
   get isSettling(): boolean {

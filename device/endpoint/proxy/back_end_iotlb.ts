@@ -174,7 +174,7 @@ export class BackEndIotlb {
     const awaited = this.#awaited.shift();
     if (awaited === undefined) return "it acknowledged an IOTLB message that it was not sent";
     const { counters, iommu } = this.#options;
-    iommu.iotlbListeners.waiting--;
+    iommu.iotlbListeners.arrived();
     if (!awaited.isInvalidation) {
       if (status !== 0) counters.refused++;
       return undefined;
@@ -191,7 +191,7 @@ export class BackEndIotlb {
 
   /** Waits for nothing any more: the connection is closed. */
   close(): void {
-    this.#options.iommu.iotlbListeners.waiting -= this.#awaited.length;
+    this.#options.iommu.iotlbListeners.arrived(this.#awaited.length);
     this.#awaited.length = 0;
     this.#isActive = false;
   }
@@ -311,7 +311,7 @@ export class BackEndIotlb {
     if (isAwaited) {
       if (this.#awaited.length === 0) counters.waits++;
       this.#awaited.push({ isInvalidation, since: performance.now() });
-      iommu.iotlbListeners.waiting++;
+      iommu.iotlbListeners.expect();
     }
     // That the back end is gone is noticed at the next read.
     connection.send(Request.IOTLB_MSG, isAwaited ? FLAG_NEED_REPLY : 0, message);

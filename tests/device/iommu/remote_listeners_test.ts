@@ -1,7 +1,7 @@
 /**
  * Answers wait for IOTLB listeners in other processes: held, shared by a batch, published once, never lost.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { PollSource } from "../../../device/poll_source.ts";
 import {
   attachRequest,
@@ -13,7 +13,7 @@ import { Event, type PollSet, UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { DeviceServer } from "../../../device/serving/server.ts";
-import type { IotlbListeners, RemoteIotlbListener } from "../../../device/iommu/iotlb_listeners.ts";
+import { IotlbListeners, type RemoteIotlbListener } from "../../../device/iommu/iotlb_listeners.ts";
 import {
   FrontEnd,
   type FrontEndQueue,
@@ -97,11 +97,11 @@ class ScriptedListener implements RemoteIotlbListener, PollSource {
   #owe(call: string): void {
     this.calls.push(call);
     this.owed++;
-    this.#iotlbListeners.waiting++;
+    this.#iotlbListeners.expect();
   }
 
   #acknowledgeAll(): void {
-    this.#iotlbListeners.waiting -= this.owed;
+    this.#iotlbListeners.arrived(this.owed);
     this.owed = 0;
   }
 }
@@ -433,4 +433,17 @@ Deno.test("a ring that breaks while answers are held is reported behind them, an
   world.listener.acknowledge();
   await until(() => queue.errorEvent.drain(), "the ring is reported");
   assertEquals([await world.answers(queue, 1), world.device.holds], [1, false]);
+});
+
+Deno.test("an acknowledgement that nothing waits for is a fault of ours", () => {
+  const listeners = new IotlbListeners();
+  listeners.expect();
+  listeners.expect();
+  listeners.arrived();
+  assertThrows(
+    () => listeners.arrived(2),
+    Error,
+    "Cannot take 2 acknowledgements: 1 are outstanding",
+  );
+  assertEquals(listeners.waiting, 1);
 });
