@@ -92,6 +92,16 @@ function pathOf(file: URL): string {
   return file.href.slice(ROOT.href.length);
 }
 
+/** Whether a file or folder is there. */
+function exists(file: URL): boolean {
+  try {
+    Deno.statSync(file);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Imports of a folder that break its rule, as `file: import`. */
 function violations(folder: string): string[] {
   return sources(new URL(`${folder}/`, ROOT)).flatMap((file) =>
@@ -211,4 +221,21 @@ Deno.test("a folder's README names every file of the folder, and no file that is
     Object.keys(MAY_IMPORT).flatMap((folder) => complaints(new URL(`${folder}/`, ROOT))),
     [],
   );
+});
+
+Deno.test("every link of the documents leads to a file that is there", () => {
+  function documents(folder: URL): URL[] {
+    return [...Deno.readDirSync(folder)].flatMap(({ name, isDirectory }) => {
+      if (name.startsWith(".") || name === "node_modules") return [];
+      if (isDirectory) return documents(new URL(`${name}/`, folder));
+      return name.endsWith(".md") ? [new URL(name, folder)] : [];
+    });
+  }
+  const broken = documents(ROOT).flatMap((file) =>
+    [...Deno.readTextFileSync(file).matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map((match) => match[1])
+      .filter((link) => !/^\w+:/.test(link))
+      .filter((link) => !exists(new URL(link, file)))
+      .map((link) => `${pathOf(file)}: ${link}`)
+  );
+  assertEquals(broken, []);
 });
