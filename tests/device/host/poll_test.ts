@@ -46,7 +46,7 @@ Deno.test("PollSet ends a wait when its time is over or somebody wakes it", asyn
   assertEquals(set.poll(0), 0);
 });
 
-Deno.test("PollSet may change and grow while somebody waits", async () => {
+Deno.test("PollSet may change and grow that is waited on", async () => {
   using set = new PollSet(1);
   using event = Event.create();
   const wait = set.wait();
@@ -63,7 +63,7 @@ Deno.test("PollSet has one wait at a time and is not closed under it", async () 
   const set = new PollSet();
   const wait = set.wait();
   await assertRejects(() => set.wait(), Error, "Cannot wait twice");
-  assertThrows(() => set.close(), Error, "while somebody waits");
+  assertThrows(() => set.close(), Error, "that is waited on");
   set.wake();
   await wait;
   set.close();
