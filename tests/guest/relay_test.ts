@@ -43,6 +43,8 @@ import { temporaryFolder } from "./temporary_folder.ts";
 const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 /** Times that a back end is killed under load. */
 const KILLS = isFull ? 20 : 4;
+/** MiB that are written and read again and again meanwhile. */
+const BULK = isFull ? 32 : 8;
 
 /** The entropy device in the guest. */
 const RNG_ADDRESS = "0000:00:03.0";
@@ -202,11 +204,13 @@ async function killUnderLoad({ lab, backEnds }: Prepared): Promise<void> {
   const names = ["blk"] as const;
   await using device = await serveRelays(folder.path, names);
   await using guest = await bootRelays(lab, folder.path, device, { names });
-  await guest.run("dd if=/dev/urandom of=/tmp/bulk bs=1M count=32 2>/dev/null");
+  await guest.run(`dd if=/dev/urandom of=/tmp/bulk bs=1M count=${BULK} 2>/dev/null`);
   // Writes and reads what it wrote, until it is told to stop; every round must be right.
   await guest.run(
     "(n=0; while [ ! -e /tmp/stop ]; do dd if=/tmp/bulk of=/dev/vda bs=64k oflag=direct 2>/tmp/err && " +
-      "dd if=/dev/vda bs=64k count=512 iflag=direct 2>/tmp/err | cmp - /tmp/bulk || touch /tmp/wrong; " +
+      `dd if=/dev/vda bs=64k count=${
+        BULK * 16
+      } iflag=direct 2>/tmp/err | cmp - /tmp/bulk || touch /tmp/wrong; ` +
       "n=$((n+1)); echo $n > /tmp/rounds; done; touch /tmp/done) > /dev/null 2>&1 &",
   );
   for (let i = 0; i < KILLS; i++) {
@@ -231,7 +235,7 @@ async function killUnderLoad({ lab, backEnds }: Prepared): Promise<void> {
   );
   assertEquals(await guest.run("[ -e /tmp/wrong ] && echo wrong || echo right"), ["right"]);
   const [line] = await guest.run("md5sum /tmp/bulk");
-  assertEquals(line.slice(0, 32), await digest(disk, 32 << 20));
+  assertEquals(line.slice(0, 32), await digest(disk, BULK << 20));
   const dmesg = (await guest.run("dmesg")).join("\n");
   assert(!/I\/O error|page fault/.test(dmesg), dmesg);
   const { resubmitted, reconnects, violations } = relayOf(await device.state(), "blk");
