@@ -25,14 +25,21 @@ export interface Command {
   run(args: readonly string[]): Promise<number> | number;
 }
 
+/** An error whose message is one line: control characters, which an argument may contain, are shown as `\u{…}`. */
+class OneLineError extends Error {
+  constructor(message: string) {
+    super(message.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`));
+  }
+}
+
 /** Wrong arguments. The message is one line that says what is wrong and what would be right. */
-export class UsageError extends Error {
+export class UsageError extends OneLineError {
   /** Name of the class. */
   override readonly name = "UsageError";
 }
 
 /** A failure while running that is no bug: exit code 1. The message is one line. */
-export class CommandError extends Error {
+export class CommandError extends OneLineError {
   /** Name of the class. */
   override readonly name = "CommandError";
 }

@@ -5,7 +5,13 @@
  */
 import type { ParseArgsOptionsConfig } from "node:util";
 import { formatNames } from "../../pagetable/mod.ts";
-import { parseEndpointRange, parseNumber, parsePageRange, parseSize } from "../address.ts";
+import {
+  type PageRange,
+  parseEndpointRange,
+  parseNumber,
+  parsePageRange,
+  parseSize,
+} from "../address.ts";
 import type { EndpointRange } from "../iommu/endpoint_table.ts";
 import type { DeviceOptions } from "../iommu/iommu_device.ts";
 import { type ReservedRegion, RESV_MEM_MSI, RESV_MEM_RESERVED } from "../iommu/reserved_region.ts";
@@ -13,11 +19,11 @@ import {
   type OptionValues,
   parsedOption,
   parseSwitch,
-  parseText,
   textOption,
   textOptions,
   UsageError,
 } from "./command.ts";
+import { oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
 
 /** Format of endpoints for which none is named. */
 const DEFAULT_FORMAT = "vtd-ss";
@@ -30,6 +36,30 @@ const DEFAULT_MSI_REGION = { firstPage: 0xfee00, lastPage: 0xfeeff };
  * 44 bits of the narrowest format.
  */
 const TABLE_BASE_FRAME = 2 ** 31;
+
+/** Addresses of a range. */
+const PAGE_RANGE: TextForm<PageRange> = {
+  form: "two page-aligned addresses, both included, such as 0x8000000-0x80fffff",
+  read: parsePageRange,
+};
+/** Endpoints of a range. */
+const ENDPOINT_RANGE: TextForm<readonly [first: number, last: number]> = {
+  form: "an endpoint or a range of them, such as 00:03.0 or 0-0xffff",
+  read: parseEndpointRange,
+};
+const ENDPOINT_OPTION = {
+  name: "--endpoint",
+  head: ENDPOINT_RANGE,
+  parts: { format: optional(oneOf(...formatNames()), DEFAULT_FORMAT) },
+};
+const RESERVED_OPTION = {
+  name: "--resv",
+  head: PAGE_RANGE,
+  parts: {
+    endpoint: optional(ENDPOINT_RANGE, undefined),
+    type: optional(oneOf("reserved", "msi"), "reserved"),
+  },
+};
 
 /** How the options are spelt. */
 export const DEVICE_OPTIONS = {
@@ -76,8 +106,7 @@ export const DEVICE_OPTIONS_HELP = `  --endpoint FIRST[-LAST][,format=FORMAT]
 export function parseDeviceOptions(values: OptionValues): DeviceOptions {
   const given = textOptions(values, "endpoint").map(parseEndpointOption);
   const endpoints = given.length > 0 ? given : [DEFAULT_ENDPOINTS];
-  const addressRange = "two page-aligned addresses, both included, such as 0x8000000-0x80fffff";
-  const inputRange = parsedOption(values, "input-range", parsePageRange, addressRange);
+  const inputRange = parsedOption(values, "input-range", PAGE_RANGE.read, PAGE_RANGE.form);
   const pageSizes = parsedOption(values, "page-sizes", parseSizes, "sizes such as 4K,2M,1G");
   const maxPinned = parsedOption(values, "max-pinned", parseSize, "a size such as 4G");
   return {
@@ -97,60 +126,17 @@ export function parseDeviceOptions(values: OptionValues): DeviceOptions {
 
 /** `FIRST[-LAST][,format=FORMAT]`. */
 function parseEndpointOption(text: string): EndpointRange {
-  const [ids, ...rest] = text.split(",");
-  const [first, last] = parseText(
-    "--endpoint",
-    ids,
-    parseEndpointRange,
-    "an endpoint or a range of them, such as 00:03.0 or 0-0xffff",
-  );
-  const { format = DEFAULT_FORMAT } = parsePairs("--endpoint", rest, ["format"]);
-  if (!formatNames().includes(format)) {
-    throw new UsageError(
-      `Cannot take --endpoint ${text}: the formats are ${formatNames().join(", ")}`,
-    );
-  }
+  const [[first, last], { format }] = parseParts(ENDPOINT_OPTION, text);
   return { first, last, format };
 }
 
 /** `A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]`. */
 function parseReserved(text: string): ReservedRegion {
-  const [range, ...rest] = text.split(",");
-  const region = parseText(
-    "--resv",
-    range,
-    parsePageRange,
-    "two page-aligned addresses, both included, such as 0x8000000-0x80fffff",
-  );
-  const { endpoint, type = "reserved" } = parsePairs("--resv", rest, ["endpoint", "type"]);
-  if (type !== "reserved" && type !== "msi") {
-    throw new UsageError(`Cannot take --resv ${text}: type must be reserved or msi`);
-  }
+  const [region, { endpoint, type }] = parseParts(RESERVED_OPTION, text);
   const subtype = type === "msi" ? RESV_MEM_MSI : RESV_MEM_RESERVED;
   if (endpoint === undefined) return { ...region, subtype };
-  const form = "an endpoint or a range of them, such as 00:03.0";
-  const [firstEndpoint, lastEndpoint] = parseText("--resv", endpoint, parseEndpointRange, form);
+  const [firstEndpoint, lastEndpoint] = endpoint;
   return { ...region, subtype, firstEndpoint, lastEndpoint };
-}
-
-/** `NAME=VALUE` parts behind the first of an option. */
-function parsePairs(
-  option: string,
-  parts: readonly string[],
-  names: readonly string[],
-): Readonly<Record<string, string | undefined>> {
-  const pairs: Record<string, string> = {};
-  for (const part of parts) {
-    const equals = part.indexOf("=");
-    const name = part.slice(0, equals);
-    if (equals < 0 || !names.includes(name)) {
-      throw new UsageError(
-        `Cannot take "${part}" in ${option}: it must be ${names.map((n) => `${n}=…`).join(" or ")}`,
-      );
-    }
-    pairs[name] = part.slice(equals + 1);
-  }
-  return pairs;
 }
 
 /** The region of `--msi-region`, if there is one. */

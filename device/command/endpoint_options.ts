@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
+import { parseEndpoint } from "../address.ts";
 import {
   BlockDevice,
   BlockDisk,
@@ -16,7 +16,17 @@ import {
 import { ImageFile, type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
+import type { OptionValues } from "./command.ts";
+import { openEach, parseEndpointChoices } from "./endpoint_choices.ts";
+import {
+  FLAG,
+  numberFrom,
+  optional,
+  parseParts,
+  required,
+  SOCKET_PATH,
+  type TextForm,
+} from "./option_parts.ts";
 
 /** What `--help` says of the option. */
 export const ENDPOINT_DEVICE_HELP = `  --endpoint-device rng:ENDPOINT,socket=PATH[,seed=N]
@@ -35,30 +45,63 @@ const QUEUES_MAX = 64;
 const QUEUE_SIZES = { rng: 64, blk: 128 } as const;
 
 /** One `--endpoint-device`. */
-export interface EndpointDeviceOptions {
-  /** What it is. */
-  readonly type: "rng" | "blk";
+export type EndpointDeviceOptions = EntropyOptions | BlockOptions;
+
+/** What both kinds have. */
+interface CommonOptions {
   /** The endpoint it is. */
   readonly endpoint: number;
   /** Where its front end comes to. */
   readonly socket: string;
-  /** What determines the bytes of an rng, if anything. */
-  readonly seed?: number;
-  /** The image of a blk. */
-  readonly file: string;
-  /** Whether it can only be read. */
-  readonly readOnly: boolean;
-  /** The name a blk says it has. */
-  readonly serial: string;
   /** Queues. */
   readonly queues: number;
 }
 
-/** Names of the parts that each type may have. */
-const PARTS = {
-  rng: ["socket", "seed"],
-  blk: ["socket", "file", "readonly", "serial", "queues"],
-} as const;
+interface EntropyOptions extends CommonOptions {
+  readonly type: "rng";
+  /** What determines its bytes, if anything. */
+  readonly seed: number | undefined;
+}
+
+interface BlockOptions extends CommonOptions {
+  readonly type: "blk";
+  /** The image. */
+  readonly file: string;
+  /** Whether it can only be read. */
+  readonly readOnly: boolean;
+  /** The name it says it has. */
+  readonly serial: string;
+}
+
+const RNG_OPTION = {
+  name: "--endpoint-device",
+  head: headOf("rng"),
+  parts: {
+    socket: required(SOCKET_PATH),
+    seed: optional(numberFrom(0, 0xffffffff), undefined),
+  },
+};
+
+const BLK_OPTION = {
+  name: "--endpoint-device",
+  head: headOf("blk"),
+  parts: {
+    socket: required(SOCKET_PATH),
+    file: required({ form: "the path of an image", read: (text) => text }),
+    readonly: FLAG,
+    serial: optional({ form: "a text", read: (text) => text }, "viommu"),
+    queues: optional(numberFrom(1, QUEUES_MAX), 1),
+  },
+};
+
+/** What a device of a type begins with. */
+function headOf(type: "rng" | "blk"): TextForm<number> {
+  return {
+    form: "rng:ENDPOINT or blk:ENDPOINT, such as blk:00:03.0",
+    read: (text) =>
+      text.startsWith(`${type}:`) ? parseEndpoint(text.slice(type.length + 1)) : undefined,
+  };
+}
 
 /**
  * Reads every `--endpoint-device`.
@@ -66,16 +109,7 @@ const PARTS = {
  * @throws {UsageError} If one is wrong.
  */
 export function parseEndpointDevices(values: OptionValues): readonly EndpointDeviceOptions[] {
-  const devices = textOptions(values, "endpoint-device").map(parseEndpointDevice);
-  devices.forEach((device, i) => {
-    const other = devices.findIndex((each) => each.endpoint === device.endpoint);
-    if (other !== i) {
-      throw new UsageError(
-        `Cannot take --endpoint-device twice for endpoint ${endpointText(device.endpoint)}`,
-      );
-    }
-  });
-  return devices;
+  return parseEndpointChoices(values, "endpoint-device", parseEndpointDevice, []);
 }
 
 /** Opens what the options name and makes the services, in their order. */
@@ -85,31 +119,18 @@ export function openEndpointDevices(
   log: Log,
   access: SocketAccess = {},
 ): readonly EndpointService[] {
-  const services: EndpointService[] = [];
-  try {
-    for (const each of options) {
-      const { endpoint, socket } = each;
-      if (iommu.endpoints.formatOf(endpoint) === undefined) {
-        throw new UsageError(
-          `Cannot serve a device at ${endpointText(endpoint)}: no --endpoint includes it`,
-        );
-      }
-      const device = openDevice(each);
-      let listener: UnixListener;
-      try {
-        listener = UnixListener.listen(socket, access);
-      } catch (error) {
-        device.close();
-        throw error;
-      }
-      services.push(new EndpointService({ iommu, endpoint, device, listener, log }));
+  return openEach(options, iommu, (each) => {
+    const { endpoint, socket } = each;
+    const device = openDevice(each);
+    let listener: UnixListener;
+    try {
+      listener = UnixListener.listen(socket, access);
+    } catch (error) {
+      device.close();
+      throw error;
     }
-  } catch (error) {
-    for (const service of services) service.close();
-    if (error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
-  }
-  return services;
+    return new EndpointService({ iommu, endpoint, device, listener, log });
+  });
 }
 
 /** QEMU arguments that attach a device; its slot is that of its endpoint. */
@@ -126,87 +147,12 @@ export function endpointQemuArguments(options: EndpointDeviceOptions): readonly 
 
 /** `TYPE:ENDPOINT,NAME=VALUE,…`. */
 function parseEndpointDevice(text: string): EndpointDeviceOptions {
-  const [head, ...rest] = text.split(",");
-  const colon = head.indexOf(":");
-  const type = head.slice(0, colon);
-  if (type !== "rng" && type !== "blk") {
-    throw new UsageError(
-      `Cannot take --endpoint-device ${text}: it must begin with rng:ENDPOINT or blk:ENDPOINT`,
-    );
+  if (text.startsWith("rng:")) {
+    const [endpoint, { socket, seed }] = parseParts(RNG_OPTION, text);
+    return { type: "rng", endpoint, socket, queues: 1, seed };
   }
-  const endpoint = parseText(
-    "--endpoint-device",
-    head.slice(colon + 1),
-    parseEndpoint,
-    "an endpoint such as 00:03.0",
-  );
-  const parts = parseParts(text, type, rest);
-  return {
-    type,
-    endpoint,
-    socket: required(text, parts, "socket"),
-    file: type === "blk" ? required(text, parts, "file") : "",
-    readOnly: parts.has("readonly"),
-    serial: parts.get("serial") ?? "viommu",
-    queues: numberPart(text, parts, "queues", 1, QUEUES_MAX) ?? 1,
-    ...seedPart(text, parts),
-  };
-}
-
-/** The parts behind the first, by name; `readonly` is the one without a value. */
-function parseParts(
-  text: string,
-  type: "rng" | "blk",
-  rest: readonly string[],
-): ReadonlyMap<string, string> {
-  const names: readonly string[] = PARTS[type];
-  const parts = new Map<string, string>();
-  for (const part of rest) {
-    const equals = part.indexOf("=");
-    const name = equals < 0 ? part : part.slice(0, equals);
-    if (!names.includes(name) || (equals < 0) !== (name === "readonly")) {
-      const forms = names.map((each) => each === "readonly" ? each : `${each}=…`);
-      throw new UsageError(
-        `Cannot take "${part}" in --endpoint-device ${text}: it must be ${forms.join(" or ")}`,
-      );
-    }
-    parts.set(name, equals < 0 ? "" : part.slice(equals + 1));
-  }
-  return parts;
-}
-
-function required(text: string, parts: ReadonlyMap<string, string>, name: string): string {
-  const value = parts.get(name) ?? "";
-  if (value === "") {
-    throw new UsageError(`Cannot take --endpoint-device ${text}: ${name}=… is missing`);
-  }
-  return value;
-}
-
-function numberPart(
-  text: string,
-  parts: ReadonlyMap<string, string>,
-  name: string,
-  first: number,
-  last: number,
-): number | undefined {
-  const value = parts.get(name);
-  if (value === undefined) return undefined;
-  const number = parseNumber(value, last);
-  if (number === undefined || number < first) {
-    throw new UsageError(
-      `Cannot take --endpoint-device ${text}: ${name} must be a number from ${first} to ${last}`,
-    );
-  }
-  return number;
-}
-
-function seedPart(
-  text: string,
-  parts: ReadonlyMap<string, string>,
-): { readonly seed?: number } {
-  const seed = numberPart(text, parts, "seed", 0, 0xffffffff);
-  return seed === undefined ? {} : { seed };
+  const [endpoint, { readonly: readOnly, ...parts }] = parseParts(BLK_OPTION, text);
+  return { type: "blk", endpoint, readOnly, ...parts };
 }
 
 /** The device itself. */

@@ -3,15 +3,21 @@
  *
  * @module
  */
-import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { EndpointProxy, type WriteOnly } from "../endpoint/mod.ts";
-import { type SocketAccess, UnixListener } from "../host/mod.ts";
+import type { SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { type OptionValues, parseText, textOptions, UsageError } from "./command.ts";
-
-/** Milliseconds that a back end has for an acknowledgement, unless the option says otherwise. */
-const DEFAULT_TIMEOUT_MS = 5000;
+import type { OptionValues } from "./command.ts";
+import {
+  BACK_END_PARTS,
+  type BackEndChoice,
+  backEndChoice,
+  DEFAULT_TIMEOUT_MS,
+  openBetween,
+  openEach,
+  parseEndpointChoices,
+} from "./endpoint_choices.ts";
+import { ENDPOINT, oneOf, optional, parseParts } from "./option_parts.ts";
 
 /** What `--help` says of the option. */
 export const ENDPOINT_PROXY_HELP =
@@ -28,22 +34,16 @@ export const ENDPOINT_PROXY_HELP =
 `;
 
 /** One `--endpoint-proxy`. */
-export interface EndpointProxyChoice {
-  /** The endpoint it is. */
-  readonly endpoint: number;
-  /** Where the VMM comes to. */
-  readonly listen: string;
-  /** The back end's socket. */
-  readonly backEnd: string;
-  /** Which side listens there: the back end, or we. */
-  readonly backEndMode: "connect" | "listen";
+export interface EndpointProxyChoice extends BackEndChoice {
   /** What becomes of mappings that may only be written. */
   readonly writeOnly: WriteOnly;
-  /** Milliseconds for an acknowledgement. */
-  readonly timeout: number;
 }
 
-const PARTS = ["listen", "backend", "backend-mode", "write-only", "timeout-ms"];
+const OPTION = {
+  name: "--endpoint-proxy",
+  head: ENDPOINT,
+  parts: { ...BACK_END_PARTS, "write-only": optional(oneOf("widen", "keep"), "widen") },
+};
 
 /**
  * Reads every `--endpoint-proxy`.
@@ -55,19 +55,7 @@ export function parseEndpointProxies(
   values: OptionValues,
   taken: readonly number[],
 ): readonly EndpointProxyChoice[] {
-  const proxies = textOptions(values, "endpoint-proxy").map(parseEndpointProxy);
-  const seen = new Set(taken);
-  for (const { endpoint } of proxies) {
-    if (seen.has(endpoint)) {
-      throw new UsageError(
-        `Cannot take --endpoint-proxy for endpoint ${
-          endpointText(endpoint)
-        }: it has a device already`,
-      );
-    }
-    seen.add(endpoint);
-  }
-  return proxies;
+  return parseEndpointChoices(values, "endpoint-proxy", parseEndpointProxy, taken);
 }
 
 /** Opens the sockets and makes the proxies, in their order. */
@@ -77,118 +65,15 @@ export function openEndpointProxies(
   log: Log,
   access: SocketAccess = {},
 ): readonly EndpointProxy[] {
-  const proxies: EndpointProxy[] = [];
-  try {
-    for (const choice of choices) {
-      const { endpoint, writeOnly, timeout } = choice;
-      if (iommu.endpoints.formatOf(endpoint) === undefined) {
-        throw new UsageError(
-          `Cannot proxy ${endpointText(endpoint)}: no --endpoint includes it`,
-        );
-      }
-      const listener = UnixListener.listen(choice.listen, access);
-      let backEnd: string | UnixListener = choice.backEnd;
-      try {
-        if (choice.backEndMode === "listen") {
-          backEnd = UnixListener.listen(choice.backEnd, access);
-        }
-        proxies.push(
-          new EndpointProxy({
-            iommu,
-            endpoint,
-            listener,
-            backEnd,
-            writeOnly,
-            patience: timeout,
-            log,
-          }),
-        );
-      } catch (error) {
-        listener.close();
-        if (typeof backEnd !== "string") backEnd.close();
-        throw error;
-      }
-    }
-  } catch (error) {
-    for (const proxy of proxies) proxy.close();
-    if (error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
-  }
-  return proxies;
+  return openEach(choices, iommu, (choice) =>
+    openBetween(choice, access, (listener, backEnd) => {
+      const { endpoint, writeOnly, timeout: patience } = choice;
+      return new EndpointProxy({ iommu, endpoint, listener, backEnd, writeOnly, patience, log });
+    }));
 }
 
 /** `ENDPOINT,NAME=VALUE,…`. */
 function parseEndpointProxy(text: string): EndpointProxyChoice {
-  const [head, ...rest] = text.split(",");
-  const endpoint = parseText(
-    "--endpoint-proxy",
-    head,
-    parseEndpoint,
-    "an endpoint such as 00:03.0",
-  );
-  const parts = new Map<string, string>();
-  for (const part of rest) {
-    const equals = part.indexOf("=");
-    const name = part.slice(0, Math.max(0, equals));
-    if (!PARTS.includes(name)) {
-      throw new UsageError(
-        `Cannot take "${part}" in --endpoint-proxy ${text}: it must be ` +
-          PARTS.map((each) => `${each}=…`).join(" or "),
-      );
-    }
-    parts.set(name, part.slice(equals + 1));
-  }
-  const listen = required(text, parts, "listen");
-  const backEnd = required(text, parts, "backend");
-  if (listen === backEnd) {
-    throw new UsageError(
-      `Cannot take --endpoint-proxy ${text}: listen and backend are the same socket`,
-    );
-  }
-  return {
-    endpoint,
-    listen,
-    backEnd,
-    backEndMode: oneOf(text, parts, "backend-mode", ["connect", "listen"]),
-    writeOnly: oneOf(text, parts, "write-only", ["widen", "keep"]),
-    timeout: timeoutOf(text, parts),
-  };
-}
-
-function required(text: string, parts: ReadonlyMap<string, string>, name: string): string {
-  const value = parts.get(name) ?? "";
-  if (value === "") {
-    throw new UsageError(`Cannot take --endpoint-proxy ${text}: ${name}=… is missing`);
-  }
-  return value;
-}
-
-/** The value of a part, the first of the choices where it is missing. */
-function oneOf<T extends string>(
-  text: string,
-  parts: ReadonlyMap<string, string>,
-  name: string,
-  choices: readonly [T, ...T[]],
-): T {
-  const value = parts.get(name);
-  if (value === undefined) return choices[0];
-  const found = choices.find((choice) => choice === value);
-  if (found === undefined) {
-    throw new UsageError(
-      `Cannot take --endpoint-proxy ${text}: ${name} must be ${choices.join(" or ")}`,
-    );
-  }
-  return found;
-}
-
-function timeoutOf(text: string, parts: ReadonlyMap<string, string>): number {
-  const value = parts.get("timeout-ms");
-  if (value === undefined) return DEFAULT_TIMEOUT_MS;
-  const number = parseNumber(value, 60_000);
-  if (number === undefined || number < 1) {
-    throw new UsageError(
-      `Cannot take --endpoint-proxy ${text}: timeout-ms must be a number from 1 to 60000`,
-    );
-  }
-  return number;
+  const [endpoint, parts] = parseParts(OPTION, text);
+  return { ...backEndChoice(OPTION.name, text, endpoint, parts), writeOnly: parts["write-only"] };
 }
