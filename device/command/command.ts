@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
+import { closestName } from "./closest_name.ts";
 
 /** One command of `main.ts`. */
 export interface Command {
@@ -72,8 +73,13 @@ export function parseOptions(
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
     const message = error.message.split(/\.?\s*\n|\. /)[0];
-    const known = Object.keys(options).map((name) => `--${name}`).join(", ");
-    throw new UsageError(`${message}: the options are ${known}`);
+    const names = Object.keys(options);
+    const typed = /^Unknown option '--([^']+)'/.exec(message)?.[1] ?? "";
+    const meant = closestName(typed, names);
+    const right = meant === undefined
+      ? `the options are ${names.map((name) => `--${name}`).join(", ")}`
+      : `did you mean --${meant}?`;
+    throw new UsageError(`${message}: ${right}`);
   }
 }
 

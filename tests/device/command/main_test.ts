@@ -86,7 +86,8 @@ Deno.test("serve refuses wrong arguments in one line that says what would be rig
   const cases: [string[], string][] = [
     [["serve"], "without --socket-path PATH, --connect PATH or --fd N"],
     [[...serve, "--fd", "3"], "give one of them"],
-    [[...serve, "--sockt-path", "x"], "--sockt-path"],
+    [[...serve, "--sockt-path", "x"], "Unknown option '--sockt-path': did you mean --socket-path?"],
+    [[...serve, "--speed", "x"], "Unknown option '--speed': the options are --endpoint, "],
     [[...serve, "extra"], '"extra"'],
     [[...serve, "--endpoint", "00:40.0"], "such as 00:03.0"],
     [[...serve, "--endpoint", "8,format=x86"], "format must be one of vtd-ss, "],
