@@ -15,13 +15,16 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
-import { type EndpointChoice, parseEndpointChoice } from "./endpoint_control.ts";
-import { ENDPOINT_DEVICE_HELP } from "./endpoint_options.ts";
-import { ENDPOINT_PROXY_HELP } from "./proxy_options.ts";
-import { ENDPOINT_RELAY_HELP } from "./relay_options.ts";
+import type { EndpointChoice } from "./endpoint_choices.ts";
+import {
+  ENDPOINT_OPTIONS,
+  ENDPOINT_OPTIONS_CONFIG,
+  ENDPOINT_OPTIONS_HELP,
+  parseEndpointChoices,
+} from "./endpoint_control.ts";
 
 /** Options that say what is to be added. */
-const ADDED = ["endpoint-device", "endpoint-relay", "endpoint-proxy"] as const;
+const ADDED = ENDPOINT_OPTIONS.map(({ name }) => name);
 const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 01:00.0";
 
 /** Changes what is behind the IOMMU. */
@@ -38,7 +41,7 @@ Asks a running "viommu serve --api-socket PATH"; "add" and "remove" need its
 add: serves one more, and prints what QEMU's monitor has to be told. OPTION is
 what serve takes, one of these, once. Paths are as serve sees them, relative
 ones from where it was started.
-${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}${ENDPOINT_RELAY_HELP}
+${ENDPOINT_OPTIONS_HELP}
 remove: takes nothing more from its guest, waits for what it has taken, at most
 so long, then closes its connections and removes its sockets. Let the guest give
 the device back first (QEMU's device_del). What the guest is told of the IOMMU
@@ -60,9 +63,7 @@ Exit code 1 if nothing answers, or it is refused.
   async run(args) {
     const { values, positionals } = parseOptions(args, {
       "api-socket": { type: "string" },
-      "endpoint-device": { type: "string", multiple: true },
-      "endpoint-relay": { type: "string", multiple: true },
-      "endpoint-proxy": { type: "string", multiple: true },
+      ...ENDPOINT_OPTIONS_CONFIG,
       "timeout-ms": { type: "string" },
       "json": { type: "boolean" },
     });
@@ -142,7 +143,7 @@ function adding(values: OptionValues): Action {
     );
   }
   const [name, text] = given[0];
-  const choice = parseEndpointChoice(`--${name}`, text);
+  const [choice] = parseEndpointChoices(values);
   return async (client) => {
     const answer = await client.post<ServedEndpointState>("/v1/endpoints", { [name]: text });
     return { answer, text: addedText(answer, choice) };

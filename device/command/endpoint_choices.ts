@@ -1,14 +1,15 @@
 /**
  * What the options about endpoints have in common: `--endpoint-device`, `--endpoint-proxy` and `--endpoint-relay`.
  *
- * An endpoint has one device; what stands between a VMM and a back end of another program has two sockets.
+ * What stands between a VMM and a back end of another program has two sockets.
  *
  * @module
  */
-import { endpointText } from "../address.ts";
+import type { ServedEndpoint } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
-import { type OptionValues, textOptions, UsageError } from "./command.ts";
+import type { Log } from "../log.ts";
+import { UsageError } from "./command.ts";
 import {
   numberFrom,
   oneOf,
@@ -17,6 +18,32 @@ import {
   required,
   SOCKET_PATH,
 } from "./option_parts.ts";
+
+/** An option about an endpoint. */
+export interface EndpointOption {
+  /** Its name, without dashes. */
+  readonly name: string;
+  /** What `--help` says of it. */
+  readonly help: string;
+  /**
+   * Reads its text.
+   *
+   * @throws {UsageError} If the text is wrong.
+   */
+  parse(text: string): EndpointChoice;
+}
+
+/** One endpoint as an option says it, not open yet. */
+export interface EndpointChoice {
+  /** The endpoint's id. */
+  readonly endpoint: number;
+  /** Paths at which it will listen. */
+  readonly listens: readonly string[];
+  /** QEMU arguments that attach it, where they are known. */
+  readonly qemuArguments: readonly string[];
+  /** Opens its sockets and files; a RangeError of one line says what cannot be. */
+  open(iommu: IommuDevice, log: Log, access: SocketAccess): ServedEndpoint;
+}
 
 /** Milliseconds that a back end has to answer a message, unless the option says otherwise. */
 export const DEFAULT_TIMEOUT_MS = 5000;
@@ -44,32 +71,6 @@ export interface BackEndChoice {
 }
 
 /**
- * Reads every option of a name.
- *
- * @param name The option's name, without dashes.
- * @param taken Endpoints that have a device already.
- * @throws {UsageError} If one is wrong, or its endpoint has a device.
- */
-export function parseEndpointChoices<C extends { readonly endpoint: number }>(
-  values: OptionValues,
-  name: string,
-  parse: (text: string) => C,
-  taken: readonly number[],
-): readonly C[] {
-  const seen = new Set(taken);
-  return textOptions(values, name).map(parse).map((choice) => {
-    const { endpoint } = choice;
-    if (seen.has(endpoint)) {
-      throw new UsageError(
-        `Cannot take --${name} for endpoint ${endpointText(endpoint)}: it has a device already`,
-      );
-    }
-    seen.add(endpoint);
-    return choice;
-  });
-}
-
-/**
  * What an option says of a back end.
  *
  * @param option The option's name, dashes included.
@@ -90,31 +91,9 @@ export function backEndChoice(
   return { endpoint, listen, backEnd, backEndMode, timeout };
 }
 
-/**
- * Opens what was chosen, in its order; where one cannot be opened, those before it are closed.
- *
- * @throws {UsageError} If one cannot be.
- */
-export function openEach<
-  C extends { readonly endpoint: number },
-  S extends { close(): void },
->(choices: readonly C[], iommu: IommuDevice, open: (choice: C) => S): readonly S[] {
-  const opened: S[] = [];
-  try {
-    for (const choice of choices) {
-      if (iommu.endpoints.formatOf(choice.endpoint) === undefined) {
-        throw new UsageError(
-          `Cannot serve a device at ${endpointText(choice.endpoint)}: no --endpoint includes it`,
-        );
-      }
-      opened.push(open(choice));
-    }
-    return opened;
-  } catch (error) {
-    for (const each of opened) each.close();
-    if (error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
-  }
+/** Where that listens. */
+export function listensOf({ listen, backEnd, backEndMode }: BackEndChoice): readonly string[] {
+  return backEndMode === "listen" ? [listen, backEnd] : [listen];
 }
 
 /**
@@ -125,12 +104,14 @@ export function openEach<
 export function openBetween<S>(
   { listen, backEnd, backEndMode }: BackEndChoice,
   access: SocketAccess,
-  make: (listener: UnixListener, backEnd: string | UnixListener) => S,
+  make: (
+    sockets: { readonly listener: UnixListener; readonly backEnd: string | UnixListener },
+  ) => S,
 ): S {
   const opened = [UnixListener.listen(listen, access)];
   try {
     if (backEndMode === "listen") opened.push(UnixListener.listen(backEnd, access));
-    return make(opened[0], opened[1] ?? backEnd);
+    return make({ listener: opened[0], backEnd: opened[1] ?? backEnd });
   } catch (error) {
     for (const each of opened) each.close();
     throw error;

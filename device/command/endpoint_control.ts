@@ -1,23 +1,34 @@
 /**
- * Adds endpoints behind the IOMMU to a running `serve`, and removes them: what the API socket is asked for, with the
- * options that `serve` itself has for them.
+ * The options about endpoints behind the IOMMU: opens what they name at the start of `serve`, and adds and removes
+ * endpoints later, as the API socket is asked to.
  *
  * @module
  */
+import type { ParseArgsOptionsConfig } from "node:util";
 import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";
-import type { Removal, ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
+import { type Removal, type ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
 import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { UsageError } from "./command.ts";
-import {
-  endpointQemuArguments,
-  openEndpointDevices,
-  parseEndpointDevices,
-} from "./endpoint_options.ts";
-import { openEndpointProxies, parseEndpointProxies } from "./proxy_options.ts";
-import { openEndpointRelays, parseEndpointRelays, relayQemuArguments } from "./relay_options.ts";
+import { type OptionValues, textOptions, UsageError } from "./command.ts";
+import type { EndpointChoice, EndpointOption } from "./endpoint_choices.ts";
+import { endpointDevice } from "./endpoint_options.ts";
+import { endpointProxy } from "./proxy_options.ts";
+import { endpointRelay } from "./relay_options.ts";
+
+/** The options about endpoints. */
+export const ENDPOINT_OPTIONS: readonly EndpointOption[] = [
+  endpointDevice,
+  endpointProxy,
+  endpointRelay,
+];
+/** How they are spelt. */
+export const ENDPOINT_OPTIONS_CONFIG: ParseArgsOptionsConfig = Object.fromEntries(
+  ENDPOINT_OPTIONS.map(({ name }) => [name, { type: "string", multiple: true }]),
+);
+/** What `--help` says of them. */
+export const ENDPOINT_OPTIONS_HELP: string = ENDPOINT_OPTIONS.map(({ help }) => help).join("");
 
 /** Descriptors that must be free: those that no connection gets, and some for the connections of what is added. */
 const RESERVE = 24;
@@ -36,61 +47,71 @@ export interface EndpointControlOptions {
   readonly otherSockets: readonly string[];
 }
 
-/** One endpoint as an option says it, not open yet. */
-export interface EndpointChoice {
-  /** The endpoint's id. */
-  readonly endpoint: number;
-  /** Paths at which it will listen. */
-  readonly listens: readonly string[];
-  /** QEMU arguments that attach it, where they are known. */
-  readonly qemuArguments: readonly string[];
-  /** Opens its sockets and files. */
-  open(iommu: IommuDevice, log: Log, access: SocketAccess): ServedEndpoint;
+/**
+ * Reads every option about an endpoint.
+ *
+ * @throws {UsageError} If one is wrong, or an endpoint has two devices.
+ */
+export function parseEndpointChoices(values: OptionValues): readonly EndpointChoice[] {
+  const seen = new Set<number>();
+  return ENDPOINT_OPTIONS.flatMap(({ name, parse }) =>
+    textOptions(values, name).map((text) => {
+      const choice = parse(text);
+      const { endpoint } = choice;
+      if (seen.has(endpoint)) {
+        throw new UsageError(
+          `Cannot take --${name} for endpoint ${endpointText(endpoint)}: it has a device already`,
+        );
+      }
+      seen.add(endpoint);
+      return choice;
+    })
+  );
 }
 
 /**
- * Reads one option.
+ * Opens what was chosen, in its order; where one cannot be opened, those before it are closed.
  *
- * @param option Its name, dashes included.
- * @throws {UsageError} If the text is wrong.
+ * @throws {UsageError} If one cannot be, or an error of the host.
  */
-export function parseEndpointChoice(option: string, text: string): EndpointChoice {
-  const values = { [option.slice(2)]: [text] };
-  switch (option) {
-    case "--endpoint-device": {
-      const choices = parseEndpointDevices(values);
-      const [{ endpoint, socket }] = choices;
-      const open: EndpointChoice["open"] = (...where) => openEndpointDevices(choices, ...where)[0];
-      const qemuArguments = endpointQemuArguments(choices[0]);
-      return { endpoint, listens: [socket], qemuArguments, open };
-    }
-    case "--endpoint-relay": {
-      const choices = parseEndpointRelays(values, []);
-      const { endpoint } = choices[0];
-      const open: EndpointChoice["open"] = (...where) => openEndpointRelays(choices, ...where)[0];
-      const qemuArguments = relayQemuArguments(choices[0]);
-      return { endpoint, listens: listensOf(choices[0]), qemuArguments, open };
-    }
-    case "--endpoint-proxy": {
-      const choices = parseEndpointProxies(values, []);
-      const { endpoint } = choices[0];
-      const open: EndpointChoice["open"] = (...where) => openEndpointProxies(choices, ...where)[0];
-      return { endpoint, listens: listensOf(choices[0]), qemuArguments: [], open };
-    }
-    default:
-      throw new UsageError(`Cannot take ${option}: it says nothing of an endpoint`);
+export function openEndpoints(
+  choices: readonly EndpointChoice[],
+  iommu: IommuDevice,
+  log: Log,
+  access: SocketAccess,
+): ServedEndpoints {
+  const endpoints = new ServedEndpoints(log);
+  try {
+    for (const choice of choices) endpoints.add(openEndpoint(choice, iommu, log, access));
+    return endpoints;
+  } catch (error) {
+    endpoints.close();
+    throw error;
   }
 }
 
-/** Where a relay or a proxy will listen. */
-function listensOf(
-  { listen, backEnd, backEndMode }: {
-    readonly listen: string;
-    readonly backEnd: string;
-    readonly backEndMode: "connect" | "listen";
-  },
-): readonly string[] {
-  return backEndMode === "listen" ? [listen, backEnd] : [listen];
+/**
+ * Opens the sockets and files of an endpoint.
+ *
+ * @throws {UsageError} If that cannot be, or an error of the host.
+ */
+function openEndpoint(
+  choice: EndpointChoice,
+  iommu: IommuDevice,
+  log: Log,
+  access: SocketAccess,
+): ServedEndpoint {
+  if (iommu.endpoints.formatOf(choice.endpoint) === undefined) {
+    throw new UsageError(
+      `Cannot serve a device at ${endpointText(choice.endpoint)}: no --endpoint includes it`,
+    );
+  }
+  try {
+    return choice.open(iommu, log, access);
+  } catch (error) {
+    if (error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
 }
 
 /** Changes what is behind the IOMMU. */
@@ -105,7 +126,11 @@ export class EndpointControl implements EndpointChanges {
   /** See {@linkcode EndpointChanges.add}: 400 for a text that is wrong, 409 for what cannot be as things are. */
   add(option: string, text: string): ServedEndpoint {
     const { endpoints, iommu, log, access } = this.#options;
-    const choice = inApiWords(400, () => parseEndpointChoice(option, text));
+    const values = { [option.slice(2)]: [text] };
+    const [choice] = inApiWords(400, () => parseEndpointChoices(values));
+    if (choice === undefined) {
+      throw new ApiError(400, `Cannot take ${option}: it says nothing of an endpoint`);
+    }
     const { endpoint } = choice;
     const there = endpoints.at(endpoint);
     if (there !== undefined) {
@@ -122,7 +147,7 @@ export class EndpointControl implements EndpointChanges {
         `Cannot take ${option}: fewer than ${RESERVE} descriptors are left (ulimit -Hn)`,
       );
     }
-    const served = inApiWords(409, () => choice.open(iommu, log, access));
+    const served = inApiWords(409, () => openEndpoint(choice, iommu, log, access));
     endpoints.add(served);
     log.info(`Added ${served.name}, listening on ${served.listen}`);
     return served;

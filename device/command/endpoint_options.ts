@@ -13,11 +13,8 @@ import {
   HostRandom,
   SeededRandom,
 } from "../endpoint/mod.ts";
-import { ImageFile, type SocketAccess, UnixListener } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu/iommu_device.ts";
-import type { Log } from "../log.ts";
-import type { OptionValues } from "./command.ts";
-import { openEach, parseEndpointChoices } from "./endpoint_choices.ts";
+import { ImageFile, UnixListener } from "../host/mod.ts";
+import type { EndpointOption } from "./endpoint_choices.ts";
 import {
   FLAG,
   numberFrom,
@@ -27,17 +24,6 @@ import {
   SOCKET_PATH,
   type TextForm,
 } from "./option_parts.ts";
-
-/** What `--help` says of the option. */
-export const ENDPOINT_DEVICE_HELP = `  --endpoint-device rng:ENDPOINT,socket=PATH[,seed=N]
-                           a virtio-rng on a socket of its own, whose DMA goes
-                           through the tables of its endpoint; with a seed it
-                           gives the same bytes every time
-  --endpoint-device blk:ENDPOINT,socket=PATH,file=IMAGE[,readonly][,serial=S]
-                           [,queues=N]
-                           a virtio-blk with an image, likewise
-                           (default serial viommu, 1 queue); can be repeated
-`;
 
 /** Most queues of a block device. */
 const QUEUES_MAX = 64;
@@ -103,38 +89,41 @@ function headOf(type: "rng" | "blk"): TextForm<number> {
   };
 }
 
-/**
- * Reads every `--endpoint-device`.
- *
- * @throws {UsageError} If one is wrong.
- */
-export function parseEndpointDevices(values: OptionValues): readonly EndpointDeviceOptions[] {
-  return parseEndpointChoices(values, "endpoint-device", parseEndpointDevice, []);
-}
-
-/** Opens what the options name and makes the services, in their order. */
-export function openEndpointDevices(
-  options: readonly EndpointDeviceOptions[],
-  iommu: IommuDevice,
-  log: Log,
-  access: SocketAccess = {},
-): readonly EndpointService[] {
-  return openEach(options, iommu, (each) => {
-    const { endpoint, socket } = each;
-    const device = openDevice(each);
-    let listener: UnixListener;
-    try {
-      listener = UnixListener.listen(socket, access);
-    } catch (error) {
-      device.close();
-      throw error;
-    }
-    return new EndpointService({ iommu, endpoint, device, listener, log });
-  });
-}
+/** Devices of ours. */
+export const endpointDevice: EndpointOption = {
+  name: "endpoint-device",
+  help: `  --endpoint-device rng:ENDPOINT,socket=PATH[,seed=N]
+                           a virtio-rng on a socket of its own, whose DMA goes
+                           through the tables of its endpoint; with a seed it
+                           gives the same bytes every time
+  --endpoint-device blk:ENDPOINT,socket=PATH,file=IMAGE[,readonly][,serial=S]
+                           [,queues=N]
+                           a virtio-blk with an image, likewise
+                           (default serial viommu, 1 queue); can be repeated
+`,
+  parse(text) {
+    const options = parseEndpointDevice(text);
+    const { endpoint, socket } = options;
+    return {
+      endpoint,
+      listens: [socket],
+      qemuArguments: endpointQemuArguments(options),
+      open(iommu, log, access) {
+        const device = openDevice(options);
+        try {
+          const listener = UnixListener.listen(socket, access);
+          return new EndpointService({ iommu, endpoint, device, listener, log });
+        } catch (error) {
+          device.close();
+          throw error;
+        }
+      },
+    };
+  },
+};
 
 /** QEMU arguments that attach a device; its slot is that of its endpoint. */
-export function endpointQemuArguments(options: EndpointDeviceOptions): readonly string[] {
+function endpointQemuArguments(options: EndpointDeviceOptions): readonly string[] {
   const { type, endpoint, socket, queues } = options;
   const name = `ep${endpoint}`;
   const fields = type === "rng" ? "virtio-id=4,config_size=0" : "virtio-id=2,config_size=60";
@@ -145,8 +134,12 @@ export function endpointQemuArguments(options: EndpointDeviceOptions): readonly 
   ];
 }
 
-/** `TYPE:ENDPOINT,NAME=VALUE,…`. */
-function parseEndpointDevice(text: string): EndpointDeviceOptions {
+/**
+ * Reads `TYPE:ENDPOINT,NAME=VALUE,…`.
+ *
+ * @throws {UsageError} If the text is wrong.
+ */
+export function parseEndpointDevice(text: string): EndpointDeviceOptions {
   if (text.startsWith("rng:")) {
     const [endpoint, { socket, seed }] = parseParts(RNG_OPTION, text);
     return { type: "rng", endpoint, socket, queues: 1, seed };

@@ -12,18 +12,14 @@ import {
   type RelayedType,
   relayedType,
 } from "../endpoint/mod.ts";
-import type { SocketAccess } from "../host/mod.ts";
-import type { IommuDevice } from "../iommu/iommu_device.ts";
-import type { Log } from "../log.ts";
-import type { OptionValues } from "./command.ts";
 import {
   BACK_END_PARTS,
   type BackEndChoice,
   backEndChoice,
   DEFAULT_TIMEOUT_MS,
+  type EndpointOption,
+  listensOf,
   openBetween,
-  openEach,
-  parseEndpointChoices,
 } from "./endpoint_choices.ts";
 import { qemuSlot } from "./endpoint_options.ts";
 import { ENDPOINT, oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
@@ -32,21 +28,6 @@ import { ENDPOINT, oneOf, optional, parseParts, type TextForm } from "./option_p
 const DEFAULT_MEMORY = 64 << 20;
 const MEMORY_MIN = 1 << 20;
 const MEMORY_MAX = 2 ** 30;
-
-/** What `--help` says of the option. */
-export const ENDPOINT_RELAY_HELP =
-  `  --endpoint-relay ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N]
-                   [,backend-mode=connect|listen][,memory=SIZE]
-                   [,type=${RELAYED_TYPE_NAMES.join("|")}]
-                           any vhost-user back end, such as virtiofsd: the VMM
-                           connects to "listen", we to "backend" (or the back
-                           end to us, with "listen"), and requests pass
-                           through memory of ours, so that the back end
-                           reaches none of the guest's; can be repeated; see
-                           docs/endpoints.md (default connect, 64M for
-                           buffers, ${DEFAULT_TIMEOUT_MS} ms for a message, other: what is in
-                           flight when the back end dies is submitted again)
-`;
 
 /** One `--endpoint-relay`. */
 export interface EndpointRelayChoice extends BackEndChoice {
@@ -78,45 +59,38 @@ const OPTION = {
   },
 };
 
-/**
- * Reads every `--endpoint-relay`.
- *
- * @param taken Endpoints that this process serves or proxies a device at.
- * @throws {UsageError} If one is wrong.
- */
-export function parseEndpointRelays(
-  values: OptionValues,
-  taken: readonly number[],
-): readonly EndpointRelayChoice[] {
-  return parseEndpointChoices(values, "endpoint-relay", parseEndpointRelay, taken);
-}
-
-/**
- * Opens the sockets and makes the relays, in their order.
- *
- * @param access Who may connect to them.
- */
-export function openEndpointRelays(
-  choices: readonly EndpointRelayChoice[],
-  iommu: IommuDevice,
-  log: Log,
-  access: SocketAccess = {},
-): readonly EndpointRelay[] {
-  return openEach(choices, iommu, (choice) =>
-    openBetween(choice, access, (listener, backEnd) => {
-      const { endpoint, type, memory: bufferBytes, timeout: patience } = choice;
-      return new EndpointRelay({
-        iommu,
-        endpoint,
-        listener,
-        backEnd,
-        type,
-        bufferBytes,
-        patience,
-        log,
-      });
-    }));
-}
+/** Back ends that are confined. */
+export const endpointRelay: EndpointOption = {
+  name: "endpoint-relay",
+  help: `  --endpoint-relay ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N]
+                   [,backend-mode=connect|listen][,memory=SIZE]
+                   [,type=${RELAYED_TYPE_NAMES.join("|")}]
+                           any vhost-user back end, such as virtiofsd: the VMM
+                           connects to "listen", we to "backend" (or the back
+                           end to us, with "listen"), and requests pass
+                           through memory of ours, so that the back end
+                           reaches none of the guest's; can be repeated; see
+                           docs/endpoints.md (default connect, 64M for
+                           buffers, ${DEFAULT_TIMEOUT_MS} ms for a message, other: what is in
+                           flight when the back end dies is submitted again)
+`,
+  parse(text) {
+    const choice = parseEndpointRelay(text);
+    const { endpoint, type, memory: bufferBytes, timeout: patience } = choice;
+    return {
+      endpoint,
+      listens: listensOf(choice),
+      qemuArguments: relayQemuArguments(choice),
+      open: (iommu, log, access) =>
+        openBetween(
+          choice,
+          access,
+          (sockets) =>
+            new EndpointRelay({ iommu, endpoint, ...sockets, type, bufferBytes, patience, log }),
+        ),
+    };
+  },
+};
 
 /** What QEMU has to be told of a type: its device id, queues, their entries, bytes of config space. */
 const QEMU_FIELDS: Readonly<Record<string, string>> = {
@@ -127,7 +101,7 @@ const QEMU_FIELDS: Readonly<Record<string, string>> = {
 };
 
 /** QEMU arguments that attach a relayed device; its slot is that of its endpoint. Nothing where its type is not known. */
-export function relayQemuArguments(
+function relayQemuArguments(
   { endpoint, listen, type }: EndpointRelayChoice,
 ): readonly string[] {
   const fields = QEMU_FIELDS[type.name];
@@ -140,8 +114,12 @@ export function relayQemuArguments(
   ];
 }
 
-/** `ENDPOINT,NAME=VALUE,…`. */
-function parseEndpointRelay(text: string): EndpointRelayChoice {
+/**
+ * Reads `ENDPOINT,NAME=VALUE,…`.
+ *
+ * @throws {UsageError} If the text is wrong.
+ */
+export function parseEndpointRelay(text: string): EndpointRelayChoice {
   const [endpoint, parts] = parseParts(OPTION, text);
   const { memory, type } = parts;
   return { ...backEndChoice(OPTION.name, text, endpoint, parts), memory, type };

@@ -18,7 +18,7 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
-import { ServedEndpoints } from "../endpoint/mod.ts";
+import type { ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { memoryBound } from "../iommu/memory_bound.ts";
@@ -36,30 +36,16 @@ import {
   UsageError,
 } from "./command.ts";
 import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
-import { EndpointControl } from "./endpoint_control.ts";
 import {
-  ENDPOINT_DEVICE_HELP,
-  type EndpointDeviceOptions,
-  endpointQemuArguments,
-  openEndpointDevices,
-  parseEndpointDevices,
-} from "./endpoint_options.ts";
+  ENDPOINT_OPTIONS_CONFIG,
+  ENDPOINT_OPTIONS_HELP,
+  EndpointControl,
+  openEndpoints,
+  parseEndpointChoices,
+} from "./endpoint_control.ts";
 import { openDevice } from "./open_device.ts";
-import {
-  ENDPOINT_PROXY_HELP,
-  type EndpointProxyChoice,
-  openEndpointProxies,
-  parseEndpointProxies,
-} from "./proxy_options.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
-import {
-  ENDPOINT_RELAY_HELP,
-  type EndpointRelayChoice,
-  openEndpointRelays,
-  parseEndpointRelays,
-  relayQemuArguments,
-} from "./relay_options.ts";
 import {
   apiSocketAccess,
   SOCKET_OPTIONS,
@@ -109,7 +95,7 @@ ${SOCKET_OPTIONS_HELP}
 The device:
 ${DEVICE_OPTIONS_HELP}
 Devices behind it:
-${ENDPOINT_DEVICE_HELP}${ENDPOINT_PROXY_HELP}${ENDPOINT_RELAY_HELP}
+${ENDPOINT_OPTIONS_HELP}
 Other:
   --poll-us N              microseconds for which the rings are watched after a
                            request before sleeping; 0 sleeps at once, which
@@ -142,9 +128,7 @@ Example:
   async run(args) {
     const { values, positionals } = parseOptions(args, {
       ...DEVICE_OPTIONS,
-      "endpoint-device": { type: "string", multiple: true },
-      "endpoint-proxy": { type: "string", multiple: true },
-      "endpoint-relay": { type: "string", multiple: true },
+      ...ENDPOINT_OPTIONS_CONFIG,
       "socket-path": { type: "string" },
       "connect": { type: "string" },
       "fd": { type: "string" },
@@ -177,12 +161,7 @@ Example:
     const access = socketAccess(values);
     const api = apiChoice(values);
     const options = parseDeviceOptions(values);
-    const devices = parseEndpointDevices(values);
-    const proxies = parseEndpointProxies(values, devices.map(({ endpoint }) => endpoint));
-    const relays = parseEndpointRelays(
-      values,
-      [...devices, ...proxies].map(({ endpoint }) => endpoint),
-    );
+    const choices = parseEndpointChoices(values);
     SharedMemory.allowsAnyFile = values["allow-file-memory"] === true;
     const lines = new LineWriter(STANDARD_ERROR);
     const log = new Log(level, (line) => lines.write(line));
@@ -209,14 +188,14 @@ Example:
           log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
           for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
         }
-        const choices = { devices, proxies, relays };
-        const endpoints = openEndpoints(choices, device, socket, log, access);
-        for (const each of devices) {
-          for (const line of endpointQemuArguments(each)) log.info(`  ${line}`);
+        let endpoints: ServedEndpoints;
+        try {
+          endpoints = openEndpoints(choices, device, log, access);
+        } catch (error) {
+          if (typeof socket !== "string") socket.close();
+          throw error;
         }
-        for (const each of relays) {
-          for (const line of relayQemuArguments(each)) log.info(`  ${line}`);
-        }
+        for (const line of choices.flatMap((each) => each.qemuArguments)) log.info(`  ${line}`);
         const parts = { device, endpoints, socket, api };
         await serveUntilStopped(parts, { log, pollUs, rings, access }, stop);
       }
@@ -230,13 +209,6 @@ Example:
     return 0;
   },
 };
-
-/** What the options say is behind the IOMMU. */
-interface EndpointChoices {
-  readonly devices: readonly EndpointDeviceOptions[];
-  readonly proxies: readonly EndpointProxyChoice[];
-  readonly relays: readonly EndpointRelayChoice[];
-}
 
 /** What is served. */
 interface ServedParts {
@@ -294,33 +266,6 @@ async function serveUntilStopped(
     // Where serving has not begun, these are still open.
     endpoints.close();
     if (typeof socket !== "string") socket.close();
-  }
-}
-
-/** What is behind the IOMMU; where one cannot be had, what is open already is closed. */
-function openEndpoints(
-  choices: EndpointChoices,
-  device: IommuDevice,
-  socket: UnixListener | UnixStream | string,
-  log: Log,
-  access: SocketAccess,
-): ServedEndpoints {
-  const endpoints = new ServedEndpoints(log);
-  try {
-    for (const each of openEndpointDevices(choices.devices, device, log, access)) {
-      endpoints.add(each);
-    }
-    for (const each of openEndpointProxies(choices.proxies, device, log, access)) {
-      endpoints.add(each);
-    }
-    for (const each of openEndpointRelays(choices.relays, device, log, access)) {
-      endpoints.add(each);
-    }
-    return endpoints;
-  } catch (error) {
-    endpoints.close();
-    if (typeof socket !== "string") socket.close();
-    throw error;
   }
 }
 

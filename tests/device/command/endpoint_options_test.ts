@@ -1,23 +1,16 @@
 /** `--endpoint-device`: the parts of each type, and what QEMU is told. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../device/command/command.ts";
-import {
-  endpointQemuArguments,
-  parseEndpointDevices,
-} from "../../../device/command/endpoint_options.ts";
-
-function parse(...texts: readonly string[]): ReturnType<typeof parseEndpointDevices> {
-  return parseEndpointDevices({ "endpoint-device": [...texts] });
-}
+import { endpointDevice, parseEndpointDevice } from "../../../device/command/endpoint_options.ts";
 
 Deno.test("a device is a type, an endpoint and a socket; each type has parts of its own", () => {
   assertEquals(
-    parse(
+    [
       "rng:00:03.0,socket=/a",
       "rng:0x20,seed=0xffffffff,socket=/b",
       "blk:40,socket=/c,file=/d=e",
       "blk:48,readonly,queues=64,serial=a disk,file=/d,socket=/c",
-    ),
+    ].map(parseEndpointDevice),
     [
       { type: "rng", endpoint: 24, socket: "/a", queues: 1, seed: undefined },
       { type: "rng", endpoint: 32, socket: "/b", queues: 1, seed: 0xffffffff },
@@ -30,13 +23,14 @@ Deno.test("a device is a type, an endpoint and a socket; each type has parts of 
 });
 
 Deno.test("QEMU is told the queues of a device, and the slot of its endpoint", () => {
-  const [rng, blk] = parse("rng:00:03.0,socket=/a", "blk:00:04.2,socket=/b,file=/c,queues=2");
+  const rng = endpointDevice.parse("rng:00:03.0,socket=/a");
+  const blk = endpointDevice.parse("blk:00:04.2,socket=/b,file=/c,queues=2");
   const device = "-device vhost-user-test-device-pci,chardev=";
-  assertEquals(endpointQemuArguments(rng), [
+  assertEquals(rng.qemuArguments, [
     "-chardev socket,id=ep24,path=/a",
     `${device}ep24,virtio-id=4,config_size=0,num_vqs=1,vq_size=64,iommu_platform=on,addr=3`,
   ]);
-  assertEquals(endpointQemuArguments(blk), [
+  assertEquals(blk.qemuArguments, [
     "-chardev socket,id=ep34,path=/b",
     `${device}ep34,virtio-id=2,config_size=60,num_vqs=2,vq_size=128,iommu_platform=on,addr=4.2`,
   ]);
@@ -56,7 +50,7 @@ Deno.test("what is wrong with a device is said in one line", () => {
     ["blk:24,socket=/a,file=/b,queues=0", "queues must be a number from 1 to 64"],
   ];
   for (const [text, problem] of cases) {
-    const { message } = assertThrows(() => parse(text), UsageError);
+    const { message } = assertThrows(() => parseEndpointDevice(text), UsageError);
     assertStringIncludes(message, `Cannot take --endpoint-device ${text}: ${problem}`);
   }
 });

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { UsageError } from "../../../device/command/command.ts";
 import { parseDeviceOptions } from "../../../device/command/device_options.ts";
-import { parseEndpointDevices } from "../../../device/command/endpoint_options.ts";
+import { parseEndpointDevice } from "../../../device/command/endpoint_options.ts";
 import {
   ENDPOINT,
   FLAG,
@@ -15,8 +15,8 @@ import {
   required,
   SOCKET_PATH,
 } from "../../../device/command/option_parts.ts";
-import { parseEndpointProxies } from "../../../device/command/proxy_options.ts";
-import { parseEndpointRelays } from "../../../device/command/relay_options.ts";
+import { parseEndpointProxy } from "../../../device/command/proxy_options.ts";
+import { parseEndpointRelay } from "../../../device/command/relay_options.ts";
 
 const OPTION = {
   name: "--thing",
@@ -171,22 +171,22 @@ const TEXTS:
     ],
     [
       "--endpoint-device",
-      (text) => parseEndpointDevices({ "endpoint-device": [text] }),
+      parseEndpointDevice,
       "rng:00:03.0,socket=/run/a.sock,seed=0xffffffff",
     ],
     [
       "--endpoint-device",
-      (text) => parseEndpointDevices({ "endpoint-device": [text] }),
+      parseEndpointDevice,
       "blk:24,socket=/run/a.sock,file=a=b.img,readonly,serial=S 1,queues=64",
     ],
     [
       "--endpoint-proxy",
-      (text) => parseEndpointProxies({ "endpoint-proxy": [text] }, []),
+      parseEndpointProxy,
       "24,listen=/a,backend=/b,backend-mode=listen,write-only=keep,timeout-ms=60000",
     ],
     [
       "--endpoint-relay",
-      (text) => parseEndpointRelays({ "endpoint-relay": [text] }, []),
+      parseEndpointRelay,
       "24,listen=/a,backend=/b,backend-mode=connect,memory=1G,timeout-ms=1,type=vsock",
     ],
   ];

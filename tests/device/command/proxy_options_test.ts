@@ -1,40 +1,40 @@
 /** `--endpoint-proxy`: its own parts, and what a state shows of a proxy. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../device/command/command.ts";
-import {
-  openEndpointProxies,
-  parseEndpointProxies,
-} from "../../../device/command/proxy_options.ts";
+import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
+import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { stateOf } from "../api/api_world.ts";
 
-function parse(text: string): ReturnType<typeof parseEndpointProxies> {
-  return parseEndpointProxies({ "endpoint-proxy": [text] }, []);
-}
-
 Deno.test("write-only is widen unless it is given", () => {
-  assertEquals(parse("24,listen=/a,backend=/b")[0].writeOnly, "widen");
-  assertEquals(parse("24,listen=/a,backend=/b,write-only=keep")[0].writeOnly, "keep");
+  assertEquals(parseEndpointProxy("24,listen=/a,backend=/b").writeOnly, "widen");
+  assertEquals(parseEndpointProxy("24,listen=/a,backend=/b,write-only=keep").writeOnly, "keep");
   for (
     const [part, problem] of [
       ["write-only=x", "write-only must be widen or keep"],
       ["memory=1M", 'there is no part "memory", only listen=…'],
     ]
   ) {
-    const { message } = assertThrows(() => parse(`24,listen=/a,backend=/b,${part}`), UsageError);
+    const { message } = assertThrows(
+      () => parseEndpointProxy(`24,listen=/a,backend=/b,${part}`),
+      UsageError,
+    );
     assertStringIncludes(message, problem);
   }
 });
 
 Deno.test("the state shows what each proxy has done", () => {
   const iommu = new IommuDevice(DEFAULT_OPTIONS);
+  const log = new Log("error");
   const sockets = `listen=${temporaryPath()},backend=${temporaryPath()}`;
-  const proxies = openEndpointProxies(parse(`24,${sockets}`), iommu, new Log("error"));
+  const endpoints = new ServedEndpoints(log);
   try {
+    endpoints.add(endpointProxy.parse(`24,${sockets}`).open(iommu, log, {}));
+    const { proxies } = endpoints;
     const context = { device: iommu, proxies, version: "0", connected: false };
     const state = stateOf(context);
     assertEquals(state.endpoints.map(({ id, proxy }) => [id, proxy?.connected, proxy?.misses]), [
@@ -46,7 +46,7 @@ Deno.test("the state shows what each proxy has done", () => {
         "(median; longest 0), 0 waits, 0 faults; not connected",
     );
   } finally {
-    for (const proxy of proxies) proxy.close();
+    endpoints.close();
     iommu.close();
   }
 });

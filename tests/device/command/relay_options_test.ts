@@ -1,28 +1,19 @@
 /** `--endpoint-relay`: its own parts, what QEMU is told, and what a state shows of a relay. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../device/command/command.ts";
-import {
-  openEndpointRelays,
-  parseEndpointRelays,
-  relayQemuArguments,
-} from "../../../device/command/relay_options.ts";
+import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { watchLines } from "../../../device/command/watch_text.ts";
+import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { temporaryPath } from "../host/host_state.ts";
 import { stateOf } from "../api/api_world.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 
-function parse(...texts: readonly string[]): ReturnType<typeof parseEndpointRelays> {
-  return parseEndpointRelays({ "endpoint-relay": [...texts] }, []);
-}
-
 Deno.test("memory and type of a relay have standard values", () => {
-  const [least, all] = parse(
-    "00:03.0,listen=/a,backend=/b",
-    "32,listen=/a,backend=/b,memory=3M,type=vsock",
-  );
+  const least = parseEndpointRelay("00:03.0,listen=/a,backend=/b");
+  const all = parseEndpointRelay("32,listen=/a,backend=/b,memory=3M,type=vsock");
   assertEquals([least.memory, least.type.name], [64 << 20, "other"]);
   assertEquals([all.memory, all.type.name], [3 << 20, "vsock"]);
 });
@@ -35,29 +26,33 @@ Deno.test("what is wrong with memory or type of a relay is said in one line", ()
     ["write-only=keep", 'there is no part "write-only", only listen=…'],
   ];
   for (const [part, problem] of cases) {
-    const { message } = assertThrows(() => parse(`24,listen=/a,backend=/b,${part}`), UsageError);
+    const { message } = assertThrows(
+      () => parseEndpointRelay(`24,listen=/a,backend=/b,${part}`),
+      UsageError,
+    );
     assertStringIncludes(message, problem);
   }
 });
 
 Deno.test("QEMU is told of a relayed device what its type says", () => {
-  const [fs, other] = parse(
-    "00:06.0,listen=/a,backend=/b,type=fs",
-    "00:03.0,listen=/a,backend=/b",
-  );
-  assertEquals(relayQemuArguments(fs), [
+  const fs = endpointRelay.parse("00:06.0,listen=/a,backend=/b,type=fs");
+  const other = endpointRelay.parse("00:03.0,listen=/a,backend=/b");
+  assertEquals(fs.qemuArguments, [
     "-chardev socket,id=ep48,path=/a",
     "-device vhost-user-test-device-pci,chardev=ep48,virtio-id=26,num_vqs=2,vq_size=128," +
     "config_size=40,iommu_platform=on,addr=6",
   ]);
-  assertEquals(relayQemuArguments(other), []);
+  assertEquals(other.qemuArguments, []);
 });
 
 Deno.test("the state shows what each relay has done", () => {
   const iommu = new IommuDevice(DEFAULT_OPTIONS);
+  const log = new Log("error");
   const sockets = `listen=${temporaryPath()},backend=${temporaryPath()}`;
-  const relays = openEndpointRelays(parse(`24,${sockets}`), iommu, new Log("error"));
+  const endpoints = new ServedEndpoints(log);
   try {
+    endpoints.add(endpointRelay.parse(`24,${sockets}`).open(iommu, log, {}));
+    const { relays } = endpoints;
     const context = { device: iommu, relays, version: "0", connected: false };
     const state = stateOf(context);
     assertEquals(
@@ -73,7 +68,7 @@ Deno.test("the state shows what each relay has done", () => {
     const sample = { state, time: 0 };
     assertStringIncludes(watchLines(sample, { state, time: 1000 })[0], "(relay)");
   } finally {
-    for (const relay of relays) relay.close();
+    endpoints.close();
     iommu.close();
   }
 });
