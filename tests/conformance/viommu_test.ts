@@ -2,6 +2,7 @@
  * Puts our device to the conformance suite: in this process, and served on a socket with every layout of rings
  * that a VMM can negotiate (`VIOMMU_TEST=full`; one of them otherwise).
  */
+import { isLong } from "../long_mode.ts";
 import { FrontEndDevice, type RingLayout } from "./front_end_device.ts";
 import { InProcessDevice } from "./in_process_device.ts";
 import type { OpenDevice } from "./subject.ts";
@@ -51,8 +52,7 @@ putToSuite(
     Promise.resolve(new InProcessDevice(configuration, withoutNegotiating)),
 );
 
-const full = Deno.env.get("VIOMMU_TEST") === "full";
-for (const layout of full ? layouts() : [USUAL]) {
+for (const layout of isLong ? layouts() : [USUAL]) {
   putToSuite(
     `on a socket, ${layoutName(layout)}`,
     (configuration, withoutNegotiating = 0) =>

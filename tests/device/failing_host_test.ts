@@ -24,6 +24,7 @@ import {
 import { O_RDONLY } from "../../device/host/constants.ts";
 import { cString, libc } from "../../device/host/libc.ts";
 import { FrontEnd, Request, TransportFeature } from "../../device/vhost_user/mod.ts";
+import { isLong } from "../long_mode.ts";
 import { until } from "../until.ts";
 import { ScriptedBackEnd } from "./endpoint/proxy/scripted_back_end.ts";
 import type { ServeOrder } from "./failing_serve_worker.ts";
@@ -31,10 +32,8 @@ import { CALLS, failAsPlanned, FailurePlan } from "./host/failing_libc.ts";
 import { mappingsOf } from "./host/host_state.ts";
 import { connect, send, type Session } from "./served_process.ts";
 
-const isFull = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state ===
-    "granted" && Deno.env.get("VIOMMU_TEST") === "full";
 /** Linux has errors from 1 to 133. The short list: EINTR, EAGAIN, ENOMEM, EINVAL, EMFILE. */
-const ERRORS = isFull ? Array.from({ length: 133 }, (_, i) => i + 1) : [4, 11, 12, 22, 24];
+const ERRORS = isLong ? Array.from({ length: 133 }, (_, i) => i + 1) : [4, 11, 12, 22, 24];
 /** More often than a call is tried where its error cannot be believed at once. */
 const TIMES = 4;
 /** Calls that are made once, and then again after some time. */
@@ -302,7 +301,7 @@ Deno.test("whatever call fails while a guest connects, the next one is served", 
   await using world = await World.start();
   const { plan } = world;
   for (const call of CALLS) {
-    for (const error of isFull ? ERRORS : [1, 12, 22]) {
+    for (const error of isLong ? ERRORS : [1, 12, 22]) {
       if (call === "close" && error === EBADF) continue;
       plan.fail(call, error, TIMES);
       await nextGuest(world).catch(() => {});

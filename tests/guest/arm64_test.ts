@@ -5,6 +5,7 @@
  * Stage-2 tables in the long mode (`VIOMMU_TEST=full`) only.
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { arm64Device, arm64Machine, PORT_SLOT } from "./arm64_machine.ts";
 import { EDU_SLOT, Guest, type Lab, labTests, prepareLab } from "./lab/mod.ts";
 import {
@@ -59,7 +60,5 @@ function secondStage(lab: Lab): Promise<void> {
 
 await labTests(() => prepareLab("aarch64"), {
   "An arm64 guest is translated through SMMUv3 tables, its doorbell as device memory": firstStage,
-  ...(Deno.env.get("VIOMMU_TEST") === "full"
-    ? { "An arm64 guest is translated through SMMUv3 stage-2 tables": secondStage }
-    : {}),
+  ...(isLong ? { "An arm64 guest is translated through SMMUv3 stage-2 tables": secondStage } : {}),
 });

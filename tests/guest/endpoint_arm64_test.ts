@@ -5,6 +5,7 @@
  * that the guest never hears of, for the device tree names ours instead.
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { arm64Machine } from "./arm64_machine.ts";
 import { checkFileSystem, checkRandom } from "./endpoint_checks.ts";
 import { DRIVERS, endpointArguments, serveEndpoints } from "./endpoint_machine.ts";
@@ -33,7 +34,7 @@ async function driveDevices(lab: Lab, format: string): Promise<void> {
   assertEquals(await device.stop(), 0);
 }
 
-if (Deno.env.get("VIOMMU_TEST") === "full") {
+if (isLong) {
   await labTests(() => prepareLab("aarch64"), {
     "An arm64 guest's rng and disk work behind SMMUv3 stage 1": (lab) =>
       driveDevices(lab, "smmuv3-s1"),

@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { formatNames } from "../../pagetable/mod.ts";
+import { isLong } from "../long_mode.ts";
 import {
   BULK,
   checkBulk,
@@ -26,7 +27,6 @@ import { Guest, type Lab, labTests, machineArguments, prepareLab } from "./lab/m
 import type { ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 const RNG_ADDRESS = "0000:00:03.0";
 const OTHER_ADDRESS = "0000:00:04.0";
 const PAGE = 4096;
@@ -178,10 +178,10 @@ await labTests(() => prepareLab("x86_64"), {
   "What a guest unmaps under a running device is a fault, not corruption; two formats stay equal": (
     lab,
   ) => takeAway(lab, { format: USUAL, otherFormat: "smmuv3-s1" }),
-  ...(isFull ? { "64 MiB through the disk, next to QEMU's own": compareThroughput } : {}),
+  ...(isLong ? { "64 MiB through the disk, next to QEMU's own": compareThroughput } : {}),
 });
 
-if (isFull) {
+if (isLong) {
   for (const format of formatNames()) {
     await labTests(() => prepareLab("x86_64"), {
       [`rng and disk behind ${format}, strict`]: (lab) =>

@@ -3,6 +3,7 @@
  * `serve` before and removed from it after, and nothing of it is left.
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { until } from "../until.ts";
 import { DRIVERS } from "./endpoint_machine.ts";
 import {
@@ -17,9 +18,8 @@ import {
 import { attachArguments, serveCommand, ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 /** Times that a device is plugged and unplugged; of each kind as many. */
-const ROUNDS = isFull ? 21 : 3;
+const ROUNDS = isLong ? 21 : 3;
 
 /** The endpoint of the port's slot: the first bus behind the first bridge. */
 const PLUGGED = 0x100;

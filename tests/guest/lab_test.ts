@@ -4,6 +4,7 @@
  * Nothing of ours takes part, so a failure here is one of the lab. In the long mode (`VIOMMU_TEST=full`) only.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { EDU_SLOT, Guest, type Lab, labTests, machineArguments, prepareLab } from "./lab/mod.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
@@ -44,7 +45,7 @@ async function driveGuest(lab: Lab): Promise<void> {
   await guest.powerOff();
 }
 
-if (Deno.env.get("VIOMMU_TEST") === "full") {
+if (isLong) {
   await labTests(() => prepareLab("x86_64"), {
     "The lab's guest maps, unmaps and ends as it is told": driveGuest,
   });

@@ -4,6 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import type { HostFrames } from "./host_frames.ts";
 import type { Guest } from "./lab/mod.ts";
 import { BLOCK, PAGE, planMappings, type PlannedMapping } from "./mapping_plan.ts";
@@ -43,9 +44,7 @@ interface ExpectedPage {
 }
 
 /** What is mapped in one boot: in the long mode (`VIOMMU_TEST=full`) more. */
-const SIZES = Deno.env.get("VIOMMU_TEST") === "full"
-  ? { small: 90, huge: 3 }
-  : { small: 25, huge: 2 };
+const SIZES = isLong ? { small: 90, huge: 3 } : { small: 25, huge: 2 };
 
 /** Pages by I/O address. */
 type ExpectedPages = Map<number, ExpectedPage>;

@@ -7,6 +7,7 @@
 import { assertEquals } from "@std/assert";
 import { HostFrames } from "./host_frames.ts";
 import { seesFrames } from "../device/host/page_frames.ts";
+import { isLong } from "../long_mode.ts";
 import { EDU_SLOT, Guest, type Lab, labTests, machineArguments, prepareLab } from "./lab/mod.ts";
 import { mapAndCompare, VTD_SECOND_STAGE } from "./mapping_comparison.ts";
 import { Random, seed } from "./random.ts";
@@ -42,8 +43,7 @@ const HOST_FRAMES =
 
 // A boot of its own, for the long mode. Without CAP_SYS_ADMIN the kernel shows no frames, and the run says by name what
 // it did not test.
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
-if (isFull && !seesFrames) Deno.test({ name: HOST_FRAMES, ignore: true, fn() {} });
-else if (isFull) {
+if (isLong && !seesFrames) Deno.test({ name: HOST_FRAMES, ignore: true, fn() {} });
+else if (isLong) {
   await labTests(() => prepareLab("x86_64"), { [HOST_FRAMES]: (lab) => mapInGuest(lab, true) });
 }

@@ -3,6 +3,7 @@
  * through translations that the guest's own MAPs made, and what the guest unmaps is taken back before it hears so.
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { type Dpdk, findDpdk, type Guest, type Lab, labTests, prepareLab } from "./lab/mod.ts";
 import {
   bootNet,
@@ -19,7 +20,6 @@ import {
 import { ServedDevice, type State } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 const PINGS = 200;
 
 /** What the tests need. */
@@ -199,7 +199,7 @@ async function compareRates(prepared: Prepared): Promise<void> {
 
 await labTests(async () => ({ lab: await prepareLab("x86_64"), dpdk: await findDpdk() }), {
   "A guest pings through DPDK behind the IOMMU, 200 of 200": pingThrough,
-  ...(isFull
+  ...(isLong
     ? {
       "The driver's and the guest's restart, with a DPDK that connects to us": restart,
       "The back end's restart, whoever connects": restartBackEnd,

@@ -3,6 +3,7 @@
  * (`VIOMMU_TEST=full`) only; what is special about the machine is in `endpoint_arm64_test.ts`.
  */
 import { assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { arm64Machine } from "./arm64_machine.ts";
 import { type BackEnds, findBackEnds, Guest, type Lab, labTests, prepareLab } from "./lab/mod.ts";
 import { checkConfined, checkDisk } from "./relay_checks.ts";
@@ -33,7 +34,7 @@ async function driveDisk(lab: Lab, backEnds: BackEnds): Promise<void> {
   assertEquals(await device.stop(), 0);
 }
 
-if (Deno.env.get("VIOMMU_TEST") === "full") {
+if (isLong) {
   await labTests(
     async () => ({ lab: await prepareLab("aarch64"), backEnds: await findBackEnds() }),
     {

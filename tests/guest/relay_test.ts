@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
+import { isLong } from "../long_mode.ts";
 import { until } from "../until.ts";
 import {
   type BackEnds,
@@ -40,11 +41,10 @@ import { exists } from "./lab/cache.ts";
 import { attachArguments, serveCommand, ServedDevice, type State } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 /** Times that a back end is killed under load. */
-const KILLS = isFull ? 20 : 4;
+const KILLS = isLong ? 20 : 4;
 /** MiB that are written and read again and again meanwhile. */
-const BULK = isFull ? 32 : 8;
+const BULK = isLong ? 32 : 8;
 
 /** The entropy device in the guest. */
 const RNG_ADDRESS = "0000:00:03.0";
@@ -319,7 +319,7 @@ await labTests(async () => ({ lab: await prepareLab("x86_64"), backEnds: await f
     driveAll(prepared, { strict: true }),
   [`A storage daemon is killed ${KILLS} times under load, and the guest notices nothing`]:
     killUnderLoad,
-  ...(isFull
+  ...(isLong
     ? {
       "Data that a back end has late does not arrive, and the guest hears of it": dropLateData,
       "The same four with a lazy guest": (prepared: Prepared) =>

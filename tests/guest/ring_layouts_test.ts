@@ -4,6 +4,7 @@
  * In the long mode (`VIOMMU_TEST=full`) only: the other guest tests use the packed ring.
  */
 import { assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import { arm64Device, arm64Machine } from "./arm64_machine.ts";
 import { EDU_SLOT, Guest, type Lab, labTests, machineArguments, prepareLab } from "./lab/mod.ts";
 import { assertLayout, LAYOUTS, mapThroughRing } from "./ring_layouts.ts";
@@ -55,9 +56,7 @@ function layoutTests(
   );
 }
 
-const full = Deno.env.get("VIOMMU_TEST") === "full";
-
-if (full) {
+if (isLong) {
   await labTests(() => prepareLab("x86_64"), layoutTests("A guest", mapOnX86));
   await labTests(() => prepareLab("aarch64"), layoutTests("An arm64 guest", mapOnArm64));
 }

@@ -7,6 +7,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
+import { isLong } from "../long_mode.ts";
 import {
   EDU_SLOT,
   Guest,
@@ -175,5 +176,5 @@ const LONG: Readonly<Record<string, (lab: Lab) => Promise<void>>> = {
 await labTests(() => prepareLab("x86_64"), {
   "A guest that is stopped and goes on keeps its mappings, and maps and unmaps on": (lab) =>
     stopGuest(lab, DEFAULT),
-  ...(Deno.env.get("VIOMMU_TEST") === "full" ? LONG : {}),
+  ...(isLong ? LONG : {}),
 });

@@ -7,9 +7,10 @@
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { READ, WRITE } from "../../iommufd/mod.ts";
+import { isLong } from "../long_mode.ts";
 import { World } from "./world.ts";
 
-const standard = Deno.env.get("VIOMMU_TEST") === "full" ? "120000" : "12000";
+const standard = isLong ? "120000" : "12000";
 const histories = Number(Deno.env.get("VIOMMU_HISTORIES") ?? standard);
 const seed = Number(Deno.env.get("VIOMMU_SEED") ?? Date.now() % 2 ** 31);
 

@@ -22,6 +22,7 @@ import {
 } from "../../pagetable/mod.ts";
 import type { Qemu } from "../guest/lab/mod.ts";
 import { Random, seed } from "../guest/random.ts";
+import { isLong } from "../long_mode.ts";
 import { Agreement } from "./agreement.ts";
 import { askCorrupted, type Corruption } from "./corruption.ts";
 import { Edu, eduArguments } from "./edu.ts";
@@ -72,20 +73,19 @@ export interface Examination {
 const SLOTS = [4, 5, 6, 7];
 
 /** Whether to run every variant, and with more mappings. */
-const FULL = Deno.env.get("VIOMMU_TEST") === "full";
 
 /** Mappings in each of the two domains. */
-const MAPPINGS = FULL ? 500 : 60;
+const MAPPINGS = isLong ? 500 : 60;
 
 /** Wrong bits to try, one at a time. */
-const CORRUPTIONS = FULL ? 2000 : 60;
+const CORRUPTIONS = isLong ? 2000 : 60;
 
 /** Examinations by name: the variants that every run makes, and those that only a full run adds. */
 export function variants<T>(
   always: Readonly<Record<string, T>>,
   full: Readonly<Record<string, T>>,
 ): Readonly<Record<string, T>> {
-  return FULL ? { ...always, ...full } : always;
+  return isLong ? { ...always, ...full } : always;
 }
 
 /** A page table, or an error that says that there is none. */

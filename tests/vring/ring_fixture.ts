@@ -19,6 +19,7 @@ import {
   SplitInflight,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { isLong } from "../long_mode.ts";
 
 /** Guest address of the first region that {@linkcode memoryOf} makes. */
 export const BASE = 0x10_0000;
@@ -103,7 +104,5 @@ export function inflightRegion(options: RingOptions): Uint8Array {
 
 /** How often to try a property: so often, or ten times that in the long mode (VIOMMU_TEST=full). */
 export function runs(normal: number): number {
-  const allowed = Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" });
-  const long = allowed.state === "granted" && Deno.env.get("VIOMMU_TEST") === "full";
-  return long ? 10 * normal : normal;
+  return isLong ? 10 * normal : normal;
 }

@@ -10,11 +10,12 @@ import type { DeviceOptions } from "../../../device/iommu/iommu_device.ts";
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import type { AddressSpace, GuestMemory } from "../../../vring/mod.ts";
 import { Random, seed } from "../../guest/random.ts";
+import { isLong } from "../../long_mode.ts";
 import { HostileGuest, type Outcome } from "./hostile_guest.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 
 const OPTIONS: DeviceOptions = { ...DEFAULT_OPTIONS, maxTableMemory: 2 << 20 };
-const INPUTS = Deno.env.get("VIOMMU_TEST") === "full" ? 1_000_000 : 10_000;
+const INPUTS = isLong ? 1_000_000 : 10_000;
 const HISTORY = 100;
 
 /** Guest memory with something that happens at every look. */

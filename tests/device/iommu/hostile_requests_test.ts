@@ -19,10 +19,11 @@ import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../../device/iommu/reserved_
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import type { MemoryRegion } from "../../../vring/mod.ts";
 import { Random, seed } from "../../guest/random.ts";
+import { isLong } from "../../long_mode.ts";
 import { HostileGuest, type Outcome, type Piece } from "./hostile_guest.ts";
 import { type ModelLimits, RequestModel } from "./request_model.ts";
 
-const INPUTS = Deno.env.get("VIOMMU_TEST") === "full" ? 1_000_000 : 10_000;
+const INPUTS = isLong ? 1_000_000 : 10_000;
 const HISTORY = 200;
 
 const LAST_ENDPOINT = 0xff;

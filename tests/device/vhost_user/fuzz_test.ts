@@ -21,6 +21,7 @@ import { libc } from "../../../device/host/libc.ts";
 import { HEADER_BYTES, ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../../device/vhost_user/message_table.ts";
 import { Chain } from "../../../vring/mod.ts";
+import { isLong, setting } from "../../long_mode.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { DescriptorKinds } from "./descriptor_kinds.ts";
 import { EVERYTHING, RawPeer, words } from "./raw_peer.ts";
@@ -30,15 +31,9 @@ const MIB = 1 << 20;
 const STEPS = 40;
 /** Messages of {@linkcode wholeSession} until its queue runs. */
 const GOOD_MESSAGES = 17;
-const messages = setting("VIOMMU_TEST") === "full" ? 1_000_000 : 10_000;
+const messages = isLong ? 1_000_000 : 10_000;
 const seed = Number(setting("VIOMMU_SEED") ?? 20261122);
 const path = setting("VIOMMU_PATH");
-
-/** An environment variable, where reading it is allowed. */
-function setting(name: string): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: name });
-  return state === "granted" ? Deno.env.get(name) : undefined;
-}
 
 /** What belongs to messages, or any descriptor of {@linkcode DescriptorKinds}. */
 type Kind = "memory" | "event" | "socket" | "reader" | "writer" | number;

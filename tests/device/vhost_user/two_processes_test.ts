@@ -17,11 +17,12 @@ import { createPipe, type Descriptor, readNow, writeNow } from "../../../device/
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { formatNames } from "../../../pagetable/mod.ts";
 import { Random, seed } from "../../guest/random.ts";
+import { isLong } from "../../long_mode.ts";
 import { kill, send, type Served, type Session, start } from "../served_process.ts";
 import { words } from "./raw_peer.ts";
 
 /** Pages that are mapped and looked at, and bytes of a page. */
-const PAGES = Deno.env.get("VIOMMU_TEST") === "full" ? 48 : 16;
+const PAGES = isLong ? 48 : 16;
 const PAGE = 4096;
 /** Requests before and after the move: not as many as bring a packed ring of 16 back to where it began. */
 const REQUESTS = 405;

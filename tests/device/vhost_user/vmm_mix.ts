@@ -5,16 +5,13 @@
  */
 import fc from "fast-check";
 import { ProtocolFeature, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
+import { isLong } from "../../long_mode.ts";
 import { longs, words } from "./raw_peer.ts";
 import { type Message, RING_SIZE, type Vmm } from "./vmm.ts";
 import { type VmmHabits, VMMS } from "./vmm_habits.ts";
 
 /** How many mixes a test tries; `VIOMMU_TEST=full` tries more. */
-export const RUNS =
-  Deno.permissions.querySync({ name: "env", variable: "VIOMMU_TEST" }).state === "granted" &&
-    Deno.env.get("VIOMMU_TEST") === "full"
-    ? 150
-    : 8;
+export const RUNS = isLong ? 150 : 8;
 
 /** Ways: which VMM's, by their place in {@linkcode VMMS}; for a start also one of its own, in the order of a seed. */
 export type Way = number;

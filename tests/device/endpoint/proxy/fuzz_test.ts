@@ -23,6 +23,7 @@ import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
 import { HEADER_BYTES, Request } from "../../../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../../../device/vhost_user/message_table.ts";
+import { isLong, setting } from "../../../long_mode.ts";
 import { openDescriptors, temporaryPath } from "../../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../../in_process_guest.ts";
 import { DescriptorKinds } from "../../vhost_user/descriptor_kinds.ts";
@@ -30,17 +31,12 @@ import { joined, longs, words } from "../../vhost_user/raw_peer.ts";
 
 const ENDPOINT = 24;
 const STEPS = 40;
-const steps = setting("VIOMMU_TEST") === "full" ? 1_000_000 : 6_000;
+const steps = isLong ? 1_000_000 : 6_000;
 const seed = Number(setting("VIOMMU_SEED") ?? 20261130);
 /** SET_VRING_ADDR and the like: what is passed on as it is. */
 const REPLY = 4;
 const NEED_REPLY = 8;
 const CHANNEL_IOTLB = 1;
-
-function setting(name: string): string | undefined {
-  const { state } = Deno.permissions.querySync({ name: "env", variable: name });
-  return state === "granted" ? Deno.env.get(name) : undefined;
-}
 
 /** On which of the four ends something is sent. */
 type End = "front" | "back" | "channel" | "upstream";

@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { descriptorsClosed } from "../../../../device/host/mod.ts";
 import { ProtocolFeature, Request } from "../../../../device/vhost_user/mod.ts";
+import { isLong } from "../../../long_mode.ts";
 import { until } from "../../../until.ts";
 import { mappingsOf, openDescriptors } from "../../host/host_state.ts";
 import { type VmmHabits, VMMS } from "../../vhost_user/vmm_habits.ts";
@@ -14,7 +15,6 @@ import { attach, map, ProxyWorld, unmap } from "./proxy_world.ts";
 const KIB = 1024;
 
 /** Replays with every VMM, in the long mode; else with two that have little in common. */
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 const SHORT = ["cloud-hypervisor", "OpenVMM"];
 
 function life(
@@ -23,7 +23,7 @@ function life(
   test: (life: ProxiedLife, habits: VmmHabits) => Promise<void>,
 ): void {
   for (const habits of who) {
-    if (!isFull && !SHORT.includes(habits.name)) continue;
+    if (!isLong && !SHORT.includes(habits.name)) continue;
     Deno.test(`${habits.name}, proxied: ${what}`, async () => {
       const before = openDescriptors();
       {

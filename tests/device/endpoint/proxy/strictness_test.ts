@@ -6,10 +6,10 @@ import { assertEquals } from "@std/assert";
 import { delay } from "@std/async";
 import fc from "fast-check";
 import { detachRequest } from "../../../../device/iommu/driver_requests.ts";
+import { isLong } from "../../../long_mode.ts";
 import { attach, ENDPOINT, map, MEMORY, ProxyWorld, unmap, USER } from "./proxy_world.ts";
 import type { ScriptedBackEnd } from "./scripted_back_end.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 /** Pages that are mapped, and frames that there are and a few more. */
 const PAGES = 8;
 const FRAMES = MEMORY / 4096;
@@ -188,6 +188,6 @@ async function run(steps: readonly Step[]): Promise<void> {
 Deno.test("a back end never has a translation that is not the guest's, and never lacks one that is", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 12 }), run),
-    { numRuns: isFull ? 300 : 20 },
+    { numRuns: isLong ? 300 : 20 },
   );
 });

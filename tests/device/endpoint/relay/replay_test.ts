@@ -5,14 +5,14 @@
  * `VIOMMU_TEST=full` replays all VMMs, otherwise two that have little in common.
  */
 import { assertEquals } from "@std/assert";
+import { isLong } from "../../../long_mode.ts";
 import { VMMS } from "../../vhost_user/vmm_habits.ts";
 import { type Life, life, loadAnswered, replayLives } from "../device_lives.ts";
 import { BUFFER } from "../replayed_device.ts";
 import { ReplayedRelay } from "./replayed_relay.ts";
 
-const isFull = Deno.env.get("VIOMMU_TEST") === "full";
 const SHORT = ["cloud-hypervisor", "OpenVMM"];
-const WHO = VMMS.filter(({ name }) => isFull || SHORT.includes(name));
+const WHO = VMMS.filter(({ name }) => isLong || SHORT.includes(name));
 
 replayLives(WHO, "relay", () => new ReplayedRelay());
 
