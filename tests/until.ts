@@ -5,15 +5,18 @@
  */
 import { delay } from "@std/async";
 
+/** After so many milliseconds something hangs: far more than anything takes on a busy machine. */
+export const HANG_MS = 120_000;
+
 /**
- * Waits until something is so.
+ * Waits until something is so. The limit is for what never comes.
  *
  * @throws {Error} If it is not within so many milliseconds.
  */
 export async function until(
   isSo: () => boolean | Promise<boolean>,
   what: string,
-  milliseconds = 20_000,
+  milliseconds = HANG_MS,
 ): Promise<void> {
   const end = performance.now() + milliseconds;
   while (!await isSo()) {

@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { deadline, delay } from "@std/async";
 import { statusName } from "../../device/iommu/driver_requests.ts";
 import { FrontEnd, type FrontEndQueue } from "../../device/vhost_user/mod.ts";
+import { HANG_MS } from "../until.ts";
 
 /** The program. */
 export const MAIN = new URL("../../main.ts", import.meta.url).href;
@@ -43,7 +44,11 @@ async function answers(api: string): Promise<boolean> {
   }
 }
 
-/** Starts `serve` and waits until it answers. */
+/**
+ * Starts `serve` and waits until it answers.
+ *
+ * @throws {Error} If it ends instead, or hangs; it is not running then.
+ */
 export async function start(
   folder: string,
   args: readonly string[],
@@ -57,9 +62,14 @@ export async function start(
     stderr: "piped",
   }).spawn();
   const log = new Response(process.stderr).text();
-  const patience = performance.now() + 20_000;
+  let hasEnded = false;
+  process.status.then(() => hasEnded = true);
+  const patience = performance.now() + HANG_MS;
   while (!await answers(api)) {
-    if (performance.now() > patience) throw new Error(`Cannot start serve: ${await log}`);
+    if (hasEnded || performance.now() > patience) {
+      await kill(process);
+      throw new Error(`Cannot start serve: ${await log}`);
+    }
     await delay(20);
   }
   return { folder, socket, api, process, log };
@@ -71,17 +81,30 @@ export async function withServe(
   test: (served: Served) => Promise<void>,
 ): Promise<string> {
   const folder = await Deno.makeTempDir();
-  const served = await start(folder, args);
   try {
-    await test(served);
-    served.process.kill("SIGTERM");
-    assertEquals((await deadline(served.process.status, 5000)).code, 0);
-    assertEquals([await exists(served.socket), await exists(served.api)], [false, false]);
+    const served = await start(folder, args);
+    try {
+      await test(served);
+      served.process.kill("SIGTERM");
+      assertEquals(await exitCode(served.process), 0);
+      assertEquals([await exists(served.socket), await exists(served.api)], [false, false]);
+    } finally {
+      await kill(served.process);
+      await served.log;
+    }
+    return await served.log;
   } finally {
-    await kill(served.process);
     await Deno.remove(folder, { recursive: true });
   }
-  return await served.log;
+}
+
+/**
+ * Waits for the end of a process.
+ *
+ * @throws {DOMException} If it hangs.
+ */
+export async function exitCode(process: Deno.ChildProcess): Promise<number> {
+  return (await deadline(process.status, HANG_MS)).code;
 }
 
 /** Ends a process that may have ended. */
@@ -106,17 +129,23 @@ export interface Session {
   readonly bytes: Uint8Array;
 }
 
-/** Connects, shares memory and starts the request ring. */
-export async function connect(socket: string): Promise<Session> {
+/** Connects, shares memory and starts the request ring. The session ends with its block. */
+export async function connect(socket: string): Promise<Session & Disposable> {
   return await connectOver(FrontEnd.connect(socket));
 }
 
-/** Shares memory and starts the request ring. */
-export async function connectOver(frontEnd: FrontEnd): Promise<Session> {
-  await frontEnd.negotiate();
-  const { mapping } = await frontEnd.addMemory(0, 1 << 20);
-  const queue = await frontEnd.startQueue(0, { size: 16, address: 0x1000 });
-  return { frontEnd, queue, bytes: new Uint8Array(mapping.buffer) };
+/** Shares memory and starts the request ring. The session ends with its block. */
+export async function connectOver(frontEnd: FrontEnd): Promise<Session & Disposable> {
+  try {
+    await frontEnd.negotiate();
+    const { mapping } = await frontEnd.addMemory(0, 1 << 20);
+    const queue = await frontEnd.startQueue(0, { size: 16, address: 0x1000 });
+    const bytes = new Uint8Array(mapping.buffer);
+    return { frontEnd, queue, bytes, [Symbol.dispose]: () => frontEnd.close() };
+  } catch (error) {
+    frontEnd.close();
+    throw error;
+  }
 }
 
 /** Sends a request with a status for an answer. */

@@ -1,13 +1,12 @@
 /** `serve` where its host or its user fails it: log lines that nothing takes, signals at any time, wrong paths. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { deadline } from "@std/async";
 import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { Descriptor, SharedMemory, UnixStream } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
 import { F_GET_SEALS } from "../../../device/host/constants.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
-import { connect, DENO, exists, kill, send, withServe } from "../served_process.ts";
+import { connect, DENO, exists, exitCode, kill, send, withServe } from "../served_process.ts";
 
 /** A folder for one test. */
 async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
@@ -55,13 +54,13 @@ for (const [name, redirection, prepare] of PLACES) {
       try {
         await until(() => isListening(socket), "it listens");
         await prepare(process);
-        const session = await connect(socket);
+        using session = await connect(socket);
         // A line for each: more than a pipe holds.
         for (let i = 0; i < 3000; i++) await session.frontEnd.ask(Request.GET_QUEUE_NUM);
         assertEquals(await send(session, attachRequest(3, 24)), "OK");
         session.frontEnd.close();
         process.kill("SIGTERM");
-        assertEquals((await deadline(process.status, 5000)).code, 0);
+        assertEquals(await exitCode(process), 0);
         assertEquals(await exists(socket), false);
       } finally {
         await kill(process);
@@ -78,9 +77,8 @@ Deno.test("a VMM that connects again and again cannot fill the log", async () =>
       await frontEnd.ask(Request.GET_FEATURES).catch(() => {});
       frontEnd.close();
     }
-    const session = await connect(socket);
+    using session = await connect(socket);
     assertEquals(await send(session, attachRequest(3, 24)), "OK");
-    session.frontEnd.close();
   });
   assert(log.split("\n").length < 100, `${log.split("\n").length} lines`);
 });
@@ -93,7 +91,7 @@ Deno.test("SIGTERM ends serve in order at whatever moment it comes, as soon as t
       try {
         while (!await exists(socket));
         process.kill("SIGTERM");
-        assertEquals((await deadline(process.status, 10_000)).code, 0);
+        assertEquals(await exitCode(process), 0);
         assertEquals([await exists(socket), await exists(`${folder}/api`)], [false, false]);
       } finally {
         await kill(process);

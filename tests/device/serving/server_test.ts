@@ -7,7 +7,7 @@ import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { DeviceServer } from "../../../device/serving/server.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
-import { until } from "../../until.ts";
+import { HANG_MS, until } from "../../until.ts";
 import { failAsPlanned, FailurePlan } from "../host/failing_libc.ts";
 import { datagramSocket, temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
@@ -31,7 +31,28 @@ class Client implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.server.stop();
-    await this.done;
+    await deadline(this.done, HANG_MS);
+    this.device.close();
+  }
+}
+
+/** A server that listens on a path. */
+class Listening implements AsyncDisposable {
+  readonly path = temporaryPath();
+  readonly lines: string[] = [];
+  readonly device = new IommuDevice(DEFAULT_OPTIONS);
+  readonly server: DeviceServer;
+  readonly #done: Promise<void>;
+
+  constructor() {
+    const log = new Log("info", (line) => this.lines.push(line));
+    this.server = new DeviceServer(this.device, log, 0);
+    this.#done = this.server.run(UnixListener.listen(this.path));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.server.stop();
+    await deadline(this.#done, HANG_MS);
     this.device.close();
   }
 }
@@ -44,9 +65,8 @@ async function accept(listener: UnixListener): Promise<UnixStream> {
 
 /** Serves one request of a front end. */
 async function serveOne(stream: UnixStream): Promise<void> {
-  const session = await connectOver(new FrontEnd(stream));
+  using session = await connectOver(new FrontEnd(stream));
   assertEquals(await send(session, attachRequest(3, 24)), "OK");
-  session.frontEnd.close();
 }
 
 Deno.test("a VMM that accepts and closes is not connected to without a pause", async () => {
@@ -70,7 +90,7 @@ Deno.test("whatever is in the place of a VMM's socket, it is waited for", async 
   await using client = new Client(path);
   await until(() => client.lines.some((line) => line.includes("connect failed: ELOOP")), "ELOOP");
   await Deno.remove(path);
-  const datagrams = datagramSocket(path);
+  using datagrams = datagramSocket(path);
   await until(() => client.lines.some((line) => line.includes("EPROTOTYPE")), "EPROTOTYPE");
   datagrams.close();
   await Deno.remove(path);
@@ -81,9 +101,10 @@ Deno.test("whatever is in the place of a VMM's socket, it is waited for", async 
 Deno.test("a VMM whose queue of connections is full is waited for", async () => {
   const path = temporaryPath();
   using listener = UnixListener.listen(path);
+  using stack = new DisposableStack();
   const others: UnixStream[] = [];
   try {
-    for (;;) others.push(UnixStream.connect(path));
+    for (;;) others.push(stack.use(UnixStream.connect(path)));
   } catch {
     assert(others.length > 0);
   }
@@ -104,99 +125,77 @@ const test = UnixStream.connect(Deno.args[2]);
 test.send(new Uint8Array(1), 0, 1, [own.descriptor.number]);`;
 
 Deno.test("a connection whose process has ended lives on, but makes room when another one comes", async () => {
-  const path = temporaryPath();
   using listener = UnixListener.listen(temporaryPath());
-  const device = new IommuDevice(DEFAULT_OPTIONS);
-  const lines: string[] = [];
-  const server = new DeviceServer(device, new Log("info", (line) => lines.push(line)), 0);
-  const done = server.run(UnixListener.listen(path));
-  try {
-    const host = new URL("../../../device/host/mod.ts", import.meta.url).href;
-    const { code } = await new Deno.Command(Deno.execPath(), {
-      args: ["eval", LAUNCHER, host, path, listener.path!],
-    }).output();
-    assertEquals(code, 0);
-    const courier = await accept(listener);
-    await until(() => courier.receive(new Uint8Array(1), 0, 1) === 1, "the connection arrives");
-    const handed = new UnixStream(courier.received.shift()!);
-    courier.close();
-    const session = await connectOver(new FrontEnd(handed));
-    assertEquals(await send(session, attachRequest(3, 24)), "OK");
-    await serveOne(UnixStream.connect(path));
-    assertEquals(lines.filter((line) => line.includes("makes room")), [
-      "viommu: warn: The front end makes room for another: its process has ended",
-    ]);
-    session.frontEnd.close();
-  } finally {
-    server.stop();
-    await deadline(done, 5000);
-    device.close();
-  }
+  await using served = new Listening();
+  const { path, lines } = served;
+  const host = new URL("../../../device/host/mod.ts", import.meta.url).href;
+  const { code } = await new Deno.Command(Deno.execPath(), {
+    args: ["eval", LAUNCHER, host, path, listener.path!],
+  }).output();
+  assertEquals(code, 0);
+  using courier = await accept(listener);
+  await until(() => courier.receive(new Uint8Array(1), 0, 1) === 1, "the connection arrives");
+  const handed = new UnixStream(courier.received.shift()!);
+  courier.close();
+  using session = await connectOver(new FrontEnd(handed));
+  assertEquals(await send(session, attachRequest(3, 24)), "OK");
+  await serveOne(UnixStream.connect(path));
+  assertEquals(lines.filter((line) => line.includes("makes room")), [
+    "viommu: warn: The front end makes room for another: its process has ended",
+  ]);
 });
 
 Deno.test("what the host refuses while rings are served ends the session, and the next is served", async () => {
-  const path = temporaryPath();
-  const device = new IommuDevice(DEFAULT_OPTIONS);
-  const lines: string[] = [];
-  const server = new DeviceServer(device, new Log("info", (line) => lines.push(line)), 0);
-  const done = server.run(UnixListener.listen(path));
+  await using served = new Listening();
+  const { path, lines, server } = served;
   const plan = new FailurePlan();
-  try {
-    const frontEnd = FrontEnd.connect(path);
-    const session = await connectOver(frontEnd);
-    const [ours, theirs] = UnixStream.pair();
-    await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
-    theirs.close();
-    // Signals come as messages from here on.
-    const NO_DESCRIPTOR = 0x100;
-    const payload = new Uint8Array(new Uint32Array([NO_DESCRIPTOR, 0]).buffer);
-    await frontEnd.tell(Request.SET_VRING_CALL, payload);
-    {
-      using _failing = failAsPlanned(plan);
-      plan.fail("sendmsg", 1, 4);
-      const { queue } = session;
-      queue.driver.begin();
-      queue.driver.addReadable(0x8000, 4);
-      queue.driver.addWritable(0x9000, 4);
-      queue.driver.commit();
-      queue.kick();
-      await until(() => server.failures.iommu === 1, "the session fails");
-      assert(plan.end() > 0);
-    }
-    assert(lines.some((line) => line.includes("The session is ended: Cannot send")), `${lines}`);
-    frontEnd.close();
-    ours.close();
-    await serveOne(UnixStream.connect(path));
-  } finally {
-    server.stop();
-    await deadline(done, 5000);
-    device.close();
+  using session = await connectOver(FrontEnd.connect(path));
+  const { frontEnd } = session;
+  const [one, other] = UnixStream.pair();
+  using _ours = one;
+  using theirs = other;
+  await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
+  theirs.close();
+  // Signals come as messages from here on.
+  const NO_DESCRIPTOR = 0x100;
+  const payload = new Uint8Array(new Uint32Array([NO_DESCRIPTOR, 0]).buffer);
+  await frontEnd.tell(Request.SET_VRING_CALL, payload);
+  {
+    using _failing = failAsPlanned(plan);
+    plan.fail("sendmsg", 1, 4);
+    const { queue } = session;
+    queue.driver.begin();
+    queue.driver.addReadable(0x8000, 4);
+    queue.driver.addWritable(0x9000, 4);
+    queue.driver.commit();
+    queue.kick();
+    await until(() => server.failures.iommu === 1, "the session fails");
+    assert(plan.end() > 0);
   }
+  assert(lines.some((line) => line.includes("The session is ended: Cannot send")), `${lines}`);
+  frontEnd.close();
+  await serveOne(UnixStream.connect(path));
 });
 
 Deno.test("a front end cannot hand over the end of its own connection, as a channel or for a state", async () => {
-  const path = temporaryPath();
-  const device = new IommuDevice(DEFAULT_OPTIONS);
-  const server = new DeviceServer(device, new Log("error"), 0);
-  const done = server.run(UnixListener.listen(path));
-  try {
-    const frontEnd = FrontEnd.connect(path);
-    await frontEnd.negotiate();
-    const own = frontEnd.connection.stream.descriptor;
-    // A pair has no name: it is what channels are.
-    const [ours, theirs] = UnixStream.pair();
-    await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
-    const refused = frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [own]);
-    assertEquals(await refused.then(() => false, () => true), true);
-    const load = new Uint8Array(new Uint32Array([1, 0]).buffer);
-    const FAILED = 0x101;
-    const reply = await frontEnd.ask(Request.SET_DEVICE_STATE_FD, load, [own]);
-    assertEquals(reply.getUint32(0, true), FAILED);
-    for (const each of [ours, theirs, frontEnd]) each.close();
-    await serveOne(UnixStream.connect(path));
-  } finally {
-    server.stop();
-    await deadline(done, 5000);
-    device.close();
-  }
+  await using served = new Listening();
+  const { path } = served;
+  const frontEnd = FrontEnd.connect(path);
+  using stack = new DisposableStack();
+  stack.defer(() => frontEnd.close());
+  await frontEnd.negotiate();
+  const own = frontEnd.connection.stream.descriptor;
+  // A pair has no name: it is what channels are.
+  const [one, other] = UnixStream.pair();
+  using ours = one;
+  using theirs = other;
+  await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
+  const refused = frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [own]);
+  assertEquals(await refused.then(() => false, () => true), true);
+  const load = new Uint8Array(new Uint32Array([1, 0]).buffer);
+  const FAILED = 0x101;
+  const reply = await frontEnd.ask(Request.SET_DEVICE_STATE_FD, load, [own]);
+  assertEquals(reply.getUint32(0, true), FAILED);
+  for (const each of [ours, theirs, frontEnd]) each.close();
+  await serveOne(UnixStream.connect(path));
 });

@@ -71,21 +71,20 @@ async function processorTicks(pid: number): Promise<number> {
 
 Deno.test("a call descriptor that is full and blocking does not stop the device", async () => {
   await withServe([], async (served) => {
-    const session = await connect(served.socket);
+    using session = await connect(served.socket);
     using call = fullEvent(0);
     await handOver(session, Request.SET_VRING_CALL, call);
     for (let i = 0; i < 50; i++) await requestSilently(session, 24 + i);
     await assertApiAnswers(served);
     session.frontEnd.close();
-    const next = await connect(served.socket);
+    using next = await connect(served.socket);
     assertEquals(await send(next, attachRequest(3, 24)), "OK");
-    next.frontEnd.close();
   });
 });
 
 Deno.test("an error descriptor that is full and blocking does not stop the device", async () => {
   const log = await withServe([], async (served) => {
-    const session = await connect(served.socket);
+    using session = await connect(served.socket);
     using error = fullEvent(0);
     await handOver(session, Request.SET_VRING_ERR, error);
     session.bytes.fill(0xff, 0x1000, 0x1000 + 16 * 16);
@@ -100,16 +99,15 @@ Deno.test("an error descriptor that is full and blocking does not stop the devic
     await delay(100);
     await assertApiAnswers(served);
     session.frontEnd.close();
-    const next = await connect(served.socket);
+    using next = await connect(served.socket);
     assertEquals(await send(next, attachRequest(3, 24)), "OK");
-    next.frontEnd.close();
   });
   assertStringIncludes(log, "Queue 0 stopped");
 });
 
 Deno.test("a kick descriptor that is always ready does not keep the device busy", async () => {
   const log = await withServe([], async (served) => {
-    const session = await connect(served.socket);
+    using session = await connect(served.socket);
     using kick = fullEvent(SEMAPHORE);
     await handOver(session, Request.SET_VRING_KICK, kick);
     for (let i = 0; i < 10; i++) await requestSilently(session, 24 + i);
@@ -117,7 +115,6 @@ Deno.test("a kick descriptor that is always ready does not keep the device busy"
     const part = await load(served);
     assert(part < 0.5, `it uses ${part} of a processor`);
     await assertApiAnswers(served);
-    session.frontEnd.close();
   });
   assertStringIncludes(log, "The kick of queue 0 has no end");
 });
@@ -142,9 +139,8 @@ Deno.test("what is no event descriptor is refused, and the device serves on", as
       }
       for (const each of [reader, writer, one, other, file]) each.close();
     }
-    const session = await connect(served.socket);
+    using session = await connect(served.socket);
     assertEquals(await send(session, attachRequest(3, 24)), "OK");
-    session.frontEnd.close();
   });
   assertStringIncludes(log, "its descriptor is not an eventfd");
 });
