@@ -15,7 +15,7 @@ import {
 } from "../../../device/endpoint/mod.ts";
 import { createMemoryFile, ImageFile, mapMemoryFile, PollSet } from "../../../device/host/mod.ts";
 import { type FrontEndQueue, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
-import { until } from "../../until.ts";
+import { HANG_MS, until } from "../../until.ts";
 import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
 
 const SEED = 4711;
@@ -38,11 +38,11 @@ function sequence(length: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** Whether the device signals that the ring is broken, soon. */
+/** Waits until the device signals that the ring is broken. */
 async function isBroken(queue: FrontEndQueue): Promise<boolean> {
   using poll = new PollSet(1);
   poll.add(queue.errorEvent.descriptor.number);
-  return await poll.wait(2000) > 0;
+  return await poll.wait(HANG_MS) > 0;
 }
 
 Deno.test("a device reaches ring and buffers through its endpoint's translation", async () => {

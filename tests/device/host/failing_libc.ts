@@ -46,6 +46,11 @@ export class FailurePlan {
   /** Lets nothing fail any more. Returns how many calls did. */
   end(): number {
     Atomics.store(this.words, LEFT, 0);
+    return this.hits;
+  }
+
+  /** How many calls have failed. */
+  get hits(): number {
     return Atomics.load(this.words, HITS);
   }
 

@@ -15,6 +15,7 @@ import {
   ProtocolFeature,
   Request,
 } from "../../../device/vhost_user/mod.ts";
+import { HANG_MS } from "../../until.ts";
 import { openDescriptors } from "../host/host_state.ts";
 import { EVERYTHING, joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
@@ -265,7 +266,7 @@ Deno.test("in-band notifications take the place of descriptors", async () => {
   const channel = new Connection(other);
   using poll = new PollSet();
   poll.add(other.descriptor.number);
-  await poll.wait(2000);
+  await poll.wait(HANG_MS);
   assertEquals(channel.read(), "message");
   assertEquals([channel.request, channel.data.getUint32(0, true)], [BackEndRequest.VRING_CALL, 1]);
   channel.close();
@@ -371,7 +372,7 @@ Deno.test("a broken ring is reported on its error event and runs again only afte
   // An available index far ahead of the ring's size.
   new Uint16Array(memory.mapping.buffer)[queue.driver.driverArea / 2 + 1] = 500;
   queue.kickEvent.signal();
-  await poll.wait(2000);
+  await poll.wait(HANG_MS);
   assertEquals(poll.ready(slot), POLLIN);
   assertEquals(device.takeEvents().slice(-2), ["start 0", "stop 0"]);
   assert(service.warnings[0].startsWith("Queue 0 stopped: "), service.warnings[0]);

@@ -196,9 +196,8 @@ Deno.test("An UNMAP is answered at once; data that comes late is dropped, and a 
   connected.bytes.fill(0xee, WRITE_AT, WRITE_AT + 100);
   connected.send(queue, [READ_AT, pattern(100, 1)], [WRITE_AT, 100]);
   await until(() => backEnd.held.length === 1, "the back end has the buffer");
-  const before = performance.now();
   world.unmap(READ_AT, MEMORY - 1);
-  assert(performance.now() - before < 1000);
+  assertEquals(backEnd.held.length, 1, "the back end still has the buffer");
   assertEquals(world.guest.device.iotlbListeners.waiting, 0, "nothing is waited for");
   backEnd.answerAll();
   assert(await queue.reap());
