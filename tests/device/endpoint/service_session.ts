@@ -61,6 +61,7 @@ class ServiceSession implements SteppedSession {
 
 /** Tries random front ends on a device, each on one of its own. */
 export async function tryMixes(serve: () => ReplayedService, runs: number): Promise<void> {
+  const mapped = mappingsOf("vmm-");
   const before = openDescriptors();
   await fc.assert(
     fc.asyncProperty(lives, async ({ steps, isPacked, identity, first, seed }) => {
@@ -75,5 +76,5 @@ export async function tryMixes(serve: () => ReplayedService, runs: number): Prom
   );
   await descriptorsClosed();
   assertEquals(openDescriptors(), before);
-  assertEquals(mappingsOf("vmm-"), []);
+  assertEquals(mappingsOf("vmm-"), mapped);
 }

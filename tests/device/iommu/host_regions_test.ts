@@ -119,6 +119,7 @@ Deno.test("memory that very many mappings lead to is unmapped in pieces, and kep
 });
 
 Deno.test("REM_MEM_REG is answered, and the memory unmapped, when nothing leads to it any more", () => {
+  const mapped = mappingsOf("host-regions");
   const device = new IommuDevice(options());
   const [one, other] = UnixStream.pair();
   const backEnd = new BackEnd(one, device, { log: new Log("error") });
@@ -144,10 +145,14 @@ Deno.test("REM_MEM_REG is answered, and the memory unmapped, when nothing leads 
       if (end === "session") backEnd.close();
       else connection.send(Request.REM_MEM_REG, FLAG_NEED_REPLY, region);
       backEnd.onReadable();
-      assertEquals(mappingsOf("host-regions").length, 1, "frames are still in tables");
+      assertEquals(
+        mappingsOf("host-regions").length,
+        mapped.length + 1,
+        "frames are still in tables",
+      );
       if (end === "message") assertEquals(connection.read(), "nothing");
       assert(finishPieces(device) >= 2);
-      assertEquals(mappingsOf("host-regions"), []);
+      assertEquals(mappingsOf("host-regions"), mapped);
       assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [0, 0]);
       if (end === "session") break;
       assert(backEnd.isDue);

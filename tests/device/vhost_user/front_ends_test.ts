@@ -37,7 +37,7 @@ function region(userAddress: number): Uint8Array<ArrayBuffer> {
 function habit(name: string, test: (peer: RawPeer, given: ReturnType<typeof hands>) => void): void {
   Deno.test(name, () => {
     const before = openDescriptors();
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     const given = hands();
     test(peer, given);
     assertEquals(peer.warnings, []);

@@ -15,7 +15,7 @@ import {
 import { Chain } from "../../../vring/mod.ts";
 import { until } from "../../until.ts";
 import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
-import { connect, disconnect, type Session } from "./serving.ts";
+import { connect, type Session } from "./serving.ts";
 
 const MIB = 1 << 20;
 
@@ -60,82 +60,72 @@ for (const packed of [false, true]) {
 
     Deno.test(`a ring whose memory goes is reported, and goes on when it is back (${layout})`, async () => {
       const { session, queue, ring } = await started({ packed, slots });
+      await using _ = session;
       const { frontEnd, device, service } = session;
-      try {
-        for (let round = 0; round < 3; round++) {
-          send(queue, 3);
-          await reap(queue, 3);
-          await frontEnd.withdrawMemory(ring);
-          assertEquals(queue.errorEvent.drain(), true);
-          assertEquals(service.warnings.length, round + 1);
-          assert(service.warnings[round].startsWith("Queue 0 stopped: "), service.warnings[round]);
-          assert(service.warnings[round].endsWith("it goes on when its memory is back"));
-          assertEquals(service.backEnd.queue(0), undefined);
-          assertEquals((await frontEnd.readConfig(0, 1))[0], 1, "the session goes on");
-          send(queue, 2);
-          assertEquals(queue.driver.reap(), false);
-          await frontEnd.returnMemory(ring);
-          await reap(queue, 2);
-          assertEquals(queue.errorEvent.drain(), false);
-        }
-        assertEquals(device.takeEvents().filter((each) => /start|stop|reset/.test(each)), []);
-        const base = await frontEnd.stopQueue(queue);
-        assertEquals(base, packed ? 7 << 16 | 7 : 15);
-      } finally {
-        await disconnect(session);
+      for (let round = 0; round < 3; round++) {
+        send(queue, 3);
+        await reap(queue, 3);
+        await frontEnd.withdrawMemory(ring);
+        assertEquals(queue.errorEvent.drain(), true);
+        assertEquals(service.warnings.length, round + 1);
+        assert(service.warnings[round].startsWith("Queue 0 stopped: "), service.warnings[round]);
+        assert(service.warnings[round].endsWith("it goes on when its memory is back"));
+        assertEquals(service.backEnd.queue(0), undefined);
+        assertEquals((await frontEnd.readConfig(0, 1))[0], 1, "the session goes on");
+        send(queue, 2);
+        assertEquals(queue.driver.reap(), false);
+        await frontEnd.returnMemory(ring);
+        await reap(queue, 2);
+        assertEquals(queue.errorEvent.drain(), false);
       }
+      assertEquals(device.takeEvents().filter((each) => /start|stop|reset/.test(each)), []);
+      const base = await frontEnd.stopQueue(queue);
+      assertEquals(base, packed ? 7 << 16 | 7 : 15);
     });
   }
 }
 
 Deno.test("a ring that is lost can be stopped and started again, with its memory back", async () => {
   const { session, queue, ring } = await started();
+  await using _ = session;
   const { frontEnd } = session;
-  try {
-    send(queue, 2);
-    await reap(queue, 2);
-    await frontEnd.withdrawMemory(ring);
-    send(queue, 3);
-    const base = await frontEnd.stopQueue(queue);
-    assertEquals(base, 2);
-    await frontEnd.returnMemory(ring);
-    assertEquals(session.service.backEnd.queue(0), undefined);
-    await frontEnd.resumeQueue(queue, base);
-    await reap(queue, 3);
-  } finally {
-    await disconnect(session);
-  }
+  send(queue, 2);
+  await reap(queue, 2);
+  await frontEnd.withdrawMemory(ring);
+  send(queue, 3);
+  const base = await frontEnd.stopQueue(queue);
+  assertEquals(base, 2);
+  await frontEnd.returnMemory(ring);
+  assertEquals(session.service.backEnd.queue(0), undefined);
+  await frontEnd.resumeQueue(queue, base);
+  await reap(queue, 3);
 });
 
 Deno.test("a ring is where its user addresses are: memory that comes back at others moves it, or loses it", () => {
   withDescriptors(({ memory, event }) => {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     const region = (user: number, guest = 0) => longs(0, guest, MIB, user, 0);
-    try {
-      peer.agree();
-      peer.send(Request.ADD_MEM_REG, region(0), [memory]);
-      startRing(peer, 0, event);
-      assertEquals(peer.device.takeEvents().at(-1), "start 0");
-      for (
-        const [step, payload, files, runs] of [
-          [Request.REM_MEM_REG, region(0), [], false],
-          [Request.ADD_MEM_REG, region(2 * MIB), [memory], false],
-          [Request.REM_MEM_REG, region(2 * MIB), [], false],
-          [Request.ADD_MEM_REG, region(0, 4 * MIB), [memory], true],
-        ] as const
-      ) {
-        assertEquals(peer.acknowledged(step, payload, files), 0);
-        assertEquals(peer.backEnd.queue(0) !== undefined, runs);
-      }
-      assertEquals(
-        peer.device.takeEvents().filter((each) => /start|stop/.test(each)),
-        ["stop 0", "start 0"],
-        "it is moved as by SET_VRING_ADDR",
-      );
-      assertEquals(peer.warnings.length, 1);
-    } finally {
-      peer.close();
+    peer.agree();
+    peer.send(Request.ADD_MEM_REG, region(0), [memory]);
+    startRing(peer, 0, event);
+    assertEquals(peer.device.takeEvents().at(-1), "start 0");
+    for (
+      const [step, payload, files, runs] of [
+        [Request.REM_MEM_REG, region(0), [], false],
+        [Request.ADD_MEM_REG, region(2 * MIB), [memory], false],
+        [Request.REM_MEM_REG, region(2 * MIB), [], false],
+        [Request.ADD_MEM_REG, region(0, 4 * MIB), [memory], true],
+      ] as const
+    ) {
+      assertEquals(peer.acknowledged(step, payload, files), 0);
+      assertEquals(peer.backEnd.queue(0) !== undefined, runs);
     }
+    assertEquals(
+      peer.device.takeEvents().filter((each) => /start|stop/.test(each)),
+      ["stop 0", "start 0"],
+      "it is moved as by SET_VRING_ADDR",
+    );
+    assertEquals(peer.warnings.length, 1);
   });
 });
 
@@ -143,26 +133,22 @@ for (const whole of [false, true]) {
   const way = whole ? "SET_MEM_TABLE" : "ADD_MEM_REG";
   Deno.test(`rings first, then memory in pieces: each ${way} is done, and the ring starts with the last`, () => {
     withDescriptors(({ memory, event }) => {
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       using failed = Event.create();
-      try {
-        peer.agree();
-        peer.send(Request.SET_VRING_ERR, words(0, 0), [failed.descriptor]);
-        startRing(peer, MIB, event);
-        const pieces = [0, 2 * MIB, MIB].map((at) => longs(at, MIB, at, 0));
-        for (let i = 0; i < pieces.length; i++) {
-          const [request, payload] = whole
-            ? [Request.SET_MEM_TABLE, joined(longs(i + 1), ...pieces.slice(0, i + 1))] as const
-            : [Request.ADD_MEM_REG, joined(longs(0), pieces[i])] as const;
-          const files = whole ? new Array(i + 1).fill(memory) : [memory];
-          assertEquals(peer.acknowledged(request, payload, files), 0, `piece ${i}`);
-          assertEquals(peer.backEnd.queue(0) !== undefined, i === 2, `piece ${i}`);
-        }
-        assertEquals([failed.drain(), peer.warnings.length], [true, 1], "told once");
-        assert(peer.warnings[0].includes("queue 0 cannot run: its descriptors"), peer.warnings[0]);
-      } finally {
-        peer.close();
+      peer.agree();
+      peer.send(Request.SET_VRING_ERR, words(0, 0), [failed.descriptor]);
+      startRing(peer, MIB, event);
+      const pieces = [0, 2 * MIB, MIB].map((at) => longs(at, MIB, at, 0));
+      for (let i = 0; i < pieces.length; i++) {
+        const [request, payload] = whole
+          ? [Request.SET_MEM_TABLE, joined(longs(i + 1), ...pieces.slice(0, i + 1))] as const
+          : [Request.ADD_MEM_REG, joined(longs(0), pieces[i])] as const;
+        const files = whole ? new Array(i + 1).fill(memory) : [memory];
+        assertEquals(peer.acknowledged(request, payload, files), 0, `piece ${i}`);
+        assertEquals(peer.backEnd.queue(0) !== undefined, i === 2, `piece ${i}`);
       }
+      assertEquals([failed.drain(), peer.warnings.length], [true, 1], "told once");
+      assert(peer.warnings[0].includes("queue 0 cannot run: its descriptors"), peer.warnings[0]);
     });
   });
 }
@@ -177,6 +163,7 @@ function startRing(peer: RawPeer, at: number, event: Event["descriptor"]): void 
 
 Deno.test("where notifications are in band, a lost ring is a VRING_ERR, and its answers a VRING_CALL", async () => {
   const { session, queue, ring } = await started();
+  await using _ = session;
   const { frontEnd, service } = session;
   const [one, other] = UnixStream.pair();
   const channel = new Connection(other);
@@ -207,7 +194,6 @@ Deno.test("where notifications are in band, a lost ring is a VRING_ERR, and its 
     await expectRequest(channel, BackEndRequest.VRING_CALL);
   } finally {
     channel.close();
-    await disconnect(session);
   }
 });
 

@@ -18,12 +18,12 @@ import {
 import { HANG_MS } from "../../until.ts";
 import { openDescriptors } from "../host/host_state.ts";
 import { EVERYTHING, joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
-import { connect, disconnect, RecordingDevice } from "./serving.ts";
+import { connect, RecordingDevice } from "./serving.ts";
 
 function session(name: string, test: (peer: RawPeer) => void): void {
   Deno.test(name, async () => {
     const before = openDescriptors();
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     test(peer);
     assertEquals(peer.warnings, []);
     assertEquals(peer.backEnd.isOpen, true);
@@ -118,7 +118,7 @@ session("RESET_DEVICE resets the device, RESET_OWNER does not", (peer) => {
 });
 
 Deno.test("GET_CONFIG answers with as many bytes as were asked, and SET_CONFIG writes", async () => {
-  const both = connect();
+  await using both = connect();
   const { frontEnd, device } = both;
   await frontEnd.negotiate();
   assertEquals(await frontEnd.readConfig(0, 40), device.config);
@@ -127,7 +127,6 @@ Deno.test("GET_CONFIG answers with as many bytes as were asked, and SET_CONFIG w
   await frontEnd.writeConfig(36, Uint8Array.of(9));
   assertEquals(device.takeEvents(), ["config 36+1"]);
   assertEquals([...await frontEnd.readConfig(36, 2)], [9, 38]);
-  await disconnect(both);
 });
 
 /** cloud-hypervisor and crosvm show the guest 4 KiB; virtiofsd and libvhost-user answer all of it. */
@@ -182,7 +181,7 @@ session(
 );
 
 Deno.test("a front end that never reads its channel loses it and nothing else", () => {
-  const peer = new RawPeer();
+  using peer = new RawPeer();
   peer.agree();
   const [one, other] = UnixStream.pair();
   peer.send(Request.SET_BACKEND_REQ_FD, words(), [one.descriptor]);
@@ -191,11 +190,10 @@ Deno.test("a front end that never reads its channel loses it and nothing else", 
   assertEquals(peer.warnings, ["The front end does not read its channel, which is closed"]);
   assertEquals(peer.ask(Request.GET_QUEUE_NUM)!.getUint32(0, true), 2);
   other.close();
-  peer.close();
 });
 
 Deno.test("a reply without room waits, and nothing more is read until it is gone", () => {
-  const peer = new RawPeer();
+  using peer = new RawPeer();
   peer.agree();
   const one = new Uint8Array(12);
   new DataView(one.buffer).setUint32(0, Request.GET_FEATURES, true);
@@ -213,7 +211,6 @@ Deno.test("a reply without room waits, and nothing more is read until it is gone
   }
   assertEquals(peer.backEnd.events, POLLIN);
   assertEquals(peer.ask(Request.GET_QUEUE_NUM)!.getUint32(0, true), 2);
-  peer.close();
 });
 
 session("one call serves a burst of messages, not all of an endless stream", (peer) => {
@@ -229,7 +226,7 @@ session("one call serves a burst of messages, not all of an endless stream", (pe
 
 Deno.test("a message may arrive byte by byte, its descriptors with any of them", () => {
   const before = openDescriptors();
-  const peer = new RawPeer();
+  using peer = new RawPeer();
   peer.agree();
   withDescriptors(({ event }) => {
     const message = joined(words(Request.SET_VRING_CALL, 1 | 8, 8), longs(1));
@@ -244,7 +241,7 @@ Deno.test("a message may arrive byte by byte, its descriptors with any of them",
 });
 
 Deno.test("in-band notifications take the place of descriptors", async () => {
-  const both = connect();
+  await using both = connect();
   const { frontEnd, service } = both;
   await frontEnd.negotiate();
   await frontEnd.addMemory(0, 1 << 20);
@@ -270,7 +267,6 @@ Deno.test("in-band notifications take the place of descriptors", async () => {
   assertEquals(channel.read(), "message");
   assertEquals([channel.request, channel.data.getUint32(0, true)], [BackEndRequest.VRING_CALL, 1]);
   channel.close();
-  await disconnect(both);
 });
 
 /** "The ring is also started on the VRING_KICK message" (vhost-user.rst, SET_VRING_KICK). */
@@ -309,7 +305,7 @@ Deno.test("INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK ends the sessi
   for (
     const [before, agreed] of [[0, 0], [0, BACKEND_REQ], [0, REPLY_ACK], [REPLY_ACK, REPLY_ACK]]
   ) {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     peer.send(Request.SET_PROTOCOL_FEATURES, longs(before));
     const asked = longs(INBAND_NOTIFICATIONS | agreed);
     assertEquals(peer.acknowledged(Request.SET_PROTOCOL_FEATURES, asked), -1);
@@ -318,7 +314,6 @@ Deno.test("INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK ends the sessi
       "SET_PROTOCOL_FEATURES refused: INBAND_NOTIFICATIONS needs BACKEND_REQ and REPLY_ACK as well; " +
       "connection closed",
     ]);
-    peer.close();
   }
 });
 
@@ -349,7 +344,7 @@ session("a ring that starts signals once, for what another process may have owed
 });
 
 Deno.test("a ring without kick descriptor wants to be polled", async () => {
-  const both = connect({ acceptProtocol: ~ProtocolFeature.INBAND_NOTIFICATIONS });
+  await using both = connect({ acceptProtocol: ~ProtocolFeature.INBAND_NOTIFICATIONS });
   const { frontEnd, service } = both;
   await frontEnd.negotiate();
   await frontEnd.addMemory(0, 1 << 20);
@@ -358,11 +353,10 @@ Deno.test("a ring without kick descriptor wants to be polled", async () => {
   await frontEnd.tell(Request.SET_VRING_KICK, words(0x100, 0));
   assertEquals(service.backEnd.wantsPolling(0), true);
   assertEquals(service.backEnd.kickDescriptor(0), -1);
-  await disconnect(both);
 });
 
 Deno.test("a broken ring is reported on its error event and runs again only after a stop", async () => {
-  const both = connect();
+  await using both = connect();
   const { frontEnd, device, service } = both;
   await frontEnd.negotiate();
   const memory = await frontEnd.addMemory(0, 1 << 20);
@@ -383,18 +377,16 @@ Deno.test("a broken ring is reported on its error event and runs again only afte
   new Uint16Array(memory.mapping.buffer)[queue.driver.driverArea / 2 + 1] = 0;
   await frontEnd.resumeQueue(queue, 0);
   assertEquals(device.takeEvents(), ["start 0"]);
-  await disconnect(both);
 });
 
 Deno.test("rings are enabled from the beginning where the protocol features are not agreed", async () => {
-  const both = connect({ acceptLow: 0 });
+  await using both = connect({ acceptLow: 0 });
   const { frontEnd, device } = both;
   await frontEnd.negotiate();
   await frontEnd.addMemory(0, 1 << 20);
   const queue = await frontEnd.startQueue(0, { size: 8, address: 0 });
   await frontEnd.stopQueue(queue);
   assertEquals(device.takeEvents().slice(-2), ["start 0", "stop 0"]);
-  await disconnect(both);
 });
 
 Deno.test("queues run whatever order ring, memory and features come in", () => {
@@ -408,7 +400,7 @@ Deno.test("queues run whatever order ring, memory and features come in", () => {
       [Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), "memory"],
     ];
     for (let turn = 0; turn < steps.length; turn++) {
-      const peer = new RawPeer(new RecordingDevice());
+      using peer = new RawPeer(new RecordingDevice());
       peer.agree();
       peer.device.takeEvents();
       for (const [request, payload, kind] of [...steps.slice(turn), ...steps.slice(0, turn)]) {
@@ -420,7 +412,6 @@ Deno.test("queues run whatever order ring, memory and features come in", () => {
         "start 0",
       );
       assert(peer.backEnd.queue(0) !== undefined);
-      peer.close();
     }
   });
   assertEquals(openDescriptors(), before);
@@ -428,7 +419,7 @@ Deno.test("queues run whatever order ring, memory and features come in", () => {
 
 Deno.test("events of the front end's that are replaced are closed", () => {
   const before = openDescriptors();
-  const peer = new RawPeer();
+  using peer = new RawPeer();
   peer.agree();
   const open = openDescriptors().length;
   for (let i = 0; i < 5; i++) {

@@ -247,6 +247,7 @@ class Mix implements AsyncDisposable {
 }
 
 Deno.test("a front end that is a random mix of those that there are keeps its guest served", async () => {
+  const mapped = mappingsOf("vmm-");
   const before = openDescriptors();
   await fc.assert(
     fc.asyncProperty(whole, async ({ steps, isPacked, identity, first, seed }) => {
@@ -260,5 +261,5 @@ Deno.test("a front end that is a random mix of those that there are keeps its gu
   );
   await descriptorsClosed();
   assertEquals(openDescriptors(), before);
-  assertEquals(mappingsOf("vmm-"), []);
+  assertEquals(mappingsOf("vmm-"), mapped);
 });

@@ -15,7 +15,7 @@ import { Log } from "../../../device/log.ts";
 import { RecordingDevice } from "./serving.ts";
 
 /** A back end and a raw peer on one pair of sockets, without a loop: the peer sends, then lets it read. */
-export class RawPeer {
+export class RawPeer implements Disposable {
   /** The device behind the back end. */
   readonly device: RecordingDevice;
   /** The back end. */
@@ -80,11 +80,16 @@ export class RawPeer {
     this.send(Request.SET_FEATURES, words(0x4000_0000, 1));
   }
 
-  /** Ends both ends. */
+  /** Ends both ends; does nothing the second time. */
   close(): void {
     this.connection.close();
     this.backEnd.onReadable();
     this.backEnd.close();
+  }
+
+  /** Ends both ends with the block of a `using`. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

@@ -170,12 +170,13 @@ function filesOf(
 }
 
 Deno.test("every malformed message that asks for a reply is refused, and the session goes on", () => {
+  const mapped = mappingsOf("raw-peer");
   const before = openDescriptors();
   withDescriptors((kinds) => {
     const during = openDescriptors();
     for (const { what, request, payload, files, line } of cases) {
       const name = `${requestName(request)}: ${what}`;
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       peer.agree();
       const events = peer.device.takeEvents().length;
       assertEquals(peer.acknowledged(request, payload, filesOf(files, kinds)), 1, name);
@@ -189,7 +190,7 @@ Deno.test("every malformed message that asks for a reply is refused, and the ses
     }
   });
   assertEquals(openDescriptors(), before);
-  assertEquals(mappingsOf("raw-peer"), []);
+  assertEquals(mappingsOf("raw-peer"), mapped);
 });
 
 Deno.test("every malformed message that asks for no reply closes the connection, with one line", () => {
@@ -198,7 +199,7 @@ Deno.test("every malformed message that asks for no reply closes the connection,
     const during = openDescriptors();
     for (const { what, request, payload, files, line } of cases) {
       const name = `${requestName(request)}: ${what}`;
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       peer.agree();
       assertEquals(peer.send(request, payload, filesOf(files, kinds)), false, name);
       assertEquals(peer.warnings.length, 1, name);
@@ -219,11 +220,10 @@ Deno.test("messages of features that are not agreed are refused", () => {
   const sizes: Record<number, number> = { 6: 16, 24: 12, 25: 12, 31: 24, 32: 24 };
   Object.assign(sizes, { 35: 8, 37: 40, 38: 40, 39: 8, 42: 8 });
   for (const request of needing) {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     assertEquals(peer.send(request, new Uint8Array(sizes[request] ?? 0)), false);
     const line = `${requestName(request)} refused: its protocol feature is not agreed`;
     assertEquals(peer.warnings, [`${line}; connection closed`]);
-    peer.close();
   }
 });
 
@@ -246,12 +246,11 @@ Deno.test("messages that must have a reply of their own and cannot close the con
       [Request.SET_DEVICE_STATE_FD, words(0, 0), [event, event], "2 descriptors came"],
     ];
     for (const [request, payload, files, line] of broken) {
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       peer.agree();
       assertEquals(peer.ask(request, payload, files, 8), undefined);
       assert(peer.warnings[0].includes(line), peer.warnings[0]);
       assertEquals(peer.backEnd.isOpen, false);
-      peer.close();
     }
   });
 });
@@ -260,12 +259,11 @@ Deno.test("GET_CONFIG that cannot be answered gets the empty reply that says so"
   for (
     const payload of [words(0, 4097, 0), words(0, 8, 0, 0), words(0, 0xffff_ffff, 0)]
   ) {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     peer.agree();
     assertEquals(peer.ask(Request.GET_CONFIG, payload)?.byteLength, 0);
     assertEquals(peer.warnings.length, 1);
     assertEquals(peer.backEnd.isOpen, true);
-    peer.close();
   }
 });
 
@@ -283,7 +281,7 @@ Deno.test("broken framing closes the connection: version, size, reply bit, descr
       [words(77, 1, 0), [], "message 77 refused: this device does not know it"],
     ];
     for (const [bytes, files, line] of broken) {
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       assertEquals(peer.sendBytes(bytes, files), false, line);
       assert(peer.warnings[0].startsWith(line), peer.warnings[0]);
       peer.close();
@@ -297,7 +295,7 @@ Deno.test("more descriptors than the kernel passes on at once belong to no messa
   const before = openDescriptors();
   withDescriptors(({ event }) => {
     const during = openDescriptors();
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     const header = words(Request.SET_MEM_TABLE, 1, 8);
     assertEquals(peer.sendBytes(header.slice(0, 4), new Array(200).fill(event)), true);
     assertEquals(peer.sendBytes(header.slice(4, 8), new Array(54).fill(event)), false);
@@ -315,7 +313,7 @@ Deno.test("a connection that ends within a message is closed with a line that sa
   withDescriptors(({ event }) => {
     const message = joined(words(Request.SET_VRING_CALL, 1, 8), longs(0));
     for (let length = 1; length < message.length; length++) {
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       peer.sendBytes(message.slice(0, length), [event]);
       peer.connection.close();
       assertEquals(peer.backEnd.onReadable(), false);
@@ -330,7 +328,7 @@ Deno.test("a connection that ends within a message is closed with a line that sa
 
 Deno.test("what a queue needs is not changed under it", () => {
   withDescriptors(({ memory, event }) => {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     peer.agree();
     peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
     peer.send(Request.SET_VRING_NUM, words(0, 8));
@@ -345,7 +343,6 @@ Deno.test("what a queue needs is not changed under it", () => {
     assertEquals(peer.acknowledged(Request.SET_INFLIGHT_FD, record, [memory]), 1);
     assertEquals(peer.warnings.length, 4);
     assert(peer.backEnd.queue(0) !== undefined);
-    peer.close();
   });
 });
 
@@ -364,7 +361,7 @@ Deno.test("a ring that cannot run where it is put is refused and does not run", 
       [[0x1000n, 0x3000n, 0x2000n], 12, "Queue size cannot be used"],
     ];
     for (const [[descriptors, used, available], size, line] of places) {
-      const peer = new RawPeer();
+      using peer = new RawPeer();
       peer.agree();
       peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
       peer.send(Request.SET_VRING_NUM, words(0, size));
@@ -375,7 +372,6 @@ Deno.test("a ring that cannot run where it is put is refused and does not run", 
       assert(peer.warnings[0].includes("queue 0 cannot run: "), peer.warnings[0]);
       assert(peer.warnings[0].includes(line), peer.warnings[0]);
       assertEquals(peer.backEnd.queue(0), undefined);
-      peer.close();
     }
   });
 });
@@ -383,7 +379,7 @@ Deno.test("a ring that cannot run where it is put is refused and does not run", 
 Deno.test("a ring that the guest has put nowhere fails alone, also where no reply is asked for", () => {
   withDescriptors(({ memory, event }) => {
     using failed = Event.create();
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     peer.agree();
     peer.send(Request.ADD_MEM_REG, longs(0, 0, 1 << 20, 0, 0), [memory]);
     startRing(peer, 0, 0x1000, event);
@@ -411,7 +407,6 @@ Deno.test("a ring that the guest has put nowhere fails alone, also where no repl
     assertEquals(startRing(peer, 1, 0x5000, event), true);
     assert(peer.backEnd.queue(1) !== undefined, "a driver that starts again gets its ring");
     assert(peer.backEnd.queue(0) !== undefined);
-    peer.close();
   });
 });
 
@@ -430,11 +425,10 @@ Deno.test("sockets and pipes where memory or events belong are refused", async (
   const [one, other] = UnixStream.pair();
   const [reader, writer] = createPipe();
   for (const each of [one.descriptor, reader, writer]) {
-    const peer = new RawPeer();
+    using peer = new RawPeer();
     peer.agree();
     assertEquals(peer.acknowledged(Request.SET_VRING_KICK, longs(0), [each]), 1);
     assertEquals(peer.acknowledged(Request.ADD_MEM_REG, joined(longs(0), region), [each]), 1);
-    peer.close();
   }
   for (const each of [one, other, reader, writer]) each.close();
   await descriptorsClosed();

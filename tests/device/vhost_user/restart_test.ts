@@ -3,7 +3,7 @@
  */
 import { assertEquals } from "@std/assert";
 import type { FrontEndQueue } from "../../../device/vhost_user/mod.ts";
-import { connect, disconnect, type Session } from "./serving.ts";
+import { connect, type Session } from "./serving.ts";
 
 async function started(options = {}): Promise<[Session, FrontEndQueue]> {
   const session = connect(options);
@@ -38,27 +38,28 @@ for (const packed of [false, true]) {
 
   Deno.test(`a stop and a start at the same base go on (${layout})`, async () => {
     const [session, queue] = await started(options);
+    await using _ = session;
     await request(queue, 3);
     const base = await session.frontEnd.stopQueue(queue);
     await session.frontEnd.resumeQueue(queue, base);
     await request(queue, 3);
     assertEquals(session.device.takeEvents(), ["stop 0", "start 0"]);
-    await disconnect(session);
   });
 
   Deno.test(`a start at the beginning after a stop elsewhere is a reboot (${layout})`, async () => {
     const [session, queue] = await started(options);
+    await using _ = session;
     await request(queue, 3);
     await session.frontEnd.stopQueue(queue);
     newDriver(session);
     await session.frontEnd.startQueue(0, { size: 8, address: 0 });
     assertEquals(session.device.takeEvents(), ["stop 0", "reset system", "start 0"]);
-    await disconnect(session);
   });
 }
 
 Deno.test("a ring that stopped at the beginning tells nothing, unless the config space is read", async () => {
   const [session, queue] = await started();
+  await using _ = session;
   const { frontEnd, device } = session;
   await frontEnd.resumeQueue(queue, await frontEnd.stopQueue(queue));
   assertEquals(device.takeEvents(), ["stop 0", "start 0"]);
@@ -66,20 +67,19 @@ Deno.test("a ring that stopped at the beginning tells nothing, unless the config
   await frontEnd.readConfig(0, 40);
   await frontEnd.resumeQueue(queue, base);
   assertEquals(device.takeEvents(), ["stop 0", "reset system", "start 0"]);
-  await disconnect(session);
 });
 
 Deno.test("a config space read while a queue runs tells nothing", async () => {
   const [session, queue] = await started();
+  await using _ = session;
   const { frontEnd, device } = session;
   await frontEnd.readConfig(0, 40);
   await frontEnd.resumeQueue(queue, await frontEnd.stopQueue(queue));
   assertEquals(device.takeEvents(), ["stop 0", "start 0"]);
-  await disconnect(session);
 });
 
 Deno.test("a ring whose index has come to the beginning by itself goes on", async () => {
-  const session = connect();
+  await using session = connect();
   const { frontEnd, device } = session;
   await frontEnd.negotiate();
   const memory = await frontEnd.addMemory(0, 1 << 20);
@@ -102,11 +102,11 @@ Deno.test("a ring whose index has come to the beginning by itself goes on", asyn
   assertEquals(await frontEnd.stopQueue(queue), 0);
   await frontEnd.resumeQueue(queue, 0);
   assertEquals(device.takeEvents(), ["stop 0", "start 0"]);
-  await disconnect(session);
 });
 
 Deno.test("of several rings that start anew, the first brings the one reset", async () => {
   const [session, queue] = await started();
+  await using _ = session;
   const { frontEnd, device } = session;
   const events = await frontEnd.startQueue(1, { size: 8, address: 0x4000 });
   await request(queue, 2);
@@ -119,27 +119,26 @@ Deno.test("of several rings that start anew, the first brings the one reset", as
   await frontEnd.startQueue(0, { size: 8, address: 0 });
   await frontEnd.startQueue(1, { size: 8, address: 0x4000 });
   assertEquals(device.takeEvents(), ["stop 0", "stop 1", "reset system", "start 0", "start 1"]);
-  await disconnect(session);
 });
 
 Deno.test("disabling and enabling a ring goes on where it was", async () => {
   const [session, queue] = await started();
+  await using _ = session;
   await request(queue, 5);
   await session.frontEnd.enableQueue(queue, false);
   await session.frontEnd.enableQueue(queue, true);
   await request(queue, 5);
   assertEquals(session.device.takeEvents(), ["stop 0", "start 0"]);
   assertEquals(await session.frontEnd.stopQueue(queue), 10);
-  await disconnect(session);
 });
 
 Deno.test("RESET_DEVICE stops the rings, and what starts then is no further reset", async () => {
   const [session, queue] = await started();
+  await using _ = session;
   await request(queue, 2);
   await session.frontEnd.resetDevice();
   assertEquals(session.device.takeEvents(), ["stop 0", "reset device"]);
   newDriver(session);
   await session.frontEnd.startQueue(0, { size: 8, address: 0 });
   assertEquals(session.device.takeEvents(), ["start 0"]);
-  await disconnect(session);
 });

@@ -182,8 +182,8 @@ export class Service {
   }
 }
 
-/** Both ends of a session, in this process. */
-export interface Session {
+/** Both ends of a session, in this process. Ends with the block of an `await using`. */
+export interface Session extends AsyncDisposable {
   /** The device. */
   readonly device: RecordingDevice;
   /** Its end. */
@@ -198,10 +198,16 @@ export function connect(
   device: RecordingDevice = new RecordingDevice(),
 ): Session {
   const [one, other] = UnixStream.pair();
-  return { device, service: new Service(one, device), frontEnd: new FrontEnd(other, options) };
+  const session = {
+    device,
+    service: new Service(one, device),
+    frontEnd: new FrontEnd(other, options),
+    [Symbol.asyncDispose]: () => disconnect(session),
+  };
+  return session;
 }
 
-/** Ends a session from the front end's side and waits until the back end has seen it. */
+/** Ends a session from the front end's side and waits until the back end has seen it; does nothing the second time. */
 export async function disconnect(session: Session): Promise<void> {
   session.frontEnd.close();
   await session.service.done;

@@ -31,6 +31,7 @@ function sessionOf(proxied: ProxiedLife): SteppedSession {
 }
 
 Deno.test("proxied: a front end that is a random mix of those that there are is served", async () => {
+  const mapped = mappingsOf("vmm-");
   const before = openDescriptors();
   await fc.assert(
     fc.asyncProperty(lives, async ({ steps, identity, first, seed }) => {
@@ -48,5 +49,5 @@ Deno.test("proxied: a front end that is a random mix of those that there are is 
   );
   await descriptorsClosed();
   assertEquals(openDescriptors(), before);
-  assertEquals(mappingsOf("vmm-"), []);
+  assertEquals(mappingsOf("vmm-"), mapped);
 });
