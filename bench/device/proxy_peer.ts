@@ -8,6 +8,7 @@
  */
 import { PollSet, UnixListener, type UnixStream } from "../../device/host/mod.ts";
 import { Connection, FLAG_NEED_REPLY, FLAG_REPLY, Request } from "../../device/vhost_user/mod.ts";
+import { words } from "../../tests/bytes.ts";
 
 /** What GET_FEATURES and GET_PROTOCOL_FEATURES are answered with. */
 const FEATURES = words(0x4000_0000, 3);
@@ -54,8 +55,4 @@ function serve(connection: Connection): boolean {
       connection.send(request, FLAG_REPLY, PROTOCOL_FEATURES);
     } else if ((flags & FLAG_NEED_REPLY) !== 0) connection.send(request, FLAG_REPLY, words(0, 0));
   }
-}
-
-function words(low: number, high: number): Uint8Array {
-  return new Uint8Array(Uint32Array.of(low, high).buffer);
 }

@@ -29,6 +29,7 @@ import { cString, libc } from "../../device/host/libc.ts";
 import { Turn } from "../../device/iommu/turn.ts";
 import { S_INVAL, S_NOMEM, S_OK, S_RANGE } from "../../device/iommu/wire.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
+import { hex } from "../bytes.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "./in_process_guest.ts";
 import { frameOf, seesFrames } from "./host/page_frames.ts";
 
@@ -136,10 +137,6 @@ function punchHole(module: Module, page: number, count: number): void {
   const mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE;
   const { number } = module.file;
   assertEquals(libc().fallocate(number, mode, BigInt(page * PAGE), BigInt(count * PAGE)), 0);
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }
 
 /** A test that needs to see frames. */

@@ -13,6 +13,7 @@ import {
   TransportFeature,
 } from "../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../device/vhost_user/message_table.ts";
+import { joined, longs, words } from "../bytes.ts";
 import {
   DEVICE_AREA,
   DRIVER_AREA,
@@ -25,7 +26,7 @@ import {
   RING_STEP,
 } from "./scribbled_layout.ts";
 import { CANARY, CANARY_BYTES, type ScribbledMemory } from "./scribbled_memory.ts";
-import { EVERYTHING, joined, longs, words } from "./vhost_user/raw_peer.ts";
+import { EVERYTHING } from "./vhost_user/raw_peer.ts";
 
 /** Calls within which a message is answered, or something else is done. */
 export const PATIENCE = 100_000;

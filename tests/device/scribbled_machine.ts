@@ -20,11 +20,11 @@ import { Log } from "../../device/log.ts";
 import { Turn } from "../../device/iommu/turn.ts";
 import { BackEnd, Request } from "../../device/vhost_user/mod.ts";
 import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import { joined, words } from "../bytes.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { PATIENCE, ScribbledFrontEnd } from "./scribbled_front_end.ts";
 import { ENDPOINTS, FIRST_ENDPOINT_RING, IOVA, MEMORY, RING_STEP } from "./scribbled_layout.ts";
 import { ScribbledMemory, type ScribbledMode } from "./scribbled_memory.ts";
-import { joined, words } from "./vhost_user/raw_peer.ts";
 
 /** Requests of the IOMMU's that one call may answer. */
 const BUDGET = 256;

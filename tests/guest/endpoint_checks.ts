@@ -4,7 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { SeededRandom } from "../../device/endpoint/mod.ts";
+import { randomSequence } from "../device/endpoint/random_sequence.ts";
 import { BLK, endpointState, RNG, SEED, SERIAL } from "./endpoint_machine.ts";
 import { Ext2Image } from "./ext2_image.ts";
 import type { Arch } from "./lab/arch.ts";
@@ -18,13 +18,7 @@ export const BULK = 64 << 20;
 const RECOGNISABLE = 8;
 
 /** The first bytes of the rng, in hexadecimal: more than a test takes. */
-const SEQUENCE = hex(sequence(1 << 18));
-
-function sequence(length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  new SeededRandom(SEED).fill(bytes, length);
-  return bytes;
-}
+const SEQUENCE = hex(randomSequence(SEED, 1 << 18));
 
 /** Bytes as hexadecimal text. */
 function hex(bytes: Uint8Array): string {

@@ -21,20 +21,13 @@ import {
   TOP_PAGE,
   WRITE,
 } from "../../iommufd/mod.ts";
+import { setBits } from "../bytes.ts";
 import { FaultPlan } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
 import { onBothSorts, Rig } from "./rig.ts";
 import { contig, disc } from "./scripted_source.ts";
 
 const RW = READ | WRITE;
-
-function bits(bitmap: Uint8Array): number[] {
-  const set: number[] = [];
-  for (let bit = 0; bit < bitmap.length * 8; bit++) {
-    if ((bitmap[bit >> 3] & (1 << (bit & 7))) !== 0) set.push(bit);
-  }
-  return set;
-}
 
 onBothSorts("R23 shared-user-two-areas: equal users through two areas are counted for each", () => {
   const rig = new Rig(disc(4));
@@ -192,7 +185,7 @@ onBothSorts("R38 dirty-huge-granule: the largest granule there is", () => {
   const bitmap = new Uint8Array(1);
   const reader = new DirtyReader();
   assertEquals(reader.read(table, 2 ** 51, TOP_PAGE, 51, bitmap, false), OK);
-  assertEquals(bits(bitmap), [0]);
+  assertEquals(setBits(bitmap), [0]);
   assertEquals(reader.read(table, 0, TOP_PAGE, 52, bitmap, false), OK);
   assertEquals(reader.read(table, 0, TOP_PAGE, 53, bitmap, false), EINVAL);
 });
@@ -207,7 +200,7 @@ onBothSorts("R39 dirty-over-hole: a hole in the range hides nothing behind it", 
   const bitmap = new Uint8Array(2);
   assertEquals(new DirtyReader().read(rig.tables[0], 0, 11, 0, bitmap, true), OK);
   // The four frames were mapped as leaves of one page: 9 alone is dirty.
-  assertEquals(bits(bitmap), [9]);
+  assertEquals(setBits(bitmap), [9]);
   rig.end();
 });
 
@@ -220,13 +213,13 @@ onBothSorts("R40 dirty-leaf-wider-than-window: it is reported clipped and stays 
   const reader = new DirtyReader();
   const small = new Uint8Array(1);
   assertEquals(reader.read(rig.tables[0], 513, 513, 0, small, true), OK);
-  assertEquals(bits(small), [0]);
+  assertEquals(setBits(small), [0]);
   const whole = new Uint8Array(64);
   assertEquals(reader.read(rig.tables[0], 512, 1023, 0, whole, true), OK);
-  assertEquals(bits(whole).length, 512);
+  assertEquals(setBits(whole).length, 512);
   whole.fill(0);
   reader.read(rig.tables[0], 512, 1023, 0, whole, true);
-  assertEquals(bits(whole), []);
+  assertEquals(setBits(whole), []);
   rig.end();
 });
 
@@ -240,7 +233,7 @@ for (const offset of [2048, 0xff1]) {
     const buffer = new Uint8Array(8192).fill(0xaa);
     const bitmap = buffer.subarray(offset, offset + 8).fill(0);
     new DirtyReader().read(rig.tables[0], 0, 63, 0, bitmap, false);
-    assertEquals(bits(bitmap), [0, 7, 8, 63]);
+    assertEquals(setBits(bitmap), [0, 7, 8, 63]);
     assertEquals(buffer.filter((byte) => byte === 0xaa).length, 8192 - 8);
     rig.end();
   });

@@ -29,6 +29,7 @@ import {
   TOP_PAGE,
   WRITE,
 } from "../../iommufd/mod.ts";
+import { setBits } from "../bytes.ts";
 import { PlainTable } from "./plain_table.ts";
 import { onBothSorts, Rig, type RigOptions } from "./rig.ts";
 import { contig, disc } from "./scripted_source.ts";
@@ -65,14 +66,6 @@ function scenario(
   run: (variant: Variant) => void,
 ): void {
   for (const variant of variants) onBothSorts(`${name} [${variant.name}]`, () => run(variant));
-}
-
-function bits(bitmap: Uint8Array): number[] {
-  const set: number[] = [];
-  for (let bit = 0; bit < bitmap.length * 8; bit++) {
-    if ((bitmap[bit >> 3] & (1 << (bit & 7))) !== 0) set.push(bit);
-  }
-  return set;
 }
 
 onBothSorts("scenario 4: what is used cannot be ended", () => {
@@ -613,18 +606,18 @@ Deno.test("scenarios 82, 84: dirty pages of mappings of all sizes, read and clea
       const reader = new DirtyReader();
       const bitmap = new Uint8Array(Math.ceil(pages / 8));
       assertEquals(reader.read(rig.tables[0], S, S + pages - 1, 0, bitmap, clear), OK);
-      assertEquals(bits(bitmap), dirty);
+      assertEquals(setBits(bitmap), dirty);
       bitmap.fill(0);
       reader.read(rig.tables[0], S, S + pages - 1, 0, bitmap, clear);
-      assertEquals(bits(bitmap), clear ? [] : dirty);
+      assertEquals(setBits(bitmap), clear ? [] : dirty);
       bitmap.fill(0);
       rig.tables[0].write(S);
       reader.read(rig.tables[0], S, S + pages - 1, 2, bitmap, clear);
-      assertEquals(bits(bitmap)[0], 0);
+      assertEquals(setBits(bitmap)[0], 0);
       assertEquals(setDirtyTracking(space, true), OK);
       bitmap.fill(0);
       reader.read(rig.tables[0], S, S + pages - 1, 0, bitmap, clear);
-      assertEquals(bits(bitmap), [], "starting did not forget");
+      assertEquals(setBits(bitmap), [], "starting did not forget");
       rig.end();
     }
   }

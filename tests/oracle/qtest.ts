@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { hex } from "../bytes.ts";
 import type { Qemu } from "../guest/lab/mod.ts";
 
 /** Milliseconds for the answers to all that was sent ahead; a machine that needs longer is stuck. */
@@ -177,8 +178,4 @@ export class Qtest implements AsyncDisposable {
       // The other end of the pipe is gone, as it should be.
     }
   }
-}
-
-function hex(value: number | bigint): string {
-  return `0x${value.toString(16)}`;
 }

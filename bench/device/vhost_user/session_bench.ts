@@ -4,7 +4,8 @@
  */
 import { UnixStream } from "../../../device/host/mod.ts";
 import { Request } from "../../../device/vhost_user/mod.ts";
-import { EVERYTHING, RawPeer, words } from "../../../tests/device/vhost_user/raw_peer.ts";
+import { words } from "../../../tests/bytes.ts";
+import { EVERYTHING, RawPeer } from "../../../tests/device/vhost_user/raw_peer.ts";
 
 const [one, other] = UnixStream.pair();
 const bytes = new Uint8Array(20);

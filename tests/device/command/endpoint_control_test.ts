@@ -4,6 +4,7 @@ import { ApiError } from "../../../device/api/mod.ts";
 import { descriptorsClosed } from "../../../device/host/mod.ts";
 import { type Libc, libc, replaceLibc } from "../../../device/host/libc.ts";
 import { CALLS } from "../host/failing_libc.ts";
+import { descriptorCount } from "../host/host_state.ts";
 import { HotplugWorld } from "../hotplug_world.ts";
 
 /** Calls that give back what was taken: where they fail, something is left by the host's own doing. */
@@ -44,11 +45,6 @@ class FailingCall implements Disposable {
   [Symbol.dispose](): void {
     replaceLibc(undefined);
   }
-}
-
-/** Open descriptors of this process; quicker than a look at each. */
-function descriptorCount(): number {
-  return [...Deno.readDirSync("/proc/self/fd")].length;
 }
 
 /** Adds an endpoint; what it was refused with, if it was. */

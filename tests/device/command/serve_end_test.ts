@@ -4,6 +4,7 @@ import { delay } from "@std/async";
 import { createPipe, writeNow } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
+import { words } from "../../bytes.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { exists, exitCode, kill, start } from "../served_process.ts";
 
@@ -36,10 +37,6 @@ async function load(frontEnd: FrontEnd, state: Uint8Array<ArrayBuffer>): Promise
   }
   sink.close();
   assertEquals((await frontEnd.ask(Request.CHECK_DEVICE_STATE)).getUint32(0, true), 0);
-}
-
-function words(...values: readonly number[]): Uint8Array {
-  return new Uint8Array(Uint32Array.from(values).buffer);
 }
 
 Deno.test("SIGTERM ends serve with very many mappings and endpoints, of which it undoes next to nothing", async () => {

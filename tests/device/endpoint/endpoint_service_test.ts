@@ -17,6 +17,7 @@ import { createMemoryFile, ImageFile, mapMemoryFile, PollSet } from "../../../de
 import { type FrontEndQueue, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { HANG_MS, until } from "../../until.ts";
 import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
+import { randomSequence } from "./random_sequence.ts";
 
 const SEED = 4711;
 /** Fault reasons and flags (virtio 1.4, 5.13.6.9). */
@@ -32,12 +33,6 @@ function rng(): EntropyDevice {
   return new EntropyDevice(new SeededRandom(SEED));
 }
 
-function sequence(length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  new SeededRandom(SEED).fill(bytes, length);
-  return bytes;
-}
-
 /** Waits until the device signals that the ring is broken. */
 async function isBroken(queue: FrontEndQueue): Promise<boolean> {
   using poll = new PollSet(1);
@@ -51,9 +46,12 @@ Deno.test("a device reaches ring and buffers through its endpoint's translation"
   const connected = await world.connect();
   const queue = await connected.frontEnd.startQueue(0, { size: 16, address: RING });
   assertEquals(await ask(queue, IOVA + BUFFER + 100, 6000), 6000);
-  assertEquals(bytesOf(connected).slice(BUFFER + 100, BUFFER + 6100), sequence(6000));
+  assertEquals(bytesOf(connected).slice(BUFFER + 100, BUFFER + 6100), randomSequence(SEED, 6000));
   assertEquals(await ask(queue, IOVA + BUFFER, 100), 100);
-  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 100), sequence(6100).slice(6000));
+  assertEquals(
+    bytesOf(connected).slice(BUFFER, BUFFER + 100),
+    randomSequence(SEED, 6100).slice(6000),
+  );
   const { counters } = world.service.device;
   assertEquals([counters.requests, counters.writtenBytes, world.service.faults], [2, 6100, 0]);
   assert(world.service.iotlbMisses > 0 && world.service.iotlbHits > 0);
@@ -71,7 +69,7 @@ Deno.test("a buffer that is not mapped: nothing is written, the fault is reporte
   assertEquals(await ask(queue, BUFFER, 64), 0, "a guest-physical address is nothing to it");
   assertEquals(world.takeFault(), [R_MAPPING, WRITE, ENDPOINT, BigInt(BUFFER)]);
   assertEquals(await ask(queue, IOVA + BUFFER, 64), 64);
-  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), sequence(64));
+  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), randomSequence(SEED, 64));
   assertEquals([world.service.faults, world.guest.device.endpoints.seen(ENDPOINT)?.faults], [2, 2]);
   connected.frontEnd.close();
 });
@@ -187,7 +185,7 @@ Deno.test("a ring that is nowhere when it starts is broken, and the session goes
   world.attach();
   const again = await frontEnd.startQueue(0, { size: 16, address: RING });
   assertEquals(await ask(again, IOVA + BUFFER, 64), 64);
-  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), sequence(64));
+  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), randomSequence(SEED, 64));
   frontEnd.close();
 });
 
@@ -223,7 +221,7 @@ Deno.test("in bypass a device reaches guest-physical memory; in a bypass domain,
   const { frontEnd } = connected;
   const queue = await frontEnd.startQueue(0, { size: 16, address: RING });
   assertEquals(await ask(queue, BUFFER, 64), 64);
-  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), sequence(64));
+  assertEquals(bytesOf(connected).slice(BUFFER, BUFFER + 64), randomSequence(SEED, 64));
   world.guest.device.writeConfig(Uint8Array.of(0), 36);
   await delay(20);
   assertEquals(world.service.faults, 0);
@@ -373,7 +371,7 @@ for (const packed of [false, true]) {
 
 Deno.test("a block device reads, writes and flushes through the translation, on every queue", async () => {
   const path = await Deno.makeTempFile();
-  await Deno.writeFile(path, sequence(1 << 16));
+  await Deno.writeFile(path, randomSequence(SEED, 1 << 16));
   const disk = new BlockDisk(ImageFile.open(path, true), false, "disk");
   await using world = new EndpointWorld(new BlockDevice(disk, 4));
   world.attach();
@@ -407,7 +405,10 @@ Deno.test("a block device reads, writes and flushes through the translation, on 
     for (let page = 0; page < 6; page++) {
       const from = index * 4096 + page * 4096;
       const at = BUFFER + page * 0x2000;
-      assertEquals(bytes.slice(at, at + 4096), sequence(1 << 16).slice(from, from + 4096));
+      assertEquals(
+        bytes.slice(at, at + 4096),
+        randomSequence(SEED, 1 << 16).slice(from, from + 4096),
+      );
     }
     if (index < 3) continue;
     bytes.fill(0x5a, BUFFER, BUFFER + 0x10000);
@@ -415,7 +416,7 @@ Deno.test("a block device reads, writes and flushes through the translation, on 
     assertEquals(await request(queue, 4, 0, 0), 0);
     const image = await Deno.readFile(path);
     assertEquals(image.slice(4096, 5 * 4096), new Uint8Array(4 * 4096).fill(0x5a));
-    assertEquals(image.slice(5 * 4096), sequence(1 << 16).slice(5 * 4096));
+    assertEquals(image.slice(5 * 4096), randomSequence(SEED, 1 << 16).slice(5 * 4096));
     world.guest.request(unmapRequest(1, 0n, 2n ** 64n - 1n), 4);
     world.map(0, BUFFER + 0x2fff);
     assertEquals(await request(queue, 1, 0, 4), 1, "the second page is mapped, the third is not");

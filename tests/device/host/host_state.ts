@@ -28,6 +28,11 @@ export function openDescriptors(): string[] {
   return found;
 }
 
+/** How many descriptors of any kind are open; quicker than a look at each. */
+export function descriptorCount(): number {
+  return [...Deno.readDirSync("/proc/self/fd")].length;
+}
+
 /** Every mapping of a memory file whose name contains `name`. */
 export function mappingsOf(name: string): string[] {
   const maps = readFile("/proc/self/maps");

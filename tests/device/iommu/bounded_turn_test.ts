@@ -20,6 +20,7 @@ import {
   Request,
   TransportFeature,
 } from "../../../device/vhost_user/mod.ts";
+import { words } from "../../bytes.ts";
 import { until } from "../../until.ts";
 import { temporaryPath } from "../host/host_state.ts";
 import {
@@ -362,8 +363,3 @@ Deno.test("a state with very many mappings goes through the front end in pieces,
   assert(await world.request(map(1, 1)), "it runs");
   assertEquals(device.iommu.mappingCount, count + 1);
 });
-
-/** Words of a message. */
-function words(...values: readonly number[]): Uint8Array {
-  return new Uint8Array(Uint32Array.from(values).buffer);
-}

@@ -12,10 +12,10 @@ import { Turn } from "../../../device/iommu/turn.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import type { MemoryRegion } from "../../../vring/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { mapPages, Stepped, unmapPages } from "../stepped_guest.ts";
-import { joined, longs, words } from "../vhost_user/raw_peer.ts";
 
 const PAGE = 4096;
 const MIB = 2 ** 20;

@@ -7,6 +7,7 @@ import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { DeviceServer } from "../../../device/serving/server.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
+import { words } from "../../bytes.ts";
 import { HANG_MS, until } from "../../until.ts";
 import { failAsPlanned, FailurePlan } from "../host/failing_libc.ts";
 import { datagramSocket, temporaryPath } from "../host/host_state.ts";
@@ -158,7 +159,7 @@ Deno.test("what the host refuses while rings are served ends the session, and th
   theirs.close();
   // Signals come as messages from here on.
   const NO_DESCRIPTOR = 0x100;
-  const payload = new Uint8Array(new Uint32Array([NO_DESCRIPTOR, 0]).buffer);
+  const payload = words(NO_DESCRIPTOR, 0);
   await frontEnd.tell(Request.SET_VRING_CALL, payload);
   {
     using _failing = failAsPlanned(plan);
@@ -192,7 +193,7 @@ Deno.test("a front end cannot hand over the end of its own connection, as a chan
   await frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [theirs.descriptor]);
   const refused = frontEnd.tell(Request.SET_BACKEND_REQ_FD, new Uint8Array(0), [own]);
   assertEquals(await refused.then(() => false, () => true), true);
-  const load = new Uint8Array(new Uint32Array([1, 0]).buffer);
+  const load = words(1, 0);
   const FAILED = 0x101;
   const reply = await frontEnd.ask(Request.SET_DEVICE_STATE_FD, load, [own]);
   assertEquals(reply.getUint32(0, true), FAILED);

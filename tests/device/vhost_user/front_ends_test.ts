@@ -5,8 +5,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { createMemoryFile, Event } from "../../../device/host/mod.ts";
 import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { openDescriptors } from "../host/host_state.ts";
-import { joined, longs, RawPeer, words } from "./raw_peer.ts";
+import { RawPeer } from "./raw_peer.ts";
 
 const MIB = 1 << 20;
 

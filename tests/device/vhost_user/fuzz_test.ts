@@ -21,10 +21,11 @@ import { libc } from "../../../device/host/libc.ts";
 import { HEADER_BYTES, ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../../device/vhost_user/message_table.ts";
 import { Chain } from "../../../vring/mod.ts";
+import { words } from "../../bytes.ts";
 import { isLong, setting } from "../../long_mode.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { DescriptorKinds } from "./descriptor_kinds.ts";
-import { EVERYTHING, RawPeer, words } from "./raw_peer.ts";
+import { EVERYTHING, RawPeer } from "./raw_peer.ts";
 import { connect } from "./serving.ts";
 
 const MIB = 1 << 20;

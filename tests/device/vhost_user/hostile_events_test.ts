@@ -8,9 +8,9 @@ import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { createMemoryFile, createPipe, Descriptor, UnixStream } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
+import { words } from "../../bytes.ts";
 import { until } from "../../until.ts";
 import { connect, send, type Served, type Session, withServe } from "../served_process.ts";
-import { words } from "./raw_peer.ts";
 
 /** `EFD_SEMAPHORE`, `F_SETFL`, and a counter that has no room for one more. */
 const SEMAPHORE = 1;

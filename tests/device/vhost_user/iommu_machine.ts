@@ -22,8 +22,9 @@ import { type DeviceOptions, IommuDevice } from "../../../device/iommu/iommu_dev
 import { Log } from "../../../device/log.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
 import { Chain, PackedInflight, SplitInflight } from "../../../vring/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { CopyableDriver, RING_SIZE } from "./copyable_driver.ts";
-import { EVERYTHING, joined, longs, words } from "./raw_peer.ts";
+import { EVERYTHING } from "./raw_peer.ts";
 
 /** Bytes of guest memory. */
 export const MEMORY = 0x8000;

@@ -15,7 +15,7 @@ import {
 import { READ } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { Request } from "../../../device/vhost_user/mod.ts";
-import { longs, words } from "./raw_peer.ts";
+import { longs, words } from "../../bytes.ts";
 import { IommuMachine } from "./iommu_machine.ts";
 
 const OK = 0;

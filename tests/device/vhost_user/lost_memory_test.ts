@@ -13,8 +13,9 @@ import {
   Request,
 } from "../../../device/vhost_user/mod.ts";
 import { Chain } from "../../../vring/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { until } from "../../until.ts";
-import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { RawPeer, withDescriptors } from "./raw_peer.ts";
 import { connect, type Session } from "./serving.ts";
 
 const MIB = 1 << 20;

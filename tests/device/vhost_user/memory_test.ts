@@ -4,8 +4,9 @@ import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { MemoryTable } from "../../../device/vhost_user/memory_table.ts";
 import { Descriptor } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
-import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { RawPeer, withDescriptors } from "./raw_peer.ts";
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
 const MIB = 1 << 20;

@@ -15,9 +15,10 @@ import {
   ProtocolFeature,
   Request,
 } from "../../../device/vhost_user/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { HANG_MS } from "../../until.ts";
 import { openDescriptors } from "../host/host_state.ts";
-import { EVERYTHING, joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { EVERYTHING, RawPeer, withDescriptors } from "./raw_peer.ts";
 import { connect, RecordingDevice } from "./serving.ts";
 
 function session(name: string, test: (peer: RawPeer) => void): void {

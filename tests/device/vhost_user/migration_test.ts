@@ -20,22 +20,18 @@ import {
 } from "../../../device/host/mod.ts";
 import { type FrontEnd, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { StateTransfer } from "../../../device/vhost_user/state_transfer.ts";
+import { joined, longs, setBits, words } from "../../bytes.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { HANG_MS, until } from "../../until.ts";
 import { DescriptorKinds } from "./descriptor_kinds.ts";
-import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { RawPeer, withDescriptors } from "./raw_peer.ts";
 import { connect, disconnect, RecordingDevice } from "./serving.ts";
 
 const MIB = 1 << 20;
 
 /** The page numbers marked in a log. */
 function marked(log: ArrayBuffer): number[] {
-  const bits = new Uint8Array(log);
-  const pages: number[] = [];
-  for (let page = 0; page < bits.length * 8; page++) {
-    if ((bits[page >> 3] & (1 << (page & 7))) !== 0) pages.push(page);
-  }
-  return pages;
+  return setBits(new Uint8Array(log));
 }
 
 /** SET_LOG_BASE; the reply has the 16 bytes of the message, for which rust-vmm's front end waits from 0.16 on. */

@@ -12,6 +12,7 @@ import {
   Request,
 } from "../../../device/vhost_user/mod.ts";
 import { Log } from "../../../device/log.ts";
+import { words } from "../../bytes.ts";
 import { RecordingDevice } from "./serving.ts";
 
 /** A back end and a raw peer on one pair of sockets, without a loop: the peer sends, then lets it read. */
@@ -98,27 +99,6 @@ export const EVERYTHING = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
   ProtocolFeature.REPLY_ACK | ProtocolFeature.BACKEND_REQ | ProtocolFeature.CONFIG |
   ProtocolFeature.INFLIGHT_SHMFD | ProtocolFeature.RESET_DEVICE |
   ProtocolFeature.CONFIGURE_MEM_SLOTS | ProtocolFeature.STATUS | ProtocolFeature.DEVICE_STATE;
-
-/** A payload of u32s. */
-export function words(...values: number[]): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(Uint32Array.from(values).buffer);
-}
-
-/** A payload of u64s. */
-export function longs(...values: (number | bigint)[]): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(BigUint64Array.from(values.map(BigInt)).buffer);
-}
-
-/** A payload of several parts. */
-export function joined(...parts: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((sum, each) => sum + each.length, 0));
-  let at = 0;
-  for (const each of parts) {
-    whole.set(each, at);
-    at += each.length;
-  }
-  return whole;
-}
 
 /** Gives a test descriptors of each kind, and closes them afterwards. */
 export function withDescriptors(

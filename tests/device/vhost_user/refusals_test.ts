@@ -7,8 +7,9 @@ import {
   UnixStream,
 } from "../../../device/host/mod.ts";
 import { Request, requestName } from "../../../device/vhost_user/mod.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
-import { joined, longs, RawPeer, withDescriptors, words } from "./raw_peer.ts";
+import { RawPeer, withDescriptors } from "./raw_peer.ts";
 
 type Kind = "memory" | "event";
 interface Case {

@@ -16,10 +16,10 @@ import {
 import { createPipe, type Descriptor, readNow, writeNow } from "../../../device/host/mod.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { formatNames } from "../../../pagetable/mod.ts";
+import { words } from "../../bytes.ts";
 import { Random, seed } from "../../guest/random.ts";
 import { isLong } from "../../long_mode.ts";
 import { kill, send, type Served, type Session, start } from "../served_process.ts";
-import { words } from "./raw_peer.ts";
 
 /** Pages that are mapped and looked at, and bytes of a page. */
 const PAGES = isLong ? 48 : 16;

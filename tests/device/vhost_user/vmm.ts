@@ -26,8 +26,8 @@ import {
   TransportFeature,
 } from "../../../device/vhost_user/mod.ts";
 import { GuestMemory, PackedInflight, SplitInflight } from "../../../vring/mod.ts";
+import { joined, longs, setBits, words } from "../../bytes.ts";
 import { until } from "../../until.ts";
-import { joined, longs, words } from "./raw_peer.ts";
 import type { VmmHabits } from "./vmm_habits.ts";
 
 /** Entries of every ring. */
@@ -242,12 +242,7 @@ export class Vmm implements Disposable {
 
   /** Pages that are marked in a dirty log. */
   dirtyPages(log: VmmRegion): number[] {
-    const bits = new Uint8Array(log.mapping.buffer);
-    const pages: number[] = [];
-    for (let page = 0; page < bits.length * 8; page++) {
-      if ((bits[page >> 3] & (1 << (page & 7))) !== 0) pages.push(page);
-    }
-    return pages;
+    return setBits(new Uint8Array(log.mapping.buffer));
   }
 
   /** SET_DEVICE_STATE_FD to save and CHECK_DEVICE_STATE: the bytes. */

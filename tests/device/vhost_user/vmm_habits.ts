@@ -7,7 +7,7 @@
  * @module
  */
 import { ProtocolFeature, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
-import { joined, longs, words } from "./raw_peer.ts";
+import { joined, longs, words } from "../../bytes.ts";
 import { type Message, RING_SIZE, type Vmm, type VmmRegion } from "./vmm.ts";
 
 const { MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD } = ProtocolFeature;

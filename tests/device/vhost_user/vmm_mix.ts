@@ -5,8 +5,8 @@
  */
 import fc from "fast-check";
 import { ProtocolFeature, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
+import { longs, words } from "../../bytes.ts";
 import { isLong } from "../../long_mode.ts";
-import { longs, words } from "./raw_peer.ts";
 import { type Message, RING_SIZE, type Vmm } from "./vmm.ts";
 import { type VmmHabits, VMMS } from "./vmm_habits.ts";
 

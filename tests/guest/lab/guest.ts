@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { hex } from "../../bytes.ts";
 import { LineProcess } from "./line_process.ts";
 import type { Qemu } from "./qemu.ts";
 
@@ -171,8 +172,4 @@ export class Guest implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#process[Symbol.asyncDispose]();
   }
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }

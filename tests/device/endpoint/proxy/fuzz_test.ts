@@ -23,11 +23,11 @@ import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
 import { HEADER_BYTES, Request } from "../../../../device/vhost_user/mod.ts";
 import { servedMessage } from "../../../../device/vhost_user/message_table.ts";
+import { joined, longs, words } from "../../../bytes.ts";
 import { isLong, setting } from "../../../long_mode.ts";
 import { openDescriptors, temporaryPath } from "../../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../../in_process_guest.ts";
 import { DescriptorKinds } from "../../vhost_user/descriptor_kinds.ts";
-import { joined, longs, words } from "../../vhost_user/raw_peer.ts";
 
 const ENDPOINT = 24;
 const STEPS = 40;

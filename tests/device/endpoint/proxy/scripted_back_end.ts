@@ -18,6 +18,7 @@ import {
   Request,
 } from "../../../../device/vhost_user/mod.ts";
 import { SplitInflight } from "../../../../vring/mod.ts";
+import { words } from "../../../bytes.ts";
 
 /** A message that came, and what came with it. */
 export interface Received {
@@ -261,11 +262,4 @@ export class ScriptedBackEnd implements Disposable {
     if (this.manner === "at once") this.acknowledge();
     if (this.manner === "refusing") this.acknowledge(this.owed, 1);
   }
-}
-
-function words(low: number, high: number): Uint8Array {
-  const payload = new Uint8Array(8);
-  new DataView(payload.buffer).setUint32(0, low, true);
-  new DataView(payload.buffer).setUint32(4, high, true);
-  return payload;
 }

@@ -17,9 +17,9 @@ import {
   ProtocolFeature,
   Request,
 } from "../../../../device/vhost_user/mod.ts";
+import { longs, words } from "../../../bytes.ts";
 import { openDescriptors } from "../../host/host_state.ts";
 import { HANG_MS, until } from "../../../until.ts";
-import { longs, words } from "../../vhost_user/raw_peer.ts";
 import { attach, invalidate, map, ProxyWorld, unmap, update, USER } from "./proxy_world.ts";
 import { ScriptedBackEnd } from "./scripted_back_end.ts";
 
