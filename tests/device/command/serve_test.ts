@@ -154,7 +154,7 @@ Deno.test("serve --fd serves the connected socket that it inherits, and ends wit
 Deno.test("serve without a socket takes the listener of socket activation", async () => {
   const folder = await Deno.makeTempDir();
   const socket = `${folder}/activated.sock`;
-  const listener = UnixListener.listen(socket);
+  using listener = UnixListener.listen(socket);
   const process = startInheriting(
     listener.descriptor.number,
     `exec 3<&${listener.descriptor.number}; export LISTEN_FDS=1 LISTEN_PID=$$; exec SERVE`,

@@ -51,6 +51,7 @@ export class EndpointWorld implements AsyncDisposable {
   readonly #server: DeviceServer;
   readonly #folder: string;
   readonly #done: Promise<void>;
+  readonly #opened: FrontEnd[] = [];
 
   /** The device, served; nothing is attached, nobody connected. */
   constructor(device: EndpointDevice, options: WorldOptions = {}) {
@@ -94,7 +95,7 @@ export class EndpointWorld implements AsyncDisposable {
   }
 
   /**
-   * Connects a front end with memory.
+   * Connects a front end with memory. It is closed with the world, or before.
    *
    * @param high Features 32–63 that it accepts besides VERSION_1 and ACCESS_PLATFORM.
    */
@@ -105,6 +106,7 @@ export class EndpointWorld implements AsyncDisposable {
       acceptHigh: TransportFeature.VERSION_1 | TransportFeature.ACCESS_PLATFORM | high,
       iovaOffset: this.#shift,
     });
+    this.#opened.push(frontEnd);
     await frontEnd.negotiate();
     return { frontEnd, region: await frontEnd.addMemory(0, MEMORY) };
   }
@@ -125,6 +127,7 @@ export class EndpointWorld implements AsyncDisposable {
 
   /** Ends everything; throws if the IOMMU leaked something. */
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const frontEnd of this.#opened) frontEnd.close();
     this.#server.stop();
     await this.#done;
     this.guest.close();

@@ -40,7 +40,7 @@ async function relayed(
   echo: EchoOptions = {},
   more = "",
 ): Promise<[PluggedFrontEnd, EchoBackEnd]> {
-  const listener = UnixListener.listen(world.path("be"));
+  using listener = UnixListener.listen(world.path("be"));
   try {
     const sockets = `listen=${world.path("fe")},backend=${world.path("be")}`;
     world.control.add("--endpoint-relay", `${RELAY},${sockets}${more}`);
@@ -199,7 +199,7 @@ Deno.test("buffers that wait for packets are not waited for, and the back end's 
 
 Deno.test("a proxy that is removed has its back end forget its translations first", async () => {
   await using world = new HotplugWorld();
-  const listener = UnixListener.listen(world.path("be"));
+  using listener = UnixListener.listen(world.path("be"));
   const sockets = `listen=${world.path("fe")},backend=${world.path("be")}`;
   world.control.add("--endpoint-proxy", `${RELAY},${sockets}`);
   world.attach(RELAY);

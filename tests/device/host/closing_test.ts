@@ -191,7 +191,7 @@ Deno.test("what a peer sends while its connection is closed is not closed with i
 
 Deno.test("a listener is closed without waiting for what was sent on connections that were not accepted", async () => {
   const before = openDescriptors();
-  const listener = UnixListener.listen(temporaryPath());
+  using listener = UnixListener.listen(temporaryPath());
   const client = UnixStream.connect(listener.path!);
   const [socket, peer] = lingering();
   client.send(new Uint8Array(1), 0, 1, [socket.number]);

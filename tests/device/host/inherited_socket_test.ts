@@ -48,7 +48,7 @@ Deno.test("inheritedSocket() refuses the runtime's own socket pairs", () => {
 
 Deno.test("inheritedSocket() takes a connection to another process", async () => {
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   const module = new URL("../../../device/host/mod.ts", import.meta.url).href;
   const script = `const { UnixStream } = await import("${module}");
     UnixStream.connect("${path}").send(Uint8Array.of(42), 0, 1); await Deno.stdin.read(new Uint8Array(1));`;
@@ -69,12 +69,11 @@ Deno.test("inheritedSocket() takes a connection to another process", async () =>
   await child.stdin.close();
   await child.status;
   stream.close();
-  listener.close();
 });
 
 Deno.test("inheritedSocket() tells a listening socket from a connected one", () => {
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   const copy = listener.descriptor.duplicate();
   const adopted = inheritedSocket(copy.take());
   assert(adopted instanceof UnixListener);
@@ -84,7 +83,6 @@ Deno.test("inheritedSocket() tells a listening socket from a connected one", () 
   stream.close();
   adopted.close();
   UnixStream.connect(path).close(); // its file is not the adopter's to remove
-  listener.close();
 });
 
 Deno.test("activatedListener() looks only at sockets that are meant for this process", () => {

@@ -1,6 +1,5 @@
 /** Where threads run, ours and those of another process. */
 import { assert, assertEquals } from "@std/assert";
-import { deadline } from "@std/async";
 import {
   allowedProcessors,
   currentProcessor,
@@ -10,6 +9,7 @@ import {
   restrictTo,
   UnixStream,
 } from "../../../device/host/mod.ts";
+import { until } from "../../until.ts";
 import { BusyProcess } from "./busy_process.ts";
 import { openDescriptors } from "./host_state.ts";
 import { only, sitOn } from "./placement.ts";
@@ -92,15 +92,19 @@ Deno.test("PeerThreads finds the processor that a busy process runs on, and none
 });
 
 Deno.test("PeerThreads finds no processor for a process that sleeps", async () => {
-  const sleeper = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  const sleeper = new Deno.Command("sleep", { args: ["600"] }).spawn();
   const threads = PeerThreads.ofProcess(sleeper.pid)!;
-  await new Promise((resolve) => setTimeout(resolve, 300));
   const found = new ProcessorSet();
-  threads.addProcessors(found);
-  assertEquals(found.size, 0);
-  threads.close();
-  sleeper.kill("SIGKILL");
-  await deadline(sleeper.status, 5000);
+  try {
+    const stat = () => Deno.readTextFile(`/proc/${sleeper.pid}/stat`);
+    await until(async () => (await stat()).startsWith(`${sleeper.pid} (sleep) S `), "it sleeps");
+    threads.addProcessors(found);
+    assertEquals(found.size, 0);
+  } finally {
+    threads.close();
+    sleeper.kill("SIGKILL");
+    await sleeper.status;
+  }
 });
 
 Deno.test("PeerThreads has nothing to say of this process, nor of one that is not there", () => {

@@ -34,7 +34,7 @@ class Folder implements Disposable {
 Deno.test("UnixListener accepts connections and removes its socket when closed", () => {
   const before = openDescriptors();
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   assertEquals(listener.accept(), undefined);
   const client = UnixStream.connect(path);
   const server = listener.accept()!;
@@ -52,9 +52,9 @@ Deno.test("UnixListener accepts connections and removes its socket when closed",
 
 Deno.test("UnixListener replaces a socket that nobody answers on", () => {
   const path = temporaryPath();
-  const dead = UnixListener.listen(path);
+  using dead = UnixListener.listen(path);
   new Descriptor(dead.descriptor.take()).close();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   UnixStream.connect(path).close();
   listener.close();
   assertEquals(pathStatus(path), ENOENT);
@@ -62,7 +62,7 @@ Deno.test("UnixListener replaces a socket that nobody answers on", () => {
 
 Deno.test("UnixListener refuses a socket that somebody serves, and leaves it alone", () => {
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using _listener = UnixListener.listen(path);
   const before = openDescriptors();
   assertThrows(
     () => UnixListener.listen(path),
@@ -71,12 +71,11 @@ Deno.test("UnixListener refuses a socket that somebody serves, and leaves it alo
   );
   assertEquals(openDescriptors(), before);
   UnixStream.connect(path).close();
-  listener.close();
 });
 
 Deno.test("UnixListener refuses a server that is too busy to answer", () => {
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using _listener = UnixListener.listen(path);
   const waiting: UnixStream[] = [];
   try {
     for (;;) waiting.push(UnixStream.connect(path));
@@ -85,7 +84,6 @@ Deno.test("UnixListener refuses a server that is too busy to answer", () => {
   }
   assertThrows(() => UnixListener.listen(path), RangeError, "another process serves it");
   for (const each of waiting) each.close();
-  listener.close();
 });
 
 Deno.test("UnixListener never removes what is not a socket", () => {
@@ -96,9 +94,9 @@ Deno.test("UnixListener never removes what is not a socket", () => {
 
 Deno.test("UnixListener leaves a socket alone that has taken its place", () => {
   const path = temporaryPath();
-  const first = UnixListener.listen(path);
+  using first = UnixListener.listen(path);
   libc().unlink(cString(path));
-  const second = UnixListener.listen(path);
+  using second = UnixListener.listen(path);
   first.close();
   UnixStream.connect(path).close();
   second.close();
@@ -130,7 +128,7 @@ Deno.test("listening leaves nothing beside the socket, and a failure nothing at 
   using folder = new Folder();
   const before = openDescriptors();
   const path = `${folder.path}/a.sock`;
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   assertEquals(folder.names, ["a.sock"]);
   assertThrows(() => UnixListener.listen(path), RangeError, "another process serves it");
   assertThrows(() => UnixListener.listen(`${folder.path}/b/c.sock`), OsError, "bind");
@@ -138,7 +136,7 @@ Deno.test("listening leaves nothing beside the socket, and a failure nothing at 
   assertThrows(() => UnixListener.listen(`${folder.path}/file`), RangeError, "not a socket");
   assertEquals(folder.names, ["a.sock", "file"]);
   new Descriptor(listener.descriptor.take()).close();
-  const next = UnixListener.listen(path);
+  using next = UnixListener.listen(path);
   UnixStream.connect(path).close();
   next.close();
   assertEquals(folder.names, ["file"]);
@@ -150,7 +148,7 @@ Deno.test("UnixListener listens at paths of every length that a socket can have"
   const room = 107 - folder.path.length - 1;
   for (const length of [1, 2, 11, 12, 13, room - 1, room]) {
     const path = `${folder.path}/${"s".repeat(length)}`;
-    const listener = UnixListener.listen(path);
+    using listener = UnixListener.listen(path);
     UnixStream.connect(path).close();
     assertEquals(folder.names, ["s".repeat(length)]);
     listener.close();
@@ -168,7 +166,7 @@ Deno.test("UnixListener listens at paths of every length that a socket can have"
 Deno.test("UnixListener is left alone for a moment when the host cannot accept, and says why", async () => {
   const plan = new FailurePlan();
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   const client = UnixStream.connect(path);
   try {
     using _failing = failAsPlanned(plan);
@@ -207,7 +205,7 @@ Deno.test("UnixListener gives no connection one of the last 16 descriptors of th
   const limits = new BigUint64Array(2);
   libc().getrlimit(RLIMIT_NOFILE, limits);
   const path = temporaryPath();
-  const listener = UnixListener.listen(path);
+  using listener = UnixListener.listen(path);
   const clients: UnixStream[] = [];
   const accepted: UnixStream[] = [];
   const problems: string[] = [];

@@ -19,6 +19,7 @@ import { formatNames } from "../../../pagetable/mod.ts";
 import { words } from "../../bytes.ts";
 import { Random, seed } from "../../guest/random.ts";
 import { isLong } from "../../long_mode.ts";
+import { HANG_MS } from "../../until.ts";
 import { kill, send, type Served, type Session, start } from "../served_process.ts";
 
 /** Pages that are mapped and looked at, and bytes of a page. */
@@ -43,8 +44,6 @@ const OPTIONS = [
 ];
 /** Bytes of guest memory. */
 const MEMORY = 1 << 20;
-/** Milliseconds for a state to go through a pipe. */
-const PATIENCE = 10_000;
 
 /** A request as a guest might make it, sensible or not. */
 function randomRequest(random: Random): Uint8Array<ArrayBuffer> {
@@ -121,7 +120,7 @@ async function save(frontEnd: FrontEnd): Promise<Uint8Array<ArrayBuffer>> {
 async function readToEnd(reader: Descriptor): Promise<Uint8Array<ArrayBuffer>> {
   const pieces: Uint8Array[] = [];
   const piece = new Uint8Array(new ArrayBuffer(65536));
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + HANG_MS;
   for (;;) {
     const count = readNow(reader, piece, piece.length);
     if (count === 0) return concat(pieces);
@@ -137,7 +136,7 @@ async function load(frontEnd: FrontEnd, state: Uint8Array<ArrayBuffer>): Promise
   const reply = await frontEnd.ask(Request.SET_DEVICE_STATE_FD, words(1, 0), [reader]);
   assertEquals(reply.getUint32(0, true), 0x100);
   reader.close();
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + HANG_MS;
   for (let at = 0; at < state.length;) {
     const rest = state.slice(at);
     const count = writeNow(writer, rest, rest.length);
