@@ -1,7 +1,6 @@
 /** The demo, run as a newcomer runs it. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
+import { MAIN } from "../served_process.ts";
 
 Deno.test("demo shows requests, translations, refusals and a clean end, with FFI and run alone", async () => {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {

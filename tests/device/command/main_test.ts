@@ -3,8 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { readDeviceTree } from "../../../device/firmware/device_tree.ts";
 import { writeDeviceTree } from "../../../device/firmware/device_tree_writer.ts";
 import { VERSION } from "../../../device/command/version.ts";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
+import { MAIN } from "../served_process.ts";
 
 /** What a run of the program came to. */
 interface Outcome {

@@ -11,34 +11,7 @@ import { CommandError } from "../../../device/command/command.ts";
 import { jsonPieces } from "../../../device/command/output.ts";
 import { TableImage } from "../../../device/command/table_image.ts";
 import { ImageReader } from "../../../pagetable/mod.ts";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
-
-/** Runs a command whose standard input is `input`, again and again if it is to be endless. */
-async function run(
-  args: readonly string[],
-  input: Uint8Array<ArrayBuffer>,
-  endless = false,
-): Promise<{ code: number; out: string; err: string }> {
-  const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--allow-read", "--allow-write", MAIN, ...args],
-    env: { NO_COLOR: "1" },
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = process.stdin.getWriter();
-  const output = process.output();
-  try {
-    do await writer.write(input); while (endless);
-  } catch {
-    // A command that has seen enough reads no more.
-  }
-  await writer.close().catch(() => {});
-  const { code, stdout, stderr } = await output;
-  const text = new TextDecoder();
-  return { code, out: text.decode(stdout), err: text.decode(stderr) };
-}
+import { filterBytes } from "./filter.ts";
 
 /** Registers that lead to tables at 0. */
 const REGISTERS = new TextEncoder().encode('{ "format": "vtd-ss", "rtaddr": 0 }');
@@ -60,9 +33,9 @@ Deno.test("an image of a terabyte is read where the walk comes to, by walk and b
     }
     const image = ["--image", file, "--base", "0"];
     const one = ["--iova", "0x12345678", "--endpoint", "0"];
-    const walked = await run(["walk", ...image, ...one], REGISTERS);
+    const walked = await filterBytes(["walk", ...image, ...one], REGISTERS);
     assertEquals(JSON.parse(walked.out).results[0].pa, "0x12345678", walked.err);
-    const dumped = await run(["dump", ...image], REGISTERS);
+    const dumped = await filterBytes(["dump", ...image], REGISTERS);
     assertStringIncludes(dumped.out, "0x0-0x3fffffff -> 0x0 rw 0x40000000\n");
   } finally {
     await Deno.remove(file);
@@ -81,7 +54,7 @@ Deno.test("input without end is refused in one line by each command that takes s
   ];
   for (const [args, text] of cases) {
     const endless = args.length === 1;
-    const { code, out, err } = await run(args, endless ? zeros : REGISTERS, endless);
+    const { code, out, err } = await filterBytes(args, endless ? zeros : REGISTERS, endless);
     assertEquals([code, out], [1, ""], err);
     assertMatch(err, /^viommu: [^\n]+\n$/);
     assertStringIncludes(err, text);
@@ -91,7 +64,7 @@ Deno.test("input without end is refused in one line by each command that takes s
 Deno.test("more domains than hardware has ids are refused before any is built", async () => {
   const domains = Array.from({ length: 200_000 }, (_, id) => ({ id }));
   const input = JSON.stringify({ format: "vtd-ss", base: 0, domains });
-  const { code, err } = await run(["build"], new TextEncoder().encode(input));
+  const { code, err } = await filterBytes(["build"], new TextEncoder().encode(input));
   assertEquals(code, 1);
   assertEquals(
     err,

@@ -1,28 +1,6 @@
 /** `build`, `walk` and `dump` as filters, one feeding the next. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
-
-/** Runs a command with a text on its standard input. */
-async function filter(
-  input: string,
-  ...args: string[]
-): Promise<{ code: number; out: string; err: string }> {
-  const process = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--allow-read", "--allow-write", MAIN, ...args],
-    env: { NO_COLOR: "1" },
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = process.stdin.getWriter();
-  // A command that refuses its arguments ends without reading.
-  await writer.write(new TextEncoder().encode(input)).catch(() => {});
-  await writer.close().catch(() => {});
-  const { code, stdout, stderr } = await process.output();
-  const text = new TextDecoder();
-  return { code, out: text.decode(stdout), err: text.decode(stderr) };
-}
+import { filter } from "./filter.ts";
 
 /** One domain with a page and two 2 MiB blocks, for two endpoints; a third bypasses. */
 function description(format: string, extra: object = {}): string {

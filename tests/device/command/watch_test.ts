@@ -8,12 +8,10 @@ import { UnixListener } from "../../../device/host/mod.ts";
 import type { Log } from "../../../device/log.ts";
 import { until } from "../../until.ts";
 import { ask, EndpointWorld, IOVA } from "../endpoint/endpoint_world.ts";
-import { exists } from "../served_process.ts";
+import { exists, MAIN } from "../served_process.ts";
 import { type Sample, watchLines, watchScreen } from "../../../device/command/watch_text.ts";
 import { CHANGE } from "../endpoint/relay/echo_back_end.ts";
 import { RelayWorld } from "../endpoint/relay/relay_world.ts";
-
-const MAIN = new URL("../../../main.ts", import.meta.url).href;
 
 /** A state of a device with an rng, after so many requests of it. */
 function state(requests: number): State {

@@ -259,8 +259,10 @@ export class ProxyWorld implements AsyncDisposable {
     return [view.getUint32(4, true), Number(view.getBigUint64(16, true))];
   }
 
-  /** Gives everybody time for what was sent. */
+  /** Waits until the server has looked at all that was sent, and gives it and the back ends time to answer. */
   async quiet(): Promise<void> {
+    // What is sent before a message of the driver's is found by the same look, or an earlier one.
+    for (let i = 0; i < 3; i++) await this.driver.ask(Request.GET_QUEUE_NUM);
     await delay(40);
   }
 
