@@ -140,7 +140,7 @@ Deno.test("a peer that sends more of what may wait than can be closed is told ap
       hand(one, other, [socket]);
       for (const each of other.received.splice(0)) each.close();
     }
-    const memory = createMemoryFile("closing", 4096);
+    using memory = createMemoryFile("closing", 4096);
     const [left, right] = UnixStream.pair();
     let sent = 0;
     while (!other.descriptorsLost && sent < 1000) {

@@ -17,7 +17,7 @@ Deno.test("inheritedSocket() refuses numbers that were not inherited", () => {
 });
 
 Deno.test("inheritedSocket() refuses what is not a unix stream socket", () => {
-  const file = createMemoryFile("inherited", 4096);
+  using file = createMemoryFile("inherited", 4096);
   assertThrows(() => inheritedSocket(file.number), RangeError, "it is not a socket");
   file.close();
   const AF_INET = 2;

@@ -52,8 +52,8 @@ Deno.test("UnixStream sends what fits and says how much that was", () => {
 Deno.test("UnixStream carries descriptors with the first byte of a message", async () => {
   const before = openDescriptors();
   const [one, other] = UnixStream.pair();
-  const file = createMemoryFile("passed", 4096);
-  const event = Event.create();
+  using file = createMemoryFile("passed", 4096);
+  using event = Event.create();
   one.send(bytes(1), 0, 1);
   one.send(bytes(2, 3), 0, 2, [file.number, event.descriptor.number]);
   one.send(bytes(4), 0, 1);
@@ -79,7 +79,7 @@ Deno.test("UnixStream carries descriptors with the first byte of a message", asy
 Deno.test("UnixStream closes descriptors that arrived and were never taken", () => {
   const before = openDescriptors();
   const [one, other] = UnixStream.pair();
-  const event = Event.create();
+  using event = Event.create();
   one.send(bytes(1), 0, 1, new Array(253).fill(event.descriptor.number));
   const target = new Uint8Array(8);
   other.receive(target, 0, 8);

@@ -126,7 +126,7 @@ Deno.test("REM_MEM_REG is answered, and the memory unmapped, when nothing leads 
   const connection = new Connection(other);
   const REPLY_ACK = 1 << 3;
   const CONFIGURE_MEM_SLOTS = 1 << 15;
-  const file = createMemoryFile("host-regions", MIB);
+  using file = createMemoryFile("host-regions", MIB);
   const answered = () => {
     for (let burst = 0; burst < 10; burst++) {
       backEnd.onReadable();

@@ -125,7 +125,7 @@ Deno.test("what is no event descriptor is refused, and the device serves on", as
     for (const request of requests) {
       const [reader, writer] = createPipe();
       const [one, other] = UnixStream.pair();
-      const file = createMemoryFile("always-readable", 4096);
+      using file = createMemoryFile("always-readable", 4096);
       const others = [reader, writer, one.descriptor, file];
       for (const descriptor of others) {
         const frontEnd = FrontEnd.connect(served.socket);

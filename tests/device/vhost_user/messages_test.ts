@@ -424,7 +424,7 @@ Deno.test("events of the front end's that are replaced are closed", () => {
   peer.agree();
   const open = openDescriptors().length;
   for (let i = 0; i < 5; i++) {
-    const event = Event.create();
+    using event = Event.create();
     for (const request of [Request.SET_VRING_KICK, Request.SET_VRING_CALL, Request.SET_VRING_ERR]) {
       assertEquals(peer.acknowledged(request, longs(0), [event.descriptor]), 0);
     }

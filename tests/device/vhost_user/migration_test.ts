@@ -57,10 +57,10 @@ for (const packed of [false, true]) {
       queue.kick();
       assertEquals(await queue.reap(), true);
     };
-    const first = createMemoryFile("dirty-log", 4096);
-    const second = createMemoryFile("dirty-log", 4096);
-    const firstBits = mapMemoryFile(first, 0, 4096);
-    const secondBits = mapMemoryFile(second, 0, 4096);
+    using first = createMemoryFile("dirty-log", 4096);
+    using second = createMemoryFile("dirty-log", 4096);
+    using firstBits = mapMemoryFile(first, 0, 4096);
+    using secondBits = mapMemoryFile(second, 0, 4096);
     await setLog(frontEnd, first);
     await request();
     assertEquals(marked(firstBits.buffer), []);
@@ -102,9 +102,9 @@ for (const packed of [false, true]) {
 Deno.test("requests in flight when a process ends are taken up by the next one", () => {
   const mapped = mappingsOf("viommu-inflight");
   const before = openDescriptors();
-  const memory = createMemoryFile("guest-memory", MIB);
-  const guest = mapMemoryFile(memory, 0, MIB);
-  const event = Event.create();
+  using memory = createMemoryFile("guest-memory", MIB);
+  using guest = mapMemoryFile(memory, 0, MIB);
+  using event = Event.create();
   const space = new GuestMemory();
   space.add({ guestAddress: 0, size: MIB, buffer: guest.buffer, offset: 0 });
   const driver = new SplitDriverQueue({ space, address: 0, size: 8 });

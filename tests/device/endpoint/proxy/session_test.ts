@@ -55,7 +55,7 @@ Deno.test("messages pass in order with payload, flags and descriptors, known or 
   await frontEnd.negotiate();
   backEnd.messages.length = 0;
   using event = Event.create();
-  const file = createMemoryFile("passed", 4096);
+  using file = createMemoryFile("passed", 4096);
   const large = Uint8Array.from({ length: 3000 }, (_, i) => i);
   const { connection } = frontEnd;
   connection.send(Request.SET_VRING_NUM, 0, Uint8Array.of(1, 0, 0, 0, 128, 0, 0, 0));
@@ -161,7 +161,7 @@ Deno.test("what translation needs is agreed here, where the front end does not, 
     send(Request.SET_PROTOCOL_FEATURES, longs(agreed));
     send(Request.SET_OWNER);
     send(Request.SET_FEATURES, words(0x4000_0001, 3));
-    const file = createMemoryFile("passed", 1 << 20);
+    using file = createMemoryFile("passed", 1 << 20);
     send(Request.SET_MEM_TABLE, longs(1, 0, 1 << 20, USER, 0), [file]);
     file.close();
     send(Request.IOTLB_MSG, new Uint8Array(32));
@@ -259,7 +259,7 @@ Deno.test("configuration beyond what a back end has is zeros, and writes to it a
 Deno.test("a table of 32 regions passes, one of 33 is refused here and changes nothing", async () => {
   await using world = await ProxyWorld.start();
   const [frontEnd, backEnd] = await world.session(0, []);
-  const file = createMemoryFile("passed", 1 << 20);
+  using file = createMemoryFile("passed", 1 << 20);
   const table = (count: number) =>
     longs(
       count,
