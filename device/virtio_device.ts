@@ -10,9 +10,10 @@ import type { MemoryRegion, Queue } from "../vring/mod.ts";
 
 /**
  * What was reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest
- * machine restarted, or it is gone and another may come.
+ * machine restarted, or it is gone and another may come. `doubtful`: that may be, or the same guest goes on, which has
+ * asked for nothing so far.
  */
-export type ResetKind = "device" | "system";
+export type ResetKind = "device" | "system" | "doubtful";
 
 /**
  * What the start of a queue says about the guest, where the session has not told it otherwise. `new`: the queue

@@ -224,7 +224,7 @@ export class EndpointService implements ServedEndpoint {
   #accept(): void {
     const stream = this.#listener.accept();
     if (stream === undefined) return;
-    const lost = this.#claim?.lost((this.#backEnd?.generation ?? 0) > 0);
+    const lost = this.#claim?.lost(this.#backEnd?.hasSpoken ?? false);
     if (lost !== undefined) {
       this.#log.warnLimited("lost", `The front end of ${this.name} makes room: ${lost}`);
       this.endSession();

@@ -34,7 +34,7 @@ export interface ConfigValues {
 export class ConfigSpace {
   readonly #bytes: Uint8Array<ArrayBuffer> = new Uint8Array(CONFIG_SIZE);
   readonly #initialBypass: boolean;
-  /** What a driver has written into the bypass byte before it started a queue. */
+  /** What a driver has written into the bypass byte before it started the request queue. */
   #early: boolean | undefined;
 
   /**
@@ -81,8 +81,8 @@ export class ConfigSpace {
    * Takes what the guest wrote at `offset`. Front ends pass whole spaces or single bytes; what is not the
    * bypass byte is read-only and ignored, and so is any value of it but 0 and 1 (C4).
    *
-   * @param isEarly Whether no queue runs. That the guest has restarted is found out when its new driver starts a
-   * queue, so what this driver has written before must not be taken back then.
+   * @param isEarly Whether the request queue does not run. That the guest has restarted is found out when its new
+   * driver starts a queue, so what this driver has written before must not be taken back then.
    * @returns Whether the bypass byte changed.
    */
   write(bytes: Uint8Array, offset: number, isEarly = false): boolean {
@@ -94,7 +94,7 @@ export class ConfigSpace {
     return changed;
   }
 
-  /** A queue has started, or the connection has ended: what is written now belongs to no later driver. */
+  /** The request queue has started, or the connection has ended: what is written now belongs to no later driver. */
   forgetEarly(): void {
     this.#early = undefined;
   }

@@ -83,9 +83,18 @@ export class GuestLives {
     this.#memoryChanged = false;
   }
 
-  /** A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. */
+  /**
+   * A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. Or it is doubtful:
+   * then nothing passes that did not before, and reports are kept.
+   */
   reset(kind: ResetKind): void {
     const { life, iommu, faults, config } = this.#parts;
+    if (kind === "doubtful") {
+      if (iommu.attachedCount > 0) this.#loseTrack(MAY_GO_ON);
+      config.doubtfulReset();
+      this.tellAll();
+      return;
+    }
     const isDoubtful = life.state === "lost" || life.state === "unknown";
     this.#loaded = undefined;
     life.loseTrack();

@@ -251,7 +251,8 @@ export class IommuDevice implements VirtioDevice {
   }
 
   writeConfig(bytes: Uint8Array, offset: number): void {
-    if (this.#config.write(bytes, offset, this.#running.size === 0)) this.#lives.tellAll();
+    const isEarly = !this.#running.has(REQUEST_QUEUE);
+    if (this.#config.write(bytes, offset, isEarly)) this.#lives.tellAll();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -319,7 +320,8 @@ export class IommuDevice implements VirtioDevice {
 
   queueStarted(index: number, _queue: Queue): void {
     this.#running.add(index);
-    this.#config.forgetEarly();
+    // Another queue may start before it is known whose life it is.
+    if (index === REQUEST_QUEUE) this.#config.forgetEarly();
   }
 
   /**

@@ -108,6 +108,8 @@ export class DeviceLoop {
   ): Promise<void> {
     const poll = this.#poll;
     using room = new CpuPlacement(backEnd.findPeerThreads());
+    // Poll sources may have been looked at, with their notifications off, and not served since: no sleep before that.
+    let mayHaveWork = true;
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
       const connectionSlot = poll.add(backEnd.descriptor, backEnd.events);
@@ -118,7 +120,9 @@ export class DeviceLoop {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
       this.#addPollSources();
-      await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
+      if (mayHaveWork) poll.poll(0);
+      else await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
+      mayHaveWork = false;
       for (let i = 0; i < kickSlots.length; i++) {
         if (poll.ready(kickSlots[i]) !== 0) backEnd.drainKick(i);
       }
@@ -145,7 +149,8 @@ export class DeviceLoop {
   ): Promise<void> {
     const end = performance.now() + milliseconds;
     const poll = this.#poll;
-    let isBusy = false;
+    // As at the beginning of a session: something may have been looked at and not served.
+    let isBusy = true;
     while (!this.#stopped) {
       poll.clear();
       const slot = poll.add(listener?.pollNumber ?? -1);
@@ -160,13 +165,14 @@ export class DeviceLoop {
         );
       }
       this.#lookAtPollSources();
-      if (poll.ready(slot) !== 0 || performance.now() >= end) return;
       if (this.#device.hasWork) {
         this.#turn.begin(performance.now(), TURN_MS);
         this.#device.work(this.#turn);
       }
       isBusy = this.#workOfPollSources() > 0 || this.#device.hasWork ||
         this.#setPollSourceNotifications(true);
+      // Behind a piece of work, so that peers that come and go all the time do not keep the poll sources from being served.
+      if (poll.ready(slot) !== 0 || performance.now() >= end) return;
     }
   }
 

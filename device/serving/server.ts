@@ -171,7 +171,7 @@ export class DeviceServer {
 
   /** A second front end comes: refuses it, or gives it the place of one that has lost it. */
   #admit(stream: UnixStream, backEnd: BackEnd, claim: PeerClaim): void {
-    const lost = claim.lost(backEnd.generation > 0);
+    const lost = claim.lost(backEnd.hasSpoken);
     if (lost === undefined) {
       stream.end();
       this.#log.warnLimited("second", "Refused a second front end: one is connected already");

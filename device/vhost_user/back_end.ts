@@ -151,6 +151,11 @@ export class BackEnd {
     return this.#served + this.#session.rings.generation;
   }
 
+  /** Whether the front end has ever sent a whole message. */
+  get hasSpoken(): boolean {
+    return this.#served > 0;
+  }
+
   /** A queue that runs and is in memory, or `undefined`. */
   queue(index: number): Queue | undefined {
     return this.#session.rings.rings[index]?.running;

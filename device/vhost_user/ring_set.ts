@@ -6,8 +6,8 @@
  * while a new driver begins an unused ring at the beginning, after it has read the config space. So a ring
  * that stopped elsewhere and starts at the beginning is a new life. One that stopped at the beginning (the index
  * of a split ring has 16 bits, and a packed ring is there after every second lap) is a new life only if the config
- * space was read in between and nothing in the ring is used; and a ring that was not used before either says that
- * only if no other ring was. The first ring that shows which it is speaks for all. The device is told before the
+ * space was read in between and nothing in the ring is used. A ring that was not used before either says nothing
+ * beside one that was; where none was, it stays in doubt. The first ring that shows which it is speaks for all. The device is told before the
  * ring starts.
  *
  * **Memory that goes and comes back.** A ring that has lost a part of its memory is reported, and waits. Its queue
@@ -35,6 +35,13 @@ import { type AgreedFeatures, isFreshBase, Ring, type RingAddresses, samePlace }
 
 const { PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC } = TransportFeature;
 const { RING_PACKED, IN_ORDER, ACCESS_PLATFORM } = TransportFeature;
+
+/** What a reset is called in the log. */
+const MEANING: Readonly<Record<ResetKind, string>> = {
+  device: "The device was reset",
+  system: "The guest has restarted",
+  doubtful: "The guest may have restarted",
+};
 
 /** In place of a reason: the device lets a ring start later. */
 const LATER = Symbol("later");
@@ -122,14 +129,16 @@ export class RingSet {
     if (life === "unless used") {
       const refusal = this.#runWithoutRecord(ring);
       if (refusal !== undefined) return this.#answerFor(ring, refusal);
-      life = ring.queue!.isUnused ? "new" : "same";
+      if (!ring.queue!.isUnused) life = "same";
+      else life = ring.wasUnused ? "perhaps new" : "new";
     }
+    const isNew = life === "new" || life === "perhaps new";
     // What was in flight belongs to the life before.
-    if (life === "new") ring.inflight?.fill(0);
+    if (isNew) ring.inflight?.fill(0);
     const refusal = this.#run(ring);
     if (refusal !== undefined || ring.queue === undefined) return this.#answerFor(ring, refusal);
-    if (life === "new") {
-      this.reset("system");
+    if (isNew) {
+      this.reset(life === "new" ? "system" : "doubtful");
     } else {
       const problem = this.#begin(ring);
       if (problem !== undefined) {
@@ -247,7 +256,7 @@ export class RingSet {
   reset(kind: ResetKind): void {
     this.#forgetStops();
     for (const ring of this.rings) ring.begun = true;
-    this.#log.debug(kind === "system" ? "The guest has restarted" : "The device was reset");
+    this.#log.debug(MEANING[kind]);
     this.#device.reset(kind);
   }
 
@@ -408,15 +417,22 @@ export class RingSet {
     if (!isFreshBase(ring.base, packed)) return "same";
     if (!isFreshBase(ring.stoppedAt, packed)) return "new";
     if (!this.#configRead) return undefined;
-    const othersWereUsed = this.rings.some((other) =>
+    if (!ring.wasUnused) return "unless used";
+    const used = this.rings.filter((other) =>
       other !== ring && other.stoppedAt !== undefined && !other.wasUnused
     );
-    return ring.wasUnused && othersWereUsed ? undefined : "unless used";
+    // Front ends describe all rings before they enable the first: then a base tells already what its ring will say.
+    const described = used.find((other) => other.started && !isFreshBase(other.stoppedAt!, packed));
+    if (described !== undefined) return isFreshBase(described.base, packed) ? "new" : "same";
+    return used.length > 0 ? undefined : "unless used";
   }
 }
 
-/** Whose ring starts again: a new guest's, that of the guest which goes on, or that is to be seen in the ring. */
-type Life = "new" | "same" | "unless used";
+/**
+ * Whose ring starts again: a new guest's, or that of the guest which goes on; what is in the ring may have to tell. It
+ * may be either where the guest has used no ring so far.
+ */
+type Life = "new" | "same" | "unless used" | "perhaps new";
 
 function agreedFeatures(low: number, high: number): AgreedFeatures {
   return {

@@ -47,6 +47,8 @@ export class EndpointWorld implements AsyncDisposable {
   readonly lines: string[] = [];
   /** Where the service listens. */
   readonly path: string;
+  /** Where the IOMMU does. */
+  readonly iommuPath: string;
   readonly #shift: number;
   readonly #server: DeviceServer;
   readonly #folder: string;
@@ -59,6 +61,7 @@ export class EndpointWorld implements AsyncDisposable {
     this.#shift = options.shift ?? IOVA;
     this.#folder = Deno.makeTempDirSync();
     this.path = `${this.#folder}/ep.sock`;
+    this.iommuPath = `${this.#folder}/iommu.sock`;
     const log = new Log("debug", (line) => this.lines.push(line));
     this.service = new EndpointService({
       iommu: this.guest.device,
@@ -70,7 +73,7 @@ export class EndpointWorld implements AsyncDisposable {
     const beside = options.beside === undefined ? [] : [options.beside(this, log)];
     this.#server = new DeviceServer(this.guest.device, log, 0, [this.service, ...beside]);
     device.onProgress = () => this.#server.wake();
-    this.#done = this.#server.run(UnixListener.listen(`${this.#folder}/iommu.sock`));
+    this.#done = this.#server.run(UnixListener.listen(this.iommuPath));
   }
 
   /** Warnings so far. */

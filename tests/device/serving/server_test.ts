@@ -200,3 +200,25 @@ Deno.test("a front end cannot hand over the end of its own connection, as a chan
   for (const each of [ours, theirs, frontEnd]) each.close();
   await serveOne(UnixStream.connect(path));
 });
+
+Deno.test("a front end that has said nothing for ten seconds makes room, and one that has said something does not", async () => {
+  const clock = performance.now.bind(performance);
+  let ahead = 0;
+  performance.now = () => clock() + ahead;
+  try {
+    for (const speaks of [false, true]) {
+      await using listening = new Listening();
+      using first = UnixStream.connect(listening.path);
+      const frontEnd = new FrontEnd(first);
+      if (speaks) await frontEnd.negotiate();
+      await until(() => listening.lines.some((line) => line.includes("connected")), "it is served");
+      ahead += 10_500;
+      using second = UnixStream.connect(listening.path);
+      const word = speaks ? "Refused a second front end" : "said nothing for 10 seconds";
+      await until(() => listening.lines.some((line) => line.includes(word)), word);
+      if (!speaks) await serveOne(second);
+    }
+  } finally {
+    performance.now = clock;
+  }
+});

@@ -153,13 +153,28 @@ export class IommuMachine implements Disposable {
     return this.startRing(0, bases[0]) + this.startRing(1, bases[1]);
   }
 
+  /** Starts rings as QEMU does, which disables them at a stop and describes all before it enables the first; 0 if both run. */
+  startRingsDescribed(bases = this.#drivers.map(({ freshBase }) => freshBase)): number {
+    RINGS.forEach((_, index) => this.#send(Request.SET_VRING_ENABLE, words(index, 0)));
+    RINGS.forEach((_, index) => this.#describeRing(index, bases[index]));
+    return this.#enableRing(0) + this.#enableRing(1);
+  }
+
   /** Starts a ring; 0 if it runs. */
   startRing(index: number, base: number = this.#drivers[index].freshBase): number {
+    this.#describeRing(index, base);
+    return this.#enableRing(index);
+  }
+
+  #describeRing(index: number, base: number): void {
     this.#send(Request.SET_VRING_NUM, words(index, RING_SIZE));
     this.#send(Request.SET_VRING_BASE, words(index, base));
     const places = longs(...this.#drivers[index].places, 0);
     this.#send(Request.SET_VRING_ADDR, joined(words(index, 0), places));
     this.#send(Request.SET_VRING_KICK, longs(index | NO_DESCRIPTOR));
+  }
+
+  #enableRing(index: number): number {
     const status = this.acknowledged(Request.SET_VRING_ENABLE, words(index, 1));
     assertEquals(this.#backEnd?.queue(index) !== undefined, status === 0);
     return status;

@@ -319,11 +319,52 @@ Deno.test("what a new driver writes into the bypass byte before it starts a queu
   machine.writeBypass(0);
   assertEquals(machine.startRings(), 0);
   assertEquals(page5(machine), [-1, -1, -1, -1]);
+  assertEquals(machine.request(attachRequest(1, TRANSLATED)), OK);
   machine.stopRings();
   machine.newDriver();
   machine.readConfig();
   assertEquals(machine.startRings(), 0);
   assertEquals(machine.readConfig(), 1, "the driver after that has the initial value");
+});
+
+Deno.test("it is not taken back either where the ring that tells of the reboot is not the first to start", () => {
+  for (const isPacked of [false, true]) {
+    using machine = busy(isPacked);
+    machine.stopRings();
+    machine.newDriver();
+    machine.readConfig();
+    machine.writeBypass(0);
+    assertEquals([machine.startRing(1), machine.startRing(0)], [0, 0]);
+    assertEquals([machine.readConfig(), ...page5(machine)], [0, -1, -1, -1, -1]);
+    // A life with a report and without a request: the event queue tells, and is described when the other one starts.
+    assertEquals(machine.access(NEVER, 9, READ), -1);
+    assertEquals(machine.takeReport(true)?.[0], 1);
+    machine.stopRings();
+    machine.newDriver();
+    machine.readConfig();
+    machine.writeBypass(0);
+    assertEquals(machine.startRingsDescribed(), 0);
+    assertEquals([machine.readConfig(), ...page5(machine)], [0, -1, -1, -1, -1]);
+    assertEquals(machine.request(attachRequest(1, TRANSLATED)), OK);
+    assertEquals(machine.request(map(1, 5)), OK);
+  }
+});
+
+Deno.test("a guest that has asked for nothing keeps what it closed, and its reports: it may be the one that goes on", () => {
+  for (const isPacked of [false, true]) {
+    for (const isNew of [false, true]) {
+      using machine = IommuMachine.start(DEFAULT_OPTIONS, isPacked);
+      machine.writeBypass(0);
+      assertEquals(machine.access(NEVER, 9, READ), -1);
+      const bases = machine.stopRings();
+      if (isNew) machine.newDriver();
+      machine.readConfig();
+      assertEquals(machine.startRings(bases), 0);
+      assertEquals([machine.readConfig(), ...page5(machine)], [0, -1, -1, -1, -1]);
+      assertEquals(machine.takeReport(true)?.[0], 1);
+      assertEquals(machine.request(attachRequest(1, TRANSLATED)), OK);
+    }
+  }
 });
 
 Deno.test("reports that have not reached the guest still do, unless a new guest has come", () => {
