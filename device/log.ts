@@ -27,6 +27,14 @@ interface Limit {
   last: number;
 }
 
+/**
+ * A text on one line: line breaks and other control characters, which a path or an argument may contain, are shown as
+ * `\\u{…}`.
+ */
+export function oneLine(text: string): string {
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`);
+}
+
 /** Where log lines go. */
 export class Log {
   readonly #level: number;
@@ -118,7 +126,7 @@ export class Log {
   #line(level: LogLevel, message: string): void {
     if (!this.enabled(level)) return;
     try {
-      this.#write(`viommu: ${level}: ${message}`);
+      this.#write(`viommu: ${level}: ${oneLine(message)}`);
     } catch {
       // There is no place left to say so.
     }

@@ -122,9 +122,15 @@ function endpointAccess(
   }
 }
 
-/** A JSON text or number as text; null for anything else. */
+/**
+ * A JSON text or number as text; null for anything else. A number beyond 2^53 may have been another in the body, and an
+ * address is never rounded: it becomes a text that nothing takes.
+ */
 function textOf(value: unknown): string | null {
-  return typeof value === "string" ? value : typeof value === "number" ? String(value) : null;
+  if (typeof value === "number") {
+    return Number.isSafeInteger(value) ? String(value) : "a number beyond 2^53";
+  }
+  return typeof value === "string" ? value : null;
 }
 
 /** A length of a DMA access. */

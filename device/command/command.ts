@@ -4,6 +4,7 @@
  * @module
  */
 import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
+import { oneLine } from "../log.ts";
 import { closestName } from "./closest_name.ts";
 
 /** One command of `main.ts`. */
@@ -29,7 +30,7 @@ export interface Command {
 /** An error whose message is one line: control characters, which an argument may contain, are shown as `\u{…}`. */
 class OneLineError extends Error {
   constructor(message: string) {
-    super(message.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`));
+    super(oneLine(message));
   }
 }
 

@@ -149,7 +149,7 @@ export class EndpointControl implements EndpointChanges {
     }
     const served = inApiWords(409, () => openEndpoint(choice, iommu, log, access));
     endpoints.add(served);
-    log.info(`Added ${served.name}, listening on ${served.listen}`);
+    log.infoLimited("added", `Added ${served.name}, listening on ${served.listen}`);
     return served;
   }
 

@@ -4,6 +4,7 @@
  * @module
  */
 import { OsError } from "../host/mod.ts";
+import { oneLine } from "../log.ts";
 import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
 import { type Command, CommandError, UsageError } from "./command.ts";
@@ -76,7 +77,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return 2;
     }
     if (isHostError(error)) {
-      console.error(`viommu: ${error.message}`);
+      console.error(`viommu: ${oneLine(error.message)}`);
       return 1;
     }
     throw error;
@@ -103,7 +104,9 @@ function runWithoutCommand(name: string | undefined): number {
 
 /** Whether an error is the host's (a file, a socket, a permission) and not a bug of ours. */
 function isHostError(error: unknown): error is Error {
-  return HOST_ERRORS.some((errorClass) => error instanceof errorClass);
+  if (HOST_ERRORS.some((errorClass) => error instanceof errorClass)) return true;
+  // Errors that the runtime has no class for, such as ENOSPC, have the host's name of theirs.
+  return error instanceof Error && "code" in error && /^E[A-Z0-9]+$/.test(`${error.code}`);
 }
 
 /** The text of `--help`. */

@@ -159,8 +159,8 @@ export class ServedEndpoints implements PollSource {
       const isDrained = draining === "drained";
       this.#close(member, isDrained);
       const { name } = member.served;
-      if (isDrained) this.#log.info(`Removed ${name}`);
-      else this.#log.warn(`Removed ${name} before all that it had taken was done`);
+      if (isDrained) this.#log.infoLimited("removed", `Removed ${name}`);
+      else this.#log.warnLimited("cut", `Removed ${name} before all that it had taken was done`);
       return true;
     });
     if (gone.length === 0) return;

@@ -44,3 +44,10 @@ Deno.test("Log goes on when its lines cannot be written", () => {
   log.info("c");
   assertEquals(tries, 3);
 });
+
+Deno.test("a line stays one line, whatever text of a peer's is in it", () => {
+  const lines: string[] = [];
+  const log = new Log("info", (line) => lines.push(line));
+  log.info("Listening on a\nviommu: info: b\u2028c");
+  assertEquals(lines, ["viommu: info: Listening on a\\u{a}viommu: info: b\\u{2028}c"]);
+});
