@@ -123,7 +123,7 @@ export class EndpointControl implements EndpointChanges {
     this.#options = options;
   }
 
-  /** See {@linkcode EndpointChanges.add}: 400 for a text that is wrong, 409 for what cannot be as things are. */
+  /** Throws an ApiError: 400 for a text that is wrong, 409 for an endpoint that cannot be served at present. */
   add(option: string, text: string): ServedEndpoint {
     const { endpoints, iommu, log, access } = this.#options;
     const values = { [option.slice(2)]: [text] };

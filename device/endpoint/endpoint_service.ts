@@ -206,7 +206,7 @@ export class EndpointService implements ServedEndpoint {
     }
   }
 
-  /** See {@linkcode ServedEndpoint.leave}. Without a front end no answer is waited for. */
+  /** Takes no more requests; those taken are answered first if a front end is connected. */
   leave(): Draining {
     this.#isLeaving = true;
     this.#listener.close();

@@ -100,7 +100,7 @@ export class ServedEndpoints implements PollSource {
     return member.removal ??= new Removal();
   }
 
-  /** See {@linkcode PollSource.mustPoll}: that the time of one that leaves is over is told by nothing. */
+  /** Whether one of them must be polled, or leaves: no descriptor signals that its time to drain is over. */
   get mustPoll(): boolean {
     return this.#members.some(({ guarded, removal }) => removal !== undefined || guarded.mustPoll);
   }

@@ -103,7 +103,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     return this.#isLeaving;
   }
 
-  /** See {@linkcode PollSource.mustPoll}: what it waits for may never come. */
+  /** Whether an acknowledgement is waited for: no descriptor signals that its time limit is over. */
   get mustPoll(): boolean {
     return (this.#session?.iotlb.awaited ?? 0) > 0;
   }
@@ -171,7 +171,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     }
   }
 
-  /** See {@linkcode PollSource.endSession}. A front end that waits for its back end goes, too. */
+  /** Ends the session, and disconnects a front end that waits for its back end. */
   endSession(): void {
     const session = this.#session;
     this.#session = undefined;

@@ -131,7 +131,7 @@ export class EndpointRelay implements ServedEndpoint {
     return { used: used * POOL_PAGE, peak: peak * POOL_PAGE, size: this.#options.bufferBytes };
   }
 
-  /** See {@linkcode PollSource.mustPoll}: what it waits for may never come. */
+  /** Whether the front end must be polled, a time limit runs, or a session has ended: no descriptor signals these. */
   get mustPoll(): boolean {
     const session = this.#session;
     return this.service.mustPoll || session?.isWaiting === true || session?.ended !== undefined;
@@ -168,7 +168,7 @@ export class EndpointRelay implements ServedEndpoint {
     return this.device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
   }
 
-  /** See {@linkcode PollSource.endSession}: what failed may be either side, so both begin anew. */
+  /** Ends the sessions with the front end and with the back end: either may have failed. */
   endSession(): void {
     try {
       this.service.endSession();
@@ -177,7 +177,7 @@ export class EndpointRelay implements ServedEndpoint {
     }
   }
 
-  /** See {@linkcode ServedEndpoint.leave}. A back end that goes now is the last. */
+  /** Takes no more requests, and connects to no other back end. */
   leave(): Draining {
     const { backEnd } = this.#options;
     if (typeof backEnd !== "string") backEnd.close();
