@@ -1,0 +1,125 @@
+/**
+ * What `packaging/` ships: the units are accepted by systemd, the discovery file says what the back end says, and what is
+ * installed as its README says runs in an empty home and takes the socket that systemd would pass.
+ */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { attachRequest } from "../device/iommu/driver_requests.ts";
+import { UnixListener } from "../device/host/mod.ts";
+import { serve } from "../device/command/serve.ts";
+import { connect, send } from "./device/served_process.ts";
+
+const PACKAGING = new URL("../packaging/", import.meta.url);
+const MAIN = new URL("../main.ts", import.meta.url);
+
+/** A folder that goes with the block. */
+function temporaryFolder(): Disposable & { readonly path: string } {
+  const path = Deno.makeTempDirSync();
+  return { path, [Symbol.dispose]: () => Deno.removeSync(path, { recursive: true }) };
+}
+
+/** The text of a file of `packaging/`. */
+function shipped(name: string): string {
+  return Deno.readTextFileSync(new URL(name, PACKAGING));
+}
+
+/** Runs a program; what it printed and how it ended. */
+function run(program: string, args: readonly string[], env: Record<string, string> = {}) {
+  const { code, stdout, stderr } = new Deno.Command(program, { args: [...args], env }).outputSync();
+  const text = new TextDecoder();
+  return { code, out: text.decode(stdout), err: text.decode(stderr) };
+}
+
+/** Installs the program below a prefix, as `packaging/README.md` says. */
+function install(prefix: string): void {
+  for (const folder of ["bin", "libexec", "lib/viommu"]) {
+    Deno.mkdirSync(`${prefix}/${folder}`, { recursive: true });
+  }
+  const bundle = ["bundle", "--quiet", "--output", `${prefix}/lib/viommu/viommu.js`, MAIN.pathname];
+  const { code, err } = run(Deno.execPath(), bundle);
+  assertEquals(code, 0, err);
+  Deno.copyFileSync(new URL("viommu", PACKAGING), `${prefix}/bin/viommu`);
+  Deno.copyFileSync(new URL("viommu-backend", PACKAGING), `${prefix}/libexec/viommu-backend`);
+}
+
+/** The environment of an installed program: this Deno, and a home with nothing in it. */
+function environment(prefix: string): Record<string, string> {
+  const deno = Deno.execPath().replace(/\/[^/]*$/, "");
+  return { PATH: `${deno}:/usr/bin:/bin`, HOME: `${prefix}/home`, NO_COLOR: "1" };
+}
+
+/** Whether there is a program. */
+function has(program: string): boolean {
+  try {
+    return run(program, ["--version"]).code === 0;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test({
+  name: "systemd accepts the units, for one VMM and as templates, and rates the service as safe",
+  ignore: !has("systemd-analyze"),
+  fn() {
+    for (const [file, instance] of [["viommu", "viommu"], ["viommu@", "viommu@vm1"]]) {
+      using folder = temporaryFolder();
+      for (const kind of ["socket", "service"]) {
+        const text = shipped(`viommu.${kind}`).replaceAll("/usr/bin/viommu", Deno.execPath());
+        Deno.writeTextFileSync(`${folder.path}/${file}.${kind}`, text);
+      }
+      const units = ["socket", "service"].map((kind) => `${folder.path}/${instance}.${kind}`);
+      const verified = run("systemd-analyze", ["verify", "--man=no", ...units]);
+      assertEquals([verified.code, verified.out, verified.err], [0, "", ""]);
+    }
+    const service = new URL("viommu.service", PACKAGING).pathname;
+    const { code, out } = run("systemd-analyze", [
+      ...["security", "--offline=true", "--no-pager", "--threshold=15", service],
+    ]);
+    assertEquals(code, 0, out);
+  },
+});
+
+Deno.test("the command line of the service has only options that serve has", () => {
+  const command = /^ExecStart=(.*)$/m.exec(shipped("viommu.service"))?.[1] ?? "";
+  const [program, name, ...args] = command.split(" ");
+  assertEquals([program, name], ["/usr/bin/viommu", "serve"]);
+  const options = args.filter((arg) => arg.startsWith("--"));
+  assert(options.length > 0);
+  for (const option of options) assertStringIncludes(serve.help, `${option} `);
+});
+
+Deno.test("what is installed runs in an empty home, and is what the discovery file says", async () => {
+  using folder = temporaryFolder();
+  const prefix = folder.path;
+  install(prefix);
+  const discovery = JSON.parse(shipped("50-viommu.json"));
+  assertEquals(Object.keys(discovery).sort(), ["binary", "description", "type"]);
+  const backEnd = discovery.binary.replace(/^\/usr/, prefix);
+  const printed = run(backEnd, ["--print-capabilities"], environment(prefix));
+  assertEquals([printed.code, printed.err], [0, ""]);
+  assertEquals(JSON.parse(printed.out).type, discovery.type);
+
+  const socket = `${prefix}/activated.sock`;
+  using listener = UnixListener.listen(socket);
+  const process = spawn(
+    "sh",
+    ["-c", 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" serve', `${prefix}/bin/viommu`],
+    {
+      env: environment(prefix),
+      stdio: ["ignore", "ignore", "ignore", listener.descriptor.number],
+    },
+  );
+  const ended = once(process, "exit");
+  try {
+    using session = await connect(socket);
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    session.frontEnd.close();
+    // `process.kill` would report the signal in place of the exit code.
+    Deno.kill(process.pid!, "SIGTERM");
+    assertEquals(await ended, [0, null]);
+  } finally {
+    process.kill("SIGKILL");
+    await ended;
+  }
+});
