@@ -1,0 +1,45 @@
+/**
+ * The documents: each page of `docs/` is reached from its index, and the examples of `docs/walk-json.md` are accepted by
+ * the command that the page names and give the output that it shows.
+ */
+import { assertEquals } from "@std/assert";
+import { filter } from "./device/command/filter.ts";
+
+const DOCS = new URL("../docs/", import.meta.url);
+
+/** The pages that a page links to, as URLs without fragments. */
+function linkedFrom(page: URL): readonly string[] {
+  return [...Deno.readTextFileSync(page).matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map((match) =>
+    new URL(match[1], page).href
+  );
+}
+
+Deno.test("each page of docs/ is reached from docs/README.md", () => {
+  const index = new URL("README.md", DOCS);
+  const linked = new Set([index.href, ...linkedFrom(index)]);
+  const pages = [...Deno.readDirSync(DOCS)].filter(({ name }) => name.endsWith(".md"))
+    .map(({ name }) => new URL(name, DOCS).href);
+  assertEquals(pages.filter((page) => !linked.has(page)), []);
+});
+
+Deno.test("the examples of docs/walk-json.md give the output that is shown", async () => {
+  const text = await Deno.readTextFile(new URL("walk-json.md", DOCS));
+  const examples = [
+    ...text.matchAll(/^(Input|Output) of `viommu ([^`]+)`:\n\n```json\n(.*?)^```/gms),
+  ].map(([, kind, command, json]) => ({ kind, command, json }));
+  assertEquals(examples.length, text.match(/^```json$/gm)?.length);
+  const folder = await Deno.makeTempDir();
+  try {
+    const outputs = examples.filter(({ kind }) => kind === "Output");
+    assertEquals(outputs.length, 3);
+    for (const { command, json } of outputs) {
+      const input = examples.find((each) => each.kind === "Input" && each.command === command);
+      const args = command.replace("tables.img", `${folder}/tables.img`).split(" ");
+      const { code, out, err } = await filter(input?.json ?? "", ...args);
+      assertEquals([code, err], [0, ""], command);
+      assertEquals(JSON.parse(out), JSON.parse(json), command);
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
