@@ -44,21 +44,23 @@ async function runSuites(): Promise<Suites> {
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-/** What was measured on. */
-async function machine(): Promise<string> {
+/** The line of a section that says where it was measured: with `--only`, the others may be of another machine. */
+async function measuredOn(): Promise<string> {
   const cpu = /^model name\s*:\s*(.+)$/m.exec(await Deno.readTextFile("/proc/cpuinfo"))?.[1];
   const memory = Math.round(Deno.systemMemoryInfo().total / 2 ** 30);
-  return `${cpu ?? Deno.build.arch}, ${navigator.hardwareConcurrency} processors, ${memory} GiB, ` +
-    `Deno ${Deno.version.deno} (V8 ${Deno.version.v8})`;
+  return `Measured on ${cpu ?? Deno.build.arch}, ${navigator.hardwareConcurrency} processors, ` +
+    `${memory} GiB, Deno ${Deno.version.deno} (V8 ${Deno.version.v8}).`;
 }
 
 /** The section about a guest. */
-function guestSection(guest: GuestBench): string {
+function guestSection(guest: GuestBench, machine: string): string {
   const row = (name: string, cost: { map: number; unmap: number }, digits: number, unit: string) =>
     `| ${name} | ${cost.map.toFixed(digits)}${unit} | ${cost.unmap.toFixed(digits)}${unit} |`;
   return `## What a guest waits
 
-A Linux guest (TCG, one processor) maps and unmaps pages of 4 KiB one by one through VFIO; the time of one call, in the guest. ${guest.rounds.length} rounds of ${guest.count} calls, two guests, one behind each device, in turn, the other one standing still meanwhile; ${guest.boots} such pairs, one after the other. How quick a guest is differs by some 5 % from boot to boot, with where its pages and the emulator's code come to lie. The ratio is the median of the rounds' ratios: below 1 we are faster.
+${machine}
+
+A Linux guest (TCG, one processor) maps and unmaps 4 KiB pages one by one through VFIO; the times are those of one call, measured in the guest. Two guests, one behind each device, take turns while the other is stopped: ${guest.rounds.length} rounds of ${guest.count} calls, over ${guest.boots} pairs of guests, booted one pair after the other. From boot to boot a guest's speed differs by some 5 %, depending on where its pages and the emulator's code are placed. The ratio is the median of the rounds' ratios; below 1, viommu is faster.
 
 ![map and unmap of 4 KiB](benchmarks-guest.svg)
 
@@ -68,13 +70,13 @@ ${row("QEMU's virtio-iommu", guest.builtIn, 1, " µs")}
 ${row("viommu", guest.ours, 1, " µs")}
 ${row("ratio (target: at most 0.95)", guest.ratio, 2, "")}
 
-The middle half of the rounds' ratios: map ${spread(guest, "map")}, unmap ${
+Quartiles of the rounds' ratios: map ${spread(guest, "map")}, unmap ${
     spread(guest, "unmap")
-  }. On a machine that others share a round can be slowed down to half, and it is not always the same device's.
+  }. On a shared machine a round can run at half speed, of either device.
 
-QEMU answers in the guest's own thread, at the cost of an exit; ours answers from a second processor that watches the ring, without one, and while the guest is still on its way from writing the request to looking for the answer. What is left of a call is the guest's own work.
+QEMU answers in the guest's thread, which costs an exit. viommu polls the ring on a second processor and answers without an exit, while the guest is still on its way from writing the request to reading the answer. The rest of a call is the guest's own work.
 
-How far the two processors are from each other decides it, since a request and its answer pass between them: see the round trips below. [benchmarks-elsewhere.md](benchmarks-elsewhere.md) has what other machines gave.
+The result depends on how far apart the two processors are, because a request and its answer pass between them: see the round trips below. [benchmarks-elsewhere.md](benchmarks-elsewhere.md) has results of other machines.
 `;
 }
 
@@ -101,11 +103,13 @@ async function bestOfPasses(passes: number): Promise<readonly TargetRow[]> {
 }
 
 /** The section about the targets. */
-function targetSection(rows: readonly TargetRow[], passes: number): string {
+function targetSection(rows: readonly TargetRow[], passes: number, machine: string): string {
   const lines = rows.map(({ what, target, seen, isMet }) =>
     `| ${what} | ${target} | ${seen} | ${isMet ? "met" : "**missed**"} |`
   );
   return `## Targets
+
+${machine}
 
 The best of ${passes} passes.
 
@@ -117,7 +121,7 @@ ${rows.flatMap(({ isMet, inTheWay }) => isMet ? [] : [`Missed: ${inTheWay}\n`]).
 }
 
 /** The section about the suites: least and average of each case. */
-function suiteSection({ benches }: Suites): string {
+function suiteSection({ benches }: Suites, machine: string): string {
   const files = Map.groupBy(benches, ({ origin }) => origin.slice(origin.indexOf("/bench/") + 1));
   const parts = [...files].map(([file, cases]) => {
     const lines = cases.map(({ group, name, results }) => {
@@ -136,7 +140,9 @@ ${lines.join("\n")}
   });
   return `## Suites
 
-Each group has a calibration case: compare with it, not with another machine.
+${machine}
+
+Each group has a calibration case; compare with it, not with another machine.
 
 ${parts.join("\n")}`;
 }
@@ -177,6 +183,7 @@ const { values } = parseArgs({
   },
 });
 const sections = await sectionsThereAre();
+const machine = await measuredOn();
 const { only } = values;
 if (only === undefined || only === "guest") {
   console.error("the guest comparison");
@@ -189,20 +196,21 @@ if (only === undefined || only === "guest") {
     CHART,
     barChart("a 4 KiB VFIO map and unmap, as the guest sees it", guestBars(guest)),
   );
-  sections.set("What", guestSection(guest).trimEnd());
+  sections.set("What", guestSection(guest, machine).trimEnd());
 }
 if (only === undefined || only === "targets") {
   console.error("the targets");
   const passes = Number(values.passes);
-  sections.set("Targets", targetSection(await bestOfPasses(passes), passes).trimEnd());
+  const best = await bestOfPasses(passes);
+  sections.set("Targets", targetSection(best, passes, machine).trimEnd());
 }
 if (only === undefined || only === "suites") {
   console.error("the suites");
-  sections.set("Suites", suiteSection(await runSuites()).trimEnd());
+  sections.set("Suites", suiteSection(await runSuites(), machine).trimEnd());
 }
 const head = `# Benchmarks
 
-Measured by \`deno task bench:report\` on ${await machine()}, a shared virtual machine: ratios within one run mean something, times less.`;
+\`deno task bench:report\` writes this page. Compare ratios within one run; times depend on the machine and on what else runs on it.`;
 const order = ["What", "Targets", "Suites"].flatMap((name) => sections.get(name) ?? []);
 await Deno.writeTextFile(REPORT, [head, ...order].join("\n\n") + "\n");
 await new Deno.Command(Deno.execPath(), {
