@@ -1,5 +1,5 @@
 /**
- * A bar chart as SVG: one bar a value, each with its text.
+ * A bar chart as SVG: one bar for each value, with its text.
  *
  * @module
  */
@@ -8,9 +8,9 @@
 export interface Bar {
   readonly label: string;
   readonly value: number;
-  /** What stands behind the bar. */
+  /** The text behind the bar. */
   readonly text: string;
-  /** Whether it is the one that is talked about. */
+  /** Whether to highlight it. */
   readonly isOurs: boolean;
 }
 
@@ -20,7 +20,7 @@ const BAR_WIDTH = 320;
 const ROW_HEIGHT = 26;
 const TOP = 40;
 
-/** Draws bars below a title, all to one scale that begins at 0. */
+/** Draws bars below a title, on one scale from 0. */
 export function barChart(title: string, bars: readonly Bar[]): string {
   const largest = Math.max(...bars.map((bar) => bar.value));
   const width = LABEL_WIDTH + BAR_WIDTH + 120;
@@ -47,7 +47,7 @@ export function barChart(title: string, bars: readonly Bar[]): string {
   ].join("\n");
 }
 
-/** Text that may stand in SVG. */
+/** Escapes text for SVG. */
 function escape(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 }

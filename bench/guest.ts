@@ -1,13 +1,13 @@
 /**
- * What a guest waits for its IOMMU: QEMU's built-in virtio-iommu and ours, in one run.
+ * How long a guest waits for its IOMMU: QEMU's built-in virtio-iommu and ours, in one run.
  *
- * Two guests of the same kernel and machine are booted, one behind each device, and stay up; in turn each
- * maps pages of 4 KiB one by one through VFIO and unmaps them again, so that whatever else the machine does
- * meets both alike. The other one stands still meanwhile: an idle guest takes 2 % of a processor, which a device
- * with a processor of its own would pay for, and one in the guest's would not. A call of VFIO is what is timed,
- * in the guest: the system call, the driver's work, and the wait for the device. The ratio of one round compares
- * two neighbours in time; the medians are over all rounds. How quick a guest is depends on where its pages and the
- * emulator's code happen to lie, by some 5 % for as long as it is up: so several pairs of guests share the rounds.
+ * Two guests of the same kernel and machine are booted, one behind each device, and stay up. In turn, each maps and
+ * unmaps 4 KiB pages one by one through VFIO, so that other load of the machine affects both alike. The other guest is
+ * stopped meanwhile: an idle guest takes 2 % of a processor, which would slow down a device with a processor of its own,
+ * and not one in the guest's thread. Timed, in the guest, is a call of VFIO: the system call, the driver's work, and the
+ * wait for the device. The ratio of a round compares two neighbours in time; medians are over all rounds. A guest's
+ * speed depends, by some 5 % for as long as it is up, on where its pages and the emulator's code are placed, so several
+ * pairs of guests share the rounds.
  *
  * Usage: deno task bench:guest [--rounds N] [--count N] [--boots N] [--json FILE]
  *
@@ -22,7 +22,7 @@ import { temporaryFolder } from "../tests/guest/temporary_folder.ts";
 const IOVA = 0x1000_0000;
 /** Bytes of one piece. */
 const PIECE = 4096;
-/** Calls before those that are timed: caches and timers have to settle after a guest stood still. */
+/** Untimed calls first: caches and timers have to settle after a guest was stopped. */
 const WARM_UP = 1000;
 
 /** Microseconds per call. */
@@ -31,13 +31,13 @@ interface Cost {
   readonly unmap: number;
 }
 
-/** One round: what each device cost. */
+/** One round: the cost of each device. */
 export interface Round {
   readonly builtIn: Cost;
   readonly ours: Cost;
 }
 
-/** What a run came to. */
+/** The result of a run. */
 export interface GuestBench {
   /** Pairs of guests that shared the rounds. */
   readonly boots: number;
@@ -90,10 +90,10 @@ export interface GuestBenchOptions {
   readonly boots: number;
 }
 
-/** Unless told otherwise. */
+/** Used unless the options say otherwise. */
 export const DEFAULTS: GuestBenchOptions = { count: 10_000, rounds: 21, boots: 3 };
 
-/** Runs the comparison; `say` is told of its progress. */
+/** Runs the comparison; `say` gets lines about its progress. */
 export async function guestBench(
   { count, rounds, boots }: GuestBenchOptions,
   say: (line: string) => void,
@@ -111,7 +111,7 @@ export async function guestBench(
   return { boots, ...summary(count, results) };
 }
 
-/** Boots a guest behind each device and runs so many rounds; each is handed on as soon as it is there. */
+/** Boots a guest behind each device and runs so many rounds; yields each as soon as it is done. */
 async function pairOfGuests(
   lab: Lab,
   count: number,
@@ -148,7 +148,7 @@ async function pairOfGuests(
   }
 }
 
-/** Has a guest that stands still map and unmap, and stand still again. */
+/** Continues a stopped guest, lets it map and unmap, and stops it again. */
 async function benchAlone(guest: Guest, count: number): Promise<Cost> {
   guest.thaw();
   await guest.bench(IOVA, PIECE, WARM_UP);
@@ -201,7 +201,7 @@ Usage: deno task bench:guest [--rounds N] [--count N] [--boots N] [--json FILE]
   --json FILE  writes every round there, too
   --help       shows this`;
 
-/** What the command line asks for; `undefined` if that is the help. Throws a TypeError in one line for anything else. */
+/** The options of the command line; `undefined` for `--help`. Throws a TypeError of one line for anything else. */
 function parseArguments(): GuestBenchOptions & { readonly json?: string } | undefined {
   const { values } = parseArgs({
     options: {

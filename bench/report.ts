@@ -3,8 +3,8 @@
  *
  * Usage: deno task bench:report [--rounds N] [--boots N] [--passes N] [--only guest|targets|suites]
  *
- * The targets and the guest comparison run in this process, the suites of `deno bench` in another. It takes some
- * ten minutes; each part says when it begins.
+ * The targets and the guest comparison run in this process, the suites of `deno bench` in another. All of it takes some ten
+ * minutes; each part prints when it begins.
  *
  * @module
  */
@@ -89,7 +89,7 @@ function spread({ rounds }: GuestBench, what: "map" | "unmap"): string {
   return `${low.toFixed(2)} to ${high.toFixed(2)}`;
 }
 
-/** The best that several passes saw of each target: what else the machine does only ever makes things slower. */
+/** The best of several passes for each target: other load of the machine can only slow it down. */
 async function bestOfPasses(passes: number): Promise<readonly TargetRow[]> {
   const best: TargetRow[] = [];
   for (let pass = 0; pass < passes; pass++) {
@@ -167,7 +167,7 @@ function guestBars(guest: GuestBench): readonly Bar[] {
   );
 }
 
-/** The sections of the report there is, by the word that begins their headings. */
+/** The sections of the present report, by the first word of their headings. */
 async function sectionsThereAre(): Promise<Map<string, string>> {
   const text = await Deno.readTextFile(REPORT).catch(() => "");
   const parts = text.split(/^(?=## )/m).slice(1);

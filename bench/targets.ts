@@ -1,8 +1,8 @@
 /**
- * The numbers that the project has set itself, each measured in one run.
+ * Measures each performance target of the project in one run; `bench/guest.ts` has those that a guest sees.
  *
- * Usage: deno task bench:targets [--json FILE]. Guest-visible numbers are `bench/guest.ts`'s. Times are the best
- * of several rounds where a round is long, since whatever else the machine does only ever adds.
+ * Usage: deno task bench:targets [--json FILE]. Times are the best of several rounds if a round is long, because other
+ * load of the machine can only add to them.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { createPageList, GuestSource, IoAddressSpace } from "../iommufd/mod.ts";
 import { createPageTable, type HardwareTable, READ, TableMemory, WRITE } from "../pagetable/mod.ts";
 import { BATCH, livePage, PairBench, RingDriver } from "./device/ring_driver.ts";
 
-/** One row: what was wanted, and what was seen. */
+/** One row: a target, and what was measured. */
 export interface TargetRow {
   readonly what: string;
   readonly target: string;
@@ -19,17 +19,16 @@ export interface TargetRow {
   readonly isMet: boolean;
   /** The number that counts; less is better. */
   readonly score: number;
-  /** Where it is missed: what stands in the way. */
+  /** Why it is missed, if it is. */
   readonly inTheWay: string;
 }
 
-/** What stands in the way of numbers that are met whenever the machine lets them. */
-const SLOW_MACHINE =
-  "the machine: in its slow phases, which others on it cause, everything takes up to twice as long.";
+/** The reason for targets that are met on an otherwise idle machine. */
+const SLOW_MACHINE = "other load on the machine: everything then takes up to twice as long.";
 /** Pages of 1 GiB. */
 const GIB_PAGES = 2 ** 18;
 
-/** Runs all of them; `say` is told of each row as it comes. */
+/** Measures all targets; `say` gets each row as soon as it is measured. */
 export function measureTargets(say: (row: TargetRow) => void): readonly TargetRow[] {
   const rows: TargetRow[] = [];
   function add(
@@ -91,8 +90,8 @@ function pairRows(add: Add): void {
     `${few.toFixed(2)} µs`,
     few <= 1,
     few,
-    "a quarter of a pair is the tree of areas (two descents, shifting a leaf's places), a fifth the ring and the " +
-      "copies out of guest memory; no part of it is large enough to be the one to remove.",
+    "a quarter of a pair is spent in the tree of areas (two descents, shifting the items of a leaf), a fifth in the " +
+      "ring and the copies out of guest memory; no single part dominates.",
   );
   const many = pairMicroseconds(2 ** 20);
   add(
@@ -149,7 +148,7 @@ function bulkRows(add: Add): void {
   );
 }
 
-/** What filling entries costs at least: two stores each. */
+/** The least cost of filling entries: two stores each. */
 function storeEntries(words: Int32Array): void {
   let low = 3;
   for (let at = 0; at < words.length; at += 2) {
@@ -213,7 +212,7 @@ function pageRows(add: Add): void {
   );
 }
 
-/** Visits pages in an order that the processor does not guess. */
+/** Visits pages in an order that the processor does not predict. */
 function spread(i: number): number {
   return (i * 7919) % CACHED_PAGES;
 }
@@ -236,7 +235,7 @@ function heapRow(add: Add): void {
   );
 }
 
-/** Collects garbage where the program was started so that it can. */
+/** Collects garbage, if V8 was started with `--expose-gc`. */
 function collectGarbage(): void {
   const { gc } = globalThis as { gc?: () => void };
   if (gc === undefined) throw new Error("Cannot measure the heap: run with --v8-flags=--expose-gc");
@@ -304,7 +303,7 @@ function pauseRow(add: Add): void {
     } µs, longest ${longest.toFixed(0)} µs; a bare loop's p99.9 ${bare.toFixed(2)} µs)`,
     tail <= 20 * median,
     tail / median,
-    "the machine: where a bare loop's p99.9 is as long, it is interrupted that often.",
+    "interrupts of the machine, if the p99.9 of a bare loop is as long.",
   );
 }
 

@@ -1,12 +1,12 @@
 /**
- * Embeds a virtio-iommu in a program of one's own, without a socket: what an emulator does for its guest.
+ * Embeds a virtio-iommu in a program, without a socket, as an emulator does for its guest.
  *
  * ```sh
  * deno run examples/embed_iommu.ts
  * ```
  *
  * The program plays both sides: the VMM, which has memory and a virtqueue, and the guest's driver, which sends ATTACH
- * and MAP on it. Nothing here needs Deno: bundled, it runs in Node and in a browser as well.
+ * and MAP on it. Nothing here needs Deno: bundled, it also runs in Node and in a browser.
  *
  * @module
  */
@@ -28,7 +28,7 @@ const RING = 0x0;
 const READABLE = 0x4000;
 const WRITABLE = 0x5000;
 
-// The VMM's part: a device, a mebibyte of guest memory, and the request queue as the driver set it up.
+// The VMM's part: a device, 1 MiB of guest memory, and the request queue as the driver configured it.
 const device = new IommuDevice({
   endpoints: [{ first: 0, last: 0xff, format: "vtd-ss" }],
   reserved: [],
@@ -49,7 +49,7 @@ const queue = new SplitQueue(memory);
 queue.configure(driver);
 device.queueStarted(0, queue);
 
-/** The guest's driver sends a request and waits; the name of the status. */
+/** The guest's driver sends a request and waits; returns the name of the status. */
 function request(readable: Uint8Array): string {
   ram.set(readable, READABLE);
   driver.begin();
@@ -57,13 +57,13 @@ function request(readable: Uint8Array): string {
   driver.addWritable(WRITABLE, 4);
   driver.commit();
   driver.kick();
-  // The kick: the device looks at its queue.
+  // The kick: the device serves its queue.
   device.service(0, queue, 8);
   driver.reap();
   return statusName(ram.subarray(WRITABLE), driver.usedLength);
 }
 
-/** Where an access of the endpoint leads. */
+/** The translation of an access by the endpoint, as text. */
 function access(iova: number, permission: number): string {
   const walk = device.walk(ENDPOINT, Math.floor(iova / 4096), permission);
   const place = `0x${iova.toString(16)} ${permission === WRITE ? "write" : "read"}`;

@@ -12,14 +12,14 @@ import { createPageTable, HardwareTable, READ, TableMemory, WRITE } from "../pag
 
 const memory = new TableMemory({ baseFrame: 0x100000, bytes: 4 << 20 });
 
-/** A page table of a format. */
+/** Makes a page table of a format. */
 function tableOf(format: string): HardwareTable {
   const table = createPageTable(format, memory);
   if (table instanceof HardwareTable) return table;
   throw new Error(`Cannot make a page table: errno ${table}`);
 }
 
-/** What a table has at a page. */
+/** The frame that a table has at a page, as text. */
 function frameIn(table: HardwareTable, page: number): string {
   const frame = table.frameAt(page);
   return frame < 0 ? "nothing" : `0x${frame.toString(16)}`;
@@ -35,7 +35,7 @@ const vtd = tableOf("vtd-ss");
 const arm = tableOf("smmuv3-s1");
 space.addPageTable(vtd);
 console.log(`map: errno ${space.map(0x100, 0x1ff, pages, 0x8000, READ | WRITE)}`);
-// A page table that comes later gets what is mapped already.
+// A page table that is added later gets the existing mappings.
 console.log(`second table: errno ${space.addPageTable(arm)}`);
 for (const page of [0x100, 0x1ff, 0x200]) {
   console.log(`page 0x${page.toString(16)}: ${frameIn(vtd, page)} and ${frameIn(arm, page)}`);

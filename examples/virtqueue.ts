@@ -1,5 +1,5 @@
 /**
- * A packed virtqueue driven from both sides: a driver that asks, and a device that answers each request backwards.
+ * A packed virtqueue driven from both sides: a driver that sends requests, and a device that answers each with its bytes reversed.
  *
  * ```sh
  * deno run examples/virtqueue.ts
@@ -42,7 +42,7 @@ while (queue.next(chain)) {
   const answer = request.slice(0, length).reverse();
   queue.complete(chain, chain.scatter(0, answer, 0, length));
 }
-// Nothing of it can be seen by the driver before this.
+// The driver sees no answer before this.
 queue.publish();
 
 while (driver.reap()) {

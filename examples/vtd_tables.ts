@@ -46,7 +46,7 @@ for (const [page, access] of [[PAGE, READ], [PAGE, WRITE], [0x40480, WRITE], [0x
   }
 }
 
-// What was unmapped is written into the gather, which is what the hardware has to forget.
+// The gather collects what was unmapped, which hardware has to invalidate.
 table.unmap(PAGE, PAGE);
 table.gather.flush();
 unit.walk(SOURCE_ID, PAGE, READ, result);

@@ -1,10 +1,9 @@
 /**
- * How long one turn of the loop takes at worst, whatever a guest asks: the largest time of a case is what everything
- * else (signals, the API, the rings of other devices, the front end's messages) may have to wait for.
+ * The longest turn of the loop, for each kind of request: the largest time of a case is how long everything else
+ * (signals, the API, the rings of other devices, the front end's messages) may have to wait.
  *
- * A turn is to take 1 ms. Behind its end at most one piece of work follows, which is what a case adds to the
- * calibration: a loop that does nothing but look at the clock for as long. On a machine that has other work to do the
- * largest time of both is that of the scheduler.
+ * A turn should take 1 ms. At most one piece of work follows its end; a case adds that to the calibration case, a loop
+ * that only reads the clock for 1 ms. On a busy machine the scheduler determines the largest time of both.
  */
 import { Turn } from "../../device/iommu/turn.ts";
 import { attachRequest } from "../../device/iommu/driver_requests.ts";
@@ -45,7 +44,7 @@ function serveAll(ring: HostileRing, count: number): void {
 
 const kinds = Object.entries(HOSTILE_REQUESTS);
 for (const [name, { request }] of kinds) {
-  /** What undoes it, for the next turn. */
+  /** Undoes it, for the next turn. */
   const undo: Readonly<Record<string, string>> = {
     "small MAP": "small UNMAP",
     "small UNMAP": "small MAP",
@@ -95,7 +94,7 @@ Deno.bench(
 /** Pages of 500 GiB: off every large leaf they fill 1 GiB of tables. */
 const HUGE = 500 * 2 ** 18;
 let huge: HostileRing | undefined;
-/** Whether the huge mapping is there, or being made. */
+/** Whether the huge mapping exists or is being made. */
 let isMapped = false;
 Deno.bench(
   { name: "a turn of MAP and UNMAP of 500 GiB off large leaves", ...GROUP, n: 1500, warmup: 10 },

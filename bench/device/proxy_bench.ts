@@ -1,6 +1,6 @@
 /**
- * What an UNMAP costs when a back end in another thread has to acknowledge its invalidation, next to a bare round trip
- * to that same thread: one wake-up of it.
+ * The cost of an UNMAP whose invalidation a back end in another thread has to acknowledge, compared to a bare round trip
+ * to that thread: one wake-up.
  */
 import { EndpointProxy } from "../../device/endpoint/mod.ts";
 import { PollSet, UnixListener, UnixStream } from "../../device/host/mod.ts";
@@ -18,7 +18,7 @@ import { RingDriver } from "./ring_driver.ts";
 const ENDPOINT = 8;
 const MEMORY = 1 << 20;
 const FIRST_PAGE = 2 ** 16;
-/** Rounds that count, and such that do not: each rests for milliseconds, so the runtime would take too few. */
+/** Measured rounds and warm-up rounds: each sleeps for milliseconds, so the runtime itself would choose too few. */
 const ROUNDS = 1000;
 const WARMUP = 500;
 /** Requests in the larger batch. */
@@ -45,7 +45,7 @@ class ProxyBench {
   /** Serves the proxy once, without waiting. */
   readonly pump: () => void;
 
-  /** Starts the back end and connects to it, both ways. */
+  /** Starts the back end and connects to it, through the proxy and directly. */
   static async start(): Promise<ProxyBench> {
     const folder = await Deno.makeTempDir();
     const worker = new Worker(import.meta.resolve("./proxy_peer.ts"), { type: "module" });

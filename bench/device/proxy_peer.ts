@@ -1,8 +1,8 @@
 /**
- * A back end on a thread of its own that sleeps in `poll`, as DPDK's does, and acknowledges what it is told.
+ * A back end on a thread of its own, which sleeps in `poll`, as DPDK's does, and acknowledges every message.
  *
- * It serves two connections: the first through a proxy, the second bare, to compare with. The first message to it is
- * the path that it listens on; it says `listening`.
+ * It serves two connections: the first through a proxy, the second directly, for comparison. The first message to the
+ * worker is the path to listen on; it answers `listening`.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { PollSet, UnixListener, type UnixStream } from "../../device/host/mod.ts
 import { Connection, FLAG_NEED_REPLY, FLAG_REPLY, Request } from "../../device/vhost_user/mod.ts";
 import { words } from "../../tests/bytes.ts";
 
-/** What GET_FEATURES and GET_PROTOCOL_FEATURES are answered with. */
+/** The answers to GET_FEATURES and GET_PROTOCOL_FEATURES. */
 const FEATURES = words(0x4000_0000, 3);
 const PROTOCOL_FEATURES = words(0b101001, 0);
 
@@ -43,7 +43,7 @@ scope.onmessage = ({ data: path }) => {
   }
 };
 
-/** Answers what is there; false when the connection is closed. */
+/** Answers the messages that have arrived; false when the connection is closed. */
 function serve(connection: Connection): boolean {
   while (true) {
     const result = connection.read();

@@ -1,8 +1,8 @@
 /**
  * MAP and UNMAP through the whole device, from the ring to the table entries and back, without a guest.
  *
- * The driver's side runs in the same process and is part of what is measured here; `bench/targets.ts` takes
- * the device alone.
+ * The driver's side runs in the same process and is measured, too; `bench/targets.ts` measures the device
+ * alone.
  */
 import { BATCH, PairBench, RingDriver } from "./ring_driver.ts";
 

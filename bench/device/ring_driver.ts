@@ -1,8 +1,8 @@
 /**
- * A driver on a real ring in this process, with a device at the other end: requests by the batch, no guest.
+ * A driver and a device on a real ring in this process: batches of requests, without a guest.
  *
- * Filling the ring and collecting the answers is the driver's work, not the device's; who measures the device
- * alone takes {@linkcode RingDriver.deviceMs}.
+ * Filling the ring and collecting the answers is the driver's work; {@linkcode RingDriver.deviceMs} is the time of
+ * the device alone.
  *
  * @module
  */
@@ -19,7 +19,7 @@ const STRIDE = 128;
 /** Where requests lie in guest memory. */
 const REQUESTS = 0x10000;
 const MEMORY_SIZE = 1 << 20;
-/** The frame that every page is mapped to unless told otherwise. */
+/** The frame that every page is mapped to by default. */
 const FRAME = 5;
 /** The frame that large ranges are mapped to, on their own alignment. */
 const ALIGNED_FRAME = 64 * 2 ** 20;
@@ -34,7 +34,7 @@ export class RingDriver {
   readonly pages: Float64Array<ArrayBuffer> = new Float64Array(BATCH);
   /** Milliseconds that the device has taken so far. */
   deviceMs = 0;
-  /** What is done while the device holds its answers for somebody else. */
+  /** Called while the device holds its answers until an IOTLB listener has acknowledged. */
   onHeld: () => void = () => {};
 
   constructor() {
@@ -118,7 +118,7 @@ export function livePage(i: number, live: number): number {
   return LIVE_FIRST + (((i * 0x9e3779b1) >>> 0) % live) * 4 + 1;
 }
 
-/** A device with `live` one-page mappings, between which pairs of MAP and UNMAP come and go. */
+/** A device with `live` one-page mappings, and pairs of MAP and UNMAP between them. */
 export class PairBench {
   readonly driver: RingDriver = new RingDriver();
   readonly #live: number;

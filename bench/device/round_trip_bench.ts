@@ -1,9 +1,9 @@
 /**
- * What a driver that spins waits for its answer: one MAP and one UNMAP of a page, each from the driver's processor
- * to that of a `serve` which watches the ring, through the tables, and back.
+ * How long a spinning driver waits for its answer: one MAP and one UNMAP of a page, each from the driver's processor to
+ * that of a `serve` that polls the ring, through the tables, and back.
  *
- * Most of it is cache lines on their way: the calibration case passes one back and forth between two threads.
- * Which ring layout needs how many of them is what tells the cases apart.
+ * Most of the time is the transfer of cache lines; the calibration case passes one back and forth between two threads.
+ * The cases differ in how many cache lines a ring layout needs.
  */
 import { attachRequest, mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
 import { MAP_F_READ, MAP_F_WRITE, S_OK } from "../../device/iommu/wire.ts";
@@ -53,12 +53,12 @@ for (const rings of LAYOUTS) {
   });
 }
 
-/** Words of the calibration: a number, that number given back in another cache line, whether to sleep. */
+/** Words of the calibration: a number, that number returned in another cache line, whether to sleep. */
 const GIVEN = 0;
 const RETURNED = 32;
 const SLEEPS = 48;
 
-/** A thread that gives every number back, and sleeps when told so. */
+/** A thread that returns every number, and sleeps on request. */
 const ECHO = `
   self.onmessage = ({ data }) => {
     const words = new Int32Array(data);

@@ -1,7 +1,7 @@
 /**
- * One-page UNMAP and MAP through engine and VT-d tables with 10^3 to 10^6 live mappings at random addresses: each
- * iteration is 1000 pairs, so read µs as ns a pair. The calibration case is 1000 dependent reads all over 64 MiB,
- * which is what a random access to memory costs here.
+ * One-page UNMAP and MAP through the engine and VT-d tables, with 10^3 to 10^6 live mappings at random addresses. Each
+ * iteration is 1000 pairs, so read µs as ns a pair. The calibration case, 1000 dependent reads spread over 64 MiB, gives
+ * the cost of random memory accesses.
  */
 import { OK } from "../../iommufd/mod.ts";
 import { Populated, randomNumbers, RW } from "./setup.ts";

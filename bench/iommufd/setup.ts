@@ -1,4 +1,4 @@
-/** What the engine's benchmarks have in common. */
+/** Shared setup of the benchmarks of the pages engine. */
 import {
   createPageList,
   GuestSource,
@@ -41,8 +41,8 @@ export class Populated {
     this.pages = new Int32Array(live);
     this.indexes = new Int32Array(live);
     const random = randomNumbers();
-    // Scattered over four times as many I/O pages as there are mappings: thinner, and what is measured is page-table
-    // pages that come and go with every mapping.
+    // Scattered over four times as many I/O pages as there are mappings: with more, this would measure page-table
+    // pages that are made and freed with every mapping.
     const range = Math.max(live * 4, 2 ** 14);
     for (let at = 0; at < live;) {
       const page = random() % range;

@@ -1,6 +1,6 @@
 /**
- * Larger operations of the engine: attaching a second page table to a populated space against filling one by MAPs, big
- * mappings, automatic addresses, and accesses. Each group has a calibration case.
+ * Larger operations of the engine: attaching a second page table to a populated space compared to filling one by MAPs,
+ * large mappings, automatic addresses, and accesses. Each group has a calibration case.
  */
 import {
   Access,
@@ -55,7 +55,7 @@ for (const [name, isLarge] of [["4 KiB leaves", false], ["large leaves", true]] 
   const group = `1 GiB with ${name}`;
   let space: IoAddressSpace | null = null;
   const source = new GuestSource();
-  // A frame at an odd place allows no larger leaf; map calls are still one.
+  // An unaligned frame allows no larger leaf; there is still one map call.
   source.addRegion(0, GIB - 1, { firstFrame: isLarge ? GIB : GIB + 1 });
   const list = createPageList(source);
   Deno.bench({ name: "calibration: bare stores of 262144 entries", group, baseline: true }, () => {
@@ -145,7 +145,7 @@ Deno.bench({ name: "unstable source, through the store", group: PIN_GROUP }, () 
   pinnedAccess.unpin(100, 115);
 });
 
-/** MAPs that are not of one region, or not of one list: as quick among many of their kind as among few. */
+/** MAPs across regions or page lists: as fast among many of their kind as among few. */
 const MANY_GROUP = "MAP and UNMAP of what is not one run of one list, among so many of its kind";
 Deno.bench(
   { name: "calibration: 20 Map sets and deletes", group: MANY_GROUP, baseline: true },

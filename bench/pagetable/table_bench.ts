@@ -1,9 +1,9 @@
 /**
- * The page-table layer alone, per format, next to a bare store loop in the same group.
+ * The page-table layer alone, for each format, beside a bare store loop in the same group.
  *
  * `4 KiB leaves` are forced by restricting leaf sizes to the granule. "In L2" means that the tables
- * touched fit a second-level cache: 256 MiB of input with small leaves. One iteration of the second group
- * is 4096 operations: divide by that.
+ * touched fit into a second-level cache: 256 MiB of input with small leaves. An iteration of the second group
+ * is 4096 operations; divide by that.
  *
  * @module
  */
@@ -39,7 +39,7 @@ const ENDPOINT = 0x18;
 /** How many single operations one iteration of a bench does. */
 const MANY = 4096;
 
-/** What was read, so that reading is not optimised away. */
+/** Results of reads, so that the reads are not optimised away. */
 let checksum = 0;
 
 const calibration = new Int32Array(new ArrayBuffer(2 * 4 * GIB));

@@ -1,9 +1,9 @@
 /**
- * What a request costs on its way through a ring: 128 requests of two descriptors (36 bytes readable,
- * 4 writable: a virtio-iommu MAP) in a ring of 256. Divide by 128 for one request.
+ * The cost of a request in a ring: 128 requests of two descriptors (36 bytes readable, 4 writable: a
+ * virtio-iommu MAP) in a ring of 256. Divide by 128 for one request.
  *
- * The calibration cases do with bare typed arrays what no ring can do without: copy 36 bytes out and 4
- * in; load and store an index.
+ * The calibration cases do the least that any ring must, with bare typed arrays: copy 36 bytes out and 4 in; load
+ * and store an index.
  */
 
 import { Chain, GuestMemory, type Queue } from "../../vring/mod.ts";

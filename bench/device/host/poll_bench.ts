@@ -1,5 +1,5 @@
 /**
- * What it costs to signal, to look and to wait. The calibration case is the cheapest call into the host.
+ * The cost of signalling, polling and waiting. The calibration case is the cheapest call into the host.
  */
 import { Event, PollSet } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";

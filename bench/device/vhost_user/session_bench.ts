@@ -1,5 +1,5 @@
 /**
- * What a message costs the back end, without the way through two processes. The calibration case is the same
+ * The cost of a message in the back end, with both ends in one process. The calibration case sends the same
  * bytes through the same kind of socket and back.
  */
 import { UnixStream } from "../../../device/host/mod.ts";
