@@ -1,11 +1,50 @@
 /**
- * The documents: each page of `docs/` is reached from its index, links name headings that are there, and the examples of
- * `docs/walk-json.md` are accepted by the command that the page names and give the output that it shows.
+ * The documents: each page of `docs/` is reached from its index; headings, files and options that are named exist; the
+ * examples of `docs/walk-json.md` are accepted by the command that the page names and give the output that it shows.
  */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import { build } from "../device/command/build.ts";
+import type { Command } from "../device/command/command.ts";
+import { dtb } from "../device/command/dtb.ts";
+import { dump } from "../device/command/dump.ts";
+import { endpoint } from "../device/command/endpoint.ts";
+import { inspect } from "../device/command/inspect.ts";
+import { serve } from "../device/command/serve.ts";
+import { viot } from "../device/command/viot.ts";
+import { walk } from "../device/command/walk.ts";
 import { filter } from "./device/command/filter.ts";
 
-const DOCS = new URL("../docs/", import.meta.url);
+const ROOT = new URL("../", import.meta.url);
+const DOCS = new URL("docs/", ROOT);
+const COMMANDS: readonly Command[] = [serve, inspect, endpoint, viot, dtb, build, walk, dump];
+
+/** The documents at the top, in `docs/` and in `packaging/`. */
+const DOCUMENTS = [ROOT, DOCS, new URL("packaging/", ROOT)].flatMap((folder) =>
+  [...Deno.readDirSync(folder)].filter(({ name }) => name.endsWith(".md"))
+    .map(({ name }) => new URL(name, folder))
+);
+
+/** A document's path from the root. */
+function pathOf(document: URL): string {
+  return document.href.slice(ROOT.href.length);
+}
+
+/** A name with a choice in braces as all of its names: `a_{b,c}.ts` is two. */
+function alternatives(text: string): readonly string[] {
+  const [, before, inside, after] = /^(.*?)\{([^}]*)\}(.*)$/.exec(text) ?? [];
+  if (inside === undefined) return [text];
+  return inside.split(",").flatMap((one) => alternatives(before + one + after));
+}
+
+/** Whether a file or folder is there. */
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(new URL(path, ROOT));
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** The pages that a page links to, as URLs without fragments. */
 function linkedFrom(page: URL): readonly string[] {
@@ -33,20 +72,50 @@ function headings(page: URL): ReadonlySet<string> {
 }
 
 Deno.test("every link to a heading of a document names one that is there", () => {
-  const root = new URL("../", DOCS);
-  const files = [DOCS, root].flatMap((folder) =>
-    [...Deno.readDirSync(folder)].filter(({ name }) => name.endsWith(".md"))
-      .map(({ name }) => new URL(name, folder))
-  );
-  const broken = files.flatMap((file) =>
+  const broken = DOCUMENTS.flatMap((file) =>
     [...Deno.readTextFileSync(file).matchAll(/\]\(([^)\s]*)#([^)\s]+)\)/g)]
       .filter(([, page]) => !/^\w+:/.test(page))
       .filter(([, page, fragment]) =>
         !headings(page === "" ? file : new URL(page, file)).has(fragment)
       )
-      .map(([, page, fragment]) => `${file.href.slice(root.href.length)}: ${page}#${fragment}`)
+      .map(([, page, fragment]) => `${pathOf(file)}: ${page}#${fragment}`)
   );
   assertEquals(broken, []);
+});
+
+Deno.test("every file of the repository that a document names is there", () => {
+  const name =
+    /(?<!QEMU's )`((?:device|iommufd|pagetable|vring|tests|bench|docs|examples)\/[\w./{},-]*)`/g;
+  const gone = DOCUMENTS.flatMap((document) =>
+    [...Deno.readTextFileSync(document).matchAll(name)].flatMap(([, path]) => alternatives(path))
+      .filter((path) => !exists(path)).map((path) => `${pathOf(document)}: ${path}`)
+  );
+  assertEquals(gone, []);
+});
+
+Deno.test("every option in a command of the documents is one that the command has", () => {
+  const wrong: string[] = [];
+  let seen = 0;
+  for (const document of DOCUMENTS) {
+    const text = Deno.readTextFileSync(document);
+    for (const [, block] of text.matchAll(/^```(?:sh)?\n(.*?)^```/gms)) {
+      const lines = block.replaceAll(/\\\n/g, " ").split("\n");
+      for (const line of lines) {
+        const command = COMMANDS.find(({ name }) =>
+          new RegExp(`(?:\\bviommu|main\\.ts|deno task)(?: -\\S+)* ${name}\\b`).test(line)
+        );
+        if (command === undefined) continue;
+        const own = line.slice(line.indexOf(` ${command.name}`));
+        for (const [option] of own.matchAll(/(?<= )--[a-z][a-z-]*/g)) {
+          seen++;
+          const isKnown = new RegExp(`${option}(?![a-z-])`).test(command.help);
+          if (!isKnown) wrong.push(`${pathOf(document)}: ${option}`);
+        }
+      }
+    }
+  }
+  assertEquals(wrong, []);
+  assert(seen > 20);
 });
 
 Deno.test("the examples of docs/walk-json.md give the output that is shown", async () => {
