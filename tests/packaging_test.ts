@@ -1,13 +1,13 @@
 /**
  * What `packaging/` ships: the units are accepted by systemd, the discovery file says what the back end says, and what is
- * installed as its README says runs in an empty home and takes the socket that systemd would pass.
+ * installed as its README says runs in an empty home, with the service's command line and the socket that systemd would
+ * pass.
  */
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { attachRequest } from "../device/iommu/driver_requests.ts";
 import { UnixListener } from "../device/host/mod.ts";
-import { serve } from "../device/command/serve.ts";
 import { connect, send } from "./device/served_process.ts";
 
 const PACKAGING = new URL("../packaging/", import.meta.url);
@@ -80,16 +80,15 @@ Deno.test({
   },
 });
 
-Deno.test("the command line of the service has only options that serve has", () => {
+/** The arguments of the service's program, with its runtime directory at `directory`. */
+function serviceArguments(directory: string): readonly string[] {
   const command = /^ExecStart=(.*)$/m.exec(shipped("viommu.service"))?.[1] ?? "";
-  const [program, name, ...args] = command.split(" ");
-  assertEquals([program, name], ["/usr/bin/viommu", "serve"]);
-  const options = args.filter((arg) => arg.startsWith("--"));
-  assert(options.length > 0);
-  for (const option of options) assertStringIncludes(serve.help, `${option} `);
-});
+  const [program, ...args] = command.replaceAll("%t/%N", directory).split(" ");
+  assertEquals([program, args[0]], ["/usr/bin/viommu", "serve"]);
+  return args;
+}
 
-Deno.test("what is installed runs in an empty home, and is what the discovery file says", async () => {
+Deno.test("what is installed runs in an empty home as its discovery file and its service say", async () => {
   using folder = temporaryFolder();
   const prefix = folder.path;
   install(prefix);
@@ -102,18 +101,20 @@ Deno.test("what is installed runs in an empty home, and is what the discovery fi
 
   const socket = `${prefix}/activated.sock`;
   using listener = UnixListener.listen(socket);
-  const process = spawn(
-    "sh",
-    ["-c", 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" serve', `${prefix}/bin/viommu`],
-    {
-      env: environment(prefix),
-      stdio: ["ignore", "ignore", "ignore", listener.descriptor.number],
-    },
-  );
+  const script = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@"';
+  const program = `${prefix}/bin/viommu`;
+  const process = spawn("sh", ["-c", script, program, ...serviceArguments(prefix)], {
+    env: environment(prefix),
+    stdio: ["ignore", "ignore", "ignore", listener.descriptor.number],
+  });
   const ended = once(process, "exit");
   try {
     using session = await connect(socket);
     assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    const inspect = ["inspect", "--api-socket", `${prefix}/api.sock`, "state"];
+    const state = await new Deno.Command(program, { args: inspect, env: environment(prefix) })
+      .output();
+    assertStringIncludes(new TextDecoder().decode(state.stdout), "a VMM is connected");
     session.frontEnd.close();
     // `process.kill` would report the signal in place of the exit code.
     Deno.kill(process.pid!, "SIGTERM");
