@@ -10,7 +10,7 @@ import { CLOSED, readNow, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import { BODY_MAX, BodyReader } from "./body.ts";
 import { ChunkDecoder } from "./chunks.ts";
 import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";
-import { answerHead, parseHead, type RequestHead } from "./http_head.ts";
+import { type AnswerHead, answerHead, parseHead, type RequestHead } from "./http_head.ts";
 import { route } from "./routes.ts";
 import type { Work } from "./work.ts";
 
@@ -123,7 +123,7 @@ export class ApiConnection {
       else this.#read(work);
     } catch (error) {
       if (!(error instanceof ApiError) || this.#pieces !== undefined) throw error;
-      this.refuse(error.status, error.message, this.#phase !== ANSWER);
+      this.refuse(error.status, error.message, this.#phase !== ANSWER, error.allow);
     }
     if (this.#hasOutput) this.#send();
   }
@@ -132,10 +132,12 @@ export class ApiConnection {
    * Answers with an error.
    *
    * @param closes Whether that is the last answer: the client may be in the middle of a request.
+   * @param allow Methods that the path takes.
    */
-  refuse(status: number, message: string, closes: boolean): void {
+  refuse(status: number, message: string, closes: boolean, allow?: string): void {
     this.#pieces = undefined;
-    this.#put(this.#whole(status, `${JSON.stringify({ error: message })}\n`, closes));
+    const text = `${JSON.stringify({ error: message })}\n`;
+    this.#put(this.#whole({ status, closes, ...(allow === undefined ? {} : { allow }) }, text));
     this.#bodyBytes = 0;
     this.#phase = closes ? DRAIN : this.#phaseAfter();
   }
@@ -261,15 +263,23 @@ export class ApiConnection {
       return;
     }
     this.#awaited = undefined;
+    const type = pieces.mediaType === undefined ? {} : { mediaType: pieces.mediaType };
+    if (head.method === "HEAD") {
+      // The length of an answer is not known before it is put together (RFC 9110, 9.3.2 lets it be left out).
+      this.#put(ENCODER.encode(answerHead({ status: 200, closes: head.closes, ...type })));
+      this.#phase = this.#phaseAfter();
+      return;
+    }
     const [text, isDone] = collect(pieces, work);
     if (isDone) {
-      this.#put(this.#whole(200, text, head.closes));
+      this.#put(this.#whole({ status: 200, closes: head.closes, ...type }, text));
       this.#phase = this.#phaseAfter();
       return;
     }
     this.#pieces = pieces;
-    const closes = head.closes || !head.knowsChunks;
-    const front = answerHead(200, undefined, head.knowsChunks, closes);
+    const isChunked = head.knowsChunks;
+    const closes = head.closes || !isChunked;
+    const front = answerHead({ status: 200, isChunked, closes, ...type });
     this.#put(ENCODER.encode(front + this.#framed(text)));
   }
 
@@ -296,9 +306,9 @@ export class ApiConnection {
   }
 
   /** A whole answer. */
-  #whole(status: number, text: string, closes: boolean): Uint8Array<ArrayBuffer> {
+  #whole(head: AnswerHead, text: string): Uint8Array<ArrayBuffer> {
     const bytes = ENCODER.encode(text);
-    const front = ENCODER.encode(answerHead(status, bytes.length, false, closes));
+    const front = ENCODER.encode(answerHead({ ...head, length: bytes.length }));
     if (this.#head?.method === "HEAD") return front;
     const whole = new Uint8Array(front.length + bytes.length);
     whole.set(front);

@@ -15,15 +15,18 @@ export class ApiError extends Error {
   /** Name of the class. */
   override readonly name = "ApiError";
   /**
-   * An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist, 409 for what
-   * cannot be as things are.
+   * An HTTP status: 400 for what is malformed, 403 for what is not allowed, 404 for what does not exist, 405 for a
+   * method that a path does not take, 409 for what cannot be as things are.
    */
   readonly status: number;
+  /** With 405, the methods that the path takes, as in the header field `Allow`. */
+  readonly allow: string | undefined;
 
   /** An error to answer with. */
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, allow?: string) {
     super(message);
     this.status = status;
+    this.allow = allow;
   }
 }
 
@@ -33,8 +36,20 @@ export class ApiError extends Error {
  */
 export type ApiAccess = "read" | "full";
 
-/** JSON in pieces, each of which is a small piece of work. */
+/** What a client asks of a route. */
+export interface RouteRequest {
+  /** What stands in the path for the segment in braces, decoded; empty where the route has none. */
+  readonly segment: string;
+  /** The query parameters: those of the route, each once at most. */
+  readonly query: URLSearchParams;
+  /** Parses the body. */
+  readonly body: () => Readonly<Record<string, unknown>>;
+}
+
+/** JSON, or another text, in pieces, each of which is a small piece of work. */
 export interface RouteAnswer extends Iterator<string, void> {
+  /** Media type of the text; JSON by default. */
+  readonly mediaType?: string;
   /** Whether what it tells of has yet to happen: until then it is not asked for a piece. */
   readonly isWaiting?: boolean;
 }

@@ -146,7 +146,12 @@ function parseData(data: unknown, form: string): Uint8Array {
   throw new ApiError(400, `Cannot take data of ${data.length} bytes: it must be ${form}`);
 }
 
-/** Bytes in hexadecimal. */
+/** Bytes in hexadecimal, of which there must be some. */
 function parseBytes(text: string): Uint8Array | undefined {
-  return /^([0-9a-fA-F]{2})+$/.test(text) ? Uint8Array.fromHex(text) : undefined;
+  try {
+    return text === "" ? undefined : Uint8Array.fromHex(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }

@@ -7,6 +7,7 @@ import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import type { Removal, ServedEndpoint } from "../endpoint/mod.ts";
 import { LONG_TEXT } from "./body.ts";
 import { type ApiContext, ApiError, type EndpointChanges, type RouteAnswer } from "./context.ts";
+import { afterEndpoint, limitOf } from "./page.ts";
 import { parameter } from "./parameters.ts";
 
 /** An element of the answer to `GET /v1/endpoints`, and the answer to `POST /v1/endpoints`. */
@@ -41,15 +42,22 @@ const DRAIN_MS = 5000;
 export const DRAIN_MS_MAX = 60_000;
 const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 00:03.0";
 
-/** `GET /v1/endpoints`: a JSON array, an endpoint a line, by ascending id. */
-export function* endpoints(
+/**
+ * `GET /v1/endpoints`: a JSON array, an endpoint a line, by ascending id. `after=ENDPOINT` and `limit=N` make a page of it.
+ *
+ * @throws {ApiError} If a parameter is wrong.
+ */
+export function endpoints(
   { services = [], proxies = [], relays = [] }: ApiContext,
-): Generator<string, void> {
+  query: URLSearchParams,
+): Iterator<string, void> {
+  const after = afterEndpoint(query);
   const all: ServedEndpoint[] = [...services, ...proxies, ...relays];
-  all.sort((one, other) => one.endpoint - other.endpoint);
-  yield all.length === 0
-    ? "[]\n"
-    : `[\n${all.map((each) => JSON.stringify(served(each))).join(",\n")}\n]\n`;
+  const page = all.filter(({ endpoint }) => endpoint > after)
+    .sort((one, other) => one.endpoint - other.endpoint)
+    .slice(0, limitOf(query));
+  const lines = page.map((each) => JSON.stringify(served(each)));
+  return [lines.length === 0 ? "[]\n" : `[\n${lines.join(",\n")}\n]\n`].values();
 }
 
 /**

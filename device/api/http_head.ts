@@ -26,6 +26,7 @@ const REASONS: Readonly<Record<number, string>> = {
   400: "Bad Request",
   403: "Forbidden",
   404: "Not Found",
+  405: "Method Not Allowed",
   409: "Conflict",
   413: "Content Too Large",
   431: "Request Header Fields Too Large",
@@ -82,21 +83,31 @@ function bodyLength(fields: ReadonlyMap<string, string>): number {
   return Number(length);
 }
 
-/**
- * The head of an answer in JSON, empty line included.
- *
- * @param length Bytes of the body; undefined for one in chunks, or that ends with the connection.
- */
+/** What the head of an answer says. */
+export interface AnswerHead {
+  /** The HTTP status. */
+  readonly status: number;
+  /** Media type of the body; JSON by default. */
+  readonly mediaType?: string;
+  /** Bytes of the body; undefined for one in chunks, or that ends with the connection. */
+  readonly length?: number;
+  /** Whether the body comes in chunks. */
+  readonly isChunked?: boolean;
+  /** Whether the connection is closed after it. */
+  readonly closes: boolean;
+  /** Methods that the path takes (RFC 9110, 10.2.1). */
+  readonly allow?: string;
+}
+
+/** The head of an answer, empty line included. */
 export function answerHead(
-  status: number,
-  length: number | undefined,
-  isChunked: boolean,
-  closes: boolean,
+  { status, mediaType, length, isChunked, closes, allow }: AnswerHead,
 ): string {
   return `HTTP/1.1 ${status} ${REASONS[status] ?? "Error"}\r\n` +
-    "Content-Type: application/json\r\n" +
+    `Content-Type: ${mediaType ?? "application/json"}\r\n` +
     (length === undefined ? "" : `Content-Length: ${length}\r\n`) +
-    (isChunked ? "Transfer-Encoding: chunked\r\n" : "") +
+    (isChunked === true ? "Transfer-Encoding: chunked\r\n" : "") +
+    (allow === undefined ? "" : `Allow: ${allow}\r\n`) +
     (closes ? "Connection: close\r\n" : "") +
     "\r\n";
 }

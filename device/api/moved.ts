@@ -8,6 +8,7 @@ import type { Domain } from "../iommu/domain.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { ascending } from "./ascending.ts";
 import { type ApiContext, ApiError } from "./context.ts";
+import { afterPlace, limitOf, type Place } from "./page.ts";
 import type { Work } from "./work.ts";
 
 /** One element of the answer to `GET /v1/moved`: a page. */
@@ -29,35 +30,48 @@ const PAGES = 64;
 
 /**
  * `GET /v1/moved`: compares every mapped page with the process's page map. A JSON array, a page a line, by ascending
- * domain and address, in pieces between which the mappings may change.
+ * domain and address, in pieces between which the mappings may change. `after=DOMAIN:ADDRESS` and `limit=N` make a page
+ * of it.
  *
  * @throws {ApiError} If tables hold guest-physical addresses, which do not move.
  */
-export function moved({ device }: ApiContext, work: Work): Generator<string, void> {
+export function moved(
+  { device }: ApiContext,
+  query: URLSearchParams,
+  work: Work,
+): Generator<string, void> {
   if (!device.holdsHostFrames) {
     throw new ApiError(
       404,
       "There are no host frames here: serve --frames host puts them in tables",
     );
   }
-  return movedPieces(device, work);
+  return movedPieces(device, afterPlace(query), limitOf(query), work);
 }
 
-function* movedPieces(device: IommuDevice, work: Work): Generator<string, void> {
+function* movedPieces(
+  device: IommuDevice,
+  after: Place,
+  limit: number,
+  work: Work,
+): Generator<string, void> {
   const { iommu } = device;
   let separator = "[\n";
+  let left = limit;
   for (const id of ascending(iommu.domainIds, iommu.domainCount, work)) {
-    const domain = id === undefined ? undefined : iommu.domain(id);
-    let next = 0;
-    while (domain !== undefined && iommu.domain(domain.id) === domain && next >= 0) {
+    const domain = id === undefined || id < after.domain ? undefined : iommu.domain(id);
+    let next = domain?.id === after.domain ? after.page + 1 : 0;
+    while (domain !== undefined && iommu.domain(domain.id) === domain && next >= 0 && left > 0) {
       const lines: string[] = [];
       next = look(device, domain, next, work, lines);
-      for (const line of lines) {
+      for (const line of lines.slice(0, left)) {
         yield separator + line;
         separator = ",\n";
+        left--;
       }
       if (work.isEnough) yield "";
     }
+    if (left === 0) break;
     if (work.isEnough) yield "";
   }
   yield separator === "[\n" ? "[]\n" : "\n]\n";

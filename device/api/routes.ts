@@ -3,17 +3,66 @@
  *
  * @module
  */
-import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";
-import { dmaPieces } from "./dma.ts";
 import { addEndpoint, endpoints, removeEndpoint } from "./endpoints.ts";
+import { type ApiContext, ApiError, type RouteAnswer, type RouteRequest } from "./context.ts";
+import { dmaPieces } from "./dma.ts";
+import { health, version } from "./health.ts";
 import { mappings } from "./mappings.ts";
+import { metrics } from "./metrics.ts";
 import { moved } from "./moved.ts";
 import { state } from "./state.ts";
 import { translate } from "./translate.ts";
 import type { Work } from "./work.ts";
 
-/** A path below which the objects are endpoints. */
-const ENDPOINTS = "/v1/endpoints/";
+/** A method of a path. */
+export interface Route {
+  /** `GET`, `POST` or `DELETE`; a `HEAD` is answered like a `GET`. */
+  readonly method: string;
+  /** The path; a segment in braces stands for any text. */
+  readonly path: string;
+  /** Names of the query parameters that it takes. */
+  readonly parameters: readonly string[];
+  /** Begins the answer. */
+  readonly serve: (context: ApiContext, request: RouteRequest, work: Work) => RouteAnswer;
+}
+
+/** Every route of the API; `docs/openapi.yaml` describes them. */
+export const ROUTES: readonly Route[] = [
+  get("/v1/state", [], (context, _, work) => state(context, work)),
+  get(
+    "/v1/mappings",
+    ["domain", "after", "limit"],
+    (context, { query }, work) => mappings(context, query, work),
+  ),
+  get(
+    "/v1/translate",
+    ["endpoint", "iova", "access"],
+    (context, { query }) => json(translate(context, query)),
+  ),
+  get("/v1/moved", ["after", "limit"], (context, { query }, work) => moved(context, query, work)),
+  get("/v1/version", [], (context) => json(version(context))),
+  get("/v1/health", [], (context) => json(health(context))),
+  get("/v1/endpoints", ["after", "limit"], (context, { query }) => endpoints(context, query)),
+  get("/metrics", [], (context, _, work) => metrics(context, work)),
+  {
+    method: "POST",
+    path: "/v1/endpoints",
+    parameters: [],
+    serve: (context, { body }) => json(addEndpoint(context, body())),
+  },
+  {
+    method: "DELETE",
+    path: "/v1/endpoints/{endpoint}",
+    parameters: ["timeout-ms"],
+    serve: (context, { segment, query }) => removeEndpoint(context, segment, query),
+  },
+  {
+    method: "POST",
+    path: "/v1/dma",
+    parameters: [],
+    serve: (context, { body }, work) => dmaPieces(context, body(), work),
+  },
+];
 
 /**
  * The answer to a request.
@@ -30,31 +79,69 @@ export function route(
   work: Work,
 ): RouteAnswer {
   const url = parseTarget(target);
-  const name = `${method} ${url.pathname}`;
-  if (name.startsWith(`DELETE ${ENDPOINTS}`)) {
-    return removeEndpoint(context, url.pathname.slice(ENDPOINTS.length), url.searchParams);
+  const ofPath = ROUTES.filter(({ path }) => segmentOf(path, url.pathname) !== undefined);
+  if (ofPath.length === 0) {
+    throw new ApiError(404, `There is no ${shown(url.pathname)}: there are ${PATHS}`);
   }
-  switch (name) {
-    case "GET /v1/state":
-      return state(context, work);
-    case "GET /v1/mappings":
-      return mappings(context, url.searchParams, work);
-    case "GET /v1/translate":
-      return [`${JSON.stringify(translate(context, url.searchParams))}\n`].values();
-    case "GET /v1/moved":
-      return moved(context, work);
-    case "GET /v1/endpoints":
-      return endpoints(context);
-    case "POST /v1/endpoints":
-      return [`${JSON.stringify(addEndpoint(context, body()))}\n`].values();
-    case "POST /v1/dma":
-      return dmaPieces(context, body(), work);
-    default:
+  const found = ofPath.find((each) => each.method === (method === "HEAD" ? "GET" : method));
+  if (found === undefined) {
+    const methods = ofPath.flatMap((each) =>
+      each.method === "GET" ? ["GET", "HEAD"] : [each.method]
+    );
+    throw new ApiError(
+      405,
+      `Cannot ${shown(method)} ${shown(url.pathname)}: it takes ${methods.join(", ")}`,
+      methods.join(", "),
+    );
+  }
+  checkParameters(found, url.searchParams);
+  const segment = decoded(segmentOf(found.path, url.pathname)!);
+  return found.serve(context, { segment, query: url.searchParams, body }, work);
+}
+
+const PATHS = [...new Set(ROUTES.map(({ path }) => path))].join(", ");
+
+function get(path: string, parameters: readonly string[], serve: Route["serve"]): Route {
+  return { method: "GET", path, parameters, serve };
+}
+
+function json(value: unknown): RouteAnswer {
+  return [`${JSON.stringify(value)}\n`].values();
+}
+
+/** What stands in a path for the segment in braces: empty where the pattern has none; undefined if it is another path. */
+function segmentOf(pattern: string, path: string): string | undefined {
+  const brace = pattern.indexOf("{");
+  if (brace < 0) return path === pattern ? "" : undefined;
+  const segment = path.slice(brace);
+  const isOne = path.startsWith(pattern.slice(0, brace)) && segment !== "" &&
+    !segment.includes("/");
+  return isOne ? segment : undefined;
+}
+
+/** A segment of a path without its percent signs (RFC 3986, 2.1). */
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error;
+    throw new ApiError(400, `Cannot read the path: ${shown(segment)} is not percent-encoded UTF-8`);
+  }
+}
+
+/** A misspelt parameter would change nothing, and the answer would look right. */
+function checkParameters({ method, path, parameters }: Route, query: URLSearchParams): void {
+  const seen = new Set<string>();
+  for (const name of query.keys()) {
+    if (!parameters.includes(name)) {
+      const known = parameters.length === 0 ? "none" : parameters.join(", ");
       throw new ApiError(
-        404,
-        `There is no ${name}: there are GET /v1/state, /v1/mappings, /v1/translate, /v1/moved and /v1/endpoints, ` +
-          "POST /v1/dma and /v1/endpoints, and DELETE /v1/endpoints/ID",
+        400,
+        `Cannot take parameter ${shown(name)}: ${method} ${path} takes ${known}`,
       );
+    }
+    if (seen.has(name)) throw new ApiError(400, `Cannot take parameter ${name} twice`);
+    seen.add(name);
   }
 }
 
@@ -62,5 +149,10 @@ export function route(
 function parseTarget(target: string): URL {
   const url = URL.parse(target.startsWith("/") ? `http://viommu${target}` : target);
   if (url !== null) return url;
-  throw new ApiError(400, `Cannot read the request target: ${target.slice(0, 100)} is no URL`);
+  throw new ApiError(400, `Cannot read the request target: ${shown(target)} is no URL`);
+}
+
+/** A text of the client in an error. */
+function shown(text: string): string {
+  return text.slice(0, 100);
 }

@@ -322,7 +322,7 @@ function* idsOf(domain: Domain): Generator<number, void> {
 }
 
 /** Answers by request type and status, those that occurred. */
-function requestCounts(
+export function requestCounts(
   counts: Float64Array,
 ): Readonly<Record<string, Readonly<Record<string, number>>>> {
   const requests: Record<string, Record<string, number>> = {};

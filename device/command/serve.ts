@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type ApiAccess, type ApiContext, ApiServer } from "../api/mod.ts";
+import { type ApiAccess, type ApiContext, ApiServer, exportMetrics } from "../api/mod.ts";
 import { parseNumber } from "../address.ts";
 import {
   activatedListener,
@@ -257,6 +257,7 @@ async function serveUntilStopped(
       return server?.failures ?? {};
     },
   };
+  if (exportMetrics(context)) log.info("Exporting metrics by OpenTelemetry");
   try {
     const api = apiChoice === undefined ? [] : [openApi(apiChoice, context, log)];
     server = new DeviceServer(device, log, pollUs, [endpoints, ...api], rings);

@@ -52,12 +52,13 @@ async function answers(api: string): Promise<boolean> {
 export async function start(
   folder: string,
   args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<Served & { log: Promise<string> }> {
   const socket = `${folder}/viommu.sock`;
   const api = `${folder}/api.sock`;
   const process = new Deno.Command(Deno.execPath(), {
     args: [...DENO, "serve", "--socket-path", socket, "--api-socket", api, ...args],
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
     stdout: "null",
     stderr: "piped",
   }).spawn();
@@ -79,10 +80,11 @@ export async function start(
 export async function withServe(
   args: readonly string[],
   test: (served: Served) => Promise<void>,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<string> {
   const folder = await Deno.makeTempDir();
   try {
-    const served = await start(folder, args);
+    const served = await start(folder, args, env);
     try {
       await test(served);
       served.process.kill("SIGTERM");

@@ -150,7 +150,10 @@ Deno.test("what cannot be added is refused in one line, and nothing of it is lef
       ["x", 400, "an endpoint such as 24"],
       ["24?timeout-ms=x", 400, "milliseconds from 0 to 60000"],
       ["24?timeout-ms=60001", 400, "milliseconds from 0 to 60000"],
-      ["", 400, "an endpoint such as 24"],
+      ["", 404, "There is no /v1/endpoints/"],
+      ["%zz", 400, "not percent-encoded"],
+      ["00%3A03.1", 404, "nothing at endpoint 00:03.1"],
+      ["24?timeoutms=5", 400, "DELETE /v1/endpoints/{endpoint} takes timeout-ms"],
     ] as const
   ) {
     const answer = await ask(world, "DELETE", `/v1/endpoints/${id}`);

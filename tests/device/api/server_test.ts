@@ -64,6 +64,13 @@ Deno.test("HTTP/1.0 gets an answer that ends with the connection, and HEAD one w
   client.send("HEAD /v1/state HTTP/1.1\r\n\r\n");
   for (let i = 0; i < 20; i++) world.turn();
   client.pump();
+  assertStringIncludes(client.text, "HTTP/1.1 200 ");
+  assert(client.text.endsWith("\r\n\r\n"), client.text);
+  // The connection goes on behind it: a client that took it for an answer with a body would be out of step.
+  client.send(get("/v1/version") + "HEAD /v1/nothing HTTP/1.1\r\n\r\n");
+  for (let i = 0; i < 40; i++) world.turn();
+  client.pump();
+  assertStringIncludes(client.text, '"api":"v1"');
   assertStringIncludes(client.text, "HTTP/1.1 404 ");
   assert(client.text.endsWith("\r\n\r\n"), client.text);
 });
@@ -98,7 +105,16 @@ Deno.test("what is wrong with a request is said in one line of JSON, and in no l
     [get("/v1/mappings?domain=1e3"), 400, "domain"],
     [get(`/v1/translate?endpoint=${"9".repeat(9000)}&iova=0`), 400, "endpoint"],
     [get("/v1/mappings?domain=7"), 404, "no domain 7"],
-    [get("//evil/v1/state"), 404, "There is no GET"],
+    [get("/v1/mappings?domian=7"), 400, "GET /v1/mappings takes domain, after, limit"],
+    [get("/v1/state?pretty"), 400, "GET /v1/state takes none"],
+    [get("/v1/mappings?limit=5&limit=6"), 400, "limit twice"],
+    [get("/v1/mappings?limit=0"), 400, "a number from 1"],
+    [get("/v1/mappings?after=7"), 400, "2:0x1000"],
+    [get("/v1/endpoints?after=x"), 400, "an endpoint such as 24"],
+    [get("//evil/v1/state"), 404, "There is no //evil"],
+    ["PUT /v1/state HTTP/1.1\r\n\r\n", 405, "it takes GET, HEAD"],
+    [get("/v1/dma"), 405, "it takes POST"],
+    [post("/v1/endpoints/24", "{}"), 405, "it takes DELETE"],
     ...["", "[", "3", "null", '"x"', "[".repeat(5000), "[".repeat(3 << 20)].map((body) =>
       [post("/v1/dma", body), 400, "JSON object"] as const
     ),
