@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type JsonQuery, walk as walkTables } from "../../pagetable/mod.ts";
+import { type JsonQuery, walk as walkTables, walkText } from "../../pagetable/mod.ts";
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import {
   type Command,
@@ -14,7 +14,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
-import { printJson } from "./output.ts";
+import { printJson, printPieces } from "./output.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
 /** Walks tables. */
@@ -37,9 +37,11 @@ Options:
   --endpoint ID   of this endpoint: a number or a PCI address (00:03.0)
   --access r|w    with this access (default r)
   --pasid N       with this PASID
+  --text          text instead of JSON: below each answer every entry that was
+                  read, with its table and fields as the specification names them
 
 Example:
-  viommu walk --iova 0x1008 --endpoint 00:04.0 < tables.json
+  viommu walk --text --iova 0x1008 --endpoint 00:04.0 < tables.json
 `,
   async run(args) {
     const { values, positionals } = parseOptions(args, {
@@ -48,6 +50,7 @@ Example:
       "endpoint": { type: "string" },
       "access": { type: "string" },
       "pasid": { type: "string" },
+      "text": { type: "boolean" },
     });
     refusePositionals(positionals);
     const query = queryOf(values);
@@ -56,7 +59,8 @@ Example:
     const asked = query === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, queries: [query] };
-    await printJson(checked(() => walkTables(asked, image)));
+    if (values["text"] === true) await printPieces([checked(() => walkText(asked, image))]);
+    else await printJson(checked(() => walkTables(asked, image)));
     return 0;
   },
 };

@@ -120,11 +120,28 @@ export function buildOutput(built: Built): BuildOutput {
  * @throws TypeError or RangeError for an input that is malformed.
  */
 export function walk(json: unknown, reader?: TableReader): WalkOutput {
+  return { results: Array.from(answers(json, reader), (each) => each.answer) };
+}
+
+/** An answer of {@linkcode walk}, and the walk that it is from. */
+export interface AnsweredQuery {
+  /** The answer. */
+  readonly answer: JsonAnswer;
+  /** The walk, until the next answer is asked for. */
+  readonly walk: WalkResult;
+  /** Format of the tables; of two stages, the name of both. */
+  readonly format: string;
+}
+
+/** As {@linkcode walk}, one answer after the other. */
+export function* answers(json: unknown, reader?: TableReader): Generator<AnsweredQuery, void> {
   const input = readObject<WalkInput>(json, "walk input");
   const walker = walkerOf(input, reader ?? new ChunkReader(readList(input.mem, "mem")));
+  const format = readWord(input.format, "format", EXCHANGE_FORMATS);
   const result = new WalkResult();
-  const queries = readList(input.queries, "queries");
-  return { results: queries.map((query) => answer(walker, query, result)) };
+  for (const query of readList(input.queries, "queries")) {
+    yield { answer: answer(walker, query, result), walk: result, format };
+  }
 }
 
 /**

@@ -44,6 +44,15 @@ Deno.test("what build makes, walk translates and dump prints, in every format", 
       "0x123456",
     ]);
     assertMatch(results[2].fault.code, /^0x[0-9a-f]+$/);
+    const asText = await filter(
+      JSON.stringify({ ...JSON.parse(built.out), queries }),
+      "walk",
+      "--text",
+    );
+    assertEquals(
+      asText.out.split("\n").filter((line) => /^\S/.test(line))[0],
+      "0x20 w 0x10008: 0x4000008, leaf of 0x1000 bytes",
+    );
     const dumped = await filter(built.out, "dump", "--endpoint", "0x20");
     assertStringIncludes(dumped.out, "0x10000-0x10fff -> 0x4000000 rw");
     assertStringIncludes(dumped.out, "-> 0x8000000 r 0x200000 x2");
