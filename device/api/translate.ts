@@ -3,7 +3,12 @@
  *
  * @module
  */
-import { MEMORY_TYPE_NAMES, type WalkResult } from "../../pagetable/mod.ts";
+import {
+  type DescribedEntry,
+  describePath,
+  MEMORY_TYPE_NAMES,
+  type WalkResult,
+} from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
@@ -28,9 +33,16 @@ export type TranslateAnswer =
     /** Format of the tables, or `bypass`. */
     readonly format: string;
     /** Every entry read, device tables first. */
-    readonly path: readonly PathEntry[];
+    readonly path: readonly DescribedEntry[];
   }
-  | { /** Why not. */ readonly fault: FaultState };
+  | {
+    /** Why not. */
+    readonly fault: FaultState;
+    /** Format of the tables. */
+    readonly format: string;
+    /** Every entry read; the last one is the one that refused, if any was read. */
+    readonly path: readonly DescribedEntry[];
+  };
 
 /** Why an access was refused. */
 export interface FaultState {
@@ -38,16 +50,6 @@ export interface FaultState {
   readonly reason: string;
   /** The hardware's own code. */
   readonly code: string;
-}
-
-/** A table entry that a walk read. */
-export interface PathEntry {
-  /** Level, as the format's specification numbers it. */
-  readonly level: number;
-  /** Where the entry is, a byte address. */
-  readonly at: string;
-  /** Its value. */
-  readonly entry: string;
 }
 
 /** `GET /v1/translate`: `endpoint`, `iova` and `access` (`r`, the default, or `w`). */
@@ -68,14 +70,15 @@ export function translate(context: ApiContext, query: URLSearchParams): Translat
   const format = context.device.endpoints.formatOf(id);
   if (format === undefined) throw new ApiError(404, `There is no endpoint ${id}`);
   const walk = context.device.walk(id, iova.page, access);
-  if (!walk.ok) return { fault: faultOf(walk) };
+  const path = describePath(format, walk);
+  if (!walk.ok) return { fault: faultOf(walk), format, path };
   return {
     ...placeOf(context.device, walk, iova.offset),
     access: protectionText(walk.permission),
     pageSize: walk.bypass ? PAGE_SIZE : walk.leafPages * PAGE_SIZE,
     memory: MEMORY_TYPE_NAMES[walk.memoryType],
     format: walk.bypass ? "bypass" : format,
-    path: pathOf(walk),
+    path,
   };
 }
 
@@ -96,13 +99,4 @@ function placeOf(
 /** The fault that a walk ended in. */
 export function faultOf(walk: WalkResult): FaultState {
   return { reason: walk.faultName, code: `0x${walk.faultCode.toString(16)}` };
-}
-
-/** The entries that a walk read, from the top. */
-function pathOf(walk: WalkResult): readonly PathEntry[] {
-  return Array.from({ length: walk.depth }, (_, i) => ({
-    level: walk.pathLevel[i],
-    at: `0x${walk.entryAddress(i).toString(16)}`,
-    entry: `0x${walk.entryValue(i).toString(16)}`,
-  }));
 }

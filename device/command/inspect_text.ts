@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type DescribedEntry, pathLines } from "../../pagetable/mod.ts";
 import { endpointText, sizeText } from "../address.ts";
 import type {
   DomainState,
@@ -164,12 +165,20 @@ export function movedText({ domain, iova, guest, phys, now }: MovedState): strin
 
 /** A translation, with the entries that led to it. */
 export function translationText(answer: TranslateAnswer): string {
-  if ("fault" in answer) return `fault: ${answer.fault.reason} (${answer.fault.code})`;
+  if ("fault" in answer) {
+    const { fault: { reason, code }, format, path } = answer;
+    return [`fault: ${reason} (${code}), ${format}`, ...indented(path)].join("\n");
+  }
   const { guest, moved } = answer;
   return [
     `${answer.phys} ${answer.access}, ${sizeText(answer.pageSize)} page, ${answer.format}`,
     ...(guest === undefined ? [] : [`  host-physical; guest-physical ${guest}`]),
     ...(moved === undefined ? [] : [`  moved: the kernel has it at ${moved ?? "no frame"} now`]),
-    ...answer.path.map((entry) => `  level ${entry.level}  at ${entry.at}  entry ${entry.entry}`),
+    ...indented(answer.path),
   ].join("\n");
+}
+
+/** The entries of a path, a line each. */
+function indented(path: readonly DescribedEntry[]): readonly string[] {
+  return pathLines(path).map((line) => `  ${line}`);
 }

@@ -5,6 +5,9 @@ import { stateText } from "../../../device/command/inspect_text.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { mappingsOf, stateOf } from "./api_world.ts";
 
+/** The answer where an endpoint reaches nothing, whatever is asked. */
+const BLOCKED = { fault: { reason: "blocked", code: "0x0" }, format: "vtd-ss", path: [] };
+
 /** A guest with endpoint 8 in domain 2, a page and a 2 MiB block mapped, and one refused request. */
 function busyGuest(): { guest: InProcessGuest; context: ApiContext } {
   const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
@@ -67,7 +70,7 @@ Deno.test("state(), translate() and inspect show what is blocked, and why", () =
     stateText(stateOf(context)),
     "\nblocked   00:01.0: attached when the connection ended\n",
   );
-  assertEquals(translate(context, query), { fault: { reason: "blocked", code: "0x0" } });
+  assertEquals(translate(context, query), BLOCKED);
   device.queueBegins(0, "used");
   guest.request(attachRequest(2, 16), 4);
   assertEquals(stateOf(context).blocked, "all");
@@ -76,7 +79,7 @@ Deno.test("state(), translate() and inspect show what is blocked, and why", () =
     stateText(stateOf(context)),
     "\nblocked   all endpoints that the guest does",
   );
-  assertEquals(translate(context, query), { fault: { reason: "blocked", code: "0x0" } });
+  assertEquals(translate(context, query), BLOCKED);
   device.reset("device");
   assertEquals(stateOf(context).blocked, undefined);
   guest.close();
@@ -145,13 +148,18 @@ Deno.test("translate() answers a refused access with the hardware's fault", () =
     return translate(context, new URLSearchParams(query));
   }
   const missing = { reason: "not-present", code: "0x6" }; // VT-d fault reason 6: read, not present
-  assertEquals(ask("endpoint=8&iova=0x6000"), { fault: missing });
+  const absent = translate(context, new URLSearchParams("endpoint=8&iova=0x6000"));
+  assert("fault" in absent);
+  assertEquals(absent.fault, missing);
+  // Down to the entry that is not there.
+  assertEquals(absent.path.map(({ table }) => table).join(" "), "root context L4 L3 L2 L1");
+  assertEquals([absent.path[5].entry, absent.path[5].fields], ["0x0", { R: 0 }]);
   assertEquals(ask("endpoint=00:01.0&iova=20480&access=r"), {
     ...ask("endpoint=8&iova=0x5000") as object,
   });
   const answer = ask("endpoint=8&iova=0x5000&access=w") as { fault: { code: string } };
   assertEquals(answer.fault.code, "0x5"); // VT-d fault reason 5: write without permission
-  assertEquals(ask("endpoint=16&iova=0"), { fault: { reason: "blocked", code: "0x0" } });
+  assertEquals(ask("endpoint=16&iova=0"), BLOCKED);
   guest.close();
 });
 
