@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { type InterruptPages, READ, WRITE } from "./page_table.ts";
+import { type InterruptPages, PAGE_SIZE, READ, WRITE } from "./page_table.ts";
 
 /** One size of leaf. */
 export interface LeafFormat {
@@ -135,11 +135,11 @@ export function restrictLeaves(
 ): readonly LeafFormat[] {
   if (pageSizes === undefined) return leaves;
   for (const size of pageSizes) {
-    if (!leaves.some((leaf) => 4096 * 2 ** leaf.order === size)) {
+    if (!leaves.some((leaf) => PAGE_SIZE * 2 ** leaf.order === size)) {
       throw new RangeError(`Cannot use page size ${size}: ${name} has no leaf of that size`);
     }
   }
-  const kept = leaves.filter((leaf) => pageSizes.includes(4096 * 2 ** leaf.order));
+  const kept = leaves.filter((leaf) => pageSizes.includes(PAGE_SIZE * 2 ** leaf.order));
   if (kept.length === 0) throw new RangeError(`Cannot use ${name}: no page size is left`);
   return kept;
 }

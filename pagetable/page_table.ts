@@ -1,13 +1,18 @@
 /**
  * What every page table offers, whatever its format: the counterpart of Linux's `iommu_domain`.
  *
- * Words: a *page* is 4096 bytes of I/O virtual address space and named by its number (address / 4096);
+ * Words: a *page* is {@linkcode PAGE_SIZE} bytes of I/O virtual address space and named by its number;
  * a *frame* is the same of the output address space. Ranges are inclusive: `[firstPage, lastPage]`.
  * Page numbers go up to 2^52 - 1, so they are exact as `number`.
  *
  * @module
  */
 import type { Errno } from "./errno.ts";
+
+/** Bytes of a page or frame. */
+export const PAGE_SIZE = 4096;
+/** Log2 of {@linkcode PAGE_SIZE}. */
+export const PAGE_SHIFT = 12;
 
 /** Protection bit: the device may read. */
 export const READ = 1;

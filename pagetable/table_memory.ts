@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "./page_table.ts";
 
 /** Words of 32 bits in one page of table memory. */
 export const PAGE_WORDS = 1024;
@@ -36,7 +37,7 @@ export interface TableReader {
   /**
    * Loads an 8-byte entry and leaves its halves in `low` and `high`.
    *
-   * @param frame physical address of the 4 KiB page / 4096.
+   * @param frame number of the 4 KiB page of physical memory.
    * @param index which 8-byte unit of that page, 0 to 511.
    * @returns false where the memory cannot be read.
    */
@@ -103,7 +104,7 @@ export class TableMemory implements TableWriter {
     if ((bytes === undefined) === (buffer === undefined)) {
       throw new TypeError("Cannot make table memory: give either bytes or a buffer");
     }
-    const pages = Math.floor((buffer === undefined ? bytes ?? 0 : buffer.byteLength) / 4096);
+    const pages = Math.floor((buffer === undefined ? bytes ?? 0 : buffer.byteLength) / PAGE_SIZE);
     if (!(pages >= 1 && pages <= MOST_TABLE_PAGES)) {
       throw new RangeError(
         `Cannot make table memory: ${pages} pages is not in 1 to ${MOST_TABLE_PAGES}`,
@@ -116,7 +117,11 @@ export class TableMemory implements TableWriter {
     this.baseFrame = baseFrame;
     this.capacity = pages;
     this.limit = Math.min(limit, pages);
-    this.words = new Int32Array(buffer ?? new ArrayBuffer(pages * 4096), 0, pages * PAGE_WORDS);
+    this.words = new Int32Array(
+      buffer ?? new ArrayBuffer(pages * PAGE_SIZE),
+      0,
+      pages * PAGE_WORDS,
+    );
     this.liveEntries = new Int32Array(pages);
     this.childTables = new Int32Array(pages);
     this.links = new Int32Array(pages);

@@ -41,25 +41,33 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
   pagetable: {
     "errno.ts": [],
     "page_table.ts": ["errno.ts"],
+    "address.ts": ["page_table.ts"],
     "format.ts": ["page_table.ts"],
     "format_constants.ts": ["format.ts", "page_table.ts"],
-    "table_memory.ts": [],
+    "table_memory.ts": ["page_table.ts"],
     "invalidation.ts": ["table_memory.ts"],
-    invalidate: ["invalidation.ts"],
+    invalidate: ["address.ts", "page_table.ts", "invalidation.ts"],
     formats: ["format.ts", "page_table.ts"],
     // The walker shares no entry encoding with the formats and the units: what one gets wrong the other shows.
     walk: ["invalidation.ts", "page_table.ts", "table_memory.ts"],
     builder: [
-      ...["errno.ts", "page_table.ts", "format.ts", "format_constants.ts"],
+      ...["errno.ts", "page_table.ts", "address.ts", "format.ts", "format_constants.ts"],
       ...["table_memory.ts", "invalidation.ts"],
     ],
     units: [
-      ...["errno.ts", "format.ts", "table_memory.ts", "invalidation.ts"],
+      ...["errno.ts", "address.ts", "format.ts", "table_memory.ts", "invalidation.ts"],
       ...["builder", "formats", "walk"],
     ],
     "create.ts": ["errno.ts", "format.ts", "table_memory.ts", "builder", "formats", "units"],
     exchange: [
-      ...["errno.ts", "page_table.ts", "table_memory.ts", "invalidation.ts", "create.ts"],
+      ...[
+        "errno.ts",
+        "page_table.ts",
+        "address.ts",
+        "table_memory.ts",
+        "invalidation.ts",
+        "create.ts",
+      ],
       ...["builder", "units", "walk"],
     ],
   },

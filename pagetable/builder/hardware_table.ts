@@ -11,7 +11,7 @@ import type { TableFormat } from "../format.ts";
 import { InvalidationGather } from "../invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
 import { DirtyScan, reportNothing, type ReportRange } from "./dirty_scan.ts";
-import type { InterruptPages, PageTable, Protection } from "../page_table.ts";
+import { type InterruptPages, PAGE_SHIFT, type PageTable, type Protection } from "../page_table.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { TableTree } from "./table_tree.ts";
 import { Unmapper } from "./unmapper.ts";
@@ -63,7 +63,7 @@ export class HardwareTable implements PageTable {
     this.description = format;
     this.firstPage = format.firstPage;
     this.lastPage = format.lastPage;
-    this.lastFrame = 2 ** (format.outputBits - 12) - 1;
+    this.lastFrame = 2 ** (format.outputBits - PAGE_SHIFT) - 1;
     this.leafOrders = format.leaves.map((leaf) => leaf.order);
     this.tracksDirty = format.marks !== null;
     this.interruptPages = format.interruptPages;

@@ -8,7 +8,8 @@
  */
 import type { TableFormat } from "../format.ts";
 import { constantsOf } from "../format_constants.ts";
-import { WRITE } from "../page_table.ts";
+import { PAGE_SIZE, WRITE } from "../page_table.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 const FRAMES_PER_WRAP = 2 ** 20;
 
@@ -101,8 +102,8 @@ export class LeafWriter {
 
   /** Writes the one-item leaf of the smallest size. */
   writeOne(item: number, frame: number, protection: number): void {
-    let low = frame << 12;
-    let high = (frame * 2 ** -20) | 0;
+    let low = addressLow(frame);
+    let high = addressHigh(frame);
     if (this.#folds) {
       low |= ((high >>> 16) & 0xf) << 12;
       high &= 0xffff;
@@ -138,7 +139,7 @@ export class LeafWriter {
       const room = FRAMES_PER_WRAP - (next & (FRAMES_PER_WRAP - 1));
       const fits = stepOrder < 20 ? room >> stepOrder : 1;
       const run = fits < left ? fits : left;
-      this.#store(at, run, next, 4096 << stepOrder, lowBits, highBits);
+      this.#store(at, run, next, PAGE_SIZE << stepOrder, lowBits, highBits);
       at += run << 1;
       left -= run;
       next += run * 2 ** stepOrder;
@@ -189,8 +190,8 @@ export class LeafWriter {
     highBits: number,
   ): void {
     const words = this.#words;
-    let low = frame << 12;
-    let high = (frame * 2 ** -20) | 0;
+    let low = addressLow(frame);
+    let high = addressHigh(frame);
     if (this.#folds) {
       low |= ((high >>> 16) & 0xf) << 12;
       high &= 0xffff;

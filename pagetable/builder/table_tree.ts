@@ -14,6 +14,7 @@ import type { TableFormat } from "../format.ts";
 import { constantsOf } from "../format_constants.ts";
 import type { InvalidationGather } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 /** Slots of the cache of leaf tables at first: a guest may have thousands of small domains. */
 const FIRST_CACHE_SLOTS = 16;
@@ -199,8 +200,8 @@ export class TableTree {
     const item = (table << PAGE_WORDS_SHIFT) +
       (((page * this.scale[level]) & this.mask[level]) << 1);
     const frame = this.#memory.baseFrame + child;
-    let low = frame << 12;
-    let high = (frame * 2 ** -20) | 0;
+    let low = addressLow(frame);
+    let high = addressHigh(frame);
     if (format.foldsHigh) {
       low |= ((high >>> 16) & 0xf) << 12;
       high &= 0xffff;

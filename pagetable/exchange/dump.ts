@@ -14,6 +14,7 @@ import { NO_PASID } from "../invalidation.ts";
 import type { EndpointWalker } from "../walk/endpoint_walker.ts";
 import { BLOCKED } from "../walk/fault.ts";
 import { STAGE_DEVICE, WalkResult } from "../walk/walk_result.ts";
+import { byteAddress } from "../address.ts";
 
 /** Most entries and runs that one dump has. */
 export const DUMP_ENTRIES: number = 2 ** 18;
@@ -81,5 +82,5 @@ export function dumpEndpoint(
   const domain = result.domainId;
   const { tables, stoppedAt } = readTree(walker, endpoint, pasid, result, budget);
   const found = { ...head, domain, device, tables };
-  return stoppedAt === -1 ? found : { ...found, stopped: hex(BigInt(stoppedAt) * 4096n) };
+  return stoppedAt === -1 ? found : { ...found, stopped: hex(byteAddress(stoppedAt)) };
 }

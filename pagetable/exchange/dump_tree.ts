@@ -18,6 +18,7 @@ import {
   TABLE_UNREADABLE,
 } from "../walk/fault.ts";
 import { MEMORY_TYPE_NAMES, STAGE_ONE, STAGE_TWO, type WalkResult } from "../walk/walk_result.ts";
+import { byteAddress } from "../address.ts";
 
 const LAST_PAGE = 2 ** 52 - 1;
 const INTERRUPT_PAGES = 256;
@@ -121,7 +122,7 @@ export function readTree(
     if (budget.entries-- <= 0) return { tables: tree.top, stoppedAt: asked };
     const node = tree.place(result, asked, first, repeated === -1 ? result.depth - 1 : repeated);
     run = ok && repeated === -1 ? start(node, first, result) : null;
-    if (repeated !== -1) node.seen = hex(BigInt(tree.seenAt(result, asked, repeated)) * 4096n);
+    if (repeated !== -1) node.seen = hex(byteAddress(tree.seenAt(result, asked, repeated)));
     else if (!ok) node.fault = result.faultName;
   }
   return { tables: tree.top, stoppedAt: -1 };
@@ -188,7 +189,7 @@ class Tree {
 
   /** Adds a node for entry `last` of the path, with those of the tables above it where they are missing. */
   place(result: WalkResult, page: number, first: number, last: number): Mutable {
-    const iova = hex(BigInt(first) * 4096n);
+    const iova = hex(byteAddress(first));
     let parent = this.top;
     let node: Mutable | null = null;
     let key = "";
@@ -239,9 +240,9 @@ function start(node: Mutable, first: number, result: WalkResult): Run {
   // The walk asked for the page it came to; a leaf may begin before it.
   const frame = result.frame - (result.frame % pages);
   node.count = 1;
-  node.last = hex(BigInt(first + pages) * 4096n - 1n);
-  node.phys = hex(BigInt(frame) * 4096n);
-  node.size = hex(BigInt(pages) * 4096n);
+  node.last = hex(byteAddress(first + pages) - 1n);
+  node.phys = hex(byteAddress(frame));
+  node.size = hex(byteAddress(pages));
   node.prot = `${(result.permission & READ) !== 0 ? "r" : ""}${
     (result.permission & WRITE) !== 0 ? "w" : ""
   }`;
@@ -281,7 +282,7 @@ function parentOf(result: WalkResult): number {
 
 function grow(run: Run, first: number, pages: number): void {
   run.into.count = (run.into.count ?? 0) + 1;
-  run.into.last = hex(BigInt(first + pages) * 4096n - 1n);
+  run.into.last = hex(byteAddress(first + pages) - 1n);
   run.nextPage += pages;
   run.nextFrame += pages;
 }

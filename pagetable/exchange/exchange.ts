@@ -44,6 +44,7 @@ import { SmmuWalker } from "../walk/smmuv3.ts";
 import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
 import { WalkResult } from "../walk/walk_result.ts";
+import { byteAddress, pageAt, pageOffset } from "../address.ts";
 
 /** Most table memory that a build may take: 1 GiB for each of up to two arenas. */
 const ARENA_BYTES = 2 ** 30;
@@ -158,7 +159,7 @@ export function walkerOf(input: WalkInput, reader: TableReader): EndpointWalker 
     return new SmmuWalker(reader, { strtabBase, strtabConfig });
   }
   const rtaddr = readNumber(input.rtaddr, "rtaddr");
-  const rootFrame = Number(rtaddr >> 12n);
+  const rootFrame = pageAt(rtaddr);
   // The register itself says which mode hardware is in (VT-d §11.4.5).
   switch (Number(rtaddr >> 10n) & 3) {
     case 0:
@@ -175,7 +176,7 @@ function answer(walker: EndpointWalker, query: JsonQuery, result: WalkResult): J
   const access = readWord(query.access, "access", ["r", "w"]) === "r" ? READ : WRITE;
   const sid = readSmall(query.sid, "sid");
   const pasid = query.pasid === undefined ? NO_PASID : readSmall(query.pasid, "pasid");
-  walker.walk(sid, Number(iova >> 12n), access, result, pasid);
+  walker.walk(sid, pageAt(iova), access, result, pasid);
   const asked = {
     ...(query.id === undefined ? {} : { id: query.id }),
     iova: query.iova,
@@ -186,8 +187,8 @@ function answer(walker: EndpointWalker, query: JsonQuery, result: WalkResult): J
   if (!result.ok) {
     return { ...asked, ok: false, fault: { code: hex(result.faultCode), name: result.faultName } };
   }
-  const pa = hex(BigInt(result.frame) * 4096n + (iova & 0xfffn));
-  return { ...asked, ok: true, pa, size: hex(BigInt(result.leafPages) * 4096n) };
+  const pa = hex(byteAddress(result.frame) + BigInt(pageOffset(iova)));
+  return { ...asked, ok: true, pa, size: hex(byteAddress(result.leafPages)) };
 }
 
 /** Fails before anything is built if domains have ids that hardware has not, or share one. */
@@ -240,7 +241,7 @@ function mapAll(table: HardwareTable, mappings: readonly JsonMapping[], where: s
     const protection = readProtection(mapping.prot, mapping.mmio);
     const errno = table.map(first, first + pages - 1, frame, protection);
     if (errno !== 0) {
-      throw new RangeError(`Cannot map ${hex(first * 4096)} in ${where}: ${explain(errno)}`);
+      throw new RangeError(`Cannot map ${hex(byteAddress(first))} in ${where}: ${explain(errno)}`);
     }
   }
 }
@@ -254,7 +255,7 @@ function mapTables(second: HardwareTable | null, memory: TableMemory, id: number
   if (errno === 0) return;
   for (let page = memory.baseFrame; page < memory.baseFrame + memory.touched; page++) {
     if (second.frameAt(page) === page) continue;
-    const range = `${hex(memory.baseFrame * 4096)}-${hex(BigInt(last) * 4096n + 4095n)}`;
+    const range = `${hex(byteAddress(memory.baseFrame))}-${hex(byteAddress(last + 1) - 1n)}`;
     throw new RangeError(
       `Cannot map the first stage's tables at ${range} in stage2 of domain ${id}: ${
         explain(errno)

@@ -6,6 +6,8 @@
 import type { JsonChunk } from "./types.ts";
 import { hex, readNumber } from "./values.ts";
 import { PAGE_WORDS, type TableMemory, type TableReader } from "../table_memory.ts";
+import { PAGE_SIZE } from "../page_table.ts";
+import { byteAddress, pageAt, pageOffset } from "../address.ts";
 
 /** Zero pages in a row that are worth a chunk of their own. */
 const ZERO_RUN = 16;
@@ -14,7 +16,7 @@ const CHUNK_PAGES = 1024;
 
 /** The pages of an arena that were ever in use, as bytes from its base on. */
 export function imageOf(memory: TableMemory): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(memory.words.buffer, memory.words.byteOffset, memory.touched * 4096);
+  return new Uint8Array(memory.words.buffer, memory.words.byteOffset, memory.touched * PAGE_SIZE);
 }
 
 /**
@@ -26,10 +28,10 @@ export function* chunksOf(memory: TableMemory): Generator<JsonChunk> {
   const image = imageOf(memory);
   for (let page = 0; page < end;) {
     const from = page;
-    const addr = hex(BigInt(baseFrame + from) * 4096n);
+    const addr = hex(byteAddress(baseFrame + from));
     while (page < end && isZero(words, page)) page++;
     if (page - from >= ZERO_RUN) {
-      yield { addr, zeros: hex((page - from) * 4096) };
+      yield { addr, zeros: hex(byteAddress(page - from)) };
       continue;
     }
     page = from;
@@ -39,7 +41,7 @@ export function* chunksOf(memory: TableMemory): Generator<JsonChunk> {
       page++;
     }
     if (zeros === ZERO_RUN) page -= ZERO_RUN;
-    yield { addr, b64: image.subarray(from * 4096, page * 4096).toBase64() };
+    yield { addr, b64: image.subarray(from * PAGE_SIZE, page * PAGE_SIZE).toBase64() };
   }
 }
 
@@ -122,10 +124,10 @@ export class ChunkReader implements TableReader {
         continue;
       }
       const bytes = bytesOf(chunk);
-      let frame = Number(addr >> 12n);
-      let offset = Number(addr & 0xfffn);
+      let frame = pageAt(addr);
+      let offset = pageOffset(addr);
       for (let at = 0; at < bytes.length; frame++, offset = 0) {
-        const part = bytes.subarray(at, at + 4096 - offset);
+        const part = bytes.subarray(at, at + PAGE_SIZE - offset);
         this.#page(frame).set(part, offset);
         at += part.length;
       }
@@ -147,10 +149,10 @@ export class ChunkReader implements TableReader {
 
   /** Zeros bytes `[first, last]` of the pages that there are; the frames that they touch. */
   #clear(first: bigint, last: bigint): FrameRun {
-    const run = { first: Number(first >> 12n), last: Number(last >> 12n) };
+    const run = { first: pageAt(first), last: pageAt(last) };
     const clear = (frame: number): void => {
-      const from = frame === run.first ? Number(first & 0xfffn) : 0;
-      const to = frame === run.last ? Number(last & 0xfffn) + 1 : 4096;
+      const from = frame === run.first ? pageOffset(first) : 0;
+      const to = frame === run.last ? pageOffset(last) + 1 : PAGE_SIZE;
       this.#pages.get(frame)?.fill(0, from, to);
     };
     if (run.last - run.first < this.#pages.size) {
@@ -166,7 +168,7 @@ export class ChunkReader implements TableReader {
   #page(frame: number): Uint8Array<ArrayBuffer> {
     let page = this.#pages.get(frame);
     if (page === undefined) {
-      page = new Uint8Array(4096);
+      page = new Uint8Array(PAGE_SIZE);
       this.#pages.set(frame, page);
       this.#words.set(frame, new Int32Array(page.buffer));
     }
@@ -195,7 +197,7 @@ export class ImageReader implements TableReader {
   }
 
   load(frame: number, index: number): boolean {
-    const at = frame * 4096 + index * 8 - this.#base;
+    const at = frame * PAGE_SIZE + index * 8 - this.#base;
     if (!(at >= 0 && at + 8 <= this.#view.byteLength)) return false;
     this.low = this.#view.getInt32(at, true);
     this.high = this.#view.getInt32(at + 4, true);

@@ -5,7 +5,8 @@
  * @module
  */
 import type { JsonNumber } from "./types.ts";
-import { MMIO, READ, WRITE } from "../page_table.ts";
+import { MMIO, PAGE_SIZE, READ, WRITE } from "../page_table.ts";
+import { pageAt, pageOffset } from "../address.ts";
 
 const LIMIT = 1n << 64n;
 
@@ -34,10 +35,10 @@ export function readSmall(value: JsonNumber | undefined, what: string): number {
 /** As {@linkcode readNumber}, for an address or a length in whole pages. @returns pages. */
 export function readPages(value: JsonNumber | undefined, what: string): number {
   const number = readNumber(value, what);
-  if ((number & 0xfffn) !== 0n) {
-    throw new RangeError(`Cannot read ${what}: ${value} is not a multiple of 4096`);
+  if (pageOffset(number) !== 0) {
+    throw new RangeError(`Cannot read ${what}: ${value} is not a multiple of ${PAGE_SIZE}`);
   }
-  return Number(number >> 12n);
+  return pageAt(number);
 }
 
 /** A protection: `r`, `w` or `rw`, and whether it is device memory. */

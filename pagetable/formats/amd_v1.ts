@@ -16,7 +16,7 @@ import {
   restrictLeaves,
   type TableFormat,
 } from "../format.ts";
-import { MMIO, READ, WRITE } from "../page_table.ts";
+import { MMIO, PAGE_SHIFT, PAGE_SIZE, READ, WRITE } from "../page_table.ts";
 
 const PR = 1 << 0;
 const A = 1 << 5;
@@ -40,15 +40,15 @@ const LARGEST_LEAF = 38;
  */
 export function amdV1(options: FormatOptions = {}): TableFormat {
   const levels = checkOption("levels", options.levels ?? 4, 1, 6);
-  const reach = Math.min(12 + 9 * levels, 64);
+  const reach = Math.min(PAGE_SHIFT + 9 * levels, 64);
   const inputBits = checkOption("input bits", options.inputBits ?? reach, 12, reach);
   const outputBits = checkOption("output bits", options.outputBits ?? 52, 32, 52);
   const tracked = options.dirtyTracking ?? false;
   const leaves: LeafFormat[] = [];
   for (let bits = 12; bits <= Math.min(LARGEST_LEAF, inputBits, outputBits); bits++) {
-    const level = Math.floor((bits - 12) / 9);
+    const level = Math.floor((bits - PAGE_SHIFT) / 9);
     if (level >= levels) break;
-    const own = 12 + 9 * level;
+    const own = PAGE_SHIFT + 9 * level;
     if (bits === own) leaves.push(leafFormat(bits, level, 1, tracked));
     else if (options.groups !== false) {
       leaves.push(leafFormat(bits, level, 2 ** (bits - own), tracked));
@@ -65,7 +65,7 @@ export function amdV1(options: FormatOptions = {}): TableFormat {
     inputBits,
     outputBits,
     firstPage: 0,
-    lastPage: 2 ** (inputBits - 12) - 1,
+    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
     leaves: restrictLeaves("amdv1", leaves, options.pageSizes),
     present: PR,
     tableMask: NEXT_LEVEL,
@@ -86,10 +86,10 @@ export function amdV1(options: FormatOptions = {}): TableFormat {
 
 function leafFormat(bits: number, level: number, items: number, tracked: boolean): LeafFormat {
   // Address bits 12 to size - 2 are ones, bit size - 1 is zero.
-  const ones = items === 1 ? 0 : 2 ** (bits - 1) - 4096;
+  const ones = items === 1 ? 0 : 2 ** (bits - 1) - PAGE_SIZE;
   const nextLevel = items === 1 ? 0 : SIZE_IN_ADDRESS;
   return {
-    order: bits - 12,
+    order: bits - PAGE_SHIFT,
     level,
     items,
     stepOrder: 9 * level,
@@ -114,5 +114,5 @@ function itemsInGroup(level: number, low: number, high: number): number {
   const lowestZero = lowZeros !== 0
     ? 31 - Math.clz32(lowZeros & -lowZeros)
     : 63 - Math.clz32(~high & -~high);
-  return 2 ** (lowestZero + 1 - (12 + 9 * level));
+  return 2 ** (lowestZero + 1 - (PAGE_SHIFT + 9 * level));
 }

@@ -19,7 +19,7 @@ import {
   type TableFormat,
   withoutWriteOnly,
 } from "../format.ts";
-import { MMIO, READ, WRITE } from "../page_table.ts";
+import { MMIO, PAGE_SHIFT, PAGE_SIZE, READ, WRITE } from "../page_table.ts";
 
 const VALID = 1 << 0;
 /** Set in tables and in pages of the last level, clear in blocks. */
@@ -74,11 +74,11 @@ export function armStage2(options: FormatOptions = {}): TableFormat {
 }
 
 function armFormat(name: string, stage: 1 | 2, options: FormatOptions): TableFormat {
-  const granule = options.granule ?? 4096;
+  const granule = options.granule ?? PAGE_SIZE;
   if (granule !== 4096 && granule !== 16384 && granule !== 65536) {
     throw new RangeError(`Cannot use granule ${granule}: it is none of 4096, 16384, 65536`);
   }
-  const order = Math.log2(granule / 4096);
+  const order = Math.log2(granule / PAGE_SIZE);
   const stride = 9 + order;
   const most = granule === 65536 ? 52 : 48;
   const outputBits = options.outputBits ?? 44;
@@ -93,7 +93,7 @@ function armFormat(name: string, stage: 1 | 2, options: FormatOptions): TableFor
     25,
     widest,
   );
-  const indexed = inputBits - 12 - order;
+  const indexed = inputBits - PAGE_SHIFT - order;
   let levels = Math.max(1, Math.ceil(indexed / stride));
   const topBits = indexed - stride * (levels - 1);
   let concatenated = 0;
@@ -123,7 +123,7 @@ function armFormat(name: string, stage: 1 | 2, options: FormatOptions): TableFor
     inputBits,
     outputBits,
     firstPage: 0,
-    lastPage: 2 ** (inputBits - 12) - 1,
+    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
     leaves: restrictLeaves(name, leaves, options.pageSizes),
     present: VALID,
     tableMask: NOT_BLOCK,
@@ -178,7 +178,7 @@ function leafFormats(
     const grouped = options.groups === false ? 0 : groups[level];
     for (const items of grouped === 0 ? [1] : [1, grouped]) {
       const order = shifts[level] + Math.log2(items);
-      if (order > inputBits - 12 || order > outputBits - 12) continue;
+      if (order > inputBits - PAGE_SHIFT || order > outputBits - PAGE_SHIFT) continue;
       leaves.push({
         order,
         level,

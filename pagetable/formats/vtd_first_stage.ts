@@ -18,7 +18,7 @@ import {
   type TableFormat,
   withoutWriteOnly,
 } from "../format.ts";
-import { MMIO, READ, WRITE } from "../page_table.ts";
+import { MMIO, PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 
 const P = 1 << 0;
 const RW = 1 << 1;
@@ -63,7 +63,7 @@ export function vtdFirstStage(options: FormatOptions = {}): TableFormat {
     inputBits,
     outputBits,
     firstPage: 0,
-    lastPage: 2 ** (inputBits - 12) - 1,
+    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
     leaves: restrictLeaves("vtd-fs", leaves, options.pageSizes),
     present: P,
     tableMask: PS,

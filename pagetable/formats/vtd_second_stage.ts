@@ -16,7 +16,7 @@ import {
   restrictLeaves,
   type TableFormat,
 } from "../format.ts";
-import { READ, WRITE } from "../page_table.ts";
+import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 
 const R = 1;
 const W = 2;
@@ -31,7 +31,7 @@ const D = 1 << 9;
  */
 export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
   const levels = checkOption("levels", options.levels ?? 4, 3, 5);
-  const reach = 12 + 9 * levels;
+  const reach = PAGE_SHIFT + 9 * levels;
   const inputBits = checkOption("input bits", options.inputBits ?? reach, 32, reach);
   const outputBits = checkOption("output bits", options.outputBits ?? 52, 32, 52);
   const tracked = options.dirtyTracking ?? false;
@@ -64,7 +64,7 @@ export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
     inputBits,
     outputBits,
     firstPage: 0,
-    lastPage: 2 ** (inputBits - 12) - 1,
+    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
     leaves: restrictLeaves("vtd-ss", leaves, options.pageSizes),
     present: R | W,
     tableMask: PS,

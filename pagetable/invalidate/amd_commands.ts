@@ -5,6 +5,7 @@
  */
 import type { InvalidationGather } from "../invalidation.ts";
 import { type CommandBuffer, coveringOrder } from "./command_buffer.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 const COMPLETION_WAIT = 1 << 28;
 const INVALIDATE_DEVICE = 2 << 28;
@@ -51,8 +52,8 @@ export function amdTableCommands(
       out.push(
         0,
         INVALIDATE_PAGES | domainId,
-        page << 12 | tables | sized,
-        (page * 2 ** -20) | 0,
+        addressLow(page) | tables | sized,
+        addressHigh(page),
       );
     }
   }

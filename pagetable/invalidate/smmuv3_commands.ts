@@ -10,6 +10,8 @@ import {
   PASID_ENTRY,
 } from "../invalidation.ts";
 import type { CommandBuffer } from "./command_buffer.ts";
+import { PAGE_SHIFT } from "../page_table.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 const CFGI_STE = 0x03;
 const CFGI_ALL = 0x04;
@@ -124,7 +126,7 @@ function pushRanges(
 
 /** Commands that {@linkcode pushRange} needs for one range; at least {@linkcode MANY} if it needs so many. */
 function commandsFor(firstPage: number, lastPage: number, options: SmmuQueueOptions): number {
-  const pages = 2 ** (options.granuleBits - 12);
+  const pages = 2 ** (options.granuleBits - PAGE_SHIFT);
   let left = Math.floor(lastPage / pages) - Math.floor(firstPage / pages) + 1;
   if (options.ranges !== true) return left;
   let commands = 0;
@@ -162,7 +164,7 @@ function pushRange(
   options: SmmuQueueOptions,
   out: CommandBuffer,
 ): void {
-  const pages = 2 ** (options.granuleBits - 12);
+  const pages = 2 ** (options.granuleBits - PAGE_SHIFT);
   let left = Math.floor(lastPage / pages) - Math.floor(firstPage / pages) + 1;
   let page = firstPage - (firstPage % pages);
   while (left > 0) {
@@ -174,8 +176,8 @@ function pushRange(
     out.push(
       opcode | (count - 1) << 12 | scale << 20,
       tag,
-      page << 12 | translationGranule << 10 | leaf,
-      (page * 2 ** -20) | 0,
+      addressLow(page) | translationGranule << 10 | leaf,
+      addressHigh(page),
     );
     left -= done;
     page += done * pages;

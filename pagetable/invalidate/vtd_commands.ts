@@ -5,6 +5,7 @@
  */
 import { type InvalidationGather, PASID_ENTRY } from "../invalidation.ts";
 import { type CommandBuffer, coveringOrder } from "./command_buffer.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 const CONTEXT = 0x1;
 const IOTLB = 0x2;
@@ -117,7 +118,7 @@ function pushRanges(
     for (let at = 0; at < gather.rangeCount; at++) {
       const order = coveringOrder(gather.firstPages[at], gather.lastPages[at]);
       const first = Math.floor(gather.firstPages[at] / 2 ** order) * 2 ** order;
-      out.push(head | PAGE, pasid, first << 12 | hint | order, (first * 2 ** -20) | 0);
+      out.push(head | PAGE, pasid, addressLow(first) | hint | order, addressHigh(first));
     }
   }
   pushWait(options, out);

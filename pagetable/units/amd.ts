@@ -15,9 +15,9 @@ import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { AmdWalker } from "../walk/amd.ts";
 import { BLOCKED } from "../walk/fault.ts";
 import { DomainIds } from "./domain_ids.ts";
-import { addressHigh, addressLow } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
 import { WalkingUnit } from "./walking_unit.ts";
+import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
 /** What an AMD unit can be told about its hardware. */
 export interface AmdUnitOptions {
@@ -109,7 +109,7 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
   /** `devtab`: the device table base register; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     if (this.#table === NONE) return { devtab: 0n };
-    const base = BigInt(this.#memory.baseFrame + this.#table) * 4096n;
+    const base = byteAddress(this.#memory.baseFrame + this.#table);
     return { devtab: base | BigInt((1 << this.#order) - 1) };
   }
 

@@ -17,16 +17,6 @@ export function clear64(words: Int32Array, at: number): void {
   words[at + 1] = 0;
 }
 
-/** Low half of a physical page's address. */
-export function addressLow(frame: number): number {
-  return frame << 12;
-}
-
-/** High half of a physical page's address. */
-export function addressHigh(frame: number): number {
-  return (frame * 2 ** -20) | 0;
-}
-
 /** The page of table memory whose address an entry holds. */
 export function pageOf(memory: TableMemory, low: number, high: number): number {
   return (high >>> 0) * 0x100000 + (low >>> 12) - memory.baseFrame;

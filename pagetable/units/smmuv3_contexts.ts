@@ -5,8 +5,9 @@
  */
 import { type InvalidationGather, PASID_DIRECTORY } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
-import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
+import { pageOf, store64 } from "./entry_writer.ts";
 import type { ContextTable } from "./smmuv3_entries.ts";
+import { addressHigh, addressLow } from "../address.ts";
 
 const NONE = -1;
 /** Log2 of the descriptors in a second-level table: 64 in 4 KiB. */

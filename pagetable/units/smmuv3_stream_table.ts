@@ -5,7 +5,8 @@
  */
 import { DEVICE_DIRECTORY, type InvalidationGather, NO_PASID } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
-import { addressHigh, addressLow, pageOf, store64 } from "./entry_writer.ts";
+import { pageOf, store64 } from "./entry_writer.ts";
+import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
 const NONE = -1;
 /** Log2 of the STEs in a second-level table: SPLIT, 8 for up to so many bits of StreamIDs, 10 beyond. */
@@ -54,7 +55,7 @@ export class StreamTable {
   /** SMMU_STRTAB_BASE with RA; 0 as long as there is no table. */
   get base(): bigint {
     if (this.#table === NONE) return 0n;
-    return BigInt(this.#memory.baseFrame + this.#table) * 4096n | 1n << 62n;
+    return byteAddress(this.#memory.baseFrame + this.#table) | 1n << 62n;
   }
 
   /** SMMU_STRTAB_BASE_CFG. */

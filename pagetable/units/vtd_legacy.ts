@@ -16,9 +16,10 @@ import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import type { WalkResult } from "../walk/walk_result.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { DomainIds } from "./domain_ids.ts";
-import { addressHigh, addressLow, clear64, pageOf, store64 } from "./entry_writer.ts";
+import { clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
 import type { VtdUnitOptions } from "./vtd_options.ts";
+import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
 const PRESENT = 1;
 const TYPE_SECOND_STAGE = 0 << 2;
@@ -122,7 +123,7 @@ export class VtdLegacyUnit implements TranslationUnit {
   /** `rtaddr`: RTADDR_REG with translation table mode 00; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     const frame = this.#root === NONE ? 0 : this.#memory.baseFrame + this.#root;
-    return { rtaddr: BigInt(frame) * 4096n };
+    return { rtaddr: byteAddress(frame) };
   }
 
   destroy(): void {

@@ -23,10 +23,11 @@ import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
 import { DomainIds } from "./domain_ids.ts";
-import { addressHigh, addressLow, clear64, pageOf, store64 } from "./entry_writer.ts";
+import { clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
 import { WalkingUnit } from "./walking_unit.ts";
 import type { VtdUnitOptions } from "./vtd_options.ts";
+import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
 const PRESENT = 1;
 const PASID_ENABLE = 1 << 3;
@@ -129,7 +130,7 @@ export class VtdScalableUnit extends WalkingUnit implements TranslationUnit {
   /** `rtaddr`: RTADDR_REG with translation table mode 01; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     if (this.#root === NONE) return { rtaddr: 0n };
-    return { rtaddr: BigInt(this.#memory.baseFrame + this.#root) * 4096n | SCALABLE };
+    return { rtaddr: byteAddress(this.#memory.baseFrame + this.#root) | SCALABLE };
   }
 
   destroy(): void {

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "../page_table.ts";
+import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 import {
   ACCESS_FLAG,
   type Fault,
@@ -111,11 +111,11 @@ export class ArmStageDecoder implements StageDecoder {
     const shift = this.#shift(this.level);
     const top = this.level === regime.startLevel;
     const bits = top ? regime.inputBits - shift : regime.granuleBits - 3;
-    return (page * INVERSES[shift - 12]) & ((1 << bits) - 1);
+    return (page * INVERSES[shift - PAGE_SHIFT]) & ((1 << bits) - 1);
   }
 
   reach(): number {
-    return POWERS[this.#shift(this.level) - 12];
+    return POWERS[this.#shift(this.level) - PAGE_SHIFT];
   }
 
   /** Judges a descriptor. */
@@ -127,10 +127,10 @@ export class ArmStageDecoder implements StageDecoder {
     if (level === 3 ? !tableOrPage : !tableOrPage && !this.#blocksAt(level)) return NOT_PRESENT;
     const frame = this.#address(low, high);
     const leaf = level === 3 || !tableOrPage;
-    const order = (leaf ? this.#shift(level) : regime.granuleBits) - 12;
+    const order = (leaf ? this.#shift(level) : regime.granuleBits) - PAGE_SHIFT;
     const units = POWERS[order];
     const first = frame - lowBits(frame, order);
-    if (first >= POWERS[regime.outputBits - 12]) return OUTPUT_TOO_WIDE;
+    if (first >= POWERS[regime.outputBits - PAGE_SHIFT]) return OUTPUT_TOO_WIDE;
     if (!leaf) {
       if (regime.stage === 1 && !regime.ignoresTables) {
         if ((high & HIGH_APTABLE_NO_WRITE) !== 0) this.#tablePermission &= ~WRITE;

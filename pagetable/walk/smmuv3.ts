@@ -18,6 +18,7 @@ import { INVERSES, lowBits, POWERS } from "./powers.ts";
 import { armCodes, decodeContext, decodeStageTwo } from "./smmuv3_regimes.ts";
 import { recordUse, walkStage } from "./stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_result.ts";
+import { PAGE_SHIFT } from "../page_table.ts";
 
 const F_STE_FETCH = 0x03;
 const C_BAD_STREAMID = 0x02;
@@ -136,7 +137,7 @@ export class SmmuWalker implements EndpointWalker {
       if (substream !== -1) return this.#walkFirst(substream, page, access, result, stageTwo, vmid);
     }
     // Stage 1 is bypassed: the input must fit the intermediate addresses (§3.4).
-    if (page >= POWERS[this.#addressBits - 12]) {
+    if (page >= POWERS[this.#addressBits - PAGE_SHIFT]) {
       return result.failAt(STAGE_ONE, faults.INPUT_TOO_WIDE, F_ADDR_SIZE);
     }
     if (!stageTwo) return result.pass(page);
@@ -175,7 +176,7 @@ export class SmmuWalker implements EndpointWalker {
     if (this.#substreamBits !== 0 && ste[1] >>> 27 > this.#substreamBits) return false;
     // With stage 2 it is an intermediate address, which stage 2 judges.
     return stageTwo || (ste[1] & 0xfffff) * 0x100000 + (ste[0] >>> 12) <
-        POWERS[this.#addressBits - 12];
+        POWERS[this.#addressBits - PAGE_SHIFT];
   }
 
   /** S1CDMax: log2 of the CDs; 0 without SubstreamIDs, and ignored where the hardware has none. */
@@ -252,7 +253,7 @@ export class SmmuWalker implements EndpointWalker {
 
   #walkSecond(page: number, access: number, result: WalkResult, stage: number): boolean {
     const second = this.#second;
-    if (page >= POWERS[second.regime.inputBits - 12]) {
+    if (page >= POWERS[second.regime.inputBits - PAGE_SHIFT]) {
       return result.failAt(STAGE_TWO, faults.INPUT_TOO_WIDE, F_TRANSLATION);
     }
     const from = result.depth;

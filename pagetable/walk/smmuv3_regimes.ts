@@ -12,6 +12,7 @@
 import type { ArmRegime } from "./arm_stage.ts";
 import * as faults from "./fault.ts";
 import { POWERS } from "./powers.ts";
+import { PAGE_SHIFT } from "../page_table.ts";
 
 /** Physical address sizes by code. */
 const SIZES: readonly number[] = [32, 36, 40, 42, 44, 48, 52, 52];
@@ -67,7 +68,7 @@ export function decodeStageTwo(
   const setsDirty = (fields & 1 << 23) !== 0;
   if ((setsAccess || setsDirty) && !updates) return false;
   const rootFrame = rootOf(ste, 6);
-  if (rootFrame >= POWERS[outputBits - 12]) return false;
+  if (rootFrame >= POWERS[outputBits - PAGE_SHIFT]) return false;
   regime.stage = 2;
   regime.granuleBits = granuleBits;
   regime.inputBits = inputBits;
@@ -150,7 +151,7 @@ function legalHalf(
   if (granuleBits === 0) return false;
   const least = granuleBits === 16 && addressBits === 52 ? 12 : 16;
   if (size < least || size > 39) return false;
-  return rootOf(cd, at) < POWERS[outputSize(cd[1] & 7, addressBits, granuleBits) - 12];
+  return rootOf(cd, at) < POWERS[outputSize(cd[1] & 7, addressBits, granuleBits) - PAGE_SHIFT];
 }
 
 /** Frame of a table address whose low half is at word `at`. */

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "../page_table.ts";
+import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 import {
   type Fault,
   INPUT_TOO_WIDE,
@@ -78,7 +78,7 @@ export class VtdSecondStageDecoder implements StageDecoder {
     this.permission = READ | WRITE;
     this.#access = access;
     const reach = 9 * this.#levels;
-    const width = this.#inputBits - 12;
+    const width = this.#inputBits - PAGE_SHIFT;
     return page >= POWERS[reach < width ? reach : width] ? INPUT_TOO_WIDE : NO_FAULT;
   }
 

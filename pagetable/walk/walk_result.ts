@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "../page_table.ts";
+import { PAGE_SIZE, READ, WRITE } from "../page_table.ts";
 import { FAULT_NAMES, NO_FAULT } from "./fault.ts";
 
 /** Entries a path can name: device tables and both stages of a nested walk. */
@@ -170,7 +170,7 @@ export class WalkResult {
 
   /** Byte address of path entry `at`. */
   entryAddress(at: number): bigint {
-    return BigInt(this.pathFrame[at]) * 4096n + BigInt(this.pathIndex[at] * 8);
+    return BigInt(this.pathFrame[at]) * BigInt(PAGE_SIZE) + BigInt(this.pathIndex[at] * 8);
   }
 
   /** Value of path entry `at`. */
