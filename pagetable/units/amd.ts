@@ -10,13 +10,13 @@
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";
-import { DEVICE_ENTRY, InvalidationGather, NO_PASID } from "../invalidation.ts";
+import { DEVICE_ENTRY, NO_PASID } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { AmdWalker } from "../walk/amd.ts";
 import { BLOCKED } from "../walk/fault.ts";
 import { DomainIds } from "./domain_ids.ts";
 import type { TranslationUnit } from "./unit.ts";
-import { WalkingUnit } from "./walking_unit.ts";
+import { UnitBase } from "./unit_base.ts";
 import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
 /** What an AMD unit can be told about its hardware. */
@@ -33,18 +33,17 @@ const MODE_SHIFT = 9;
 /** HAD: hardware sets A and D. */
 const HOST_ACCESS_DIRTY = 3 << 7;
 const READ_WRITE = 3 << 29;
+/** Log2 of the entries in a page. */
+const ORDER_BITS = 7;
+/** Words of an entry. */
+const ENTRY_WORDS = 8;
 const NONE = -1;
 
 /** The device table of one AMD IOMMU. */
-export class AmdUnit extends WalkingUnit implements TranslationUnit {
+export class AmdUnit extends UnitBase implements TranslationUnit {
   /** Which hardware. */
   readonly family = "amd";
-  /** Largest device id, inclusive. */
-  readonly lastEndpoint: number;
-  /** Device-table changes since the last flush. */
-  readonly gather: InvalidationGather;
 
-  readonly #memory: TableMemory;
   readonly #order: number;
   readonly #bypassId: number;
   readonly #ids = new DomainIds(1, 0xfffe);
@@ -52,13 +51,10 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
 
   /** Makes a unit whose table will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: AmdUnitOptions = {}) {
-    super(memory, BLOCKED, 2);
-    const bits = checkOption("device id bits", options.deviceBits ?? 16, 7, 16);
-    this.#memory = memory;
-    this.#order = bits - 7;
+    const bits = checkOption("device id bits", options.deviceBits ?? 16, ORDER_BITS, 16);
+    super(memory, 2 ** bits - 1, BLOCKED, 2);
+    this.#order = bits - ORDER_BITS;
     this.#bypassId = options.bypassDomainId ?? 0xffff;
-    this.lastEndpoint = 2 ** bits - 1;
-    this.gather = new InvalidationGather(memory);
   }
 
   /** Pages of table memory that the device table takes. */
@@ -66,7 +62,7 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     return this.#table === NONE ? 0 : 1 << this.#order;
   }
 
-  /** See {@linkcode TranslationUnit.attach}; takes `amdv1` tables. */
+  /** Takes `amdv1` tables. */
   attach(
     endpoint: number,
     table: HardwareTable,
@@ -74,18 +70,15 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     pasid: number = NO_PASID,
   ): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
-    if (table.format !== "amdv1") return EINVAL;
-    const id = this.#ids.take(table, domainId);
-    if (id < 0) return id === -2 ? ENOMEM : EINVAL;
-    const item = this.#reach(endpoint);
-    if (item < 0) {
-      this.#ids.release(id);
-      return -item;
-    }
+    if (table.format !== "amdv1" || !this.isEndpoint(endpoint)) return EINVAL;
+    const errno = this.#ids.take(table, domainId);
+    if (errno !== OK) return errno;
+    const id = this.#ids.idOf(table);
     const mode = table.description.levels << MODE_SHIFT;
     const updates = table.tracksDirty ? HOST_ACCESS_DIRTY : 0;
-    this.#replace(endpoint, item, table.rootFrame, mode | updates, READ_WRITE, id);
-    return OK;
+    if (this.#replace(endpoint, table.rootFrame, mode | updates, READ_WRITE, id)) return OK;
+    this.#ids.release(id);
+    return ENOMEM;
   }
 
   /** Version 1 tables have one stage. */
@@ -95,21 +88,19 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
 
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
-    const item = this.#reach(endpoint);
-    if (item < 0) return -item;
-    this.#replace(endpoint, item, 0, 0, READ_WRITE, this.#bypassId);
-    return OK;
+    if (!this.isEndpoint(endpoint)) return EINVAL;
+    return this.#replace(endpoint, 0, 0, READ_WRITE, this.#bypassId) ? OK : ENOMEM;
   }
 
   detach(endpoint: number, pasid: number = NO_PASID): void {
-    if (this.#table === NONE || pasid !== NO_PASID || !this.#isDevice(endpoint)) return;
-    this.#replace(endpoint, (this.#table << PAGE_WORDS_SHIFT) + endpoint * 8, 0, 0, 0, 0);
+    if (this.#table === NONE || pasid !== NO_PASID || !this.isEndpoint(endpoint)) return;
+    this.#replace(endpoint, 0, 0, 0, 0);
   }
 
   /** `devtab`: the device table base register; 0 as long as nothing was attached. */
   registers(): Readonly<Record<string, bigint>> {
     if (this.#table === NONE) return { devtab: 0n };
-    const base = byteAddress(this.#memory.baseFrame + this.#table);
+    const base = byteAddress(this.memory.baseFrame + this.#table);
     return { devtab: base | BigInt((1 << this.#order) - 1) };
   }
 
@@ -123,36 +114,31 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     this.gather.flush();
   }
 
-  #isDevice(endpoint: number): boolean {
-    return Number.isInteger(endpoint) && endpoint >= 0 && endpoint <= this.lastEndpoint;
-  }
-
-  /** Word index of the endpoint's entry, the table made where it is missing; a negative errno if that fails. */
-  #reach(endpoint: number): number {
-    if (!this.#isDevice(endpoint)) return -EINVAL;
-    if (this.#table === NONE) {
-      const memory = this.#memory;
-      const table = memory.allocate(this.#order);
-      if (table === NONE) return -ENOMEM;
-      const end = (table << PAGE_WORDS_SHIFT) + (this.lastEndpoint + 1) * 8;
-      for (let item = table << PAGE_WORDS_SHIFT; item < end; item += 8) {
-        memory.words[item] = VALID | TRANSLATION_VALID;
-      }
-      this.#table = table;
-      this.walker = new AmdWalker(memory, this.registers().devtab);
+  /** Makes the table, in which every entry blocks. @returns false without memory. */
+  #makeTable(): boolean {
+    const memory = this.memory;
+    const table = memory.allocate(this.#order);
+    if (table === NONE) return false;
+    const end = (table << PAGE_WORDS_SHIFT) + (this.lastEndpoint + 1) * ENTRY_WORDS;
+    for (let item = table << PAGE_WORDS_SHIFT; item < end; item += ENTRY_WORDS) {
+      memory.words[item] = VALID | TRANSLATION_VALID;
     }
-    return (this.#table << PAGE_WORDS_SHIFT) + endpoint * 8;
+    this.#table = table;
+    this.walker = new AmdWalker(memory, this.registers().devtab);
+    return true;
   }
 
+  /** Gives the endpoint's entry a new value. @returns false, with nothing changed, without memory for the table. */
   #replace(
     endpoint: number,
-    item: number,
     frame: number,
     bits: number,
     permission: number,
     id: number,
-  ): void {
-    const words = this.#memory.words;
+  ): boolean {
+    if (this.#table === NONE && !this.#makeTable()) return false;
+    const item = (this.#table << PAGE_WORDS_SHIFT) + endpoint * ENTRY_WORDS;
+    const words = this.memory.words;
     const before = words[item + 2] & 0xffff;
     // Without permission whatever else the entry holds blocks.
     words[item + 1] &= ~READ_WRITE;
@@ -166,5 +152,6 @@ export class AmdUnit extends WalkingUnit implements TranslationUnit {
     words[item + 1] = addressHigh(frame) | permission;
     this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, NONE);
     if (before !== 0 && before !== this.#bypassId) this.#ids.release(before);
+    return true;
   }
 }

@@ -4,7 +4,10 @@
  *
  * @module
  */
+import { EINVAL, ENOMEM, type Errno, OK } from "../errno.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";
+
+const NONE = -1;
 
 interface Tag {
   readonly id: number;
@@ -30,24 +33,28 @@ export class DomainIds {
   /**
    * Counts one more user of `table`'s id, which is `wanted` or, without that, one that is free.
    *
-   * @returns the id, or -1 if `wanted` is out of range, another table's, or not the one `table` has;
-   * -2 if none is free.
+   * @returns OK; EINVAL if `wanted` is out of range, another table's, or not the one `table` has; ENOMEM if none is free.
    */
-  take(table: HardwareTable, wanted: number | undefined): number {
+  take(table: HardwareTable, wanted: number | undefined): Errno {
     const known = this.#byTable.get(table);
     if (known !== undefined) {
-      if (wanted !== undefined && wanted !== known.id) return -1;
+      if (wanted !== undefined && wanted !== known.id) return EINVAL;
       known.users++;
-      return known.id;
+      return OK;
     }
     const id = wanted ?? this.#free();
-    if (id === -2) return id;
-    if (!(Number.isInteger(id) && id >= this.#least && id <= this.#most)) return -1;
-    if (this.#byId.has(id)) return -1;
+    if (id === NONE && wanted === undefined) return ENOMEM;
+    if (!(Number.isInteger(id) && id >= this.#least && id <= this.#most)) return EINVAL;
+    if (this.#byId.has(id)) return EINVAL;
     const tag = { id, table, users: 1 };
     this.#byTable.set(table, tag);
     this.#byId.set(id, tag);
-    return id;
+    return OK;
+  }
+
+  /** The id of `table`, or -1. */
+  idOf(table: HardwareTable): number {
+    return this.#byTable.get(table)?.id ?? NONE;
   }
 
   /** Counts one user of `id` less. */
@@ -58,11 +65,7 @@ export class DomainIds {
     this.#byTable.delete(tag.table);
   }
 
-  /** The page table that `id` tags, if any. */
-  tableOf(id: number): HardwareTable | undefined {
-    return this.#byId.get(id)?.table;
-  }
-
+  /** An id that no table has, or -1. */
   #free(): number {
     const ids = this.#most - this.#least + 1;
     for (let tried = 0; tried < ids; tried++) {
@@ -70,6 +73,6 @@ export class DomainIds {
       this.#next = id === this.#most ? this.#least : id + 1;
       if (!this.#byId.has(id)) return id;
     }
-    return -2;
+    return NONE;
   }
 }

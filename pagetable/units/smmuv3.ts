@@ -12,7 +12,13 @@
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";
-import { DEVICE_ENTRY, InvalidationGather, NO_PASID, PASID_ENTRY } from "../invalidation.ts";
+import {
+  DEVICE_ENTRY,
+  InvalidationGather,
+  NO_PASID,
+  PASID_DIRECTORY,
+  PASID_ENTRY,
+} from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { SmmuWalker } from "../walk/smmuv3.ts";
@@ -31,7 +37,7 @@ import {
 import type { SmmuUnitOptions } from "./smmuv3_options.ts";
 import { StreamTable } from "./smmuv3_stream_table.ts";
 import type { TranslationUnit } from "./unit.ts";
-import { WalkingUnit } from "./walking_unit.ts";
+import { UnitBase } from "./unit_base.ts";
 
 const NONE = -1;
 /** Most bits of StreamIDs in a linear stream table, which then has 64 MiB. */
@@ -50,15 +56,10 @@ interface Stream {
 }
 
 /** Device tables of one SMMUv3. */
-export class SmmuUnit extends WalkingUnit implements TranslationUnit {
+export class SmmuUnit extends UnitBase implements TranslationUnit {
   /** Which hardware. */
   readonly family = "smmuv3";
-  /** Largest StreamID, inclusive. */
-  readonly lastEndpoint: number;
-  /** Device-table changes since the last flush. */
-  readonly gather: InvalidationGather;
 
-  readonly #memory: TableMemory;
   readonly #contextGather: InvalidationGather;
   readonly #options: SmmuUnitOptions;
   readonly #substreamBits: number;
@@ -72,16 +73,13 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
 
   /** Makes a unit whose tables will be in `memory`; takes none yet. */
   constructor(memory: TableMemory, options: SmmuUnitOptions = {}) {
-    super(memory, ROOT_NOT_PRESENT, 0x02);
-    this.#memory = memory;
-    const contextMemory = options.contextMemory ?? memory;
     const twoLevel = (options.streamTable ?? "2-level") === "2-level";
     const mostBits = twoLevel ? 32 : LINEAR_BITS;
     const streamBits = checkOption("StreamID bits", options.streamBits ?? 16, 1, mostBits);
+    super(memory, 2 ** streamBits - 1, ROOT_NOT_PRESENT, 0x02);
+    const contextMemory = options.contextMemory ?? memory;
     this.#options = options;
     this.#substreamBits = checkOption("SubstreamID bits", options.substreamBits ?? 0, 0, 20);
-    this.lastEndpoint = 2 ** streamBits - 1;
-    this.gather = new InvalidationGather(memory);
     this.#contextGather = contextMemory === memory
       ? this.gather
       : new InvalidationGather(contextMemory);
@@ -96,14 +94,14 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     return this.#table.tablePages + this.#contexts.tablePages;
   }
 
-  /** See {@linkcode TranslationUnit.attach}; `domainId` is the ASID of stage 1, the VMID of stage 2. */
+  /** `domainId` is the ASID of stage 1, the VMID of stage 2. */
   attach(
     endpoint: number,
     table: HardwareTable,
     domainId?: number,
     pasid: number = NO_PASID,
   ): Errno {
-    if (!this.#isStream(endpoint)) return EINVAL;
+    if (!this.isEndpoint(endpoint)) return EINVAL;
     if (table.format === "smmuv3-s2") {
       if (pasid !== NO_PASID) return EOPNOTSUPP;
       return this.#attachSecond(endpoint, table, domainId);
@@ -119,7 +117,7 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     return this.#attachFirst(endpoint, table, null, domainId, pasid);
   }
 
-  /** See {@linkcode TranslationUnit.attachNested}; `domainId` is the VMID, the unit picks the ASID. */
+  /** `domainId` is the VMID, the unit picks the ASID. */
   attachNested(
     endpoint: number,
     first: HardwareTable,
@@ -127,21 +125,22 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     domainId?: number,
     pasid: number = NO_PASID,
   ): Errno {
-    if (!this.#isStream(endpoint)) return EINVAL;
+    if (!this.isEndpoint(endpoint)) return EINVAL;
     if (first.format !== "smmuv3-s1" || second.format !== "smmuv3-s2") return EINVAL;
     const stream = this.#streams.get(endpoint);
     if (stream !== undefined && stream.second === second) {
       if (domainId !== undefined && domainId !== stream.vmid) return EINVAL;
       return this.#setContext(endpoint, stream, first, undefined, pasid);
     }
-    const vmid = this.#vmids.take(second, domainId);
-    if (vmid < 0) return vmid === -2 ? ENOMEM : EINVAL;
+    const taken = this.#vmids.take(second, domainId);
+    if (taken !== OK) return taken;
+    const vmid = this.#vmids.idOf(second);
     const errno = this.#attachFirst(endpoint, first, { second, vmid }, undefined, pasid);
     if (errno !== OK) this.#vmids.release(vmid);
     return errno;
   }
 
-  /** See {@linkcode TranslationUnit.bypass}; a stream passes as a whole. */
+  /** A stream passes as a whole. */
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     return this.#setPlain(endpoint, pasid, bypassSte());
   }
@@ -152,7 +151,7 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
   }
 
   detach(endpoint: number, pasid: number = NO_PASID): void {
-    const item = this.#isStream(endpoint) ? this.#table.find(endpoint) : NONE;
+    const item = this.isEndpoint(endpoint) ? this.#table.find(endpoint) : NONE;
     if (item === NONE) return;
     const stream = this.#streams.get(endpoint);
     if (pasid === NO_PASID) {
@@ -180,15 +179,11 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     this.#contextGather.flush();
   }
 
-  #isStream(endpoint: number): boolean {
-    return Number.isInteger(endpoint) && endpoint >= 0 && endpoint <= this.lastEndpoint;
-  }
-
   #setPlain(endpoint: number, pasid: number, ste: BigUint64Array): Errno {
-    if (!this.#isStream(endpoint)) return EINVAL;
+    if (!this.isEndpoint(endpoint)) return EINVAL;
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     const item = this.#reach(endpoint);
-    if (item < 0) return ENOMEM;
+    if (item === NONE) return ENOMEM;
     const stream = this.#streams.get(endpoint);
     this.#writeSte(endpoint, item, ste);
     this.#forget(endpoint, stream);
@@ -197,10 +192,11 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
   }
 
   #attachSecond(endpoint: number, table: HardwareTable, domainId: number | undefined): Errno {
-    const vmid = this.#vmids.take(table, domainId);
-    if (vmid < 0) return vmid === -2 ? ENOMEM : EINVAL;
+    const errno = this.#vmids.take(table, domainId);
+    if (errno !== OK) return errno;
+    const vmid = this.#vmids.idOf(table);
     const item = this.#reach(endpoint);
-    if (item < 0) {
+    if (item === NONE) {
       this.#vmids.release(vmid);
       return ENOMEM;
     }
@@ -219,7 +215,7 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     pasid: number,
   ): Errno {
     const item = this.#reach(endpoint);
-    if (item < 0) return ENOMEM;
+    if (item === NONE) return ENOMEM;
     const contexts = this.#contexts.make();
     if (contexts === NONE) return ENOMEM;
     const stream: Stream = {
@@ -255,12 +251,16 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     if (!Number.isInteger(substream) || pasid === 0 || substream >= 2 ** this.#substreamBits) {
       return EINVAL;
     }
-    const asid = this.#asids.take(table, domainId);
-    if (asid < 0) return asid === -2 ? ENOMEM : EINVAL;
-    const item = this.#contexts.reach(stream.contexts, substream, endpoint, this.gather);
-    if (item === NONE) {
-      this.#asids.release(asid);
-      return ENOMEM;
+    const errno = this.#asids.take(table, domainId);
+    if (errno !== OK) return errno;
+    const asid = this.#asids.idOf(table);
+    if (this.#contexts.find(stream.contexts, substream) === NONE) {
+      if (this.#contexts.reach(stream.contexts, substream) === NONE) {
+        this.#asids.release(asid);
+        return ENOMEM;
+      }
+      // An invalid first-level descriptor may be cached.
+      this.gather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
     }
     this.#writeContext(endpoint, stream, substream, contextDescriptor(table, asid));
     const before = stream.asids.get(substream);
@@ -270,8 +270,9 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
   }
 
   #writeSte(endpoint: number, item: number, ste: BigUint64Array): void {
-    const vmid = Number(this.#ste64[item + 2] & 0xffffn);
-    this.#update(this.#ste64, item, ste, STE_ENTRY, DEVICE_ENTRY, endpoint, NO_PASID, vmid, 0);
+    const at = item >> 1;
+    const vmid = Number(this.#ste64[at + 2] & 0xffffn);
+    this.#update(this.#ste64, at, ste, STE_ENTRY, DEVICE_ENTRY, endpoint, NO_PASID, vmid, 0);
   }
 
   #writeContext(
@@ -282,14 +283,15 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
   ): void {
     const item = this.#contexts.find(stream.contexts, substream);
     if (item === NONE) return;
-    const asid = Number(this.#cd64[item] >> 48n);
+    const at = item >> 1;
+    const asid = Number(this.#cd64[at] >> 48n);
     const vmid = stream.vmid;
-    this.#update(this.#cd64, item, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid, vmid);
+    this.#update(this.#cd64, at, cd, CD_ENTRY, PASID_ENTRY, endpoint, substream, asid, vmid);
   }
 
   #update(
     words: LiveWords,
-    item: number,
+    at: number,
     target: BigUint64Array,
     entry: LiveEntry,
     kind: number,
@@ -305,7 +307,7 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     const store = (index: number, value: bigint): void => {
       words[index] = value;
     };
-    updateLive(words, item, target, entry, sync, store);
+    updateLive(words, at, target, entry, sync, store);
   }
 
   /**
@@ -328,12 +330,12 @@ export class SmmuUnit extends WalkingUnit implements TranslationUnit {
     if (this.#contextGather !== this.gather) this.#contextGather.flush();
   }
 
-  /** Index of an STE in 64-bit words, its table and the walker made where they are missing; -1 without memory. */
+  /** The place of an STE, its table and the walker made where they are missing; -1 without memory. */
   #reach(endpoint: number): number {
     const item = this.#table.reach(endpoint);
     if (this.walker === null && this.#table.made) {
       const registers = { strtabBase: this.#table.base, strtabConfig: this.#table.config };
-      this.walker = new SmmuWalker(this.#memory, registers, this.#options.capabilities ?? {});
+      this.walker = new SmmuWalker(this.memory, registers, this.#options.capabilities ?? {});
     }
     return item;
   }

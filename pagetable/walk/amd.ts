@@ -11,7 +11,7 @@ import { NO_PASID } from "../invalidation.ts";
 import { READ, WRITE } from "../page_table.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { AmdDecoder } from "./amd_stage.ts";
-import type { EndpointWalker } from "./endpoint_walker.ts";
+import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { recordUse, walkStage } from "./stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, type WalkResult } from "./walk_result.ts";
@@ -31,8 +31,7 @@ const RESERVED: readonly number[] = [0x7c, 1 << 31, 0, 0, 0, 0x300000, 0x7fff, 0
 const RESERVED_UPDATES = 2;
 
 /** A walker from an AMD device table. */
-export class AmdWalker implements EndpointWalker {
-  /** Where accesses are recorded as hardware would; null for walks that only look. */
+export class AmdWalker implements RecordingWalker {
   recorder: TableWriter | null = null;
 
   readonly #reader: TableReader;

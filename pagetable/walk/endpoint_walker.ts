@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { TableWriter } from "../table_memory.ts";
 import type { WalkResult } from "./walk_result.ts";
 
 /** Walks device tables and page tables of one IOMMU. */
@@ -24,4 +25,10 @@ export interface EndpointWalker {
     result: WalkResult,
     pasid: number,
   ): boolean;
+}
+
+/** A walker that can set accessed and dirty bits, as hardware sets them. */
+export interface RecordingWalker extends EndpointWalker {
+  /** Where the bits are set; null for walks that only look. Ignored where the hardware sets none. */
+  recorder: TableWriter | null;
 }

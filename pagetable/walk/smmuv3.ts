@@ -11,7 +11,7 @@
 import { NO_PASID } from "../invalidation.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { ArmStageDecoder } from "./arm_stage.ts";
-import type { EndpointWalker } from "./endpoint_walker.ts";
+import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { NestedReader } from "./nested_reader.ts";
 import { INVERSES, lowBits, POWERS } from "./powers.ts";
@@ -56,8 +56,7 @@ export interface SmmuCapabilities {
 }
 
 /** A walker from an SMMU's stream table. */
-export class SmmuWalker implements EndpointWalker {
-  /** Where accesses are recorded as hardware would; null for walks that only look. */
+export class SmmuWalker implements RecordingWalker {
   recorder: TableWriter | null = null;
 
   readonly #reader: TableReader;

@@ -9,8 +9,8 @@
  */
 import { NO_PASID } from "../invalidation.ts";
 import { READ } from "../page_table.ts";
-import type { TableReader } from "../table_memory.ts";
-import type { EndpointWalker } from "./endpoint_walker.ts";
+import type { TableReader, TableWriter } from "../table_memory.ts";
+import type { RecordingWalker } from "./endpoint_walker.ts";
 import {
   BAD_ENDPOINT,
   DEVICE_INVALID,
@@ -39,7 +39,10 @@ const INTERRUPT_FIRST = 0xfee00;
 const INTERRUPT_LAST = 0xfeeff;
 
 /** A walker from RTADDR_REG with translation table mode 00. */
-export class VtdLegacyWalker implements EndpointWalker {
+export class VtdLegacyWalker implements RecordingWalker {
+  /** Not used: legacy-mode hardware sets no bits. */
+  recorder: TableWriter | null = null;
+
   readonly #reader: TableReader;
   readonly #rootFrame: number;
   readonly #decoder: VtdSecondStageDecoder;

@@ -9,7 +9,7 @@
  */
 import { NO_PASID } from "../invalidation.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
-import type { EndpointWalker } from "./endpoint_walker.ts";
+import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { NestedReader } from "./nested_reader.ts";
 import { recordUse, walkStage } from "./stage.ts";
@@ -27,8 +27,7 @@ const NESTED = 3;
 const PASS_THROUGH = 4;
 
 /** A walker from RTADDR_REG with translation table mode 01. */
-export class VtdScalableWalker implements EndpointWalker {
-  /** Where accesses are recorded as hardware would; null for walks that only look. */
+export class VtdScalableWalker implements RecordingWalker {
   recorder: TableWriter | null = null;
 
   readonly #reader: TableReader;
