@@ -10,6 +10,7 @@
 import { NO_PASID } from "../invalidation.ts";
 import { READ, WRITE } from "../page_table.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
+import { frameOf } from "./arithmetic.ts";
 import { AmdDecoder } from "./amd_stage.ts";
 import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
@@ -101,8 +102,8 @@ export class AmdWalker implements RecordingWalker {
       return true;
     }
     const decoder = this.#decoder;
-    const root = (high & 0xfffff) * 0x100000 + (low >>> 12);
-    decoder.setRoot(root, mode, permission, updates);
+    decoder.setRoot(frameOf(low, high), mode);
+    decoder.setEntry(permission, updates);
     const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
     if (fault !== faults.NO_FAULT) {
       const unreadable = fault === faults.TABLE_UNREADABLE;

@@ -16,8 +16,8 @@ import {
   NOT_PRESENT,
   RESERVED_BITS,
 } from "./fault.ts";
-import { INVERSES, lowBits, POWERS } from "./powers.ts";
-import type { StageDecoder } from "./stage.ts";
+import { frameOf, INVERSES, lowBits, POWERS } from "./arithmetic.ts";
+import { PageStageDecoder } from "./page_stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
 const BIT_A = 0x20;
@@ -25,53 +25,23 @@ const BIT_D = 0x40;
 const HIGH_FC = 1 << 28;
 
 /** Decodes AMD v1 tables. */
-export class AmdDecoder implements StageDecoder {
-  tableFrame = 0;
-  /** Tables are whole pages. */
-  readonly tableOffset: number = 0;
-  /** 6 down to 1. */
-  level = 0;
-  leaf = false;
-  frame = 0;
-  pages = 0;
-  permission = 0;
-  memoryType: number = NORMAL;
-
-  #rootFrame = 0;
-  #levels = 4;
+export class AmdDecoder extends PageStageDecoder {
   #rootPermission = READ | WRITE;
   #updates = 0;
-  #access = READ;
 
-  /** Points the decoder at a table, below an entry that permits `permission` and has HAD `updates`. */
-  setRoot(rootFrame: number, levels: number, permission: number, updates: number): void {
-    this.#rootFrame = rootFrame;
-    this.#levels = levels;
+  /** Sets what the device table entry permits, and its HAD. */
+  setEntry(permission: number, updates: number): void {
     this.#rootPermission = permission;
     this.#updates = updates;
   }
 
   /** Input must be below 2^(12 + 9 levels); six levels take all 64 bits. */
   start(page: number, access: number): Fault {
-    this.tableFrame = this.#rootFrame;
-    this.level = this.#levels;
-    this.leaf = false;
-    this.#access = access;
-    this.permission = this.#rootPermission;
-    if (page >= POWERS[9 * this.#levels]) return INPUT_TOO_WIDE;
+    this.begin(access, this.#rootPermission);
+    if (page >= POWERS[9 * this.levels]) return INPUT_TOO_WIDE;
     return this.#judge();
   }
 
-  /** Nine bits of the page number per level. */
-  index(page: number): number {
-    return (page * INVERSES[9 * (this.level - 1)]) & 511;
-  }
-
-  reach(): number {
-    return POWERS[9 * (this.level - 1)];
-  }
-
-  /** Judges an entry. */
   decode(page: number, low: number, high: number): Fault {
     if ((low & 1) === 0) return NOT_PRESENT;
     this.permission &= (high >>> 29) & 3;
@@ -79,16 +49,14 @@ export class AmdDecoder implements StageDecoder {
     if (fault !== NO_FAULT) return fault;
     const level = this.level;
     const next = (low >>> 9) & 7;
-    const frame = (high & 0xfffff) * 0x100000 + (low >>> 12);
+    const frame = frameOf(low, high);
     if (next !== 0 && next !== 7) {
       if (next >= level) return RESERVED_BITS;
       if (next < level - 1) {
         const skipped = lowBits(Math.floor(page * INVERSES[9 * next]), 9 * (level - 1 - next));
         if (skipped !== 0) return NOT_PRESENT;
       }
-      this.tableFrame = frame;
-      this.level = next;
-      return NO_FAULT;
+      return this.enter(frame, next);
     }
     this.leaf = true;
     let order = 9 * (level - 1);
@@ -111,7 +79,7 @@ export class AmdDecoder implements StageDecoder {
   }
 
   #judge(): Fault {
-    if ((this.permission & this.#access) === this.#access) return NO_FAULT;
-    return this.#access === WRITE ? NO_WRITE : NO_READ;
+    if ((this.permission & this.access) === this.access) return NO_FAULT;
+    return this.access === WRITE ? NO_WRITE : NO_READ;
   }
 }

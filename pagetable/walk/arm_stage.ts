@@ -18,8 +18,8 @@ import {
   NOT_PRESENT,
   OUTPUT_TOO_WIDE,
 } from "./fault.ts";
-import { INVERSES, lowBits, POWERS } from "./powers.ts";
-import type { StageDecoder } from "./stage.ts";
+import { INVERSES, lowBits, POWERS } from "./arithmetic.ts";
+import { StageDecoder } from "./stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
 const BIT_AF = 0x400;
@@ -54,22 +54,15 @@ export interface ArmRegime {
   ignoresAccess: boolean;
   /** Attributes of table descriptors are ignored (HADx). */
   ignoresTables: boolean;
+  /** Input page without tag bits (TBI); stage 1. */
+  inputPage: number;
   /** MAIR, low and high half; stage 1. */
   mairLow: number;
   mairHigh: number;
 }
 
 /** Decodes one stage. */
-export class ArmStageDecoder implements StageDecoder {
-  tableFrame = 0;
-  tableOffset = 0;
-  /** 0 to 3, 3 being the last. */
-  level = 0;
-  leaf = false;
-  frame = 0;
-  pages = 0;
-  permission = 0;
-  memoryType: number = NORMAL;
+export class ArmStageDecoder extends StageDecoder {
   /** The regime of the next walk; set its fields before it. */
   readonly regime: ArmRegime = {
     stage: 1,
@@ -83,11 +76,11 @@ export class ArmStageDecoder implements StageDecoder {
     setsDirty: false,
     ignoresAccess: false,
     ignoresTables: false,
+    inputPage: 0,
     mairLow: 0,
     mairHigh: 0,
   };
 
-  #access = READ;
   #tablePermission = READ | WRITE;
 
   /** The caller has checked the input region; the table address is rounded down to its alignment. */
@@ -95,7 +88,7 @@ export class ArmStageDecoder implements StageDecoder {
     const regime = this.regime;
     this.leaf = false;
     this.level = regime.startLevel;
-    this.#access = access;
+    this.access = access;
     this.#tablePermission = READ | WRITE;
     const indexBits = regime.inputBits - this.#shift(this.level);
     const base = regime.rootFrame * 512 + regime.rootOffset;
@@ -167,7 +160,7 @@ export class ArmStageDecoder implements StageDecoder {
     if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return NO_USER;
     const writable = (low & BIT_AP2) === 0 || ((high & HIGH_DBM) !== 0 && regime.setsDirty);
     this.permission = writable ? this.#tablePermission : READ;
-    return (this.permission & this.#access) === this.#access ? NO_FAULT : NO_WRITE;
+    return (this.permission & this.access) === this.access ? NO_FAULT : NO_WRITE;
   }
 
   #stageTwo(low: number, high: number): Fault {
@@ -175,8 +168,8 @@ export class ArmStageDecoder implements StageDecoder {
     const writable = (low & BIT_AP2) !== 0 ||
       ((high & HIGH_DBM) !== 0 && this.regime.setsDirty);
     this.permission = ((low & BIT_AP1) !== 0 ? READ : 0) | (writable ? WRITE : 0);
-    if ((this.permission & this.#access) === this.#access) return NO_FAULT;
-    return this.#access === WRITE ? NO_WRITE : NO_READ;
+    if ((this.permission & this.access) === this.access) return NO_FAULT;
+    return this.access === WRITE ? NO_WRITE : NO_READ;
   }
 
   /** Address shift of a level. */

@@ -14,7 +14,7 @@ import { ArmStageDecoder } from "./arm_stage.ts";
 import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { NestedReader } from "./nested_reader.ts";
-import { INVERSES, lowBits, POWERS } from "./powers.ts";
+import { frameOf, INVERSES, lowBits, POWERS } from "./arithmetic.ts";
 import { armCodes, decodeContext, decodeStageTwo } from "./smmuv3_regimes.ts";
 import { recordUse, walkStage } from "./stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_result.ts";
@@ -132,8 +132,8 @@ export class SmmuWalker implements RecordingWalker {
     const vmid = ste[4] & 0xffff;
     if (stageOne) {
       const substream = this.#chooseSubstream(pasid, result);
-      if (substream === -2) return false;
       if (substream !== -1) return this.#walkFirst(substream, page, access, result, stageTwo, vmid);
+      if (result.fault !== faults.NO_FAULT) return false;
     }
     // Stage 1 is bypassed: the input must fit the intermediate addresses (§3.4).
     if (page >= POWERS[this.#addressBits - PAGE_SHIFT]) {
@@ -174,7 +174,7 @@ export class SmmuWalker implements RecordingWalker {
     if ((ste[2] & 1 << 27) !== 0) return false;
     if (this.#substreamBits !== 0 && ste[1] >>> 27 > this.#substreamBits) return false;
     // With stage 2 it is an intermediate address, which stage 2 judges.
-    return stageTwo || (ste[1] & 0xfffff) * 0x100000 + (ste[0] >>> 12) <
+    return stageTwo || frameOf(ste[0], ste[1]) <
         POWERS[this.#addressBits - PAGE_SHIFT];
   }
 
@@ -183,7 +183,7 @@ export class SmmuWalker implements RecordingWalker {
     return this.#substreamBits === 0 ? 0 : this.#ste[1] >>> 27;
   }
 
-  /** Which CD a request uses; -1 for none because stage 1 is bypassed, -2 after a fault. */
+  /** Which CD a request uses; -1 for none: stage 1 is bypassed, unless `result` has a fault. */
   #chooseSubstream(pasid: number, result: WalkResult): number {
     const bits = this.#contextBits();
     const unmarked = this.#ste[2] & 3;
@@ -191,18 +191,18 @@ export class SmmuWalker implements RecordingWalker {
       if (bits === 0 || unmarked === USE_CONTEXT_ZERO) return 0;
       if (unmarked === BYPASS_STAGE_ONE) return -1;
       result.fail(faults.BLOCKED, F_STREAM_DISABLED);
-      return -2;
+      return -1;
     }
     if (bits === 0 || pasid >= POWERS[bits]) {
       result.fail(
         bits === 0 ? faults.PASID_DISABLED : faults.PASID_TOO_BIG,
         C_BAD_SUBSTREAMID,
       );
-      return -2;
+      return -1;
     }
     if (pasid === 0 && unmarked === USE_CONTEXT_ZERO) {
       result.fail(faults.BLOCKED, F_STREAM_DISABLED);
-      return -2;
+      return -1;
     }
     return pasid;
   }
@@ -223,13 +223,12 @@ export class SmmuWalker implements RecordingWalker {
     if (!this.#fetchContext(substream, reader, result)) return false;
     const first = this.#first;
     const cd = this.#cd;
-    const input = decodeContext(cd, page, this.#addressBits, this.#updates, first.regime);
-    if (input === -1) return result.fail(faults.PASID_INVALID, C_BAD_CD);
+    let fault = decodeContext(cd, page, this.#addressBits, this.#updates, first.regime);
+    if (fault === faults.PASID_INVALID) return result.fail(fault, C_BAD_CD);
     result.domainId = nested ? vmid : cd[1] >>> 16;
-    if (input === -2) return result.failAt(STAGE_ONE, faults.INPUT_TOO_WIDE, F_TRANSLATION);
-    if (input === -3) return result.failAt(STAGE_ONE, faults.NOT_PRESENT, F_TRANSLATION);
+    if (fault !== faults.NO_FAULT) return result.failAt(STAGE_ONE, fault, F_TRANSLATION);
     const from = result.depth;
-    const fault = walkStage(first, STAGE_ONE, reader, input, access, result);
+    fault = walkStage(first, STAGE_ONE, reader, first.regime.inputPage, access, result);
     if (fault !== faults.NO_FAULT) return this.#failRead(fault, nested, result, STAGE_ONE);
     if (!nested) {
       if (this.recorder !== null) {

@@ -11,7 +11,7 @@
  */
 import type { ArmRegime } from "./arm_stage.ts";
 import * as faults from "./fault.ts";
-import { POWERS } from "./powers.ts";
+import { frameOf, POWERS } from "./arithmetic.ts";
 import { PAGE_SHIFT } from "../page_table.ts";
 
 /** Physical address sizes by code. */
@@ -67,7 +67,7 @@ export function decodeStageTwo(
   const setsAccess = (fields & 1 << 24) !== 0;
   const setsDirty = (fields & 1 << 23) !== 0;
   if ((setsAccess || setsDirty) && !updates) return false;
-  const rootFrame = rootOf(ste, 6);
+  const rootFrame = frameOf(ste[6], ste[7]);
   if (rootFrame >= POWERS[outputBits - PAGE_SHIFT]) return false;
   regime.stage = 2;
   regime.granuleBits = granuleBits;
@@ -85,8 +85,8 @@ export function decodeStageTwo(
 /**
  * Reads a context descriptor into `regime`, for the half of the address space that `page` is in.
  *
- * @returns the page without tag bits; -1 if the descriptor is illegal, -2 if the page is in neither half,
- * -3 if its half is disabled (EPD).
+ * @returns NO_FAULT; PASID_INVALID if the descriptor is illegal, INPUT_TOO_WIDE if the page is in neither half,
+ * NOT_PRESENT if its half is disabled (EPD).
  */
 export function decodeContext(
   cd: Int32Array,
@@ -94,30 +94,34 @@ export function decodeContext(
   addressBits: number,
   updates: boolean,
   regime: ArmRegime,
-): number {
+): faults.Fault {
   const low = cd[0];
   const high = cd[1];
   // AA64 and A must be set, S must not.
-  if ((high & (1 << 9 | 1 << 14 | 1 << 12)) !== (1 << 9 | 1 << 14)) return -1;
+  if ((high & (1 << 9 | 1 << 14 | 1 << 12)) !== (1 << 9 | 1 << 14)) return faults.PASID_INVALID;
   const lowerOff = (low & 1 << 14) !== 0;
   const upperOff = (low & 1 << 30) !== 0;
   // ENDI: big-endian tables. Ignored if no table is walked.
-  if ((low & 1 << 15) !== 0 && !(lowerOff && upperOff)) return -1;
+  if ((low & 1 << 15) !== 0 && !(lowerOff && upperOff)) return faults.PASID_INVALID;
   const lowerGranule = GRANULES[(low >>> 6) & 3];
   const upperGranule = UPPER_GRANULES[(low >>> 22) & 3];
-  if (!lowerOff && !legalHalf(cd, 2, low & 0x3f, lowerGranule, addressBits)) return -1;
-  if (!upperOff && !legalHalf(cd, 4, (low >>> 16) & 0x3f, upperGranule, addressBits)) return -1;
+  if (!lowerOff && !legalHalf(cd, 2, low & 0x3f, lowerGranule, addressBits)) {
+    return faults.PASID_INVALID;
+  }
+  if (!upperOff && !legalHalf(cd, 4, (low >>> 16) & 0x3f, upperGranule, addressBits)) {
+    return faults.PASID_INVALID;
+  }
   const setsAccess = (high & 1 << 11) !== 0;
   const setsDirty = (high & 1 << 10) !== 0;
-  if ((setsAccess || setsDirty) && !updates) return -1;
+  if ((setsAccess || setsDirty) && !updates) return faults.PASID_INVALID;
 
   const input = stripTag(page, (high & 1 << 6) !== 0, (high & 1 << 7) !== 0);
   const upper = input >= 2 ** 51;
-  if (upper ? upperOff : lowerOff) return -3;
+  if (upper ? upperOff : lowerOff) return faults.NOT_PRESENT;
   const granuleBits = upper ? upperGranule : lowerGranule;
   const size = upper ? (low >>> 16) & 0x3f : low & 0x3f;
   const pages = POWERS[52 - size];
-  if (upper ? input < 2 ** 52 - pages : input >= pages) return -2;
+  if (upper ? input < 2 ** 52 - pages : input >= pages) return faults.INPUT_TOO_WIDE;
   const at = upper ? 4 : 2;
   const inputBits = 64 - size;
   const stride = granuleBits - 3;
@@ -125,7 +129,7 @@ export function decodeContext(
   regime.granuleBits = granuleBits;
   regime.inputBits = inputBits;
   regime.startLevel = 4 - Math.max(1, Math.ceil((inputBits - granuleBits) / stride));
-  regime.rootFrame = rootOf(cd, at);
+  regime.rootFrame = frameOf(cd[at], cd[at + 1]);
   regime.rootOffset = (cd[at] & 0xff0) >>> 3;
   regime.outputBits = outputSize(high & 7, addressBits, granuleBits);
   regime.setsAccess = setsAccess;
@@ -134,7 +138,8 @@ export function decodeContext(
   regime.ignoresTables = (cd[at] & 2) !== 0;
   regime.mairLow = cd[6];
   regime.mairHigh = cd[7];
-  return input;
+  regime.inputPage = input;
+  return faults.NO_FAULT;
 }
 
 /**
@@ -151,12 +156,8 @@ function legalHalf(
   if (granuleBits === 0) return false;
   const least = granuleBits === 16 && addressBits === 52 ? 12 : 16;
   if (size < least || size > 39) return false;
-  return rootOf(cd, at) < POWERS[outputSize(cd[1] & 7, addressBits, granuleBits) - PAGE_SHIFT];
-}
-
-/** Frame of a table address whose low half is at word `at`. */
-function rootOf(words: Int32Array, at: number): number {
-  return (words[at + 1] & 0xfffff) * 0x100000 + (words[at] >>> 12);
+  return frameOf(cd[at], cd[at + 1]) <
+    POWERS[outputSize(cd[1] & 7, addressBits, granuleBits) - PAGE_SHIFT];
 }
 
 /** With TBI, bits 63:56 are a tag: the address continues bit 55. */

@@ -9,37 +9,39 @@
  */
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";
-import { STAGE_ONE, type WalkResult } from "./walk_result.ts";
+import { NORMAL, STAGE_ONE, type WalkResult } from "./walk_result.ts";
 
 /** How one stage of tables reads to hardware. A decoder holds the state of the walk under way. */
-export interface StageDecoder {
+export abstract class StageDecoder {
   /** Frame of the 4 KiB page where the current table starts. */
-  readonly tableFrame: number;
+  tableFrame = 0;
   /** Where in that page it starts, in units of 8 bytes. */
-  readonly tableOffset: number;
+  tableOffset = 0;
   /** Level of the current table, as the specification numbers levels. */
-  readonly level: number;
+  level = 0;
   /** After {@linkcode decode}: whether the entry was a leaf. */
-  readonly leaf: boolean;
+  leaf = false;
   /** After a leaf: output frame of the page. */
-  readonly frame: number;
+  frame = 0;
   /** After a leaf: its size in pages. */
-  readonly pages: number;
+  pages = 0;
   /** After a leaf: what the path permits. */
-  readonly permission: number;
+  permission = 0;
   /** After a leaf: memory type, as `WalkResult` has them. */
-  readonly memoryType: number;
+  memoryType: number = NORMAL;
+  /** The access that the walk is for: READ, WRITE or 0. */
+  protected access = 0;
 
   /** Begins a walk at the top table: checks the input address. */
-  start(page: number, access: number): Fault;
+  abstract start(page: number, access: number): Fault;
   /** Index of the page's entry in the current table. */
-  index(page: number): number;
+  abstract index(page: number): number;
   /** Judges an entry of the current table and moves on to the next table, or to the leaf. */
-  decode(page: number, low: number, high: number): Fault;
+  abstract decode(page: number, low: number, high: number): Fault;
   /** Pages that one entry of the current table reaches. */
-  reach(): number;
+  abstract reach(): number;
   /** What hardware writes into the low half of an entry that this access went through. */
-  used(low: number, high: number, leaf: boolean, access: number): number;
+  abstract used(low: number, high: number, leaf: boolean, access: number): number;
 }
 
 /**

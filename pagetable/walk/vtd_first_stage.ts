@@ -17,8 +17,9 @@ import {
   NOT_PRESENT,
   RESERVED_BITS,
 } from "./fault.ts";
-import { INVERSES, POWERS } from "./powers.ts";
-import type { StageDecoder } from "./stage.ts";
+import { frameOf, POWERS } from "./arithmetic.ts";
+import { PageStageDecoder } from "./page_stage.ts";
+import { reservedAddress, touchesInterrupts } from "./vtd_capabilities.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
 
 const BIT_P = 1;
@@ -28,63 +29,27 @@ const BIT_PCD = 0x10;
 const BIT_A = 0x20;
 const BIT_D = 0x40;
 const BIT_PS = 0x80;
-const INTERRUPT_FIRST = 0xfee00;
-const INTERRUPT_LAST = 0xfeeff;
 
 /** Decodes first-stage tables. */
-export class VtdFirstStageDecoder implements StageDecoder {
-  tableFrame = 0;
-  /** Tables are whole pages. */
-  readonly tableOffset: number = 0;
-  /** 5 for the PML5 down to 1 for the page table. */
-  level = 0;
-  leaf = false;
-  frame = 0;
-  pages = 0;
-  permission = 0;
-  memoryType: number = NORMAL;
+export class VtdFirstStageDecoder extends PageStageDecoder {
   /** Whether leaf outputs are final: a first stage over a second one may name any address. */
   outputIsFinal = true;
 
   readonly #reservedHigh: number;
-  #rootFrame = 0;
-  #levels = 4;
-  #access = READ;
 
   /** Makes a decoder for addresses of `addressBits` (HAW). */
   constructor(addressBits: number) {
-    this.#reservedHigh = addressBits >= 52
-      ? 0
-      : 0xfffff & ~(2 ** Math.max(addressBits - 32, 0) - 1);
-  }
-
-  /** Points the decoder at a table of 4 or 5 levels. */
-  setRoot(rootFrame: number, levels: number): void {
-    this.#rootFrame = rootFrame;
-    this.#levels = levels;
+    super();
+    this.#reservedHigh = reservedAddress(addressBits) & 0xfffff;
   }
 
   /** Input must be canonical: bits above 47 (or 56) equal to it. */
   start(page: number, access: number): Fault {
-    this.tableFrame = this.#rootFrame;
-    this.level = this.#levels;
-    this.leaf = false;
-    this.permission = READ | WRITE;
-    this.#access = access;
-    const half = POWERS[9 * this.#levels - 1];
+    this.begin(access, READ | WRITE);
+    const half = POWERS[9 * this.levels - 1];
     return page < half || page >= 2 ** 52 - half ? NO_FAULT : NOT_CANONICAL;
   }
 
-  /** Nine bits of the page number per level. */
-  index(page: number): number {
-    return (page * INVERSES[9 * (this.level - 1)]) & 511;
-  }
-
-  reach(): number {
-    return POWERS[9 * (this.level - 1)];
-  }
-
-  /** Judges an entry. */
   decode(page: number, low: number, high: number): Fault {
     if ((low & BIT_P) === 0) return NOT_PRESENT;
     if ((high & this.#reservedHigh) !== 0) return RESERVED_BITS;
@@ -96,21 +61,15 @@ export class VtdFirstStageDecoder implements StageDecoder {
     if (large && (low & ((pages - 1) << 12) & ~0x1000) !== 0) return RESERVED_BITS;
     if ((low & BIT_US) === 0) return NO_USER;
     if ((low & BIT_RW) === 0) {
-      if (this.#access === WRITE) return NO_WRITE;
+      if (this.access === WRITE) return NO_WRITE;
       this.permission = READ;
     }
-    const frame = (high & 0xfffff) * 0x100000 + (low >>> 12);
-    if (level > 1 && !large) {
-      this.tableFrame = frame;
-      this.level = level - 1;
-      return NO_FAULT;
-    }
+    const frame = frameOf(low, high);
+    if (level > 1 && !large) return this.enter(frame, level - 1);
     this.leaf = true;
     this.pages = pages;
     const first = large ? frame - (frame & 1) : frame;
-    if (this.outputIsFinal && first <= INTERRUPT_LAST && first + pages > INTERRUPT_FIRST) {
-      return INTERRUPT_RANGE;
-    }
+    if (this.outputIsFinal && touchesInterrupts(first, pages)) return INTERRUPT_RANGE;
     this.frame = first + (page & (pages - 1));
     this.memoryType = (low & BIT_PCD) !== 0 ? DEVICE : NORMAL;
     return NO_FAULT;

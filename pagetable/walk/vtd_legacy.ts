@@ -10,33 +10,13 @@
 import { NO_PASID } from "../invalidation.ts";
 import { READ } from "../page_table.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
+import { frameOf } from "./arithmetic.ts";
 import type { RecordingWalker } from "./endpoint_walker.ts";
-import {
-  BAD_ENDPOINT,
-  DEVICE_INVALID,
-  DEVICE_NOT_PRESENT,
-  DEVICE_RESERVED,
-  DEVICE_UNREADABLE,
-  type Fault,
-  INPUT_TOO_WIDE,
-  INTERRUPT_RANGE,
-  INTERRUPT_REQUEST,
-  NO_FAULT,
-  PASID_DISABLED,
-  RESERVED_BITS,
-  ROOT_NOT_PRESENT,
-  ROOT_RESERVED,
-  ROOT_UNREADABLE,
-  TABLE_UNREADABLE,
-} from "./fault.ts";
+import * as faults from "./fault.ts";
 import { walkStage } from "./stage.ts";
-import type { VtdCapabilities } from "./vtd_capabilities.ts";
+import { reservedAddress, touchesInterrupts, type VtdCapabilities } from "./vtd_capabilities.ts";
 import { VtdSecondStageDecoder } from "./vtd_second_stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, type WalkResult } from "./walk_result.ts";
-
-/** First and last page of the interrupt address range, VT-d §3.14. */
-const INTERRUPT_FIRST = 0xfee00;
-const INTERRUPT_LAST = 0xfeeff;
 
 /** A walker from RTADDR_REG with translation table mode 00. */
 export class VtdLegacyWalker implements RecordingWalker {
@@ -61,7 +41,7 @@ export class VtdLegacyWalker implements RecordingWalker {
       capabilities.inputBits ?? 57,
       capabilities.snoopControl ?? false,
     );
-    this.#reservedHigh = addressBits === 64 ? 0 : ~(2 ** (addressBits - 32) - 1);
+    this.#reservedHigh = reservedAddress(addressBits);
     this.#deviceTlb = capabilities.deviceTlb ?? false;
   }
 
@@ -73,47 +53,47 @@ export class VtdLegacyWalker implements RecordingWalker {
     pasid: number,
   ): boolean {
     result.clear();
-    if (!(endpoint >= 0 && endpoint <= 0xffff)) return result.fail(BAD_ENDPOINT, 0);
+    if (!(endpoint >= 0 && endpoint <= 0xffff)) return result.fail(faults.BAD_ENDPOINT, 0);
     const reader = this.#reader;
     const bus = endpoint >> 8;
-    if (!reader.load(this.#rootFrame, bus * 2 + 1)) return result.fail(ROOT_UNREADABLE, 8);
+    if (!reader.load(this.#rootFrame, bus * 2 + 1)) return result.fail(faults.ROOT_UNREADABLE, 8);
     const rest = reader.low | reader.high;
-    if (!reader.load(this.#rootFrame, bus * 2)) return result.fail(ROOT_UNREADABLE, 8);
+    if (!reader.load(this.#rootFrame, bus * 2)) return result.fail(faults.ROOT_UNREADABLE, 8);
     let low = reader.low;
     let high = reader.high;
     result.push(STAGE_DEVICE, 2, this.#rootFrame, bus * 2, low, high);
-    if ((low & 1) === 0) return result.fail(ROOT_NOT_PRESENT, 1);
+    if ((low & 1) === 0) return result.fail(faults.ROOT_NOT_PRESENT, 1);
     if (rest !== 0 || (low & 0xffe) !== 0 || (high & this.#reservedHigh) !== 0) {
-      return result.fail(ROOT_RESERVED, 0xa);
+      return result.fail(faults.ROOT_RESERVED, 0xa);
     }
-    const contextFrame = (high >>> 0) * 0x100000 + (low >>> 12);
+    const contextFrame = frameOf(low, high);
     const devfn = endpoint & 0xff;
-    if (!reader.load(contextFrame, devfn * 2 + 1)) return result.fail(DEVICE_UNREADABLE, 9);
+    if (!reader.load(contextFrame, devfn * 2 + 1)) return result.fail(faults.DEVICE_UNREADABLE, 9);
     const upperLow = reader.low;
     const upperHigh = reader.high;
-    if (!reader.load(contextFrame, devfn * 2)) return result.fail(DEVICE_UNREADABLE, 9);
+    if (!reader.load(contextFrame, devfn * 2)) return result.fail(faults.DEVICE_UNREADABLE, 9);
     low = reader.low;
     high = reader.high;
     result.push(STAGE_DEVICE, 1, contextFrame, devfn * 2, low, high);
-    if ((low & 1) === 0) return result.fail(DEVICE_NOT_PRESENT, 2);
+    if ((low & 1) === 0) return result.fail(faults.DEVICE_NOT_PRESENT, 2);
     if (
       (low & 0xff0) !== 0 || (high & this.#reservedHigh) !== 0 ||
       (upperLow & 0xff000080) !== 0 || upperHigh !== 0
-    ) return result.fail(DEVICE_RESERVED, 0xb);
+    ) return result.fail(faults.DEVICE_RESERVED, 0xb);
     result.domainId = (upperLow >>> 8) & 0xffff;
     const type = (low >>> 2) & 3;
     const levels = (upperLow & 7) + 2;
     if (type === 3 || (type === 1 && !this.#deviceTlb) || levels < 3 || levels > this.#mostLevels) {
-      return result.fail(DEVICE_INVALID, 3);
+      return result.fail(faults.DEVICE_INVALID, 3);
     }
-    if (pasid !== NO_PASID) return result.fail(PASID_DISABLED, 0x31);
-    if (page >= INTERRUPT_FIRST && page <= INTERRUPT_LAST) return result.fail(INTERRUPT_REQUEST, 0);
+    if (pasid !== NO_PASID) return result.fail(faults.PASID_DISABLED, 0x31);
+    if (touchesInterrupts(page, 1)) return result.fail(faults.INTERRUPT_REQUEST, 0);
     if (type === 2) return result.pass(page);
     const decoder = this.#decoder;
-    decoder.setRoot((high >>> 0) * 0x100000 + (low >>> 12), levels);
+    decoder.setRoot(frameOf(low, high), levels);
     const fault = walkStage(decoder, STAGE_ONE, reader, page, access, result);
-    if (fault !== NO_FAULT) {
-      const unreadableRoot = fault === TABLE_UNREADABLE && result.depth === 2;
+    if (fault !== faults.NO_FAULT) {
+      const unreadableRoot = fault === faults.TABLE_UNREADABLE && result.depth === 2;
       return result.failAt(STAGE_ONE, fault, unreadableRoot ? 3 : legacyCode(fault, access));
     }
     return result.found(decoder);
@@ -121,15 +101,15 @@ export class VtdLegacyWalker implements RecordingWalker {
 }
 
 /** The legacy-mode code of a second-stage fault. */
-function legacyCode(fault: Fault, access: number): number {
+function legacyCode(fault: faults.Fault, access: number): number {
   switch (fault) {
-    case INPUT_TOO_WIDE:
+    case faults.INPUT_TOO_WIDE:
       return 4;
-    case TABLE_UNREADABLE:
+    case faults.TABLE_UNREADABLE:
       return 7;
-    case RESERVED_BITS:
+    case faults.RESERVED_BITS:
       return 0xc;
-    case INTERRUPT_RANGE:
+    case faults.INTERRUPT_RANGE:
       return 0xe;
     default:
       return access === READ ? 6 : 5;

@@ -9,17 +9,16 @@
  */
 import { NO_PASID } from "../invalidation.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
+import { frameOf } from "./arithmetic.ts";
 import type { RecordingWalker } from "./endpoint_walker.ts";
 import * as faults from "./fault.ts";
 import { NestedReader } from "./nested_reader.ts";
-import { recordUse, walkStage } from "./stage.ts";
-import type { VtdCapabilities } from "./vtd_capabilities.ts";
+import { recordUse, type StageDecoder, walkStage } from "./stage.ts";
+import { reservedAddress, touchesInterrupts, type VtdCapabilities } from "./vtd_capabilities.ts";
 import { VtdFirstStageDecoder } from "./vtd_first_stage.ts";
 import { VtdSecondStageDecoder } from "./vtd_second_stage.ts";
 import { STAGE_DEVICE, STAGE_ONE, STAGE_TWO, type WalkResult } from "./walk_result.ts";
 
-const INTERRUPT_FIRST = 0xfee00;
-const INTERRUPT_LAST = 0xfeeff;
 /** PASID-granular translation types. */
 const FIRST_STAGE = 1;
 const SECOND_STAGE = 2;
@@ -54,7 +53,7 @@ export class VtdScalableWalker implements RecordingWalker {
     this.#mostLevels = capabilities.mostLevels ?? 5;
     // DTE and PRE are reserved without a device TLB.
     this.#reservedContext = 0x1e0 | (capabilities.deviceTlb === true ? 0 : 0x14);
-    this.#reservedHigh = ~(2 ** (addressBits - 32) - 1);
+    this.#reservedHigh = reservedAddress(addressBits);
     this.#ridPasid = capabilities.ridPasid ?? true;
   }
 
@@ -70,7 +69,7 @@ export class VtdScalableWalker implements RecordingWalker {
     if (!this.#findEntry(endpoint, pasid, result)) return false;
     const entry = this.#entry;
     result.domainId = entry[2] & 0xffff;
-    if (pasid === NO_PASID && page >= INTERRUPT_FIRST && page <= INTERRUPT_LAST) {
+    if (pasid === NO_PASID && touchesInterrupts(page, 1)) {
       return result.fail(faults.INTERRUPT_REQUEST, 0);
     }
     const type = (entry[0] >>> 6) & 7;
@@ -87,8 +86,8 @@ export class VtdScalableWalker implements RecordingWalker {
       this.#first.setRoot(frameOf(entry[4], entry[5]), mode + 4);
       this.#first.outputIsFinal = type === FIRST_STAGE;
     }
-    if (type === FIRST_STAGE) return this.#walkFirst(page, access, result);
-    if (type === SECOND_STAGE) return this.#walkSecond(page, access, result);
+    if (type === FIRST_STAGE) return this.#walkOne(this.#first, firstCode, page, access, result);
+    if (type === SECOND_STAGE) return this.#walkOne(this.#second, secondCode, page, access, result);
     if (type === NESTED) return this.#walkNested(page, access, result);
     return result.fail(faults.PASID_INVALID, 0x5b);
   }
@@ -157,25 +156,18 @@ export class VtdScalableWalker implements RecordingWalker {
     return reserved === 0 || result.fail(faults.PASID_RESERVED, 0x5a);
   }
 
-  #walkFirst(page: number, access: number, result: WalkResult): boolean {
-    const decoder = this.#first;
+  /** Walks the only stage. */
+  #walkOne(
+    decoder: StageDecoder,
+    codeOf: (fault: faults.Fault, root: boolean) => number,
+    page: number,
+    access: number,
+    result: WalkResult,
+  ): boolean {
     const from = result.depth;
     const fault = walkStage(decoder, STAGE_ONE, this.#reader, page, access, result);
     if (fault !== faults.NO_FAULT) {
-      return result.failAt(STAGE_ONE, fault, firstCode(fault, result.depth === from));
-    }
-    if (this.recorder !== null) {
-      recordUse(decoder, STAGE_ONE, this.recorder, access, result, from);
-    }
-    return result.found(decoder);
-  }
-
-  #walkSecond(page: number, access: number, result: WalkResult): boolean {
-    const decoder = this.#second;
-    const from = result.depth;
-    const fault = walkStage(decoder, STAGE_ONE, this.#reader, page, access, result);
-    if (fault !== faults.NO_FAULT) {
-      return result.failAt(STAGE_ONE, fault, secondCode(fault, result.depth === from));
+      return result.failAt(STAGE_ONE, fault, codeOf(fault, result.depth === from));
     }
     if (this.recorder !== null) {
       recordUse(decoder, STAGE_ONE, this.recorder, access, result, from);
@@ -218,10 +210,6 @@ export class VtdScalableWalker implements RecordingWalker {
   }
 }
 
-function frameOf(low: number, high: number): number {
-  return (high >>> 0) * 0x100000 + (low >>> 12);
-}
-
 /** Code of a first-stage fault; `root` if the top table's entry was not read. */
 function firstCode(fault: faults.Fault, root: boolean): number {
   switch (fault) {
@@ -242,7 +230,7 @@ function firstCode(fault: faults.Fault, root: boolean): number {
   }
 }
 
-/** Code of a second-stage fault. */
+/** Code of a second-stage fault; `root` likewise. */
 function secondCode(fault: faults.Fault, root: boolean): number {
   switch (fault) {
     case faults.TABLE_UNREADABLE:
