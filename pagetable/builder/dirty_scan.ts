@@ -30,6 +30,7 @@ export class DirtyScan {
   /** Prepares a pass: over dirty bits or accessed bits, clearing them or not. */
   constructor(
     format: TableFormat,
+    marks: DirtyBits,
     tree: TableTree,
     memory: TableMemory,
     gather: InvalidationGather,
@@ -38,8 +39,7 @@ export class DirtyScan {
     report: ReportRange,
   ) {
     this.#format = format;
-    if (format.marks === null) throw new TypeError(`Cannot read marks: ${format.name} has none`);
-    this.#marks = format.marks;
+    this.#marks = marks;
     this.#tree = tree;
     this.#words = memory.words;
     this.#gather = gather;

@@ -6,10 +6,11 @@
  *
  * @module
  */
-import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "../errno.ts";
+import { ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import type { TableFormat } from "../format.ts";
 import { InvalidationGather } from "../invalidation.ts";
 import { LeafWriter } from "./leaf_writer.ts";
+import { Mapper } from "./mapper.ts";
 import { DirtyScan, reportNothing, type ReportRange } from "./dirty_scan.ts";
 import { type InterruptPages, PAGE_SHIFT, type PageTable, type Protection } from "../page_table.ts";
 import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
@@ -45,18 +46,14 @@ export class HardwareTable implements PageTable {
   readonly #tree: TableTree;
   readonly #leaves: LeafWriter;
   readonly #unmapper: Unmapper;
+  readonly #mapper: Mapper;
   readonly #words: Int32Array<ArrayBuffer>;
-  readonly #live: Int32Array<ArrayBuffer>;
   readonly #scale: Float64Array<ArrayBuffer>;
   readonly #mask: Int32Array<ArrayBuffer>;
   readonly #tableValues: Int32Array<ArrayBuffer>;
   readonly #present: number;
   readonly #tableMask: number;
   readonly #top: number;
-  readonly #granule: number;
-  readonly #onePage: boolean;
-  readonly #interruptFirst: number;
-  readonly #interruptLast: number;
 
   private constructor(format: TableFormat, memory: TableMemory, root: number) {
     this.format = format.name;
@@ -73,18 +70,21 @@ export class HardwareTable implements PageTable {
     this.#tree = new TableTree(format, memory, this.gather, root);
     this.#leaves = new LeafWriter(format, memory.words);
     this.#unmapper = new Unmapper(format, memory, this.#tree, this.gather);
+    this.#mapper = new Mapper(
+      format,
+      memory,
+      this.#tree,
+      this.#leaves,
+      this.#unmapper,
+      this.gather,
+    );
     this.#words = memory.words;
-    this.#live = memory.liveEntries;
     this.#scale = this.#tree.scale;
     this.#mask = this.#tree.mask;
     this.#tableValues = this.#tree.tableValues;
     this.#present = format.present;
     this.#tableMask = format.tableMask;
     this.#top = this.#tree.top;
-    this.#granule = 2 ** format.leaves[0].order;
-    this.#onePage = format.leaves[0].level === 0 && format.leaves[0].items === 1;
-    this.#interruptFirst = format.interruptPages?.first ?? Infinity;
-    this.#interruptLast = format.interruptPages?.last ?? -1;
   }
 
   /** Makes an empty table, or answers ENOMEM without table memory for its root. */
@@ -98,34 +98,10 @@ export class HardwareTable implements PageTable {
     return this.#tree.tablePages;
   }
 
-  /** Maps a range; see {@linkcode PageTable.map}. EINVAL for what is not on the granule. */
   map(firstPage: number, lastPage: number, frame: number, protection: Protection): Errno {
-    if (!(firstPage >= this.firstPage && lastPage <= this.lastPage && firstPage <= lastPage)) {
-      return firstPage > lastPage ? EINVAL : ERANGE;
-    }
-    const pages = lastPage - firstPage + 1;
-    if (!(frame >= 0 && frame + pages - 1 <= this.lastFrame)) return ERANGE;
-    if (firstPage <= this.#interruptLast && lastPage >= this.#interruptFirst) return ERANGE;
-    if (!this.#leaves.expresses(protection)) return EOPNOTSUPP;
-    if (pages === this.#granule && this.#onePage) return this.#mapOne(firstPage, frame, protection);
-    const rest = this.#granule - 1;
-    if ((firstPage & rest) !== 0 || (pages & rest) !== 0 || (frame & rest) !== 0) return EINVAL;
-    if (
-      this.#granule !== 1 && frame <= this.#interruptLast && frame + pages > this.#interruptFirst
-    ) {
-      return ERANGE;
-    }
-    if (this.#tree.occupied(firstPage, lastPage)) return EADDRINUSE;
-    const mapped = this.#mapAround(firstPage, lastPage, frame, protection);
-    if (mapped < pages) {
-      if (mapped > 0) this.unmap(firstPage, firstPage + mapped - 1);
-      return ENOMEM;
-    }
-    if (this.gather.recordsMaps) this.gather.addRange(firstPage, lastPage);
-    return OK;
+    return this.#mapper.map(firstPage, lastPage, frame, protection);
   }
 
-  /** Removes what is mapped in a range; see {@linkcode PageTable.unmap}. */
   unmap(firstPage: number, lastPage: number): number {
     const first = firstPage > this.firstPage ? firstPage : this.firstPage;
     const last = lastPage < this.lastPage ? lastPage : this.lastPage;
@@ -133,11 +109,10 @@ export class HardwareTable implements PageTable {
     return this.#unmapper.unmap(first, last);
   }
 
-  /** The frame behind a page, or -1; see {@linkcode PageTable.frameAt}. */
   frameAt(page: number): number {
     if (!(page >= this.firstPage && page <= this.lastPage)) return -1;
     const words = this.#words;
-    let table = this.#tree.cachedLeafTable(page);
+    let table = this.#tree.leafTables.find(page);
     let level = 0;
     if (table === -1) {
       table = this.#tree.root;
@@ -150,7 +125,7 @@ export class HardwareTable implements PageTable {
       if ((low & this.#present) === 0) return -1;
       const high = words[item + 1];
       if ((low & this.#tableMask) !== this.#tableValues[level]) {
-        if (level === 0) this.#tree.rememberLeafTable(page, table);
+        if (level === 0) this.#tree.leafTables.remember(page, table, this.#tree.tablePages);
         return this.#leaves.frameOf(page, level, low, high);
       }
       table = this.#tree.child(low, high);
@@ -158,12 +133,10 @@ export class HardwareTable implements PageTable {
     }
   }
 
-  /** Tells the caches what was unmapped, and gives back table pages; see {@linkcode PageTable.flush}. */
   flush(): void {
     this.gather.flush();
   }
 
-  /** The run of frames that a page begins, or -1; see {@linkcode PageTable.runAt}. */
   runAt(page: number, lastPage: number): number {
     if (!(page >= this.firstPage && page <= this.lastPage)) {
       this.runLast = page < this.firstPage && this.firstPage <= lastPage
@@ -205,21 +178,19 @@ export class HardwareTable implements PageTable {
     }
   }
 
-  /** Starts or stops recording writes; see {@linkcode PageTable.setDirtyTracking}. */
   setDirtyTracking(on: boolean): Errno {
     this.#leaves.writesClean = on;
     if (!on) return this.tracksDirty ? OK : EOPNOTSUPP;
-    return this.#scan(this.firstPage, this.lastPage, this.#pass(true, true, reportNothing));
+    return this.#scan(this.firstPage, this.lastPage, true, true, reportNothing);
   }
 
-  /** Reports leaves written through; see {@linkcode PageTable.readDirty}. */
   readDirty(
     firstPage: number,
     lastPage: number,
     clear: boolean,
     report: ReportRange,
   ): Errno {
-    return this.#scan(firstPage, lastPage, this.#pass(clear, true, report));
+    return this.#scan(firstPage, lastPage, clear, true, report);
   }
 
   /** As {@linkcode readDirty}, for leaves that were used at all, read or written. */
@@ -229,7 +200,7 @@ export class HardwareTable implements PageTable {
     clear: boolean,
     report: ReportRange,
   ): Errno {
-    return this.#scan(firstPage, lastPage, this.#pass(clear, false, report));
+    return this.#scan(firstPage, lastPage, clear, false, report);
   }
 
   /**
@@ -251,97 +222,21 @@ export class HardwareTable implements PageTable {
     this.gather.flush();
   }
 
-  #pass(clear: boolean, ofWrites: boolean, report: ReportRange): DirtyScan | null {
-    const format = this.description;
-    if (format.marks === null) return null;
-    const tree = this.#tree;
-    return new DirtyScan(format, tree, this.#memory, this.gather, clear, ofWrites, report);
-  }
-
-  #scan(firstPage: number, lastPage: number, pass: DirtyScan | null): Errno {
-    if (pass === null) return EOPNOTSUPP;
-    const first = Math.max(firstPage, this.firstPage);
-    const last = Math.min(lastPage, this.lastPage);
-    if (first <= last) pass.run(first, last);
-    return OK;
-  }
-
-  #mapOne(page: number, frame: number, protection: Protection): Errno {
-    const rest = this.#granule - 1;
-    if (rest !== 0 && ((page & rest) !== 0 || (frame & rest) !== 0)) return EINVAL;
-    const words = this.#words;
-    let table = this.#tree.cachedLeafTable(page);
-    if (table === -1) {
-      table = this.#tree.reachTable(page, 0);
-      if (table < 0) return table === -1 ? ENOMEM : EADDRINUSE;
-      this.#tree.rememberLeafTable(page, table);
-    }
-    const item = (table << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
-    if ((words[item] & this.#present) !== 0) return EADDRINUSE;
-    this.#leaves.writeOne(item, frame, protection);
-    this.#live[table]++;
-    if (this.gather.recordsMaps) this.gather.addRange(page, page + rest);
-    return OK;
-  }
-  /** Maps an empty range, leaves that would touch interrupt frames split off; returns pages mapped. */
-  #mapAround(firstPage: number, lastPage: number, frame: number, protection: Protection): number {
-    const leaves = this.description.leaves.length;
-    const pages = lastPage - firstPage + 1;
-    const before = this.#interruptFirst - frame;
-    const through = this.#interruptLast + 1 - frame;
-    if (before >= pages || through <= 0) {
-      return this.#mapEmpty(firstPage, lastPage, frame, protection, leaves);
-    }
-    let mapped = 0;
-    if (before > 0) {
-      mapped = this.#mapEmpty(firstPage, firstPage + before - 1, frame, protection, leaves);
-      if (mapped < before) return mapped;
-    }
-    const inside = Math.min(through, pages) - mapped;
-    const page = firstPage + mapped;
-    const done = this.#mapEmpty(page, page + inside - 1, frame + mapped, protection, 1);
-    mapped += done;
-    if (done < inside || mapped === pages) return mapped;
-    const after = frame + mapped;
-    return mapped + this.#mapEmpty(firstPage + mapped, lastPage, after, protection, leaves);
-  }
-
-  /** Maps an empty range with the `usable` smallest sizes of leaves; returns pages mapped before ENOMEM. */
-  #mapEmpty(
+  #scan(
     firstPage: number,
     lastPage: number,
-    firstFrame: number,
-    protection: Protection,
-    usable: number,
-  ): number {
-    const leaves = this.#leaves;
-    let page = firstPage;
-    while (page <= lastPage) {
-      const frame = firstFrame + (page - firstPage);
-      const size = leaves.choose(page, frame, lastPage - page + 1, usable);
-      const level = leaves.levels[size];
-      const index = (page * this.#scale[level]) & this.#mask[level];
-      const room = this.#mask[level] + 1 - index;
-      const count = leaves.countOf(size, page, frame, lastPage - page + 1, usable, room);
-      const items = count * leaves.items[size];
-      const whole = level < this.#top && items === this.#mask[level] + 1;
-      // A table about to be filled whole is neither cleared nor reachable until it is complete.
-      const table = whole ? this.#tree.makeUncleared() : this.#tree.reachTable(page, level);
-      if (table === -1) break;
-      if (!whole) {
-        leaves.write((table << PAGE_WORDS_SHIFT) + (index << 1), size, count, frame, protection);
-      } else {
-        const parent = this.#tree.reachTable(page, level + 1);
-        if (parent === -1) {
-          this.#tree.unmake(table);
-          break;
-        }
-        leaves.write(table << PAGE_WORDS_SHIFT, size, count, frame, protection);
-        this.#tree.link(page, parent, level + 1, table);
-      }
-      this.#live[table] += items;
-      page += count * leaves.pages[size];
-    }
-    return page - firstPage;
+    clear: boolean,
+    ofWrites: boolean,
+    report: ReportRange,
+  ): Errno {
+    const format = this.description;
+    if (format.marks === null) return EOPNOTSUPP;
+    const first = Math.max(firstPage, this.firstPage);
+    const last = Math.min(lastPage, this.lastPage);
+    if (first > last) return OK;
+    const { marks } = format;
+    new DirtyScan(format, marks, this.#tree, this.#memory, this.gather, clear, ofWrites, report)
+      .run(first, last);
+    return OK;
   }
 }

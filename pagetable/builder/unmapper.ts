@@ -66,7 +66,7 @@ export class Unmapper {
 
   #unmapOne(page: number): number {
     const words = this.#words;
-    const cached = this.#tree.cachedLeafTable(page);
+    const cached = this.#tree.leafTables.find(page);
     if (cached !== -1) {
       const item = (cached << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
       if ((words[item] & this.#present) === 0) return 0;

@@ -1,0 +1,172 @@
+/**
+ * Mapping: all checks of a request, then leaves of the sizes that fit, in tables that are made on the way.
+ *
+ * @module
+ */
+import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "../errno.ts";
+import type { TableFormat } from "../format.ts";
+import type { InvalidationGather } from "../invalidation.ts";
+import { PAGE_SHIFT, type Protection } from "../page_table.ts";
+import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import type { LeafWriter } from "./leaf_writer.ts";
+import type { TableTree } from "./table_tree.ts";
+import type { Unmapper } from "./unmapper.ts";
+
+/** Puts mappings into one tree of tables. Pages are numbers of 4 KiB, ranges inclusive. */
+export class Mapper {
+  readonly #tree: TableTree;
+  readonly #leaves: LeafWriter;
+  readonly #unmapper: Unmapper;
+  readonly #gather: InvalidationGather;
+  readonly #words: Int32Array<ArrayBuffer>;
+  readonly #live: Int32Array<ArrayBuffer>;
+  readonly #scale: Float64Array<ArrayBuffer>;
+  readonly #mask: Int32Array<ArrayBuffer>;
+  readonly #present: number;
+  readonly #top: number;
+  /** Sizes of leaves. */
+  readonly #sizes: number;
+  readonly #granule: number;
+  readonly #onePage: boolean;
+  readonly #firstPage: number;
+  readonly #lastPage: number;
+  readonly #lastFrame: number;
+  readonly #interruptFirst: number;
+  readonly #interruptLast: number;
+
+  /** Works on `tree`, whose tables are in `memory`; `unmapper` takes back what a failed request mapped. */
+  constructor(
+    format: TableFormat,
+    memory: TableMemory,
+    tree: TableTree,
+    leaves: LeafWriter,
+    unmapper: Unmapper,
+    gather: InvalidationGather,
+  ) {
+    this.#tree = tree;
+    this.#leaves = leaves;
+    this.#unmapper = unmapper;
+    this.#gather = gather;
+    this.#words = memory.words;
+    this.#live = memory.liveEntries;
+    this.#scale = tree.scale;
+    this.#mask = tree.mask;
+    this.#present = format.present;
+    this.#top = tree.top;
+    this.#sizes = format.leaves.length;
+    this.#granule = 2 ** format.leaves[0].order;
+    this.#onePage = format.leaves[0].level === 0 && format.leaves[0].items === 1;
+    this.#firstPage = format.firstPage;
+    this.#lastPage = format.lastPage;
+    this.#lastFrame = 2 ** (format.outputBits - PAGE_SHIFT) - 1;
+    this.#interruptFirst = format.interruptPages?.first ?? Infinity;
+    this.#interruptLast = format.interruptPages?.last ?? -1;
+  }
+
+  /** Maps a range, as `PageTable.map` says; EINVAL for what is not on the granule. */
+  map(firstPage: number, lastPage: number, frame: number, protection: Protection): Errno {
+    if (!(firstPage >= this.#firstPage && lastPage <= this.#lastPage && firstPage <= lastPage)) {
+      return firstPage > lastPage ? EINVAL : ERANGE;
+    }
+    const pages = lastPage - firstPage + 1;
+    if (!(frame >= 0 && frame + pages - 1 <= this.#lastFrame)) return ERANGE;
+    if (firstPage <= this.#interruptLast && lastPage >= this.#interruptFirst) return ERANGE;
+    if (!this.#leaves.expresses(protection)) return EOPNOTSUPP;
+    if (pages === this.#granule && this.#onePage) return this.#mapOne(firstPage, frame, protection);
+    const rest = this.#granule - 1;
+    if ((firstPage & rest) !== 0 || (pages & rest) !== 0 || (frame & rest) !== 0) return EINVAL;
+    if (
+      this.#granule !== 1 && frame <= this.#interruptLast && frame + pages > this.#interruptFirst
+    ) {
+      return ERANGE;
+    }
+    if (this.#tree.occupied(firstPage, lastPage)) return EADDRINUSE;
+    const mapped = this.#mapAround(firstPage, lastPage, frame, protection);
+    if (mapped < pages) {
+      if (mapped > 0) this.#unmapper.unmap(firstPage, firstPage + mapped - 1);
+      return ENOMEM;
+    }
+    if (this.#gather.recordsMaps) this.#gather.addRange(firstPage, lastPage);
+    return OK;
+  }
+
+  #mapOne(page: number, frame: number, protection: Protection): Errno {
+    const rest = this.#granule - 1;
+    if (rest !== 0 && ((page & rest) !== 0 || (frame & rest) !== 0)) return EINVAL;
+    const words = this.#words;
+    let table = this.#tree.leafTables.find(page);
+    if (table === -1) {
+      table = this.#tree.reachTable(page, 0);
+      if (table === -1) return this.#tree.occupied(page, page) ? EADDRINUSE : ENOMEM;
+      this.#tree.leafTables.remember(page, table, this.#tree.tablePages);
+    }
+    const item = (table << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
+    if ((words[item] & this.#present) !== 0) return EADDRINUSE;
+    this.#leaves.writeOne(item, frame, protection);
+    this.#live[table]++;
+    if (this.#gather.recordsMaps) this.#gather.addRange(page, page + rest);
+    return OK;
+  }
+
+  /** Maps an empty range, leaves that would touch interrupt frames split off; returns pages mapped. */
+  #mapAround(firstPage: number, lastPage: number, frame: number, protection: Protection): number {
+    const leaves = this.#sizes;
+    const pages = lastPage - firstPage + 1;
+    const before = this.#interruptFirst - frame;
+    const through = this.#interruptLast + 1 - frame;
+    if (before >= pages || through <= 0) {
+      return this.#mapEmpty(firstPage, lastPage, frame, protection, leaves);
+    }
+    let mapped = 0;
+    if (before > 0) {
+      mapped = this.#mapEmpty(firstPage, firstPage + before - 1, frame, protection, leaves);
+      if (mapped < before) return mapped;
+    }
+    const inside = Math.min(through, pages) - mapped;
+    const page = firstPage + mapped;
+    const done = this.#mapEmpty(page, page + inside - 1, frame + mapped, protection, 1);
+    mapped += done;
+    if (done < inside || mapped === pages) return mapped;
+    const after = frame + mapped;
+    return mapped + this.#mapEmpty(firstPage + mapped, lastPage, after, protection, leaves);
+  }
+
+  /** Maps an empty range with the `usable` smallest sizes of leaves; returns pages mapped before ENOMEM. */
+  #mapEmpty(
+    firstPage: number,
+    lastPage: number,
+    firstFrame: number,
+    protection: Protection,
+    usable: number,
+  ): number {
+    const leaves = this.#leaves;
+    let page = firstPage;
+    while (page <= lastPage) {
+      const frame = firstFrame + (page - firstPage);
+      const size = leaves.choose(page, frame, lastPage - page + 1, usable);
+      const level = leaves.levels[size];
+      const index = (page * this.#scale[level]) & this.#mask[level];
+      const room = this.#mask[level] + 1 - index;
+      const count = leaves.countOf(size, page, frame, lastPage - page + 1, usable, room);
+      const items = count * leaves.items[size];
+      const whole = level < this.#top && items === this.#mask[level] + 1;
+      // A table about to be filled whole is neither cleared nor reachable until it is complete.
+      const table = whole ? this.#tree.makeUncleared() : this.#tree.reachTable(page, level);
+      if (table === -1) break;
+      if (!whole) {
+        leaves.write((table << PAGE_WORDS_SHIFT) + (index << 1), size, count, frame, protection);
+      } else {
+        const parent = this.#tree.reachTable(page, level + 1);
+        if (parent === -1) {
+          this.#tree.unmake(table);
+          break;
+        }
+        leaves.write(table << PAGE_WORDS_SHIFT, size, count, frame, protection);
+        this.#tree.link(page, parent, level + 1, table);
+      }
+      this.#live[table] += items;
+      page += count * leaves.pages[size];
+    }
+    return page - firstPage;
+  }
+}
