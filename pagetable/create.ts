@@ -13,11 +13,10 @@ import { HardwareTable } from "./builder/hardware_table.ts";
 import type { TableMemory } from "./table_memory.ts";
 import type { TranslationUnit } from "./units/unit.ts";
 import { AmdUnit, type AmdUnitOptions } from "./units/amd.ts";
-import { SmmuUnit } from "./units/smmuv3.ts";
-import type { SmmuUnitOptions } from "./units/smmuv3_options.ts";
+import { SmmuUnit, type SmmuUnitOptions } from "./units/smmuv3.ts";
 import { VtdLegacyUnit } from "./units/vtd_legacy.ts";
-import type { VtdUnitOptions } from "./units/vtd_options.ts";
 import { VtdScalableUnit } from "./units/vtd_scalable.ts";
+import type { VtdUnitOptions } from "./units/vtd_unit.ts";
 
 /** What a page table can be made with; every format takes the fields that it has. */
 export type PageTableOptions = FormatOptions;

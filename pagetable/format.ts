@@ -96,6 +96,16 @@ export interface TableFormat {
 /** VT-d's interrupt address range 0xFEE0_0000 to 0xFEEF_FFFF (VT-d §3.14), in pages. */
 export const INTERRUPT_PAGES: InterruptPages = { first: 0xfee00, last: 0xfeeff };
 
+/** What formats have in common whose tables are single pages and whose entries have address bits 51:12 in place. */
+export const SINGLE_PAGE_TABLES = {
+  tableOrder: 0,
+  rootOrder: 0,
+  firstPage: 0,
+  addressLow: -PAGE_SIZE,
+  addressHigh: 0xfffff,
+  foldsHigh: false,
+} as const satisfies Partial<TableFormat>;
+
 /** What a format can be asked for; each format takes the fields that its specification has. */
 export interface FormatOptions {
   /** Levels of tables (VT-d, AMD). */

@@ -39,21 +39,8 @@ export interface DumpTree {
   readonly stoppedAt: number;
 }
 
-interface Mutable {
-  level: number;
-  at: string;
-  entry: string;
-  iova: string;
-  table?: Mutable[];
-  count?: number;
-  last?: string;
-  phys?: string;
-  size?: string;
-  prot?: string;
-  type?: string;
-  fault?: string;
-  seen?: string;
-}
+/** An entry that is still being filled in. */
+type Mutable = { -readonly [Key in keyof DumpEntry]: DumpEntry[Key] } & { table?: Mutable[] };
 
 /** A run of leaves that is still growing. */
 interface Run {

@@ -127,18 +127,8 @@ export interface WalkInput extends BuildInput, JsonRegisters {
   readonly queries?: readonly JsonQuery[];
 }
 
-/** One answer of `walk`. */
-export interface JsonAnswer {
-  /** The question's address, as it was written. */
-  readonly iova: JsonNumber;
-  /** The question's access. */
-  readonly access: string;
-  /** The question's endpoint, as it was written. */
-  readonly sid: JsonNumber;
-  /** The question's PASID, if it had one. */
-  readonly pasid?: JsonNumber;
-  /** The question's id, if it had one. */
-  readonly id?: unknown;
+/** One answer of `walk`: the question as it was written, and what hardware would make of it. */
+export interface JsonAnswer extends JsonQuery {
   /** Whether the access is translated. */
   readonly ok: boolean;
   /** Output address, with the offset of `iova`. */

@@ -14,6 +14,7 @@ import {
   type FormatOptions,
   type LeafFormat,
   restrictLeaves,
+  SINGLE_PAGE_TABLES,
   type TableFormat,
 } from "../format.ts";
 import { MMIO, PAGE_SHIFT, PAGE_SIZE, READ, WRITE } from "../page_table.ts";
@@ -56,15 +57,13 @@ export function amdV1(options: FormatOptions = {}): TableFormat {
   }
   const all = [0, 1, 2, 3, 4, 5].slice(0, levels);
   return {
+    ...SINGLE_PAGE_TABLES,
     name: "amdv1",
     levels,
     shifts: all.map((level) => 9 * level),
     indexBits: all.map((level) => level === 5 ? 7 : 9),
-    tableOrder: 0,
-    rootOrder: 0,
     inputBits,
     outputBits,
-    firstPage: 0,
     lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
     leaves: restrictLeaves("amdv1", leaves, options.pageSizes),
     present: PR,
@@ -73,9 +72,6 @@ export function amdV1(options: FormatOptions = {}): TableFormat {
     tableValues: all.map((level) => level === 0 ? -1 : level << 9),
     tableLow: all.map((level) => level === 0 ? 0 : PR | level << 9),
     tableHigh: all.map((level) => level === 0 ? 0 : IR | IW),
-    addressLow: 0xfffff000 | 0,
-    addressHigh: 0x000fffff,
-    foldsHigh: false,
     interruptPages: null,
     marks: tracked
       ? { accessed: A, dirty: D, dirtyValue: D, trackedHigh: IW, trackedLow: 0 }

@@ -8,17 +8,9 @@
  *
  * @module
  */
-import {
-  byProtection,
-  checkOption,
-  type FormatOptions,
-  INTERRUPT_PAGES,
-  type LeafFormat,
-  restrictLeaves,
-  type TableFormat,
-  withoutWriteOnly,
-} from "../format.ts";
-import { MMIO, PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
+import { checkOption, type FormatOptions, type TableFormat, withoutWriteOnly } from "../format.ts";
+import { MMIO, READ, WRITE } from "../page_table.ts";
+import { vtdFormat } from "./vtd.ts";
 
 const P = 1 << 0;
 const RW = 1 << 1;
@@ -27,8 +19,6 @@ const US = 1 << 2;
 const UNCACHED = 1 << 3 | 1 << 4;
 const A = 1 << 5;
 const D = 1 << 6;
-const PS = 1 << 7;
-const TABLE = P | RW | US | A;
 
 /**
  * Describes first-stage tables of 4 or 5 levels. `inputBits` is at most 47 or 56.
@@ -37,53 +27,22 @@ const TABLE = P | RW | US | A;
  */
 export function vtdFirstStage(options: FormatOptions = {}): TableFormat {
   const levels = checkOption("levels", options.levels ?? 4, 4, 5);
-  const reach = 11 + 9 * levels;
-  const inputBits = checkOption("input bits", options.inputBits ?? reach, 32, reach);
-  const outputBits = checkOption("output bits", options.outputBits ?? 52, 32, 52);
   const writeOnly = options.writeOnly ?? "refuse";
-  const leaves: LeafFormat[] = [];
-  for (let level = 0; level < 3; level++) {
-    leaves.push({
-      order: 9 * level,
-      level,
-      items: 1,
-      stepOrder: 9 * level,
-      replicated: false,
-      low: byProtection((wanted) => leafBits(withoutWriteOnly(wanted, writeOnly), level)),
-      high: byProtection(() => 0),
-    });
-  }
-  return {
+  return vtdFormat({
     name: "vtd-fs",
     levels,
-    shifts: [0, 9, 18, 27, 36].slice(0, levels),
-    indexBits: [9, 9, 9, 9, 9].slice(0, levels),
-    tableOrder: 0,
-    rootOrder: 0,
-    inputBits,
-    outputBits,
-    firstPage: 0,
-    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
-    leaves: restrictLeaves("vtd-fs", leaves, options.pageSizes),
+    reach: 11 + 9 * levels,
     present: P,
-    tableMask: PS,
-    tableValues: [-1, 0, 0, 0, 0].slice(0, levels),
-    tableLow: [0, TABLE, TABLE, TABLE, TABLE].slice(0, levels),
-    tableHigh: [0, 0, 0, 0, 0].slice(0, levels),
-    addressLow: 0xfffff000 | 0,
-    addressHigh: 0x000fffff,
-    foldsHigh: false,
-    interruptPages: INTERRUPT_PAGES,
+    table: P | RW | US | A,
+    leaf: (wanted) => leafBits(withoutWriteOnly(wanted, writeOnly)),
     marks: { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: RW },
-    groupItems: null,
-  };
+  }, options);
 }
 
-function leafBits(protection: number, level: number): number {
+function leafBits(protection: number): number {
   if ((protection & READ) === 0) return 0;
   let bits = P | US | A;
   if ((protection & WRITE) !== 0) bits |= RW | D;
   if ((protection & MMIO) !== 0) bits |= UNCACHED;
-  if (level > 0) bits |= PS;
   return bits;
 }

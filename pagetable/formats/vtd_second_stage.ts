@@ -7,20 +7,12 @@
  *
  * @module
  */
-import {
-  byProtection,
-  checkOption,
-  type FormatOptions,
-  INTERRUPT_PAGES,
-  type LeafFormat,
-  restrictLeaves,
-  type TableFormat,
-} from "../format.ts";
+import { checkOption, type FormatOptions, type TableFormat } from "../format.ts";
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
+import { vtdFormat } from "./vtd.ts";
 
 const R = 1;
 const W = 2;
-const PS = 1 << 7;
 const A = 1 << 8;
 const D = 1 << 9;
 
@@ -31,51 +23,20 @@ const D = 1 << 9;
  */
 export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
   const levels = checkOption("levels", options.levels ?? 4, 3, 5);
-  const reach = PAGE_SHIFT + 9 * levels;
-  const inputBits = checkOption("input bits", options.inputBits ?? reach, 32, reach);
-  const outputBits = checkOption("output bits", options.outputBits ?? 52, 32, 52);
   const tracked = options.dirtyTracking ?? false;
-  const leaves: LeafFormat[] = [];
-  for (let level = 0; level < 3; level++) {
-    const size = level === 0 ? 0 : PS;
-    leaves.push({
-      order: 9 * level,
-      level,
-      items: 1,
-      stepOrder: 9 * level,
-      replicated: false,
-      low: byProtection((protection) => {
-        const permission = ((protection & READ) !== 0 ? R : 0) |
-          ((protection & WRITE) !== 0 ? W : 0);
-        if (permission === 0) return 0;
-        if (!tracked) return permission | size;
-        return permission | size | A | ((protection & WRITE) !== 0 ? D : 0);
-      }),
-      high: byProtection(() => 0),
-    });
-  }
-  return {
+  return vtdFormat({
     name: "vtd-ss",
     levels,
-    shifts: [0, 9, 18, 27, 36].slice(0, levels),
-    indexBits: [9, 9, 9, 9, 9].slice(0, levels),
-    tableOrder: 0,
-    rootOrder: 0,
-    inputBits,
-    outputBits,
-    firstPage: 0,
-    lastPage: 2 ** (inputBits - PAGE_SHIFT) - 1,
-    leaves: restrictLeaves("vtd-ss", leaves, options.pageSizes),
+    reach: PAGE_SHIFT + 9 * levels,
     present: R | W,
-    tableMask: PS,
-    tableValues: [-1, 0, 0, 0, 0].slice(0, levels),
-    tableLow: [0, R | W, R | W, R | W, R | W].slice(0, levels),
-    tableHigh: [0, 0, 0, 0, 0].slice(0, levels),
-    addressLow: 0xfffff000 | 0,
-    addressHigh: 0x000fffff,
-    foldsHigh: false,
-    interruptPages: INTERRUPT_PAGES,
+    table: R | W,
+    leaf: (protection) => leafBits(protection, tracked),
     marks: tracked ? { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: W } : null,
-    groupItems: null,
-  };
+  }, options);
+}
+
+function leafBits(protection: number, tracked: boolean): number {
+  const bits = ((protection & READ) !== 0 ? R : 0) | ((protection & WRITE) !== 0 ? W : 0);
+  if (bits === 0 || !tracked) return bits;
+  return bits | A | ((bits & W) !== 0 ? D : 0);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import type { InvalidationGather } from "../invalidation.ts";
-import { type CommandBuffer, coveringOrder } from "./command_buffer.ts";
+import { type CommandBuffer, coveringOrder, isBeyondRanges } from "./command_buffer.ts";
 import { addressHigh, addressLow } from "../address.ts";
 
 const COMPLETION_WAIT = 1 << 28;
@@ -36,12 +36,8 @@ export function amdTableCommands(
 ): void {
   if (gather.rangeCount === 0 && !gather.everything) return;
   const tables = gather.tablesFreed ? TABLES : 0;
-  let all = gather.everything;
-  for (let at = 0; at < gather.rangeCount && !all; at++) {
-    all = coveringOrder(gather.firstPages[at], gather.lastPages[at]) > LARGEST_ORDER;
-  }
-  if (all) {
-    out.push(0, INVALIDATE_PAGES | domainId, 0xfffff000 | TABLES | SIZED, 0x7fffffff);
+  if (isBeyondRanges(gather, LARGEST_ORDER)) {
+    pushEverything(domainId, out);
   } else {
     for (let at = 0; at < gather.rangeCount; at++) {
       const order = coveringOrder(gather.firstPages[at], gather.lastPages[at]);
@@ -76,9 +72,13 @@ export function amdDeviceCommands(
     out.push(gather.endpoints[at], INVALIDATE_DEVICE, 0, 0);
     const domainId = gather.domainIds[at];
     if (domainId < 0) continue;
-    out.push(0, INVALIDATE_PAGES | domainId, 0xfffff000 | TABLES | SIZED, 0x7fffffff);
+    pushEverything(domainId, out);
   }
   pushWait(wait, out);
+}
+
+function pushEverything(domainId: number, out: CommandBuffer): void {
+  out.push(0, INVALIDATE_PAGES | domainId, 0xfffff000 | TABLES | SIZED, 0x7fffffff);
 }
 
 function pushWait(wait: AmdWait, out: CommandBuffer): void {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { InvalidationGather } from "../invalidation.ts";
 
 const MOST = 1024;
 
@@ -49,6 +50,15 @@ export class CommandBuffer {
     const at = command * this.size / 4 + index * 2;
     return (BigInt(this.words[at + 1] >>> 0) << 32n) | BigInt(this.words[at] >>> 0);
   }
+}
+
+/** Whether a gather asks for more than commands of aligned powers of two of pages, 2^`mostOrder` at most, can name. */
+export function isBeyondRanges(gather: InvalidationGather, mostOrder: number): boolean {
+  let beyond = gather.everything;
+  for (let at = 0; at < gather.rangeCount && !beyond; at++) {
+    beyond = coveringOrder(gather.firstPages[at], gather.lastPages[at]) > mostOrder;
+  }
+  return beyond;
 }
 
 /** Log2 of the smallest naturally aligned power of two of pages that holds `[firstPage, lastPage]`. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { type InvalidationGather, PASID_ENTRY } from "../invalidation.ts";
-import { type CommandBuffer, coveringOrder } from "./command_buffer.ts";
+import { type CommandBuffer, coveringOrder, isBeyondRanges } from "./command_buffer.ts";
 import { addressHigh, addressLow } from "../address.ts";
 
 const CONTEXT = 0x1;
@@ -108,11 +108,7 @@ function pushRanges(
   if (gather.rangeCount === 0 && !gather.everything) return;
   const maxMask = options.maxMask ?? 18;
   const hint = gather.tablesFreed ? 0 : LEAVES_ONLY;
-  let all = gather.everything || options.pageSelective === false;
-  for (let at = 0; at < gather.rangeCount && !all; at++) {
-    all = coveringOrder(gather.firstPages[at], gather.lastPages[at]) > maxMask;
-  }
-  if (all) {
+  if (options.pageSelective === false || isBeyondRanges(gather, maxMask)) {
     out.push(head | whole, pasid, 0, 0);
   } else {
     for (let at = 0; at < gather.rangeCount; at++) {

@@ -21,7 +21,7 @@ import {
 } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
-import { SmmuWalker } from "../walk/smmuv3.ts";
+import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
 import { ContextTables } from "./smmuv3_contexts.ts";
@@ -34,7 +34,6 @@ import {
   stageSte,
   STE_ENTRY,
 } from "./smmuv3_entries.ts";
-import type { SmmuUnitOptions } from "./smmuv3_options.ts";
 import { StreamTable } from "./smmuv3_stream_table.ts";
 import type { TranslationUnit } from "./unit.ts";
 import { UnitBase } from "./unit_base.ts";
@@ -42,6 +41,20 @@ import { UnitBase } from "./unit_base.ts";
 const NONE = -1;
 /** Most bits of StreamIDs in a linear stream table, which then has 64 MiB. */
 const LINEAR_BITS = 20;
+
+/** What an SMMU can be told about its hardware and its tables. */
+export interface SmmuUnitOptions {
+  /** Bits of StreamIDs, up to 32, with a linear stream table 20; default 16, a PCI segment. */
+  readonly streamBits?: number;
+  /** Form of the stream table; default two-level with 2^8 STEs a table. */
+  readonly streamTable?: "linear" | "2-level";
+  /** Bits of PASIDs (S1CDMax), up to 20; default 0: none. Above 6 the CD table has two levels. */
+  readonly substreamBits?: number;
+  /** Memory for CD tables; default that of the stream table. With two stages, what stage 2 maps to itself. */
+  readonly contextMemory?: TableMemory;
+  /** What the walker takes the hardware to be able to do. */
+  readonly capabilities?: SmmuCapabilities;
+}
 
 /** What a stream with context descriptors owns. */
 interface Stream {
@@ -184,26 +197,22 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     const item = this.#reach(endpoint);
     if (item === NONE) return ENOMEM;
-    const stream = this.#streams.get(endpoint);
-    this.#writeSte(endpoint, item, ste);
-    this.#forget(endpoint, stream);
-    this.#streams.set(endpoint, { contexts: NONE, second: null, vmid: 0, asids: new Map() });
+    const stream = { contexts: NONE, second: null, vmid: 0, asids: new Map() };
+    this.#replace(endpoint, item, ste, stream);
     return OK;
   }
 
-  #attachSecond(endpoint: number, table: HardwareTable, domainId: number | undefined): Errno {
-    const errno = this.#vmids.take(table, domainId);
+  #attachSecond(endpoint: number, second: HardwareTable, domainId: number | undefined): Errno {
+    const errno = this.#vmids.take(second, domainId);
     if (errno !== OK) return errno;
-    const vmid = this.#vmids.idOf(table);
+    const vmid = this.#vmids.idOf(second);
     const item = this.#reach(endpoint);
     if (item === NONE) {
       this.#vmids.release(vmid);
       return ENOMEM;
     }
-    const before = this.#streams.get(endpoint);
-    this.#writeSte(endpoint, item, stageSte(null, table, vmid));
-    this.#forget(endpoint, before);
-    this.#streams.set(endpoint, { contexts: NONE, second: table, vmid, asids: new Map() });
+    const stream = { contexts: NONE, second, vmid, asids: new Map() };
+    this.#replace(endpoint, item, stageSte(null, second, vmid), stream);
     return OK;
   }
 
@@ -229,15 +238,17 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
       this.#freeContexts(stream);
       return errno;
     }
+    const ste = stageSte(this.#contexts.place(contexts), stream.second, stream.vmid);
+    this.#replace(endpoint, item, ste, stream);
+    return OK;
+  }
+
+  /** Gives a stream another STE, and frees what it owned before. */
+  #replace(endpoint: number, item: number, ste: BigUint64Array, stream: Stream): void {
     const before = this.#streams.get(endpoint);
-    this.#writeSte(
-      endpoint,
-      item,
-      stageSte(this.#contexts.place(contexts), stream.second, stream.vmid),
-    );
+    this.#writeSte(endpoint, item, ste);
     this.#forget(endpoint, before);
     this.#streams.set(endpoint, stream);
-    return OK;
   }
 
   #setContext(

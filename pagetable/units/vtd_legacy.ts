@@ -16,8 +16,7 @@ import type { RecordingWalker } from "../walk/endpoint_walker.ts";
 import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import { clear64, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
-import type { VtdUnitOptions } from "./vtd_options.ts";
-import { PRESENT, type VtdMode, VtdUnit } from "./vtd_unit.ts";
+import { PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
 
 const TYPE_SECOND_STAGE = 0 << 2;
 const TYPE_PASS_THROUGH = 2 << 2;

@@ -20,8 +20,7 @@ import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
 import { DeviceTables } from "./device_tables.ts";
 import { clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
-import type { VtdUnitOptions } from "./vtd_options.ts";
-import { PRESENT, type VtdMode, VtdUnit } from "./vtd_unit.ts";
+import { PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
 
 const PASID_ENABLE = 1 << 3;
 const SECOND_STAGE_AD = 1 << 9;

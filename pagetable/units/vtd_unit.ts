@@ -10,16 +10,26 @@ import { byteAddress } from "../address.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import type { RecordingWalker } from "../walk/endpoint_walker.ts";
+import type { VtdCapabilities } from "../walk/vtd_capabilities.ts";
 import { type DeviceTableForm, DeviceTables } from "./device_tables.ts";
 import { DomainIds } from "./domain_ids.ts";
 import { UnitBase } from "./unit_base.ts";
-import type { VtdUnitOptions } from "./vtd_options.ts";
 
 /** The present bit, in the low half of every entry. */
 export const PRESENT = 1;
 
 const NONE = -1;
 const LAST_SOURCE_ID = 0xffff;
+
+/** Options of VT-d units; scalable mode knows them all. */
+export interface VtdUnitOptions extends VtdCapabilities {
+  /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
+  readonly bypassDomainId?: number;
+  /** Bits of PASIDs in scalable mode, 13 to 20; default 15, which makes the directory one page. */
+  readonly pasidBits?: number;
+  /** Largest address-width code for pass-through entries, 1 to 3; default 2 (48 bits). */
+  readonly bypassAddressWidth?: number;
+}
 
 /** What the modes differ in. */
 export interface VtdMode {
