@@ -8,9 +8,9 @@
  *
  * @module
  */
-import type { DirtyBits, TableFormat } from "../format.ts";
+import type { DirtyBits } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";
-import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT } from "../table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
 
 /** Receives a range of pages, inclusive. */
@@ -18,10 +18,8 @@ export type ReportRange = (firstPage: number, lastPage: number) => void;
 
 /** One pass over the leaves of a range. */
 export class DirtyScan {
-  readonly #format: TableFormat;
   readonly #marks: DirtyBits;
   readonly #tree: TableTree;
-  readonly #words: Int32Array<ArrayBuffer>;
   readonly #gather: InvalidationGather;
   readonly #clear: boolean;
   readonly #ofWrites: boolean;
@@ -29,19 +27,15 @@ export class DirtyScan {
 
   /** Prepares a pass: over dirty bits or accessed bits, clearing them or not. */
   constructor(
-    format: TableFormat,
     marks: DirtyBits,
     tree: TableTree,
-    memory: TableMemory,
     gather: InvalidationGather,
     clear: boolean,
     ofWrites: boolean,
     report: ReportRange,
   ) {
-    this.#format = format;
     this.#marks = marks;
     this.#tree = tree;
-    this.#words = memory.words;
     this.#gather = gather;
     this.#clear = clear;
     this.#ofWrites = ofWrites;
@@ -55,23 +49,23 @@ export class DirtyScan {
 
   #visit(table: number, level: number, start: number, first: number, last: number): void {
     const tree = this.#tree;
-    const words = this.#words;
+    const { words } = tree;
     const reach = tree.reach[level];
     const to = (last * tree.scale[level]) & tree.mask[level];
     let index = (first * tree.scale[level]) & tree.mask[level];
     for (; index <= to; index++) {
       const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
-      if ((low & this.#format.present) === 0) continue;
+      if ((low & tree.present) === 0) continue;
       const high = words[item + 1];
       const itemFirst = start + index * reach;
-      if ((low & this.#format.tableMask) === tree.tableValues[level]) {
+      if ((low & tree.tableMask) === tree.tableValues[level]) {
         const clippedFirst = Math.max(first, itemFirst);
         const clippedLast = Math.min(last, itemFirst + reach - 1);
         this.#visit(tree.child(low, high), level - 1, itemFirst, clippedFirst, clippedLast);
         continue;
       }
-      const items = this.#format.groupItems?.(level, low, high) ?? 1;
+      const items = tree.itemsOfLeaf(level, low, high);
       const groupIndex = index & -items;
       const leafFirst = start + groupIndex * reach;
       const leafLast = leafFirst + items * reach - 1;
@@ -96,20 +90,20 @@ export class DirtyScan {
 
   #isItemSet(item: number): boolean {
     const marks = this.#marks;
-    const low = this.#words[item];
+    const low = this.#tree.words[item];
     if (!this.#ofWrites) return (low & marks.accessed) !== 0;
     return (low & marks.dirty) === marks.dirtyValue &&
       (low & marks.trackedLow) === marks.trackedLow &&
-      (this.#words[item + 1] & marks.trackedHigh) === marks.trackedHigh;
+      (this.#tree.words[item + 1] & marks.trackedHigh) === marks.trackedHigh;
   }
 
   #clean(firstItem: number, items: number): void {
     const marks = this.#marks;
     for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
       if (!this.#isItemSet(item)) continue;
-      if (!this.#ofWrites) Atomics.and(this.#words, item, ~marks.accessed);
-      else if (marks.dirtyValue !== 0) Atomics.and(this.#words, item, ~marks.dirty);
-      else Atomics.or(this.#words, item, marks.dirty);
+      if (!this.#ofWrites) Atomics.and(this.#tree.words, item, ~marks.accessed);
+      else if (marks.dirtyValue !== 0) Atomics.and(this.#tree.words, item, ~marks.dirty);
+      else Atomics.or(this.#tree.words, item, marks.dirty);
     }
   }
 }

@@ -42,18 +42,10 @@ export class HardwareTable implements PageTable {
   /** Last page of the run that {@linkcode runAt} found, inclusive. */
   runLast: number = -1;
 
-  readonly #memory: TableMemory;
   readonly #tree: TableTree;
   readonly #leaves: LeafWriter;
   readonly #unmapper: Unmapper;
   readonly #mapper: Mapper;
-  readonly #words: Int32Array<ArrayBuffer>;
-  readonly #scale: Float64Array<ArrayBuffer>;
-  readonly #mask: Int32Array<ArrayBuffer>;
-  readonly #tableValues: Int32Array<ArrayBuffer>;
-  readonly #present: number;
-  readonly #tableMask: number;
-  readonly #top: number;
 
   private constructor(format: TableFormat, memory: TableMemory, root: number) {
     this.format = format.name;
@@ -66,25 +58,10 @@ export class HardwareTable implements PageTable {
     this.interruptPages = format.interruptPages;
     this.gather = new InvalidationGather(memory);
     this.rootFrame = memory.baseFrame + root;
-    this.#memory = memory;
     this.#tree = new TableTree(format, memory, this.gather, root);
     this.#leaves = new LeafWriter(format, memory.words);
-    this.#unmapper = new Unmapper(format, memory, this.#tree, this.gather);
-    this.#mapper = new Mapper(
-      format,
-      memory,
-      this.#tree,
-      this.#leaves,
-      this.#unmapper,
-      this.gather,
-    );
-    this.#words = memory.words;
-    this.#scale = this.#tree.scale;
-    this.#mask = this.#tree.mask;
-    this.#tableValues = this.#tree.tableValues;
-    this.#present = format.present;
-    this.#tableMask = format.tableMask;
-    this.#top = this.#tree.top;
+    this.#unmapper = new Unmapper(format, this.#tree, this.gather);
+    this.#mapper = new Mapper(format, this.#tree, this.#leaves, this.#unmapper, this.gather);
   }
 
   /** Makes an empty table, or answers ENOMEM without table memory for its root. */
@@ -110,25 +87,26 @@ export class HardwareTable implements PageTable {
   }
 
   frameAt(page: number): number {
+    const tree = this.#tree;
     if (!(page >= this.firstPage && page <= this.lastPage)) return -1;
-    const words = this.#words;
-    let table = this.#tree.leafTables.find(page);
+    const { words } = tree;
+    let table = tree.leafTables.find(page);
     let level = 0;
     if (table === -1) {
-      table = this.#tree.root;
-      level = this.#top;
+      table = tree.root;
+      level = tree.top;
     }
     for (;;) {
       const item = (table << PAGE_WORDS_SHIFT) +
-        (((page * this.#scale[level]) & this.#mask[level]) << 1);
+        (((page * tree.scale[level]) & tree.mask[level]) << 1);
       const low = words[item];
-      if ((low & this.#present) === 0) return -1;
+      if ((low & tree.present) === 0) return -1;
       const high = words[item + 1];
-      if ((low & this.#tableMask) !== this.#tableValues[level]) {
-        if (level === 0) this.#tree.leafTables.remember(page, table, this.#tree.tablePages);
+      if ((low & tree.tableMask) !== tree.tableValues[level]) {
+        if (level === 0) tree.leafTables.remember(page, table, tree.tablePages);
         return this.#leaves.frameOf(page, level, low, high);
       }
-      table = this.#tree.child(low, high);
+      table = tree.child(low, high);
       level--;
     }
   }
@@ -138,6 +116,7 @@ export class HardwareTable implements PageTable {
   }
 
   runAt(page: number, lastPage: number): number {
+    const tree = this.#tree;
     if (!(page >= this.firstPage && page <= this.lastPage)) {
       this.runLast = page < this.firstPage && this.firstPage <= lastPage
         ? this.firstPage - 1
@@ -145,29 +124,29 @@ export class HardwareTable implements PageTable {
       return -1;
     }
     const last = lastPage < this.lastPage ? lastPage : this.lastPage;
-    const words = this.#words;
+    const { words } = tree;
     const { reach } = this.#tree;
-    let table = this.#tree.root;
-    let level = this.#top;
+    let table = tree.root;
+    let level = tree.top;
     for (;;) {
-      let index = (page * this.#scale[level]) & this.#mask[level];
+      let index = (page * tree.scale[level]) & tree.mask[level];
       let low = words[(table << PAGE_WORDS_SHIFT) + (index << 1)];
       let high = words[(table << PAGE_WORDS_SHIFT) + (index << 1) + 1];
-      const isMapped = (low & this.#present) !== 0;
-      if (isMapped && (low & this.#tableMask) === this.#tableValues[level]) {
-        table = this.#tree.child(low, high);
+      const isMapped = (low & tree.present) !== 0;
+      if (isMapped && (low & tree.tableMask) === tree.tableValues[level]) {
+        table = tree.child(low, high);
         level--;
         continue;
       }
       const frame = isMapped ? this.#leaves.frameOf(page, level, low, high) : -1;
       let end = page - (page % reach[level]) + reach[level] - 1;
-      while (end < last && index < this.#mask[level]) {
+      while (end < last && index < tree.mask[level]) {
         index++;
         low = words[(table << PAGE_WORDS_SHIFT) + (index << 1)];
         high = words[(table << PAGE_WORDS_SHIFT) + (index << 1) + 1];
-        if (((low & this.#present) !== 0) !== isMapped) break;
+        if (((low & tree.present) !== 0) !== isMapped) break;
         if (isMapped) {
-          if ((low & this.#tableMask) === this.#tableValues[level]) break;
+          if ((low & tree.tableMask) === tree.tableValues[level]) break;
           const next = this.#leaves.frameOf(end + 1, level, low, high);
           if (next !== frame + (end + 1 - page)) break;
         }
@@ -229,14 +208,13 @@ export class HardwareTable implements PageTable {
     ofWrites: boolean,
     report: ReportRange,
   ): Errno {
-    const format = this.description;
-    if (format.marks === null) return EOPNOTSUPP;
+    const { marks } = this.description;
+    if (marks === null) return EOPNOTSUPP;
     const first = Math.max(firstPage, this.firstPage);
     const last = Math.min(lastPage, this.lastPage);
     if (first > last) return OK;
-    const { marks } = format;
-    new DirtyScan(format, marks, this.#tree, this.#memory, this.gather, clear, ofWrites, report)
-      .run(first, last);
+    const scan = new DirtyScan(marks, this.#tree, this.gather, clear, ofWrites, report);
+    scan.run(first, last);
     return OK;
   }
 }

@@ -7,7 +7,7 @@ import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "
 import type { TableFormat } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";
 import { PAGE_SHIFT, type Protection } from "../page_table.ts";
-import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT } from "../table_memory.ts";
 import type { LeafWriter } from "./leaf_writer.ts";
 import type { TableTree } from "./table_tree.ts";
 import type { Unmapper } from "./unmapper.ts";
@@ -18,12 +18,6 @@ export class Mapper {
   readonly #leaves: LeafWriter;
   readonly #unmapper: Unmapper;
   readonly #gather: InvalidationGather;
-  readonly #words: Int32Array<ArrayBuffer>;
-  readonly #live: Int32Array<ArrayBuffer>;
-  readonly #scale: Float64Array<ArrayBuffer>;
-  readonly #mask: Int32Array<ArrayBuffer>;
-  readonly #present: number;
-  readonly #top: number;
   /** Sizes of leaves. */
   readonly #sizes: number;
   readonly #granule: number;
@@ -34,10 +28,9 @@ export class Mapper {
   readonly #interruptFirst: number;
   readonly #interruptLast: number;
 
-  /** Works on `tree`, whose tables are in `memory`; `unmapper` takes back what a failed request mapped. */
+  /** Works on `tree`; `unmapper` takes back what a failed request mapped. */
   constructor(
     format: TableFormat,
-    memory: TableMemory,
     tree: TableTree,
     leaves: LeafWriter,
     unmapper: Unmapper,
@@ -47,12 +40,6 @@ export class Mapper {
     this.#leaves = leaves;
     this.#unmapper = unmapper;
     this.#gather = gather;
-    this.#words = memory.words;
-    this.#live = memory.liveEntries;
-    this.#scale = tree.scale;
-    this.#mask = tree.mask;
-    this.#present = format.present;
-    this.#top = tree.top;
     this.#sizes = format.leaves.length;
     this.#granule = 2 ** format.leaves[0].order;
     this.#onePage = format.leaves[0].level === 0 && format.leaves[0].items === 1;
@@ -91,19 +78,20 @@ export class Mapper {
   }
 
   #mapOne(page: number, frame: number, protection: Protection): Errno {
+    const tree = this.#tree;
     const rest = this.#granule - 1;
     if (rest !== 0 && ((page & rest) !== 0 || (frame & rest) !== 0)) return EINVAL;
-    const words = this.#words;
-    let table = this.#tree.leafTables.find(page);
+    const { words } = tree;
+    let table = tree.leafTables.find(page);
     if (table === -1) {
-      table = this.#tree.reachTable(page, 0);
-      if (table === -1) return this.#tree.occupied(page, page) ? EADDRINUSE : ENOMEM;
-      this.#tree.leafTables.remember(page, table, this.#tree.tablePages);
+      table = tree.reachTable(page, 0);
+      if (table === -1) return tree.occupied(page, page) ? EADDRINUSE : ENOMEM;
+      tree.leafTables.remember(page, table, tree.tablePages);
     }
-    const item = (table << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
-    if ((words[item] & this.#present) !== 0) return EADDRINUSE;
+    const item = (table << PAGE_WORDS_SHIFT) + (((page * tree.scale[0]) & tree.mask[0]) << 1);
+    if ((words[item] & tree.present) !== 0) return EADDRINUSE;
     this.#leaves.writeOne(item, frame, protection);
-    this.#live[table]++;
+    tree.live[table]++;
     if (this.#gather.recordsMaps) this.#gather.addRange(page, page + rest);
     return OK;
   }
@@ -139,32 +127,33 @@ export class Mapper {
     protection: Protection,
     usable: number,
   ): number {
+    const tree = this.#tree;
     const leaves = this.#leaves;
     let page = firstPage;
     while (page <= lastPage) {
       const frame = firstFrame + (page - firstPage);
       const size = leaves.choose(page, frame, lastPage - page + 1, usable);
       const level = leaves.levels[size];
-      const index = (page * this.#scale[level]) & this.#mask[level];
-      const room = this.#mask[level] + 1 - index;
+      const index = (page * tree.scale[level]) & tree.mask[level];
+      const room = tree.mask[level] + 1 - index;
       const count = leaves.countOf(size, page, frame, lastPage - page + 1, usable, room);
       const items = count * leaves.items[size];
-      const whole = level < this.#top && items === this.#mask[level] + 1;
+      const whole = level < tree.top && items === tree.mask[level] + 1;
       // A table about to be filled whole is neither cleared nor reachable until it is complete.
-      const table = whole ? this.#tree.makeUncleared() : this.#tree.reachTable(page, level);
+      const table = whole ? tree.makeUncleared() : tree.reachTable(page, level);
       if (table === -1) break;
       if (!whole) {
         leaves.write((table << PAGE_WORDS_SHIFT) + (index << 1), size, count, frame, protection);
       } else {
-        const parent = this.#tree.reachTable(page, level + 1);
+        const parent = tree.reachTable(page, level + 1);
         if (parent === -1) {
-          this.#tree.unmake(table);
+          tree.unmake(table);
           break;
         }
         leaves.write(table << PAGE_WORDS_SHIFT, size, count, frame, protection);
-        this.#tree.link(page, parent, level + 1, table);
+        tree.link(page, parent, level + 1, table);
       }
-      this.#live[table] += items;
+      tree.live[table] += items;
       page += count * leaves.pages[size];
     }
     return page - firstPage;

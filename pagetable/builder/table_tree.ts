@@ -31,6 +31,14 @@ export class TableTree {
   readonly reach: Float64Array<ArrayBuffer>;
   /** By level: value of the table bits in items that lead to tables. */
   readonly tableValues: Int32Array<ArrayBuffer>;
+  /** The words of table memory. */
+  readonly words: Int32Array<ArrayBuffer>;
+  /** By table: items in use. */
+  readonly live: Int32Array<ArrayBuffer>;
+  /** An item is in use if its low half has any of these bits. */
+  readonly present: number;
+  /** Which bits of the low half tell items that lead to tables from leaves. */
+  readonly tableMask: number;
   /** Pages of table memory in the tree. */
   tablePages: number;
   /** Where leaf tables are. */
@@ -39,14 +47,11 @@ export class TableTree {
   readonly #format: TableFormat;
   readonly #memory: TableMemory;
   readonly #gather: InvalidationGather;
-  readonly #words: Int32Array<ArrayBuffer>;
-  readonly #live: Int32Array<ArrayBuffer>;
   readonly #children: Int32Array<ArrayBuffer>;
   readonly #chain: Int32Array<ArrayBuffer>;
   readonly #links: Int32Array<ArrayBuffer>;
   readonly #base: number;
   readonly #addressLow: number;
-  readonly #tableMask: number;
   readonly #tableOrder: number;
 
   /** Takes over `root`, a zeroed block of `format.rootOrder`. */
@@ -63,16 +68,17 @@ export class TableTree {
     this.tableValues = constants.tableValues;
     this.tablePages = 1 << format.rootOrder;
     this.leafTables = new LeafTableCache(format.shifts[0] + format.indexBits[0]);
-    this.#words = memory.words;
-    this.#live = memory.liveEntries;
+    this.words = memory.words;
+    this.live = memory.liveEntries;
     this.#children = memory.childTables;
-    this.#live[root] = 0;
+    this.live[root] = 0;
     this.#children[root] = 0;
     this.#chain = new Int32Array(format.levels);
     this.#links = memory.links;
     this.#base = memory.baseFrame | 0;
     this.#addressLow = format.addressLow;
-    this.#tableMask = format.tableMask;
+    this.tableMask = format.tableMask;
+    this.present = format.present;
     this.#tableOrder = format.tableOrder;
   }
 
@@ -84,19 +90,24 @@ export class TableTree {
     return (((high << 20) | ((low & this.#addressLow) >>> 12)) - this.#base) | 0;
   }
 
+  /** How many items the leaf has of which an item in use at `level` is one. */
+  itemsOfLeaf(level: number, low: number, high: number): number {
+    return this.#format.groupItems?.(level, low, high) ?? 1;
+  }
+
   /**
    * The table of `level` that holds `page`'s item, made with those above it where they are missing.
    *
    * @returns -1 without table memory or if a leaf is in the way; then nothing was changed.
    */
   reachTable(page: number, level: number): number {
-    const words = this.#words;
+    const words = this.words;
     let table = this.root;
     for (let at = this.top; at > level; at--) {
       const item = (table << PAGE_WORDS_SHIFT) + (((page * this.scale[at]) & this.mask[at]) << 1);
       const low = words[item];
-      if ((low & this.#format.present) === 0) return this.grow(page, table, at, level);
-      if ((low & this.#tableMask) !== this.tableValues[at]) return -1;
+      if ((low & this.present) === 0) return this.grow(page, table, at, level);
+      if ((low & this.tableMask) !== this.tableValues[at]) return -1;
       table = this.child(low, words[item + 1]);
     }
     return table;
@@ -146,17 +157,17 @@ export class TableTree {
       low |= ((high >>> 16) & 0xf) << 12;
       high &= 0xffff;
     }
-    this.#words[item + 1] = high | format.tableHigh[level];
-    this.#words[item] = low | format.tableLow[level];
-    this.#live[table]++;
+    this.words[item + 1] = high | format.tableHigh[level];
+    this.words[item] = low | format.tableLow[level];
+    this.live[table]++;
     this.#children[table]++;
   }
 
   /** Clears an item that leads to a table; the table is the caller's to free. */
   unlink(table: number, item: number): void {
-    this.#words[item] = 0;
-    this.#words[item + 1] = 0;
-    this.#live[table]--;
+    this.words[item] = 0;
+    this.words[item + 1] = 0;
+    this.live[table]--;
     this.#children[table]--;
     this.#gather.tablesFreed = true;
   }
@@ -183,17 +194,17 @@ export class TableTree {
   #drop(table: number, level: number): number {
     let pages = 0;
     if (this.#children[table] === 0) {
-      pages = this.#live[table] * this.reach[level];
+      pages = this.live[table] * this.reach[level];
     } else if (level === 1) {
       pages = this.#dropLeafTables(table);
     } else {
-      const words = this.#words;
-      const present = this.#format.present;
+      const words = this.words;
+      const present = this.present;
       const end = (table << PAGE_WORDS_SHIFT) + (this.mask[level] << 1);
       for (let item = table << PAGE_WORDS_SHIFT; item <= end; item += 2) {
         const low = words[item];
         if ((low & present) === 0) continue;
-        if ((low & this.#tableMask) !== this.tableValues[level]) {
+        if ((low & this.tableMask) !== this.tableValues[level]) {
           pages += this.reach[level];
         } else {
           pages += this.#drop(this.child(low, words[item + 1]), level - 1);
@@ -211,12 +222,12 @@ export class TableTree {
    * one call for each of them took twice as long.
    */
   #dropLeafTables(table: number): number {
-    const words = this.#words;
-    const live = this.#live;
+    const words = this.words;
+    const live = this.live;
     const links = this.#links;
-    const present = this.#format.present;
+    const present = this.present;
     const addressLow = this.#addressLow;
-    const tableMask = this.#tableMask;
+    const tableMask = this.tableMask;
     const tableValue = this.tableValues[1];
     const base = this.#base;
     const end = (table << PAGE_WORDS_SHIFT) + (this.mask[1] << 1);
@@ -256,7 +267,7 @@ export class TableTree {
    */
   dropSome(most: number): boolean {
     const children = this.#children;
-    const words = this.#words;
+    const words = this.words;
     const left = this.tablePages - most * 2 ** this.#tableOrder;
     while (children[this.root] !== 0 && this.tablePages > left) {
       let table = this.root;
@@ -277,11 +288,11 @@ export class TableTree {
 
   /** The first item of a table of `level` that leads to a table; there is one. */
   #firstTable(table: number, level: number): number {
-    const words = this.#words;
-    const present = this.#format.present;
+    const words = this.words;
+    const present = this.present;
     let item = table << PAGE_WORDS_SHIFT;
     while (
-      (words[item] & present) === 0 || (words[item] & this.#tableMask) !== this.tableValues[level]
+      (words[item] & present) === 0 || (words[item] & this.tableMask) !== this.tableValues[level]
     ) item += 2;
     return item;
   }
@@ -303,8 +314,8 @@ export class TableTree {
     first: number,
     last: number,
   ): boolean {
-    if (this.#live[table] === 0) return false;
-    const words = this.#words;
+    if (this.live[table] === 0) return false;
+    const words = this.words;
     const scale = this.scale[level];
     const from = (first * scale) & this.mask[level];
     const to = (last * scale) & this.mask[level];
@@ -312,8 +323,8 @@ export class TableTree {
     for (let index = from; index <= to; index++) {
       const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
-      if ((low & this.#format.present) === 0) continue;
-      if ((low & this.#tableMask) !== this.tableValues[level]) return true;
+      if ((low & this.present) === 0) continue;
+      if ((low & this.tableMask) !== this.tableValues[level]) return true;
       const itemFirst = start + index * reach;
       const itemLast = itemFirst + reach - 1;
       if (first <= itemFirst && last >= itemLast) return true;
@@ -330,7 +341,7 @@ export class TableTree {
       ? this.#memory.allocate(this.#tableOrder)
       : this.#memory.allocateUncleared(this.#tableOrder);
     if (table === -1) return -1;
-    this.#live[table] = 0;
+    this.live[table] = 0;
     this.#children[table] = 0;
     this.tablePages += 1 << this.#tableOrder;
     return table;

@@ -5,48 +5,23 @@
  */
 import type { TableFormat } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";
-import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
+import { PAGE_WORDS_SHIFT } from "../table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
 
 /** Takes mappings out of one tree of tables. Pages are numbers of 4 KiB, ranges inclusive. */
 export class Unmapper {
-  readonly #format: TableFormat;
   readonly #tree: TableTree;
   readonly #gather: InvalidationGather;
-  readonly #words: Int32Array<ArrayBuffer>;
-  readonly #live: Int32Array<ArrayBuffer>;
-  readonly #scale: Float64Array<ArrayBuffer>;
-  readonly #mask: Int32Array<ArrayBuffer>;
-  readonly #reach: Float64Array<ArrayBuffer>;
-  readonly #tableValues: Int32Array<ArrayBuffer>;
-  readonly #present: number;
-  readonly #tableMask: number;
-  readonly #top: number;
-  readonly #grouped: boolean;
+  readonly #groupItems: TableFormat["groupItems"];
   /** Tables and items of the path that the last one-page unmap walked, by level. */
   readonly #pathTable: Int32Array<ArrayBuffer>;
   readonly #pathItem: Int32Array<ArrayBuffer>;
 
-  /** Works on `tree`, whose tables are in `memory`; changes are noted in `gather`. */
-  constructor(
-    format: TableFormat,
-    memory: TableMemory,
-    tree: TableTree,
-    gather: InvalidationGather,
-  ) {
-    this.#format = format;
+  /** Works on `tree`; changes are noted in `gather`. */
+  constructor(format: TableFormat, tree: TableTree, gather: InvalidationGather) {
     this.#tree = tree;
     this.#gather = gather;
-    this.#words = memory.words;
-    this.#live = memory.liveEntries;
-    this.#scale = tree.scale;
-    this.#mask = tree.mask;
-    this.#reach = tree.reach;
-    this.#tableValues = tree.tableValues;
-    this.#present = format.present;
-    this.#tableMask = format.tableMask;
-    this.#top = tree.top;
-    this.#grouped = format.groupItems !== null;
+    this.#groupItems = format.groupItems;
     this.#pathTable = new Int32Array(format.levels);
     this.#pathItem = new Int32Array(format.levels);
   }
@@ -58,41 +33,43 @@ export class Unmapper {
    */
   unmap(first: number, last: number): number {
     if (first === last) return this.#unmapOne(first);
-    const removed = this.#clear(this.#tree.root, this.#top, 0, first, last);
+    const tree = this.#tree;
+    const removed = this.#clear(tree.root, tree.top, 0, first, last);
     // Leaves that reached out of the range have noted themselves.
     if (removed !== 0) this.#gather.addRange(first, last);
     return removed;
   }
 
   #unmapOne(page: number): number {
-    const words = this.#words;
-    const cached = this.#tree.leafTables.find(page);
+    const tree = this.#tree;
+    const { words } = tree;
+    const cached = tree.leafTables.find(page);
     if (cached !== -1) {
-      const item = (cached << PAGE_WORDS_SHIFT) + (((page * this.#scale[0]) & this.#mask[0]) << 1);
-      if ((words[item] & this.#present) === 0) return 0;
-      const items = this.#grouped ? this.#itemsAt(0, item) : 1;
+      const item = (cached << PAGE_WORDS_SHIFT) + (((page * tree.scale[0]) & tree.mask[0]) << 1);
+      if ((words[item] & tree.present) === 0) return 0;
+      const items = this.#itemsAt(0, item);
       // Where the table keeps other items, nothing above it changes.
-      if (this.#live[cached] > items) return this.#clearLeaf(cached, 0, page, item, items);
+      if (tree.live[cached] > items) return this.#clearLeaf(cached, 0, page, item, items);
     }
-    let table = this.#tree.root;
-    let level = this.#top;
+    let table = tree.root;
+    let level = tree.top;
     for (;;) {
       const item = (table << PAGE_WORDS_SHIFT) +
-        (((page * this.#scale[level]) & this.#mask[level]) << 1);
+        (((page * tree.scale[level]) & tree.mask[level]) << 1);
       const low = words[item];
-      if ((low & this.#present) === 0) return 0;
+      if ((low & tree.present) === 0) return 0;
       this.#pathTable[level] = table;
       this.#pathItem[level] = item;
-      if ((low & this.#tableMask) !== this.#tableValues[level]) break;
-      table = this.#tree.child(low, words[item + 1]);
+      if ((low & tree.tableMask) !== tree.tableValues[level]) break;
+      table = tree.child(low, words[item + 1]);
       level--;
     }
-    const items = this.#grouped ? this.#itemsAt(level, this.#pathItem[level]) : 1;
+    const items = this.#itemsAt(level, this.#pathItem[level]);
     const removed = this.#clearLeaf(table, level, page, this.#pathItem[level], items);
-    while (level < this.#top && this.#live[this.#pathTable[level]] === 0) {
+    while (level < tree.top && tree.live[this.#pathTable[level]] === 0) {
       const emptied = this.#pathTable[level];
-      this.#tree.unlink(this.#pathTable[level + 1], this.#pathItem[level + 1]);
-      this.#tree.freeEmpty(emptied, level, page);
+      tree.unlink(this.#pathTable[level + 1], this.#pathItem[level + 1]);
+      tree.freeEmpty(emptied, level, page);
       level++;
     }
     return removed;
@@ -106,8 +83,9 @@ export class Unmapper {
     item: number,
     items: number,
   ): number {
-    const words = this.#words;
-    const reach = this.#reach[level];
+    const tree = this.#tree;
+    const { words } = tree;
+    const reach = tree.reach[level];
     if (items === 1) {
       words[item] = 0;
       words[item + 1] = 0;
@@ -119,51 +97,55 @@ export class Unmapper {
         words[at + 1] = 0;
       }
     }
-    this.#live[table] -= items;
+    tree.live[table] -= items;
     const pages = items * reach;
     const first = pages === 1 ? page : page - (page & (pages - 1));
     this.#gather.addRange(first, first + pages - 1);
     return pages;
   }
 
+  /** How many items the leaf has of which an item in use at `level` is one. */
   #itemsAt(level: number, item: number): number {
-    const groupItems = this.#format.groupItems;
-    return groupItems === null ? 1 : groupItems(level, this.#words[item], this.#words[item + 1]);
+    const groupItems = this.#groupItems;
+    if (groupItems === null) return 1;
+    const { words } = this.#tree;
+    return groupItems(level, words[item], words[item + 1]);
   }
 
   /** Removes `[first, last]`, which lies within `table`, whose own first page is `start`. */
   #clear(table: number, level: number, start: number, first: number, last: number): number {
-    const words = this.#words;
-    const reach = this.#reach[level];
-    const scale = this.#scale[level];
-    const to = (last * scale) & this.#mask[level];
-    let index = (first * scale) & this.#mask[level];
-    if (level === 0 && !this.#grouped) return this.#clearItems(table, index, to) * reach;
+    const tree = this.#tree;
+    const { words } = tree;
+    const reach = tree.reach[level];
+    const scale = tree.scale[level];
+    const to = (last * scale) & tree.mask[level];
+    let index = (first * scale) & tree.mask[level];
+    if (level === 0 && this.#groupItems === null) return this.#clearItems(table, index, to) * reach;
     let removed = 0;
     for (; index <= to; index++) {
       const item = (table << PAGE_WORDS_SHIFT) + (index << 1);
       const low = words[item];
-      if ((low & this.#present) === 0) continue;
+      if ((low & tree.present) === 0) continue;
       const itemFirst = start + index * reach;
       const itemLast = itemFirst + reach - 1;
-      if ((low & this.#tableMask) !== this.#tableValues[level]) {
-        const items = this.#grouped ? this.#itemsAt(level, item) : 1;
+      if ((low & tree.tableMask) !== tree.tableValues[level]) {
+        const items = this.#itemsAt(level, item);
         removed += this.#clearLeaf(table, level, itemFirst, item, items);
         index = (index & -items) + items - 1;
         continue;
       }
-      const child = this.#tree.child(low, words[item + 1]);
+      const child = tree.child(low, words[item + 1]);
       if (first <= itemFirst && last >= itemLast) {
-        this.#tree.unlink(table, item);
-        removed += this.#tree.drop(child, level - 1, itemFirst);
+        tree.unlink(table, item);
+        removed += tree.drop(child, level - 1, itemFirst);
         continue;
       }
       const clippedFirst = first > itemFirst ? first : itemFirst;
       const clippedLast = last < itemLast ? last : itemLast;
       removed += this.#clear(child, level - 1, itemFirst, clippedFirst, clippedLast);
-      if (this.#live[child] === 0) {
-        this.#tree.unlink(table, item);
-        this.#tree.freeEmpty(child, level - 1, itemFirst);
+      if (tree.live[child] === 0) {
+        tree.unlink(table, item);
+        tree.freeEmpty(child, level - 1, itemFirst);
       }
     }
     return removed;
@@ -171,8 +153,9 @@ export class Unmapper {
 
   /** Clears items `[from, to]` of a leaf table and tells how many were in use. */
   #clearItems(table: number, from: number, to: number): number {
-    const words = this.#words;
-    const present = this.#present;
+    const tree = this.#tree;
+    const { words } = tree;
+    const present = tree.present;
     const end = (table << PAGE_WORDS_SHIFT) + (to << 1);
     let cleared = 0;
     for (let item = (table << PAGE_WORDS_SHIFT) + (from << 1); item <= end; item += 2) {
@@ -181,7 +164,7 @@ export class Unmapper {
       words[item + 1] = 0;
       cleared++;
     }
-    this.#live[table] -= cleared;
+    tree.live[table] -= cleared;
     return cleared;
   }
 }
