@@ -1,5 +1,5 @@
 /**
- * The one door to all formats: names, limits, and making page tables and units by name.
+ * Formats by name: their limits, and their page tables and units.
  *
  * @module
  */
@@ -28,17 +28,16 @@ export type UnitOptions = VtdUnitOptions & SmmuUnitOptions & AmdUnitOptions & {
 };
 
 interface FormatEntry {
-  readonly family: string;
   readonly describe: (options: FormatOptions) => TableFormat;
   readonly unit: (memory: TableMemory, options: UnitOptions) => TranslationUnit;
 }
 
 const ENTRIES: ReadonlyMap<string, FormatEntry> = new Map([
-  ["vtd-ss", { family: "vtd", describe: vtdSecondStage, unit: vtdUnit }],
-  ["vtd-fs", { family: "vtd", describe: vtdFirstStage, unit: vtdScalableUnit }],
-  ["smmuv3-s1", { family: "smmuv3", describe: armStage1, unit: smmuUnit }],
-  ["smmuv3-s2", { family: "smmuv3", describe: armStage2, unit: smmuUnit }],
-  ["amdv1", { family: "amd", describe: amdV1, unit: amdUnit }],
+  ["vtd-ss", { describe: vtdSecondStage, unit: vtdUnit }],
+  ["vtd-fs", { describe: vtdFirstStage, unit: vtdScalableUnit }],
+  ["smmuv3-s1", { describe: armStage1, unit: smmuUnit }],
+  ["smmuv3-s2", { describe: armStage2, unit: smmuUnit }],
+  ["amdv1", { describe: amdV1, unit: amdUnit }],
 ]);
 
 /** Names of the formats, as the command line spells them. */
@@ -81,11 +80,6 @@ export function createUnit(
   options: UnitOptions = {},
 ): TranslationUnit {
   return entry(format).unit(memory, options);
-}
-
-/** Which IOMMU walks a format: `vtd`, `smmuv3` or `amd`. Formats of one family can share a unit. */
-export function formatFamily(format: string): string {
-  return entry(format).family;
 }
 
 function entry(format: string): FormatEntry {

@@ -9,12 +9,12 @@
 import {
   READ,
   STAGE_DEVICE,
-  TABLE_UNREADABLE,
   type TableMemory,
   type TranslationUnit,
   WalkResult,
   WRITE,
 } from "../../pagetable/mod.ts";
+import { TABLE_UNREADABLE } from "../../pagetable/walk/fault.ts";
 import type { Random } from "../guest/random.ts";
 import type { Agreement } from "./agreement.ts";
 import type { Edu } from "./edu.ts";

@@ -4,7 +4,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { AmdUnit, MMIO, OK, READ, TableMemory, WalkResult, WRITE } from "../../pagetable/mod.ts";
+import { MMIO, OK, READ, TableMemory, WalkResult, WRITE } from "../../pagetable/mod.ts";
+import { AmdUnit } from "../../pagetable/units/amd.ts";
 import { faultOf, makeTable, pathWords, setWord, word } from "./table_words.ts";
 
 const BASE = 0x1000;

@@ -9,7 +9,6 @@ import {
   amdDeviceCommands,
   amdTableCommands,
   CommandBuffer,
-  coveringOrder,
   createPageTable,
   DEVICE_DIRECTORY,
   DEVICE_ENTRY,
@@ -27,6 +26,7 @@ import {
   vtdFirstStageCommands,
   vtdSecondStageCommands,
 } from "../../pagetable/mod.ts";
+import { coveringOrder } from "../../pagetable/invalidate/command_buffer.ts";
 
 const WAIT = { statusAddress: 0x123456000, statusData: 0x77 };
 

@@ -9,7 +9,6 @@ import fc from "fast-check";
 import {
   amdDeviceCommands,
   amdTableCommands,
-  AmdUnit,
   CommandBuffer,
   DEVICE_ENTRY,
   type HardwareTable,
@@ -20,15 +19,16 @@ import {
   type SmmuQueueOptions,
   smmuStageOneCommands,
   smmuStageTwoCommands,
-  SmmuUnit,
   TableMemory,
   type TranslationUnit,
   vtdDeviceCommands,
   vtdFirstStageCommands,
-  VtdLegacyUnit,
-  VtdScalableUnit,
   vtdSecondStageCommands,
 } from "../../pagetable/mod.ts";
+import { AmdUnit } from "../../pagetable/units/amd.ts";
+import { SmmuUnit } from "../../pagetable/units/smmuv3.ts";
+import { VtdLegacyUnit } from "../../pagetable/units/vtd_legacy.ts";
+import { VtdScalableUnit } from "../../pagetable/units/vtd_scalable.ts";
 import {
   amdComplaint,
   amdCovers,

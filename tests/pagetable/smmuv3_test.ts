@@ -11,12 +11,12 @@ import {
   NO_PASID,
   OK,
   READ,
-  SmmuUnit,
   SmmuWalker,
   TableMemory,
   WalkResult,
   WRITE,
 } from "../../pagetable/mod.ts";
+import { SmmuUnit } from "../../pagetable/units/smmuv3.ts";
 import { faultOf, makeTable, pathWords, setWord, word } from "./table_words.ts";
 
 const BASE = 0x1000;

@@ -14,11 +14,11 @@ import {
   OK,
   READ,
   TableMemory,
-  VtdLegacyUnit,
   VtdLegacyWalker,
   WalkResult,
   WRITE,
 } from "../../pagetable/mod.ts";
+import { VtdLegacyUnit } from "../../pagetable/units/vtd_legacy.ts";
 
 const BASE = 0x1000;
 const BDF = 0x0318;

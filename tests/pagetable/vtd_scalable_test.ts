@@ -11,10 +11,10 @@ import {
   OK,
   READ,
   TableMemory,
-  VtdScalableUnit,
   WalkResult,
   WRITE,
 } from "../../pagetable/mod.ts";
+import { VtdScalableUnit } from "../../pagetable/units/vtd_scalable.ts";
 import { faultOf, makeTable, pathWords, setWord, word } from "./table_words.ts";
 
 const BASE = 0x1000;

@@ -7,7 +7,6 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import {
   ChunkReader,
-  DUMP_ENTRIES,
   type DumpEndpoint,
   type DumpEntry,
   dumpTables,
@@ -16,9 +15,10 @@ import {
   OK,
   READ,
   TableMemory,
-  VtdLegacyUnit,
   VtdLegacyWalker,
 } from "../../../pagetable/mod.ts";
+import { DUMP_ENTRIES } from "../../../pagetable/exchange/dump.ts";
+import { VtdLegacyUnit } from "../../../pagetable/units/vtd_legacy.ts";
 import { makeTable } from "../table_words.ts";
 
 /** Root, context and page tables of VT-d legacy mode: endpoint 0 behind table 0 at 0x3000, in 4 levels. */
