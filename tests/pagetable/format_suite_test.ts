@@ -17,11 +17,17 @@ import {
 } from "../../pagetable/mod.ts";
 import { type Bench, ENDPOINT, leakedPages, makeBench, SUBJECTS } from "./formats_under_test.ts";
 import { PageModel } from "./page_model.ts";
+import { isLong } from "../long_mode.ts";
 
 const result = new WalkResult();
 
 function granuleOf(table: HardwareTable): number {
   return 2 ** table.leafOrders[0];
+}
+
+/** Compares numbers page by page: `assertEquals` for each of them takes most of the time of the suite. */
+function assertSame(actual: number, expected: number, page: number): void {
+  if (actual !== expected) assertEquals(actual, expected, `page ${page}`);
 }
 
 /** Asserts that `page` translates to `frame` with `protection`, by the builder's word and the walker's. */
@@ -244,7 +250,7 @@ for (const subject of SUBJECTS) {
         }
         for (const [page, { frame, protection }] of model.pages) {
           if (page % granule !== 0) continue;
-          assertEquals(table.frameAt(page), frame);
+          assertSame(table.frameAt(page), frame, page);
           const interrupts = table.description.interruptPages;
           if (interrupts !== null && frame >= interrupts.first && frame <= interrupts.last) {
             assert(!bench.unit.walk(ENDPOINT, page, READ, result));
@@ -252,8 +258,8 @@ for (const subject of SUBJECTS) {
             continue;
           }
           assert(bench.unit.walk(ENDPOINT, page, READ, result));
-          assertEquals(result.frame, frame);
-          assertEquals(result.permission, protection);
+          assertSame(result.frame, frame, page);
+          assertSame(result.permission, protection, page);
         }
         for (const { first, last } of model.mappings) {
           if (first > 0 && !model.pages.has(first - 1)) assertEmpty(bench, first - 1);
@@ -263,7 +269,7 @@ for (const subject of SUBJECTS) {
         assertEquals(table.unmap(0, table.lastPage), mapped);
         assertEquals(leakedPages(bench), 0);
       }),
-      { numRuns: 25 },
+      { numRuns: isLong ? 25 : 12 },
     );
   });
 }

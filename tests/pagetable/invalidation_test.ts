@@ -8,12 +8,10 @@ import fc from "fast-check";
 import {
   amdDeviceCommands,
   amdTableCommands,
-  CommandBuffer,
   createPageTable,
   DEVICE_DIRECTORY,
   DEVICE_ENTRY,
   HardwareTable,
-  InvalidationGather,
   NO_PASID,
   OK,
   PASID_ENTRY,
@@ -27,25 +25,7 @@ import {
   vtdSecondStageCommands,
 } from "../../pagetable/mod.ts";
 import { coveringOrder } from "../../pagetable/invalidate/command_buffer.ts";
-
-const WAIT = { statusAddress: 0x123456000, statusData: 0x77 };
-
-function gatherOf(
-  ranges: readonly (readonly [number, number])[],
-  tablesFreed = false,
-): InvalidationGather {
-  const gather = new InvalidationGather(new TableMemory({ baseFrame: 0, bytes: 4096 }));
-  for (const [first, last] of ranges) gather.addRange(first, last);
-  gather.tablesFreed = tablesFreed;
-  return gather;
-}
-
-/** The commands as pairs of 64-bit words. */
-function commands(fill: (out: CommandBuffer) => void): [bigint, bigint][] {
-  const out = new CommandBuffer();
-  fill(out);
-  return Array.from({ length: out.count }, (_, at) => [out.word(at, 0), out.word(at, 1)]);
-}
+import { commandsOf, gatherOf, WAIT } from "./gathers.ts";
 
 Deno.test("ranges that touch are merged, and what is gathered always covers what was noted", () => {
   const gather = gatherOf([[5, 9], [10, 12], [3, 4]]);
@@ -96,14 +76,14 @@ Deno.test("VT-d second stage: IOTLB descriptors (VT-d §6.5.2.3) and a wait desc
   const wait: [bigint, bigint] = [0x00000077_00000065n, 0x123456000n];
   // Type 2, G=3 (bits 5:4), DW and DR (bits 6, 7), DID 9 in 31:16; AM, IH (bit 6), address.
   assertEquals(
-    commands((out) => vtdSecondStageCommands(gatherOf([[0x12345, 0x12346]]), 9, WAIT, out)),
+    commandsOf((out) => vtdSecondStageCommands(gatherOf([[0x12345, 0x12346]]), 9, WAIT, out)),
     [
       [0x000900f2n, 0x12344000n | 0x40n | 2n],
       wait,
     ],
   );
   assertEquals(
-    commands((out) => vtdSecondStageCommands(gatherOf([[0, 511]], true), 9, WAIT, out)),
+    commandsOf((out) => vtdSecondStageCommands(gatherOf([[0, 511]], true), 9, WAIT, out)),
     [
       [0x000900f2n, 9n],
       wait,
@@ -111,16 +91,19 @@ Deno.test("VT-d second stage: IOTLB descriptors (VT-d §6.5.2.3) and a wait desc
   );
   // Beyond MAMV: domain-selective, G=2.
   const small = { ...WAIT, maxMask: 6 };
-  assertEquals(commands((out) => vtdSecondStageCommands(gatherOf([[0, 511]]), 9, small, out))[0], [
-    0x000900e2n,
-    0n,
-  ]);
-  assertEquals(commands((out) => vtdSecondStageCommands(gatherOf([]), 9, WAIT, out)), []);
+  assertEquals(
+    commandsOf((out) => vtdSecondStageCommands(gatherOf([[0, 511]]), 9, small, out))[0],
+    [
+      0x000900e2n,
+      0n,
+    ],
+  );
+  assertEquals(commandsOf((out) => vtdSecondStageCommands(gatherOf([]), 9, WAIT, out)), []);
 });
 
 Deno.test("VT-d first stage: PASID-based IOTLB descriptors (VT-d §6.5.2.4)", () => {
   // Type 6, G=3 page-selective within PASID, DID 31:16, PASID 51:32.
-  const list = commands((out) =>
+  const list = commandsOf((out) =>
     vtdFirstStageCommands(gatherOf([[2 ** 34, 2 ** 34]]), 1, 0x2345, WAIT, out)
   );
   assertEquals(list[0], [0x00002345_00010036n, 2n ** 46n | 0x40n]);
@@ -130,7 +113,7 @@ Deno.test("VT-d device tables: entry caches first, then translations", () => {
   const gather = gatherOf([]);
   gather.addDevice(DEVICE_ENTRY, 0x318, NO_PASID, 7);
   // Context cache: type 1, G=3 device-selective, DID 31:16, SID 47:32. IOTLB: G=2.
-  assertEquals(commands((out) => vtdDeviceCommands(gather, WAIT, out)).map(([first]) => first), [
+  assertEquals(commandsOf((out) => vtdDeviceCommands(gather, WAIT, out)).map(([first]) => first), [
     0x00000318_00070031n,
     0x00000077_00000065n,
     0x000700e2n,
@@ -139,7 +122,7 @@ Deno.test("VT-d device tables: entry caches first, then translations", () => {
   gather.flush();
   gather.addDevice(PASID_ENTRY, 0x318, 5, 7);
   // PASID cache: type 7, G=1, PASID 51:32; then PASID-IOTLB G=2 and IOTLB G=2.
-  assertEquals(commands((out) => vtdDeviceCommands(gather, WAIT, out)).map(([first]) => first), [
+  assertEquals(commandsOf((out) => vtdDeviceCommands(gather, WAIT, out)).map(([first]) => first), [
     0x00000005_00070017n,
     0x00000077_00000065n,
     0x00000005_00070026n,
@@ -151,19 +134,22 @@ Deno.test("VT-d device tables: entry caches first, then translations", () => {
 Deno.test("SMMUv3 stage 1: TLBI_NH_VA by page or by range, or the whole ASID (SMMU §4.4)", () => {
   const page = { granuleBits: 12 };
   // Opcode 7:0, VMID 47:32, ASID 63:48; Leaf bit 0, address.
-  assertEquals(commands((out) => smmuStageOneCommands(gatherOf([[5, 6]]), 3, 0, page, out)), [
+  assertEquals(commandsOf((out) => smmuStageOneCommands(gatherOf([[5, 6]]), 3, 0, page, out)), [
     [0x00030000_00000012n, 0x5001n],
     [0x00030000_00000012n, 0x6001n],
     [0x46n, 0n],
   ]);
-  assertEquals(commands((out) => smmuStageOneCommands(gatherOf([[0, 511]]), 3, 4, page, out))[0], [
-    0x00030004_00000011n,
-    0n,
-  ]);
+  assertEquals(
+    commandsOf((out) => smmuStageOneCommands(gatherOf([[0, 511]]), 3, 4, page, out))[0],
+    [
+      0x00030004_00000011n,
+      0n,
+    ],
+  );
   // Range form: NUM 16:12, SCALE 25:20, TG 11:10 = 1. 513 pages = 1 page, which is no range, + 1 * 2^9 pages.
   const ranges = { granuleBits: 12, ranges: true };
   assertEquals(
-    commands((out) => smmuStageOneCommands(gatherOf([[0, 512]], true), 3, 0, ranges, out)),
+    commandsOf((out) => smmuStageOneCommands(gatherOf([[0, 512]], true), 3, 0, ranges, out)),
     [
       [0x00030000_00000012n, 0x0n],
       [0x00030000_00900012n, 0x1400n],
@@ -181,7 +167,7 @@ Deno.test("SMMUv3 range commands cover exactly the range, for any range and gran
       (at, count, granuleBits) => {
         const pages = 2 ** (granuleBits - 12);
         const first = at * pages;
-        const list = commands((out) =>
+        const list = commandsOf((out) =>
           smmuStageTwoCommands(gatherOf([[first, first + count * pages - 1]]), 6, false, {
             granuleBits,
             ranges: true,
@@ -204,7 +190,7 @@ Deno.test("SMMUv3 range commands cover exactly the range, for any range and gran
 });
 
 Deno.test("SMMUv3 stage 2 under nesting drops combined translations too; device entries use CFGI", () => {
-  const list = commands((out) =>
+  const list = commandsOf((out) =>
     smmuStageTwoCommands(gatherOf([[1, 1]]), 6, true, { granuleBits: 12 }, out)
   );
   assertEquals(list.map(([head]) => head), [0x00000006_0000002an, 0x00000006_00000010n, 0x46n]);
@@ -213,7 +199,7 @@ Deno.test("SMMUv3 stage 2 under nesting drops combined translations too; device 
   gather.addDevice(DEVICE_DIRECTORY, 0x400, NO_PASID, -1);
   gather.addDevice(PASID_ENTRY, 0x318, 5, 9);
   // CFGI_STE: SID 63:32, Leaf; CFGI_CD: SSID 31:12.
-  assertEquals(commands((out) => smmuDeviceCommands(gather, out)), [
+  assertEquals(commandsOf((out) => smmuDeviceCommands(gather, out)), [
     [0x00000318_00000003n, 1n],
     [0x00000400_00000003n, 0n],
     [0x00000318_00005005n, 1n],
@@ -226,21 +212,24 @@ Deno.test("SMMUv3 stage 2 under nesting drops combined translations too; device 
 
 Deno.test("AMD: pages with the size in the address, device entries, completion wait (AMD §2.4)", () => {
   const wait: [bigint, bigint] = [0x10000001_23456001n, 0x77n];
-  assertEquals(commands((out) => amdTableCommands(gatherOf([[5, 5]]), 3, WAIT, out)), [[
+  assertEquals(commandsOf((out) => amdTableCommands(gatherOf([[5, 5]]), 3, WAIT, out)), [[
     0x30000003_00000000n,
     0x5000n,
   ], wait]);
   // 8 pages from 0x10: S bit 0; two ones (bits 13:12) below a zero (bit 14). Freed tables: PDE bit 1.
   assertEquals(
-    commands((out) => amdTableCommands(gatherOf([[0x10, 0x17]], true), 3, WAIT, out))[0],
+    commandsOf((out) => amdTableCommands(gatherOf([[0x10, 0x17]], true), 3, WAIT, out))[0],
     [0x30000003_00000000n, 0x13003n],
   );
   const all = gatherOf([]);
   all.everything = true;
-  assertEquals(commands((out) => amdTableCommands(all, 3, WAIT, out))[0][1], 0x7fffffff_fffff003n);
+  assertEquals(
+    commandsOf((out) => amdTableCommands(all, 3, WAIT, out))[0][1],
+    0x7fffffff_fffff003n,
+  );
   const gather = gatherOf([]);
   gather.addDevice(DEVICE_ENTRY, 0x318, NO_PASID, -1);
-  assertEquals(commands((out) => amdDeviceCommands(gather, WAIT, out)), [
+  assertEquals(commandsOf((out) => amdDeviceCommands(gather, WAIT, out)), [
     [0x20000000_00000318n, 0n],
     wait,
   ]);

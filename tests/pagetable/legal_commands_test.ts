@@ -9,10 +9,10 @@ import fc from "fast-check";
 import {
   amdDeviceCommands,
   amdTableCommands,
-  CommandBuffer,
+  type CommandBuffer,
   DEVICE_ENTRY,
   type HardwareTable,
-  InvalidationGather,
+  type InvalidationGather,
   NO_PASID,
   OK,
   smmuDeviceCommands,
@@ -40,18 +40,8 @@ import {
   vtdCovers,
 } from "./command_rules.ts";
 import { makeTable } from "./table_words.ts";
-
-const WAIT = { statusAddress: 0x123456000, statusData: 0x77 };
-
-function commandsOf(fill: (out: CommandBuffer) => void, size: 16 | 32 = 16): Command[] {
-  const out = new CommandBuffer(size);
-  fill(out);
-  return Array.from({ length: out.count }, (_, at) => [out.word(at, 0), out.word(at, 1)]);
-}
-
-function emptyGather(): InvalidationGather {
-  return new InvalidationGather(new TableMemory({ baseFrame: 0, bytes: 4096 }));
-}
+import { commandsOf, gatherOf, WAIT } from "./gathers.ts";
+import { isLong } from "../long_mode.ts";
 
 /** Whether commands that cover `parts` together cover all of `range`. */
 function covered(range: PageRange, parts: readonly (PageRange | null)[]): boolean {
@@ -95,9 +85,7 @@ function anyGather(
     tablesFreed: fc.boolean(),
     everything: fc.integer({ min: 0, max: 9 }),
   }).map(({ ranges, tablesFreed, everything }) => {
-    const gather = emptyGather();
-    for (const [first, last] of ranges) gather.addRange(first, last);
-    gather.tablesFreed = tablesFreed;
+    const gather = gatherOf(ranges, tablesFreed);
     gather.everything = everything === 0;
     const noted = ranges.map(([first, last]) => ({ first: BigInt(first), last: BigInt(last) }));
     return { gather, ranges: noted };
@@ -120,15 +108,13 @@ function checkCommands(
 
 Deno.test("SMMUv3: one granule is no range, because TG with NUM, SCALE and TTL 0 is CERROR_ILL (SMMU §4.4.1.1)", () => {
   const options = { granuleBits: 12, ranges: true };
-  const gather = emptyGather();
-  gather.addRange(5, 5);
+  const gather = gatherOf([[5, 5]]);
   // No TG in bits 11:10 of the second word.
   assertEquals(commandsOf((out) => smmuStageOneCommands(gather, 3, 0, options, out)), [
     [0x00030000_00000012n, 0x5001n],
     [0x46n, 0n],
   ]);
-  const three = emptyGather();
-  three.addRange(7, 39);
+  const three = gatherOf([[7, 39]]);
   // 33 granules: one alone, then NUM 0, SCALE 5.
   assertEquals(commandsOf((out) => smmuStageOneCommands(three, 3, 0, options, out)), [
     [0x00030000_00000012n, 0x7001n],
@@ -138,7 +124,7 @@ Deno.test("SMMUv3: one granule is no range, because TG with NUM, SCALE and TTL 0
 });
 
 Deno.test("SMMUv3: StreamIDs of 32 bits are named as they are", () => {
-  const gather = emptyGather();
+  const gather = gatherOf([]);
   gather.addDevice(DEVICE_ENTRY, 0xffff_fff0, NO_PASID, -1);
   const [first] = commandsOf((out) => smmuDeviceCommands(gather, out));
   assertEquals([first, gather.endpoints[0]], [[0xffff_fff0_0000_0003n, 1n], 0xffff_fff0]);
@@ -147,8 +133,7 @@ Deno.test("SMMUv3: StreamIDs of 32 bits are named as they are", () => {
 Deno.test("SMMUv3: the whole of 48 and 52 bits fits into commands (NUM 31, SCALE 31), in either stage", () => {
   for (const [granuleBits, pages] of [[12, 2 ** 36], [14, 2 ** 36], [16, 2 ** 40], [12, 2 ** 52]]) {
     for (const stageTwo of [false, true]) {
-      const gather = emptyGather();
-      gather.addRange(0, pages - 1);
+      const gather = gatherOf([[0, pages - 1]]);
       const options = { granuleBits, ranges: true };
       const list = commandsOf((out) =>
         stageTwo
@@ -313,15 +298,18 @@ function change(
 for (const [name, family] of Object.entries(FAMILIES)) {
   Deno.test(`${name}: whatever happens to endpoints, every command about it is legal`, () => {
     let seen = 0;
-    fc.assert(fc.property(CHANGES, (changes) => {
-      change(family, changes, (list) => {
-        for (const command of list) {
-          const text = `${command[0].toString(16)} ${command[1].toString(16)}`;
-          assertEquals(family.complaint(command), null, text);
-          seen++;
-        }
-      }, () => {});
-    }));
+    fc.assert(
+      fc.property(CHANGES, (changes) => {
+        change(family, changes, (list) => {
+          for (const command of list) {
+            const text = `${command[0].toString(16)} ${command[1].toString(16)}`;
+            assertEquals(family.complaint(command), null, text);
+            seen++;
+          }
+        }, () => {});
+      }),
+      { numRuns: isLong ? 100 : 40 },
+    );
     assert(seen > 100, `${seen} commands`);
   });
 }
@@ -366,7 +354,7 @@ Deno.test("SMMUv3: a TLB never holds one table's translations under a tag that i
         }
       });
     }),
-    { numRuns: 300 },
+    { numRuns: isLong ? 300 : 100 },
   );
 });
 

@@ -44,6 +44,7 @@ for (const subject of SUBJECTS) {
         const last = Math.min(base + 1400 * granule, table.lastPage);
         const { frames } = readRuns(table, base, last);
         for (let page = base; page <= last; page++) {
+          if (frames[page - base] === table.frameAt(page)) continue;
           assertEquals(frames[page - base], table.frameAt(page), `page ${page}`);
         }
       }),

@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { ENDPOINT, leakedPages, makeBench, SUBJECTS } from "./formats_under_test.ts";
+import { isLong } from "../long_mode.ts";
 
 for (const subject of SUBJECTS) {
   Deno.test(`${subject.name}: whatever was mapped, tables are given back in bounded pieces, and all of them`, () => {
@@ -44,7 +45,7 @@ for (const subject of SUBJECTS) {
           assertEquals(leakedPages(bench), 0);
         },
       ),
-      { numRuns: 20 },
+      { numRuns: isLong ? 20 : 10 },
     );
   });
 }
