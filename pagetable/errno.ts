@@ -1,27 +1,26 @@
 /**
- * The error numbers that page tables and the pages engine answer with, as Linux numbers them.
+ * The error numbers that page tables and the pages engine return, with the values of Linux.
  *
- * An operation a guest can provoke answers with one of these instead of throwing; 0 is success.
- * Errors are positive, so that a result that is a count or a frame elsewhere stays unambiguous.
+ * An operation that a guest can make fail returns one of these and does not throw; 0 is success.
  *
  * @module
  */
 
 /** Success. */
 export const OK = 0;
-/** What was asked for is not there. */
+/** Not found. */
 export const ENOENT = 2;
 /** Out of memory of the kind the operation takes: table pages, pins, ids. */
 export const ENOMEM = 12;
-/** An address is not backed by anything. */
+/** An address without memory behind it. */
 export const EFAULT = 14;
-/** Something is already there. */
+/** Already exists. */
 export const EEXIST = 17;
-/** An argument has a value that can never be right here. */
+/** An invalid argument. */
 export const EINVAL = 22;
-/** A value lies outside what the format can express. */
+/** A value that the format cannot express. */
 export const ERANGE = 34;
-/** What was asked for is not supported. */
+/** Not supported. */
 export const EOPNOTSUPP = 95;
 /** An address is in use. */
 export const EADDRINUSE = 98;

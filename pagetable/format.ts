@@ -1,7 +1,7 @@
 /**
- * What a page-table format says to the builder: data, plus one function for what data cannot say.
+ * The description of a page-table format that the builder works from: data, and one function for what is not data.
  *
- * Levels are counted from the leaf table, which is level 0, whatever the specification calls them.
+ * Levels are counted from the leaf table, which is level 0, whatever the specification numbers them.
  * An *item* is one 8-byte entry; a *leaf* is one translation, which takes one item, or a group of them
  * where a format has leaves between two levels' sizes (ARM's contiguous hint, AMD's level 7).
  * Sizes are log2 of 4 KiB pages ("orders"). Masks are int32 halves of an entry.
@@ -22,23 +22,23 @@ export interface LeafFormat {
   readonly stepOrder: number;
   /** Whether all items of the group hold the same word instead of consecutive addresses. */
   readonly replicated: boolean;
-  /** Low half without the address, by protection 0 to 7; written dirty where the format tracks writes. */
+  /** Low half without the address, by protection 0 to 7; dirty where the format has dirty bits. */
   readonly low: readonly number[];
   /** High half without the address, by protection. */
   readonly high: readonly number[];
 }
 
-/** Where a format's hardware records accesses and writes. All masks are of the low half. */
+/** Where hardware sets accessed and dirty bits. Masks are of the low half unless stated. */
 export interface DirtyBits {
-  /** The bit hardware sets in a leaf that was used. */
+  /** The accessed bit of a leaf. */
   readonly accessed: number;
-  /** The bit that tells written leaves. */
+  /** The bit that tells dirty leaves from clean ones. */
   readonly dirty: number;
-  /** Value of that bit in a leaf that was written: the bit itself, or 0 where it is a read-only bit. */
+  /** Its value in a dirty leaf: the bit itself, or 0 where it is a read-only bit. */
   readonly dirtyValue: number;
-  /** Bits of the high half that are all set in leaves whose writes are recorded. */
+  /** Bits of the high half that are set in leaves with dirty tracking. */
   readonly trackedHigh: number;
-  /** Bits of the low half that are all set in leaves whose writes are recorded. */
+  /** Bits of the low half that are set in leaves with dirty tracking. */
   readonly trackedLow: number;
 }
 
@@ -84,7 +84,7 @@ export interface TableFormat {
   readonly foldsHigh: boolean;
   /** Frames that no leaf above 4 KiB may touch and pages that are never translated, or null. */
   readonly interruptPages: InterruptPages | null;
-  /** Where accesses and writes are recorded, or null where they are not. */
+  /** Accessed and dirty bits, or null. */
   readonly marks: DirtyBits | null;
   /**
    * Items of the group that an item in use at `level` belongs to; 1 for most.
@@ -106,7 +106,7 @@ export const SINGLE_PAGE_TABLES = {
   foldsHigh: false,
 } as const satisfies Partial<TableFormat>;
 
-/** What a format can be asked for; each format takes the fields that its specification has. */
+/** Options of a format; each format takes the fields that its specification has. */
 export interface FormatOptions {
   /** Levels of tables (VT-d, AMD). */
   readonly levels?: number;
@@ -120,13 +120,13 @@ export interface FormatOptions {
   readonly pageSizes?: readonly number[];
   /** Whether to use leaves that are groups of items (ARM contiguous hint, AMD level 7). */
   readonly groups?: boolean;
-  /** Whether hardware is set up to record writes, where that is a choice. */
+  /** Whether hardware sets dirty bits, where that is a choice. */
   readonly dirtyTracking?: boolean;
-  /** What a write-only mapping becomes where the format has none: refused, or readable too. */
+  /** Write-only mappings, where the format has none: refused (the default), or made readable too. */
   readonly writeOnly?: "refuse" | "widen";
 }
 
-/** The 8 words of a leaf's half by protection, from a function of the protection. */
+/** One half of a leaf for each of the 8 protections. */
 export function byProtection(bits: (protection: number) => number): readonly number[] {
   const words: number[] = [];
   for (let protection = 0; protection < 8; protection++) words.push(bits(protection) | 0);

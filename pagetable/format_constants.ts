@@ -1,5 +1,5 @@
 /**
- * What the builder computes from a format's description, as typed arrays that its loops index.
+ * Constants that the builder computes from a format's description: typed arrays that its loops index.
  *
  * The arrays depend on the description alone, so all tables made from one description share them: typed
  * arrays are expensive to make, and a guest may have thousands of domains with a table each.
@@ -9,7 +9,7 @@
 import type { TableFormat } from "./format.ts";
 import { READ, WRITE } from "./page_table.ts";
 
-/** Read-only to all tables of a format; see {@linkcode constantsOf}. */
+/** Constants of one description; tables only read them. */
 export class FormatConstants {
   /** By level: 2^-shift, so that `(page * scale) & mask` is an item's index. */
   readonly scale: Float64Array<ArrayBuffer>;

@@ -1,25 +1,24 @@
 /**
- * The invalidation gather: what has changed in tables since hardware was last told.
+ * The invalidation gather: what has changed in tables since the hardware's caches were last invalidated.
  *
- * Every change of a page table or a device table is noted here, without allocation. A flush hands the
- * notes to a sink, which turns them into commands and waits for hardware, and only then gives freed
- * table pages back to table memory: until that moment hardware may still walk them.
- * Ranges are pages, inclusive.
+ * Every change of a page table or a device table is recorded here, without allocation. A flush passes the
+ * gather to a sink, which issues invalidation commands and waits for them, and then frees the table pages
+ * that were unlinked: until that moment hardware may still walk them. Ranges are pages, inclusive.
  *
  * @module
  */
 import type { TableMemory } from "./table_memory.ts";
 
-/** What kind of device-table entry changed; see {@linkcode InvalidationGather.addDevice}. */
+/** Kind of a changed device-table entry: the entry of an endpoint. */
 export const DEVICE_ENTRY = 1;
-/** A PASID table entry, an SMMU context descriptor or another entry per process address space. */
+/** Kind of a changed device-table entry: a PASID table entry or an SMMU context descriptor. */
 export const PASID_ENTRY = 2;
-/** A pointer to a table of device entries: VT-d root entry, SMMU level-1 stream descriptor. */
+/** Kind of a changed device-table entry: a pointer to a table of them (VT-d root entry, SMMU level-1 stream descriptor). */
 export const DEVICE_DIRECTORY = 3;
-/** A pointer to a table of entries per PASID: VT-d PASID directory, SMMU level-1 context descriptor. */
+/** Kind of a changed device-table entry: a pointer to a table of PASID entries (PASID directory, level-1 context descriptor). */
 export const PASID_DIRECTORY = 4;
 
-/** No PASID: requests that carry none. */
+/** In place of a PASID: requests without PASID. */
 export const NO_PASID: number = -1;
 
 const RANGES = 32;
@@ -31,15 +30,15 @@ const NO_BYTES = new Uint8Array(0);
 const NO_SHORTS = new Uint16Array(0);
 const NO_ENDPOINTS = new Uint32Array(0);
 
-/** What is told what to invalidate. It must be done with it when it returns. */
+/** Invalidates the caches of one IOMMU. */
 export interface InvalidationSink {
-  /** Invalidates what `gather` holds, read from its public fields. */
+  /** Invalidates what `gather` holds, read from its public fields. Caches must not use it any more on return. */
   invalidate(gather: InvalidationGather): void;
 }
 
-/** Changes waiting for an invalidation, and the table pages that wait with them. */
+/** Changes that wait for an invalidation, and the table pages that are freed after it. */
 export class InvalidationGather {
-  /** What is told at a flush; null where no hardware caches these tables. */
+  /** Invalidates at a flush; null where no hardware caches these tables. */
   sink: InvalidationSink | null = null;
   /** Whether entries that become present count as changes (VT-d caching mode, AMD NpCache). */
   recordsMaps = false;
@@ -49,11 +48,11 @@ export class InvalidationGather {
   readonly firstPages: Float64Array<ArrayBuffer> = new Float64Array(RANGES);
   /** Last page of each range, inclusive. */
   readonly lastPages: Float64Array<ArrayBuffer> = new Float64Array(RANGES);
-  /** Whether a table was unlinked: caches of table entries hold it too, not only leaves. */
+  /** Whether a table was unlinked: then caches of table entries are invalidated too, not only those of leaves. */
   tablesFreed = false;
   /** Whether the whole address space changed, whatever the ranges say. */
   everything = false;
-  /** Device-table entries gathered; beyond the room for them, `everyDevice` is set. */
+  /** Device-table entries gathered; when there is no room for another, `everyDevice` is set. */
   deviceCount = 0;
   /** Whether more device entries changed than there is room to name. */
   everyDevice = false;
@@ -85,7 +84,7 @@ export class InvalidationGather {
       this.everyDevice || this.#orders !== 0;
   }
 
-  /** Notes that pages `[firstPage, lastPage]` translate differently now. Neighbours are merged. */
+  /** Records that the translation of pages `[firstPage, lastPage]` has changed. Adjacent ranges are merged. */
   addRange(firstPage: number, lastPage: number): void {
     let at = this.rangeCount - 1;
     if (at >= 0) {
@@ -104,8 +103,8 @@ export class InvalidationGather {
   }
 
   /**
-   * Notes that a device-table entry changed, which named hardware domain `domainId` before (-1: none),
-   * below the second stage `stageTwoId` where ids of the first stage are told apart by one (SMMUv3).
+   * Records that a device-table entry has changed. `domainId` is the hardware domain that it named before, or -1;
+   * `stageTwoId` the VMID that qualifies it (SMMUv3), or 0.
    */
   addDevice(
     kind: number,
@@ -137,7 +136,7 @@ export class InvalidationGather {
     this.stageTwoIds = new Uint16Array(DEVICES);
   }
 
-  /** Takes a block of table pages that nothing links to any more; it is free after the next flush. */
+  /** Adds a block of table pages that nothing links to any more; the next flush frees it. */
   addBlock(page: number, order: number, clean: boolean): void {
     const chain = this.#firstBlock[order];
     if (chain === NONE) {
@@ -160,7 +159,7 @@ export class InvalidationGather {
     this.#blocks[order] += blocks;
   }
 
-  /** Has everything gathered invalidated, then gives the freed table pages back. */
+  /** Invalidates everything gathered, then frees the table pages. */
   flush(): void {
     if (this.sink !== null && this.pending) this.sink.invalidate(this);
     this.rangeCount = 0;

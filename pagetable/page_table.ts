@@ -40,20 +40,20 @@ export interface PageTable {
   readonly firstPage: number;
   /** Last page that the tables can translate, inclusive. */
   readonly lastPage: number;
-  /** Pages inside the aperture that the hardware takes for interrupts and never translates, or null. */
+  /** Pages inside the aperture whose accesses are interrupts to the hardware and never translated, or null. */
   readonly interruptPages: InterruptPages | null;
   /** Last frame that an entry can name, inclusive. */
   readonly lastFrame: number;
   /** Sizes of leaves as log2 of their pages, ascending, such as `[0, 9, 18]`. */
   readonly leafOrders: readonly number[];
-  /** Whether entries record that they were written through. */
+  /** Whether leaves have dirty bits. */
   readonly tracksDirty: boolean;
   /** Pages of table memory in use, the root included. */
   readonly tablePages: number;
 
   /**
-   * Maps pages `[firstPage, lastPage]` to consecutive frames from `frame`, with the largest leaves that
-   * fit. All or nothing: after an error the tables are as they were.
+   * Maps pages `[firstPage, lastPage]` to consecutive frames from `frame` on, with the largest leaves that
+   * fit. After an error the tables are as before.
    *
    * @returns OK; ERANGE outside the aperture or the output width; EADDRINUSE if a page is mapped already;
    * EOPNOTSUPP if the format cannot express the protection; ENOMEM without table memory.
@@ -61,42 +61,41 @@ export interface PageTable {
   map(firstPage: number, lastPage: number, frame: number, protection: Protection): Errno;
 
   /**
-   * Removes what is mapped in `[firstPage, lastPage]`, stepping over holes. A leaf that reaches out of the
-   * range is removed whole, so callers pass ranges that cut no earlier `map`.
+   * Unmaps what is mapped in `[firstPage, lastPage]`; holes are allowed. A leaf that reaches out of the
+   * range is removed as a whole, so callers pass ranges that split no earlier `map`.
    *
-   * @returns how many pages were removed. Needs no memory and cannot fail.
+   * @returns how many pages were unmapped. Needs no memory and cannot fail.
    */
   unmap(firstPage: number, lastPage: number): number;
 
   /**
-   * Invalidates what {@linkcode unmap} removed since the last flush, in whatever caches translations of these tables,
-   * and nothing else. A page may be given to another owner only after this has returned.
+   * Invalidates what {@linkcode unmap} removed since the last flush, in all caches of these tables. A frame may get
+   * another owner only after this has returned.
    */
   flush(): void;
 
-  /** The frame behind a page, or -1 where nothing is mapped. Looks at the tables as software, sets no bits. */
+  /** The frame that a page is mapped to, or -1. Sets no accessed or dirty bits. */
   frameAt(page: number): number;
 
   /**
-   * As {@linkcode frameAt}, for the run that `page` begins: how far, `lastPage` at most, consecutive frames follow, or
-   * nothing is mapped. Its end is left in {@linkcode runLast}. A run is as long as can be told without leaving a table;
-   * callers that want the longest ask again behind it.
+   * As {@linkcode frameAt}, for the run of pages from `page` on that are mapped to consecutive frames or are all not
+   * mapped, up to `lastPage`. {@linkcode runLast} is its last page. A run ends at the end of a table at the latest;
+   * a caller that needs the longest run calls again for the page after it.
    */
   runAt(page: number, lastPage: number): number;
   /** Last page of the run that {@linkcode runAt} found, inclusive. */
   readonly runLast: number;
 
   /**
-   * Starts or stops recording writes. Starting forgets what was recorded before.
+   * Starts or stops dirty tracking. Starting clears all dirty bits.
    *
    * @returns OK, or EOPNOTSUPP where the format cannot.
    */
   setDirtyTracking(on: boolean): Errno;
 
   /**
-   * Reports leaves written through in `[firstPage, lastPage]`, holes stepped over, each clipped to the range
-   * and in ascending order. With `clear`, a leaf wholly inside the range is made clean; one that reaches
-   * out of it keeps its mark.
+   * Reports dirty leaves in `[firstPage, lastPage]`, clipped to the range, in ascending order. With `clear`, the dirty
+   * bits of leaves that lie inside the range are cleared; a leaf that reaches out of it stays dirty.
    *
    * @returns OK, or EOPNOTSUPP where the format cannot.
    */
@@ -107,6 +106,6 @@ export interface PageTable {
     report: (firstPage: number, lastPage: number) => void,
   ): Errno;
 
-  /** Gives all table memory back. The object must not be used afterwards. */
+  /** Frees all table memory. The object must not be used afterwards. */
   destroy(): void;
 }

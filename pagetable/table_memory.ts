@@ -1,13 +1,12 @@
 /**
  * Table memory: an arena of 4 KiB pages that hardware tables are built in.
  *
- * Every page has two names: its index in the arena (an int32, what the builder works with) and its
- * physical frame, `baseFrame + index` (what entries hold). Blocks of 2^order pages are aligned as
- * physical addresses, because that is what every specification asks of concatenated tables, big
- * granules and stream tables.
+ * A page has an index in the arena, an int32 that the builder uses, and a physical frame, `baseFrame + index`,
+ * that entries hold. Blocks of 2^order pages are aligned to their size as physical addresses, as specifications
+ * ask for concatenated tables, large granules and stream tables.
  *
- * The memory is one Int32Array that never moves: an entry is two words, low half first. Beside it are
- * typed arrays with one element a page, so that allocating, freeing and counting allocate nothing.
+ * The memory is one Int32Array that never moves; an entry is two words, low half first. State of pages is in
+ * typed arrays of one element for each page, so that allocating and freeing allocate no JavaScript objects.
  *
  * @module
  */
@@ -28,7 +27,7 @@ const NEEDS_ZERO = 2;
 const FREE_BLOCK = 4;
 const ORDER_SHIFT = 3;
 
-/** What a walker reads tables through: an arena, a guest's memory, a dump in a file. */
+/** Memory that a walker reads tables from: an arena, guest memory, a file. */
 export interface TableReader {
   /** Low half of the entry loaded last. */
   readonly low: number;
@@ -44,13 +43,13 @@ export interface TableReader {
   load(frame: number, index: number): boolean;
 }
 
-/** A reader through which a walker also records accesses, as hardware does with A and D bits. */
+/** Memory in which a walker can also set accessed and dirty bits. */
 export interface TableWriter extends TableReader {
   /** Replaces the low half of an entry that {@linkcode TableReader.load} could read. */
   storeLow(frame: number, index: number, low: number): void;
 }
 
-/** Where an arena's memory comes from and what it may use. */
+/** Size and place of an arena. */
 export interface TableMemoryOptions {
   /** Physical frame of the arena's first page. */
   readonly baseFrame: number;
@@ -156,7 +155,7 @@ export class TableMemory implements TableWriter {
     return page;
   }
 
-  /** As {@linkcode allocate}, with whatever the pages held: for a caller that writes every word before linking them. */
+  /** As {@linkcode allocate}, not zeroed: for a caller that writes every word before it links the block. */
   allocateUncleared(order: number): number {
     const page = this.#take(order);
     if (page !== NONE) this.#own(page, order, false);
@@ -178,7 +177,7 @@ export class TableMemory implements TableWriter {
   }
 
   /**
-   * Gives a block back. `clean` says that every word of it is zero already.
+   * Frees a block. `clean` says that every word of it is zero already.
    *
    * @throws Error if `page` is not an allocated block of that order.
    */
@@ -224,7 +223,6 @@ export class TableMemory implements TableWriter {
     this.#freedSinceCoalesce = true;
   }
 
-  /** Loads an entry; see {@linkcode TableReader}. */
   load(frame: number, index: number): boolean {
     const page = frame - this.baseFrame;
     if (!(page >= 0 && page < this.capacity)) return false;
@@ -234,12 +232,11 @@ export class TableMemory implements TableWriter {
     return true;
   }
 
-  /** Stores the low half of an entry; see {@linkcode TableWriter}. */
   storeLow(frame: number, index: number, low: number): void {
     this.words[(frame - this.baseFrame) * PAGE_WORDS + index * 2] = low;
   }
 
-  /** Marks a block as allocated, cleared if it has to be. From now on it may hold something. */
+  /** Marks a block as allocated, and zeroes it if `cleared` and if it is not zero. */
   #own(page: number, order: number, cleared: boolean): void {
     const state = this.#state;
     for (let at = page; at < page + (1 << order); at++) {
@@ -260,7 +257,7 @@ export class TableMemory implements TableWriter {
     if (order > 0) state.fill(kept, page + 1, page + (1 << order));
   }
 
-  /** A free block on its order's list: never used, split off a larger one, or put together again. */
+  /** Finds a block where the list of its order is empty: unused pages, part of a larger block, or merged blocks. */
   #carve(order: number): number {
     const pages = 1 << order;
     const misaligned = (this.baseFrame + this.#fresh) % pages;
@@ -303,7 +300,7 @@ export class TableMemory implements TableWriter {
     }
   }
 
-  /** Merges neighbours on the free lists. Looks at every page once, so only when a big block is missing. */
+  /** Merges adjacent free blocks. Reads the state of every page, so it runs only if a large block is missing. */
   #coalesce(): void {
     const state = this.#state;
     for (let order = 0; order < ORDERS; order++) {

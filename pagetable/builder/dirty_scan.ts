@@ -1,10 +1,10 @@
 /**
- * Accessed and dirty bits: reading what hardware recorded in leaves, and clearing it.
+ * Reads and clears accessed and dirty bits.
  *
- * Where a leaf is a group of items hardware may mark any of them, so a leaf is marked if one item is,
- * and made clean in all (Arm ARM D8.7.1). Hardware changes entries with locked updates, so clearing is
- * an atomic operation on the low half. What was cleared is noted in the gather: caches may still hold
- * the old mark, and record nothing until they are told. Ranges are pages, inclusive.
+ * Where a leaf is a group of items, hardware may set the bit in any of them: the leaf has it if one item has it,
+ * and it is cleared in all (Arm ARM D8.7.1). Hardware updates entries atomically, so clearing is an atomic
+ * operation on the low half. Cleared leaves are added to the gather: as long as a cache holds the old bit, the
+ * hardware does not set it again. Ranges are pages, inclusive.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import type { TableTree } from "./table_tree.ts";
 /** Receives a range of pages, inclusive. */
 export type ReportRange = (firstPage: number, lastPage: number) => void;
 
-/** One pass over the leaves of a range. */
+/** One scan of the leaves of a range. */
 export class DirtyScan {
   readonly #marks: DirtyBits;
   readonly #tree: TableTree;
@@ -25,7 +25,7 @@ export class DirtyScan {
   readonly #ofWrites: boolean;
   readonly #report: ReportRange;
 
-  /** Prepares a pass: over dirty bits or accessed bits, clearing them or not. */
+  /** Prepares a scan for dirty bits (`ofWrites`) or accessed bits, which clears them or not. */
   constructor(
     marks: DirtyBits,
     tree: TableTree,
@@ -42,7 +42,7 @@ export class DirtyScan {
     this.#report = report;
   }
 
-  /** Reports marked leaves in `[first, last]`, clipped to it and in order. */
+  /** Reports leaves in `[first, last]` that have the bit, clipped to the range and in order. */
   run(first: number, last: number): void {
     this.#visit(this.#tree.root, this.#tree.top, 0, first, last);
   }
@@ -108,5 +108,5 @@ export class DirtyScan {
   }
 }
 
-/** Reports nothing: for passes that only clear. */
+/** Reports nothing: for scans that only clear. */
 export function reportNothing(): void {}

@@ -1,8 +1,8 @@
 /**
  * The builder: one page table of any format, edited by map and unmap.
  *
- * Everything a format differs in is data ({@linkcode TableFormat}); the stores and their order are in
- * `table_tree.ts`, `leaf_writer.ts` and `unmapper.ts`. Pages and frames are numbers of 4 KiB, ranges inclusive.
+ * Formats differ in data only ({@linkcode TableFormat}). `mapper.ts`, `unmapper.ts`, `table_tree.ts` and
+ * `leaf_writer.ts` store the entries. Pages and frames are numbers of 4 KiB, ranges are inclusive.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { PAGE_WORDS_SHIFT, type TableMemory } from "../table_memory.ts";
 import { TableTree } from "./table_tree.ts";
 import { Unmapper } from "./unmapper.ts";
 
-/** One page table in table memory. Made by `createPageTable`. */
+/** One page table in table memory; `createPageTable` makes it. */
 export class HardwareTable implements PageTable {
   /** Name of the format. */
   readonly format: string;
@@ -33,9 +33,9 @@ export class HardwareTable implements PageTable {
   readonly tracksDirty: boolean;
   /** The format's description with this table's geometry. */
   readonly description: TableFormat;
-  /** What changed since the last flush; the owner of the table flushes it. */
+  /** Changes since the last flush. */
   readonly gather: InvalidationGather;
-  /** Pages inside the aperture that cannot be mapped; see {@linkcode PageTable.interruptPages}. */
+  /** Pages inside the aperture that cannot be mapped, or null. */
   readonly interruptPages: InterruptPages | null;
   /** Frame of the top table: what device tables point to. */
   readonly rootFrame: number;
@@ -183,11 +183,11 @@ export class HardwareTable implements PageTable {
   }
 
   /**
-   * Gives a bounded part of the table memory back, all but the root at last: of a table that is attached nowhere any
-   * more, to be followed by nothing but this and {@linkcode destroy}.
+   * Frees a bounded number of tables, in the end all but the root. Only for a table that is attached nowhere any more:
+   * afterwards only this and {@linkcode destroy} may be called.
    *
-   * @param tables How many tables, and up to those below one inner table more.
-   * @returns Whether only the root is left.
+   * @param tables how many to free, and at most the tables below one inner table more.
+   * @returns whether only the root is left.
    */
   shrink(tables: number): boolean {
     const isOver = this.#tree.dropSome(tables);
@@ -195,7 +195,6 @@ export class HardwareTable implements PageTable {
     return isOver;
   }
 
-  /** Gives all table memory back, by way of the gather, which is flushed. */
   destroy(): void {
     this.#tree.destroy();
     this.gather.flush();

@@ -1,5 +1,5 @@
 /**
- * Leaves: which size fits, how many of them in a row, and the stores that write them.
+ * Leaves: chooses their size and number, and writes them.
  *
  * A leaf is a frame with constant bits, so a run of leaves is a loop of two int32 stores whose low half
  * steps by the leaf's size; it is cut where the low half would overflow, every 4 GiB of output.
@@ -21,7 +21,7 @@ export class LeafWriter {
   readonly items: Int32Array<ArrayBuffer>;
   /** By size: pages it maps. */
   readonly pages: Float64Array<ArrayBuffer>;
-  /** Whether new leaves start clean, because writes are being recorded. */
+  /** Whether new leaves are written clean, because dirty tracking is on. */
   writesClean = false;
 
   readonly #words: Int32Array<ArrayBuffer>;
@@ -180,7 +180,7 @@ export class LeafWriter {
     return (bits & ~marks.dirty) | (marks.dirty ^ marks.dirtyValue);
   }
 
-  /** Writes items that share their high half, the low half growing by `step`: the loop that counts. */
+  /** Writes items that share their high half, the low half growing by `step`: the loop that a large map spends its time in. */
   #store(
     item: number,
     items: number,

@@ -1,5 +1,5 @@
 /**
- * Mapping: all checks of a request, then leaves of the sizes that fit, in tables that are made on the way.
+ * Mapping: checks a request, then writes leaves of the largest sizes that fit, and makes the tables for them.
  *
  * @module
  */
@@ -12,7 +12,7 @@ import type { LeafWriter } from "./leaf_writer.ts";
 import type { TableTree } from "./table_tree.ts";
 import type { Unmapper } from "./unmapper.ts";
 
-/** Puts mappings into one tree of tables. Pages are numbers of 4 KiB, ranges inclusive. */
+/** Adds mappings to one tree of tables. Pages are numbers of 4 KiB, ranges are inclusive. */
 export class Mapper {
   readonly #tree: TableTree;
   readonly #leaves: LeafWriter;
@@ -28,7 +28,7 @@ export class Mapper {
   readonly #interruptFirst: number;
   readonly #interruptLast: number;
 
-  /** Works on `tree`; `unmapper` takes back what a failed request mapped. */
+  /** Works on `tree`; `unmapper` removes what a failed request has mapped. */
   constructor(
     format: TableFormat,
     tree: TableTree,

@@ -1,12 +1,12 @@
 /**
- * The tree of tables that a builder edits: finding, growing, linking and dropping tables.
+ * The tree of tables that a builder edits: finds, makes, links and drops tables.
  *
  * Invariant: every table but the root holds at least one item in use, because a table is freed with its
  * last item. So an empty range has no table of its own, and a table in the way means a mapping in the way.
  *
  * Order of stores: an item is written high half first, low half (which holds the valid bits) last, and
  * cleared low half first; a new table is complete before the one store that makes it reachable.
- * Freed tables go to the invalidation gather, not back to table memory. Ranges are pages, inclusive.
+ * Freed tables go to the invalidation gather, whose flush frees their memory. Ranges are pages, inclusive.
  *
  * @module
  */
@@ -181,7 +181,9 @@ export class TableTree {
 
   /**
    * Frees an unlinked table of `level`, which held `page`'s item, and all below it without clearing
-   * them, and tells how many pages they mapped.
+   * them.
+   *
+   * @returns how many pages they mapped.
    */
   drop(table: number, level: number, page: number): number {
     if (level === 0) this.leafTables.forget(page);
@@ -217,9 +219,9 @@ export class TableTree {
   }
 
   /**
-   * Frees the leaf tables below a table of level 1: with 512 of them in a GiB the loop that decides how
-   * long an unmap of much takes. So what it needs is in locals, and the tables are handed on as a chain:
-   * one call for each of them took twice as long.
+   * Frees the leaf tables below a table of level 1: with 512 of them in a GiB, the loop that takes most of the
+   * time of a large unmap. So all that it needs is in local variables, and the tables go to the gather as one
+   * chain: a call for each of them took twice as long.
    */
   #dropLeafTables(table: number): number {
     const words = this.words;
@@ -260,10 +262,10 @@ export class TableTree {
   }
 
   /**
-   * Frees tables below the root, `most` of them and those of one more table of level 1: of a tree that is in use no more,
-   * and in which nothing is looked up or mapped from then on.
+   * Frees up to `most` tables below the root, and those below one more table of level 1. The tree must not be in use, and
+   * nothing may be looked up or mapped in it from then on.
    *
-   * @returns Whether none is left.
+   * @returns whether only the root is left.
    */
   dropSome(most: number): boolean {
     const children = this.#children;

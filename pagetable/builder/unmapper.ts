@@ -1,5 +1,5 @@
 /**
- * Unmapping: clearing leaves, dropping whole sub-trees unread, freeing tables that became empty.
+ * Unmapping: clears leaves, drops whole sub-trees unread, frees tables that became empty.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import type { InvalidationGather } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT } from "../table_memory.ts";
 import type { TableTree } from "./table_tree.ts";
 
-/** Takes mappings out of one tree of tables. Pages are numbers of 4 KiB, ranges inclusive. */
+/** Removes mappings from one tree of tables. Pages are numbers of 4 KiB, ranges are inclusive. */
 export class Unmapper {
   readonly #tree: TableTree;
   readonly #gather: InvalidationGather;
@@ -17,7 +17,7 @@ export class Unmapper {
   readonly #pathTable: Int32Array<ArrayBuffer>;
   readonly #pathItem: Int32Array<ArrayBuffer>;
 
-  /** Works on `tree`; changes are noted in `gather`. */
+  /** Works on `tree`; changes go to `gather`. */
   constructor(format: TableFormat, tree: TableTree, gather: InvalidationGather) {
     this.#tree = tree;
     this.#gather = gather;
@@ -29,13 +29,13 @@ export class Unmapper {
   /**
    * Removes what is mapped in `[first, last]`, both within the aperture.
    *
-   * @returns how many pages that were, those of leaves that reach out of the range included.
+   * @returns how many pages were unmapped, those of leaves that reach out of the range included.
    */
   unmap(first: number, last: number): number {
     if (first === last) return this.#unmapOne(first);
     const tree = this.#tree;
     const removed = this.#clear(tree.root, tree.top, 0, first, last);
-    // Leaves that reached out of the range have noted themselves.
+    // Leaves that reached out of the range are in the gather already.
     if (removed !== 0) this.#gather.addRange(first, last);
     return removed;
   }
@@ -75,7 +75,7 @@ export class Unmapper {
     return removed;
   }
 
-  /** Clears the leaf of `items` items of which `page`'s `item` is one, notes it, and tells how many pages it had. */
+  /** Clears the leaf of `items` items of which `page`'s `item` is one, and adds it to the gather. @returns its pages. */
   #clearLeaf(
     table: number,
     level: number,
@@ -151,7 +151,7 @@ export class Unmapper {
     return removed;
   }
 
-  /** Clears items `[from, to]` of a leaf table and tells how many were in use. */
+  /** Clears items `[from, to]` of a leaf table. @returns how many were in use. */
   #clearItems(table: number, from: number, to: number): number {
     const tree = this.#tree;
     const { words } = tree;

@@ -23,8 +23,8 @@ const DUMP_WALKS = 2 ** 27;
 
 /**
  * Dumps every endpoint in `[0, lastEndpoint]` that has an entry, those beyond that `others` lists, and the PASIDs
- * that `pasids` lists by endpoint. After {@linkcode DUMP_ENTRIES} entries the dump stops, and its last endpoint
- * says so.
+ * that `pasids` lists by endpoint. After 2^18 entries the dump stops; the `stopped` of its last endpoint
+ * says where.
  */
 export function dumpTables(
   walker: EndpointWalker,

@@ -1,8 +1,8 @@
 /**
  * Page tables as a tree, found by walking every input address that leads to something.
  *
- * A table that was printed already at the same level is not gone through again: an entry that leads to it says where
- * it was seen. So tables that refer to themselves, or share tables, take time and space for each table once.
+ * A table that was already printed at the same level is not printed again: an entry that leads to it says where it was
+ * seen. So tables that refer to themselves, or share tables, take time and space once for each table and level.
  *
  * @module
  */
@@ -53,14 +53,15 @@ interface Run {
   nextFrame: number;
 }
 
-/** A table that was come to: where, and whether something in it was printed. */
+/** A table on the path of a walk. */
 interface SeenTable {
   /** First page of the entry that led to it. */
   readonly first: number;
+  /** Whether something in it was printed. */
   printed: boolean;
 }
 
-/** Whether a fault says that the input address is none that the tables could have. */
+/** Whether a fault says that no table could have the input address. */
 export function isBeyond(fault: number): boolean {
   return fault === INPUT_TOO_WIDE || fault === NOT_CANONICAL || fault === INTERRUPT_REQUEST;
 }
@@ -139,7 +140,7 @@ function lastOfStageOne(result: WalkResult): number {
   return at;
 }
 
-/** The tree as far as it has been found. */
+/** The tree that was found so far. */
 class Tree {
   /** Entries of the top table. */
   readonly top: Mutable[] = [];
@@ -148,7 +149,7 @@ class Tree {
   readonly #seen = new Map<number, SeenTable>();
 
   /**
-   * Notes the tables on a path.
+   * Remembers the tables on a path.
    *
    * @returns the position in the path of the first entry that leads to a table that was seen elsewhere, or -1.
    */
@@ -211,7 +212,7 @@ class Tree {
   }
 }
 
-/** Address and level of the table that entry `at` of a path leads to, as one number; -1 if it is none of stage 1. */
+/** Address and level of the table that entry `at` of a path leads to, as one number; -1 if it leads to none of stage 1. */
 function tableBehind(result: WalkResult, page: number, at: number): number {
   if (result.pathStage[at] !== STAGE_ONE) return -1;
   let next = at + 1;

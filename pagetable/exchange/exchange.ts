@@ -191,7 +191,7 @@ function answer(walker: EndpointWalker, query: JsonQuery, result: WalkResult): J
   return { ...asked, ok: true, pa, size: hex(byteAddress(result.leafPages)) };
 }
 
-/** Fails before anything is built if domains have ids that hardware has not, or share one. */
+/** Throws if a domain has an id that hardware does not have, or that of another domain. */
 function checkDomains(domains: readonly JsonDomain[]): void {
   const ids = new Set<number>();
   for (const domain of domains) {
@@ -246,7 +246,7 @@ function mapAll(table: HardwareTable, mappings: readonly JsonMapping[], where: s
   }
 }
 
-/** Maps the memory of first-stage tables to itself, as far as the second stage does not do so already. */
+/** Maps the memory of first-stage tables to itself, unless the second stage does so already. */
 function mapTables(second: HardwareTable | null, memory: TableMemory, id: number): void {
   if (second === null || memory.touched === 0) return;
   const granule = 2 ** second.leafOrders[0];

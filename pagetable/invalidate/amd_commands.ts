@@ -12,14 +12,14 @@ const INVALIDATE_DEVICE = 2 << 28;
 const INVALIDATE_PAGES = 3 << 28;
 const INVALIDATE_ALL = 8 << 28;
 const STORE = 1;
-/** The address names a range: its trailing ones tell the size. */
+/** The address names a range, whose size its trailing ones encode. */
 const SIZED = 1;
-/** Cached tables go too, not only leaves. */
+/** Cached tables are invalidated too, not only leaves. */
 const TABLES = 2;
 /** Largest range that is not everything, log2 of pages. */
 const LARGEST_ORDER = 40;
 
-/** Where COMPLETION_WAIT stores what. */
+/** What COMPLETION_WAIT stores, and where. */
 export interface AmdWait {
   /** A multiple of 8 below 2^52. */
   readonly statusAddress: number;

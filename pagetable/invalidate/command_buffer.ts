@@ -7,11 +7,11 @@ import type { InvalidationGather } from "../invalidation.ts";
 
 const MOST = 1024;
 
-/** Commands in the order that hardware must carry them out. */
+/** Commands, in the order in which hardware must execute them. */
 export class CommandBuffer {
   /** Bytes of a command: 16, or 32 for VT-d in scalable mode (IQA.DW). */
   readonly size: number;
-  /** Commands as words, `size / 4` each; those from {@linkcode count} on are old. */
+  /** Commands as words, `size / 4` each; those from {@linkcode count} on are not valid. */
   readonly words: Int32Array<ArrayBuffer>;
   /** Commands in the buffer. */
   count = 0;
@@ -22,7 +22,7 @@ export class CommandBuffer {
     this.words = new Int32Array(MOST * size / 4);
   }
 
-  /** Forgets the commands. */
+  /** Removes all commands. */
   clear(): void {
     this.count = 0;
   }
@@ -30,7 +30,7 @@ export class CommandBuffer {
   /**
    * Adds a command from the halves of its first two 64-bit words; further words are zero.
    *
-   * @throws RangeError when full; what one gather asks for always fits an empty buffer.
+   * @throws RangeError when full; the commands of one gather always fit an empty buffer.
    */
   push(low0: number, high0: number, low1: number, high1: number): void {
     if (this.count === MOST) {

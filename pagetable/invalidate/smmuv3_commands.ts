@@ -25,14 +25,14 @@ const TLBI_NSNH_ALL = 0x30;
 const SYNC = 0x46;
 const LEAF = 1;
 const EVERY_STREAM = 31;
-/** From this many commands on the whole ASID or VMID is cheaper. */
+/** From this many commands on, invalidating the whole ASID or VMID is cheaper. */
 const MANY = 512;
 /** Most units of 2^SCALE granules that one command counts: NUM has 5 bits and counts from 1. */
 const NUM_LIMIT = 32;
 /** Largest SCALE: 5 bits where IDR5.DS is 0. */
 const SCALE_LIMIT = 31;
 
-/** How an SMMU wants to be told. */
+/** What invalidation commands of an SMMU depend on. */
 export interface SmmuQueueOptions {
   /** Log2 of the granule in bytes: 12, 14 or 16. */
   readonly granuleBits: number;
@@ -54,7 +54,7 @@ export function smmuStageOneCommands(
 
 /**
  * Commands for changes of a stage-2 table that is cached under `vmid`. With `nested` streams, combined
- * translations of both stages are dropped too: TLBI_S2_IPA leaves them.
+ * translations of both stages are invalidated too, because TLBI_S2_IPA leaves them.
  */
 export function smmuStageTwoCommands(
   gather: InvalidationGather,

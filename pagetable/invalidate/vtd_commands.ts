@@ -25,7 +25,7 @@ const LEAVES_ONLY = 1 << 6;
 /** Store the status, and complete what was queued before first. */
 const STORE_AND_FENCE = 1 << 5 | 1 << 6;
 
-/** How a unit's hardware wants to be told. */
+/** What invalidation descriptors of a unit depend on. */
 export interface VtdQueueOptions {
   /** CAP.MAMV: log2 of the most pages of one page-selective descriptor; default 18. */
   readonly maxMask?: number;

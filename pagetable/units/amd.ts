@@ -1,9 +1,9 @@
 /**
  * An AMD IOMMU's device table: AMD IOMMU specification §2.2.2.
  *
- * An entry that is not valid lets DMA pass, so the table starts with every endpoint blocked: valid,
- * mode 0, no permission. The permission bits IR and IW live in the high half of the entry's first word
- * and work as its valid bits: they are cleared first and set last, with hardware told in between.
+ * An entry that is not valid lets DMA pass, so in a new table every endpoint is blocked: valid, mode 0, no
+ * permission. The permission bits IR and IW are in the high half of the entry's first word and work as its
+ * valid bits: they are cleared first and set last, and the gather is flushed in between.
  *
  * @module
  */
@@ -19,7 +19,7 @@ import type { TranslationUnit } from "./unit.ts";
 import { UnitBase } from "./unit_base.ts";
 import { addressHigh, addressLow, byteAddress } from "../address.ts";
 
-/** What an AMD unit can be told about its hardware. */
+/** Options of an AMD unit. */
 export interface AmdUnitOptions {
   /** Bits of device ids that the table has entries for, 7 to 16; default 16. */
   readonly deviceBits?: number;

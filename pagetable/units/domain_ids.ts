@@ -1,6 +1,6 @@
 /**
  * Hardware domain ids (VT-d DID, SMMU VMID and ASID, AMD DomainID): the tags that translations are
- * cached under. One id per page table, given out when the first endpoint is attached to it.
+ * cached under. A page table gets one id, when the first endpoint is attached to it.
  *
  * @module
  */
@@ -57,7 +57,7 @@ export class DomainIds {
     return this.#byTable.get(table)?.id ?? NONE;
   }
 
-  /** Counts one user of `id` less. */
+  /** Counts one user of `id` less; the last one frees it. */
   release(id: number): void {
     const tag = this.#byId.get(id);
     if (tag === undefined || --tag.users > 0) return;

@@ -1,16 +1,16 @@
 /**
  * Changing a table entry of several 64-bit words while hardware may read it (SMMU §3.21).
  *
- * Only single 64-bit stores are atomic, so what hardware can see between two of them must be the old
- * configuration or the new one, judged by the bits that each uses. Bits that the old configuration
- * ignores are written first. If then one word only lacks what the new one uses, that word is the
- * switch; what became unused is written after it. Otherwise the entry is made invalid in between.
- * Entries are rarely changed; their words are `bigint`, because only BigUint64Array stores 64 bits at once.
+ * Only single 64-bit stores are atomic. Between two of them hardware must see the old configuration or the
+ * new one, judged by the bits that each uses. So bits that the old configuration ignores are written first. If
+ * the bits that the new one uses then differ in one word only, storing that word switches over, and bits that
+ * became unused are written after it. Otherwise the entry is invalid in between.
+ * Entries change rarely; their words are `bigint`, because only BigUint64Array stores 64 bits at once.
  *
  * @module
  */
 
-/** What hardware looks at in one kind of entry. */
+/** Which bits hardware uses in one kind of entry. */
 export interface LiveEntry {
   /** Which word holds the valid bit. */
   readonly validWord: number;
@@ -26,8 +26,8 @@ export type LiveWords = BigUint64Array<ArrayBuffer>;
 /**
  * Makes the entry at word `at` of `words` equal to `target`.
  *
- * @param store stores one word; a seam for watching the order.
- * @param sync makes hardware forget cached copies; called after each step that must be seen before the next.
+ * @param store stores one word; tests watch the order here.
+ * @param sync invalidates cached copies; called after each step that must be visible before the next.
  */
 export function updateLive(
   words: LiveWords,
@@ -43,7 +43,7 @@ export function updateLive(
   const usedThen = new BigUint64Array(size);
   entry.used(old, usedNow);
   entry.used(target, usedThen);
-  // What can be written at once, and the words where that is not yet what the new configuration uses.
+  // What can be written at once, and the words in which the new configuration would use something else.
   const prepared = old.map((value, word) =>
     (value & usedNow[word]) | (target[word] & ~usedNow[word])
   );

@@ -3,9 +3,9 @@
  * of context descriptors (SMMU §3.3, §5.1 to §5.4).
  *
  * A stream's requests without SubstreamID use CD 0, so explicit PASIDs start at 1 and need
- * `substreamBits`. STEs and CDs change as `live_update.ts` says, and hardware is told (the gather is
- * flushed) between steps. With two stages, SMMUs read CDs and stage-1 tables through stage 2: what
- * attaches two stages must map their memory there, at the addresses that they have.
+ * `substreamBits`. STEs and CDs are changed by `live_update.ts`, and the gather is flushed between steps. With
+ * two stages, SMMUs read CDs and stage-1 tables through stage 2: the caller must map their memory there,
+ * each page to itself.
  *
  * @module
  */
@@ -42,7 +42,7 @@ const NONE = -1;
 /** Most bits of StreamIDs in a linear stream table, which then has 64 MiB. */
 const LINEAR_BITS = 20;
 
-/** What an SMMU can be told about its hardware and its tables. */
+/** Options of an SMMUv3 unit: its hardware and the form of its tables. */
 export interface SmmuUnitOptions {
   /** Bits of StreamIDs, up to 32, with a linear stream table 20; default 16, a PCI segment. */
   readonly streamBits?: number;
@@ -52,7 +52,7 @@ export interface SmmuUnitOptions {
   readonly substreamBits?: number;
   /** Memory for CD tables; default that of the stream table. With two stages, what stage 2 maps to itself. */
   readonly contextMemory?: TableMemory;
-  /** What the walker takes the hardware to be able to do. */
+  /** Capabilities of the hardware that the walker stands for. */
   readonly capabilities?: SmmuCapabilities;
 }
 
@@ -121,7 +121,7 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     }
     if (table.format !== "smmuv3-s1") return EINVAL;
     const stream = this.#streams.get(endpoint);
-    // A new context in a stream that has stage 1 already keeps what else the stream has.
+    // A new context descriptor in a stream with stage 1 leaves its other ones as they are.
     if (stream !== undefined && stream.contexts !== NONE) {
       if (stream.second === null || pasid !== NO_PASID) {
         return this.#setContext(endpoint, stream, table, domainId, pasid);
@@ -158,7 +158,7 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     return this.#setPlain(endpoint, pasid, bypassSte());
   }
 
-  /** Aborts the stream's accesses without recording events. @returns as {@linkcode bypass}. */
+  /** Makes the stream's accesses abort without an event. @returns as {@linkcode bypass}. */
   abort(endpoint: number): Errno {
     return this.#setPlain(endpoint, NO_PASID, abortSte());
   }
@@ -322,8 +322,8 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
   }
 
   /**
-   * Frees what a replaced or detached stream owned. That its STE is invalid takes no translation out of
-   * the TLBs (SMMU §4.3.1), so its ASIDs are noted for that: they may become another table's.
+   * Frees what a replaced or detached stream owned. Invalidating the STE removes no translation from the
+   * TLBs (SMMU §4.3.1), so its ASIDs are added to the gather: they may become another table's.
    */
   #forget(endpoint: number, stream: Stream | undefined): void {
     if (stream === undefined) return;

@@ -1,8 +1,8 @@
 /**
  * What every IOMMU's device tables offer: from an endpoint's id to the page table that translates it.
  *
- * A unit is one IOMMU. Its tables are made when something is attached, and each change is noted in its
- * gather, whose flush must come before that of a detached page table is relied on.
+ * A unit is one IOMMU. Its tables are made when something is attached, and each change is recorded in its
+ * gather. After a page table was detached, flush the unit's gather before the table's own.
  *
  * @module
  */
@@ -23,18 +23,18 @@ export interface TranslationUnit {
   readonly gather: InvalidationGather;
 
   /**
-   * Has `endpoint` translated by `table`, whatever it was before.
+   * Makes `table` translate for `endpoint`, whatever it was attached to before.
    *
-   * @param domainId tag that hardware caches its translations under; without one the unit picks one for the table.
-   * @param pasid the requests meant: those with this PASID (from 1 on), or by default those without.
+   * @param domainId tag of its translations in the hardware's caches; by default the unit picks one for the table.
+   * @param pasid which requests: those with this PASID, from 1 on, or by default those without.
    * @returns OK; EINVAL for an endpoint, a domain id, a PASID or a table that the unit cannot express;
    * EOPNOTSUPP where it has no PASIDs; ENOMEM without table memory or domain ids. After an error
-   * nothing is translated differently.
+   * every translation is as before.
    */
   attach(endpoint: number, table: HardwareTable, domainId?: number, pasid?: number): Errno;
 
   /**
-   * Has `endpoint` translated by `first`, whose tables and outputs are translated by `second` in turn.
+   * Makes `first` translate for `endpoint`, and `second` translate the addresses of its tables and its output.
    *
    * @returns as {@linkcode attach}; EOPNOTSUPP where the unit has no two stages.
    */
@@ -46,13 +46,13 @@ export interface TranslationUnit {
     pasid?: number,
   ): Errno;
 
-  /** Lets `endpoint` pass untranslated. @returns as {@linkcode attach}. */
+  /** Lets accesses of `endpoint` pass untranslated. @returns as {@linkcode attach}. */
   bypass(endpoint: number, pasid?: number): Errno;
 
-  /** Blocks `endpoint` (with `pasid`: those requests only): its accesses fault. Needs no memory. */
+  /** Blocks `endpoint`, or its requests with `pasid`: they fault. Needs no memory and cannot fail. */
   detach(endpoint: number, pasid?: number): void;
 
-  /** Translates one access from the endpoint's id on, as hardware would; see `EndpointWalker`. */
+  /** Translates one access, starting at the endpoint's id, as hardware would. @returns `result.ok`. */
   walk(
     endpoint: number,
     page: number,
@@ -61,7 +61,7 @@ export interface TranslationUnit {
     pasid?: number,
   ): boolean;
 
-  /** As {@linkcode walk}, recording the access in A and D bits as hardware would. */
+  /** As {@linkcode walk}, setting accessed and dirty bits as hardware would. */
   access(
     endpoint: number,
     page: number,
@@ -70,7 +70,7 @@ export interface TranslationUnit {
     pasid?: number,
   ): boolean;
 
-  /** Values for the hardware's registers, by the names of the exchange form. */
+  /** Values of the hardware's registers, by the names of the exchange form. */
   registers(): Readonly<Record<string, bigint>>;
 
   /** Gives all table memory back, by way of the gather, which is flushed. */

@@ -3,7 +3,7 @@
  *
  * A context entry is written present bit last. A present entry is first made not present, so that
  * hardware sees the old entry, none, or the new one; the gather is flushed in between, because hardware
- * may cache the old one until it is told (§6.5.3.3).
+ * may cache the old one until it is invalidated (§6.5.3.3).
  *
  * @module
  */

@@ -21,7 +21,7 @@ export const PRESENT = 1;
 const NONE = -1;
 const LAST_SOURCE_ID = 0xffff;
 
-/** Options of VT-d units; scalable mode knows them all. */
+/** Options of a VT-d unit; scalable mode has them all. */
 export interface VtdUnitOptions extends VtdCapabilities {
   /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
   readonly bypassDomainId?: number;
@@ -46,7 +46,7 @@ export abstract class VtdUnit extends UnitBase {
   /** Which hardware. */
   readonly family = "vtd";
 
-  /** What the unit was told. */
+  /** The options. */
   protected readonly options: VtdUnitOptions;
   /** Domain ids of page tables. */
   protected readonly ids: DomainIds = new DomainIds(1, 0xfffe);

@@ -1,8 +1,8 @@
 /**
  * The walker: one loop for every format and both stages.
  *
- * A decoder tells what one format's hardware makes of one entry. Decoders are written from the
- * specifications and share nothing with the builder's formats, so that a mistake in one of them shows.
+ * A decoder interprets entries as the hardware of one format does. Decoders are written from the specifications
+ * and share nothing with `formats/` on purpose, so that a mistake in one of the two shows.
  * Pages and frames are numbers of 4 KiB.
  *
  * @module
@@ -45,8 +45,8 @@ export abstract class StageDecoder {
 }
 
 /**
- * Walks one stage for `page`, noting entries in `result`; the decoder holds what was found. An `access`
- * of 0 asks for no permission: it finds whatever is mapped.
+ * Walks one stage for `page`, and adds the entries to the path of `result`; the decoder holds what was found. An
+ * `access` of 0 needs no permission: it finds whatever is mapped.
  */
 export function walkStage(
   decoder: StageDecoder,

@@ -95,7 +95,7 @@ export class WalkResult {
     this.depth = 0;
   }
 
-  /** Notes an entry that was read, which stands for `reach` pages. */
+  /** Adds an entry that was read to the path; it translates `reach` pages. */
   push(
     stage: number,
     level: number,
