@@ -47,7 +47,7 @@ export function formatNames(): readonly string[] {
 
 /**
  * The geometry and limits that page tables of a format have with these options: `inputBits`,
- * `outputBits`, `firstPage`, `lastPage`, `leaves`, `marks`.
+ * `outputBits`, `firstPage`, `lastPage`, `leaves`, `dirtyBits`.
  *
  * @throws RangeError for an unknown format or for options that it does not have.
  */

@@ -85,7 +85,7 @@ export interface TableFormat {
   /** Frames that no leaf above 4 KiB may touch and pages that are never translated, or null. */
   readonly interruptPages: InterruptPages | null;
   /** Accessed and dirty bits, or null. */
-  readonly marks: DirtyBits | null;
+  readonly dirtyBits: DirtyBits | null;
   /**
    * Items of the group that an item in use at `level` belongs to; 1 for most.
    * Null where every leaf is one item.

@@ -18,7 +18,7 @@ export type ReportRange = (firstPage: number, lastPage: number) => void;
 
 /** One scan of the leaves of a range. */
 export class DirtyScan {
-  readonly #marks: DirtyBits;
+  readonly #dirtyBits: DirtyBits;
   readonly #tree: TableTree;
   readonly #gather: InvalidationGather;
   readonly #clear: boolean;
@@ -27,14 +27,14 @@ export class DirtyScan {
 
   /** Prepares a scan for dirty bits (`ofWrites`) or accessed bits, which clears them or not. */
   constructor(
-    marks: DirtyBits,
+    dirtyBits: DirtyBits,
     tree: TableTree,
     gather: InvalidationGather,
     clear: boolean,
     ofWrites: boolean,
     report: ReportRange,
   ) {
-    this.#marks = marks;
+    this.#dirtyBits = dirtyBits;
     this.#tree = tree;
     this.#gather = gather;
     this.#clear = clear;
@@ -70,7 +70,7 @@ export class DirtyScan {
       const leafFirst = start + groupIndex * reach;
       const leafLast = leafFirst + items * reach - 1;
       const firstItem = (table << PAGE_WORDS_SHIFT) + (groupIndex << 1);
-      if (this.#marked(firstItem, items)) {
+      if (this.#isSet(firstItem, items)) {
         this.#report(Math.max(first, leafFirst), Math.min(last, leafLast));
         if (this.#clear && first <= leafFirst && last >= leafLast) {
           this.#clean(firstItem, items);
@@ -81,7 +81,7 @@ export class DirtyScan {
     }
   }
 
-  #marked(firstItem: number, items: number): boolean {
+  #isSet(firstItem: number, items: number): boolean {
     for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
       if (this.#isItemSet(item)) return true;
     }
@@ -89,21 +89,21 @@ export class DirtyScan {
   }
 
   #isItemSet(item: number): boolean {
-    const marks = this.#marks;
+    const dirtyBits = this.#dirtyBits;
     const low = this.#tree.words[item];
-    if (!this.#ofWrites) return (low & marks.accessed) !== 0;
-    return (low & marks.dirty) === marks.dirtyValue &&
-      (low & marks.trackedLow) === marks.trackedLow &&
-      (this.#tree.words[item + 1] & marks.trackedHigh) === marks.trackedHigh;
+    if (!this.#ofWrites) return (low & dirtyBits.accessed) !== 0;
+    return (low & dirtyBits.dirty) === dirtyBits.dirtyValue &&
+      (low & dirtyBits.trackedLow) === dirtyBits.trackedLow &&
+      (this.#tree.words[item + 1] & dirtyBits.trackedHigh) === dirtyBits.trackedHigh;
   }
 
   #clean(firstItem: number, items: number): void {
-    const marks = this.#marks;
+    const dirtyBits = this.#dirtyBits;
     for (let item = firstItem; item < firstItem + (items << 1); item += 2) {
       if (!this.#isItemSet(item)) continue;
-      if (!this.#ofWrites) Atomics.and(this.#tree.words, item, ~marks.accessed);
-      else if (marks.dirtyValue !== 0) Atomics.and(this.#tree.words, item, ~marks.dirty);
-      else Atomics.or(this.#tree.words, item, marks.dirty);
+      if (!this.#ofWrites) Atomics.and(this.#tree.words, item, ~dirtyBits.accessed);
+      else if (dirtyBits.dirtyValue !== 0) Atomics.and(this.#tree.words, item, ~dirtyBits.dirty);
+      else Atomics.or(this.#tree.words, item, dirtyBits.dirty);
     }
   }
 }

@@ -54,7 +54,7 @@ export class HardwareTable implements PageTable {
     this.lastPage = format.lastPage;
     this.lastFrame = 2 ** (format.outputBits - PAGE_SHIFT) - 1;
     this.leafOrders = format.leaves.map((leaf) => leaf.order);
-    this.tracksDirty = format.marks !== null;
+    this.tracksDirty = format.dirtyBits !== null;
     this.interruptPages = format.interruptPages;
     this.gather = new InvalidationGather(memory);
     this.rootFrame = memory.baseFrame + root;
@@ -207,12 +207,12 @@ export class HardwareTable implements PageTable {
     ofWrites: boolean,
     report: ReportRange,
   ): Errno {
-    const { marks } = this.description;
-    if (marks === null) return EOPNOTSUPP;
+    const { dirtyBits } = this.description;
+    if (dirtyBits === null) return EOPNOTSUPP;
     const first = Math.max(firstPage, this.firstPage);
     const last = Math.min(lastPage, this.lastPage);
     if (first > last) return OK;
-    const scan = new DirtyScan(marks, this.#tree, this.gather, clear, ofWrites, report);
+    const scan = new DirtyScan(dirtyBits, this.#tree, this.gather, clear, ofWrites, report);
     scan.run(first, last);
     return OK;
   }

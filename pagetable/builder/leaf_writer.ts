@@ -175,9 +175,9 @@ export class LeafWriter {
   #lowBits(size: number, protection: number): number {
     const bits = this.#low[(size << 3) + protection];
     if (!this.writesClean) return bits;
-    const marks = this.#format.marks;
-    if (marks === null || (protection & WRITE) === 0) return bits;
-    return (bits & ~marks.dirty) | (marks.dirty ^ marks.dirtyValue);
+    const dirtyBits = this.#format.dirtyBits;
+    if (dirtyBits === null || (protection & WRITE) === 0) return bits;
+    return (bits & ~dirtyBits.dirty) | (dirtyBits.dirty ^ dirtyBits.dirtyValue);
   }
 
   /** Writes items that share their high half, the low half growing by `step`: the loop that a large map spends its time in. */

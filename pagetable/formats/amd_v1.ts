@@ -73,7 +73,7 @@ export function amdV1(options: FormatOptions = {}): TableFormat {
     tableLow: all.map((level) => level === 0 ? 0 : PR | level << 9),
     tableHigh: all.map((level) => level === 0 ? 0 : IR | IW),
     interruptPages: null,
-    marks: tracked
+    dirtyBits: tracked
       ? { accessed: A, dirty: D, dirtyValue: D, trackedHigh: IW, trackedLow: 0 }
       : null,
     groupItems: itemsInGroup,
@@ -92,8 +92,8 @@ function leafFormat(bits: number, level: number, items: number, tracked: boolean
     replicated: items > 1,
     low: byProtection((protection) => {
       if ((protection & (READ | WRITE)) === 0) return 0;
-      const marks = tracked ? A | ((protection & WRITE) !== 0 ? D : 0) : 0;
-      return PR | nextLevel | marks | ones;
+      const bits = tracked ? A | ((protection & WRITE) !== 0 ? D : 0) : 0;
+      return PR | nextLevel | bits | ones;
     }),
     high: byProtection((protection) =>
       ((protection & READ) !== 0 ? IR : 0) | ((protection & WRITE) !== 0 ? IW : 0) |

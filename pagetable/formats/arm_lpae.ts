@@ -134,12 +134,12 @@ function armFormat(name: string, stage: 1 | 2, options: FormatOptions): TableFor
     addressHigh: 0xffff,
     foldsHigh: folds,
     interruptPages: null,
-    marks: tracked ? dirtyBitsOf(stage) : null,
+    dirtyBits: tracked ? dirtyBitsOf(stage) : null,
     groupItems: (level, _low, high) => (high & CONTIGUOUS) === 0 ? 1 : groups[level],
   };
 }
 
-function dirtyBitsOf(stage: 1 | 2): NonNullable<TableFormat["marks"]> {
+function dirtyBitsOf(stage: 1 | 2): NonNullable<TableFormat["dirtyBits"]> {
   return {
     accessed: AF,
     dirty: stage === 1 ? S1_READ_ONLY : S2_WRITE,

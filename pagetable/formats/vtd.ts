@@ -35,7 +35,7 @@ export interface VtdStage {
   /** Bits of a 4 KiB leaf with a protection; 0 if there is none. */
   readonly leaf: (protection: number) => number;
   /** Where accesses and writes are recorded. */
-  readonly marks: DirtyBits | null;
+  readonly dirtyBits: DirtyBits | null;
 }
 
 /**
@@ -44,7 +44,7 @@ export interface VtdStage {
  * @throws RangeError for widths or page sizes that the format does not have.
  */
 export function vtdFormat(stage: VtdStage, options: FormatOptions): TableFormat {
-  const { name, levels, reach, present, table, marks } = stage;
+  const { name, levels, reach, present, table, dirtyBits } = stage;
   const inputBits = checkOption("input bits", options.inputBits ?? reach, 32, reach);
   const leaves: LeafFormat[] = [0, 1, 2].map((level) => ({
     order: 9 * level,
@@ -75,7 +75,7 @@ export function vtdFormat(stage: VtdStage, options: FormatOptions): TableFormat 
     tableLow: all.map((level) => level === 0 ? 0 : table),
     tableHigh: all.map(() => 0),
     interruptPages: INTERRUPT_PAGES,
-    marks,
+    dirtyBits,
     groupItems: null,
   };
 }

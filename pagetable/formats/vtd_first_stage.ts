@@ -35,7 +35,7 @@ export function vtdFirstStage(options: FormatOptions = {}): TableFormat {
     present: P,
     table: P | RW | US | A,
     leaf: (wanted) => leafBits(withoutWriteOnly(wanted, writeOnly)),
-    marks: { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: RW },
+    dirtyBits: { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: RW },
   }, options);
 }
 

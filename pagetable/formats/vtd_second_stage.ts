@@ -31,7 +31,9 @@ export function vtdSecondStage(options: FormatOptions = {}): TableFormat {
     present: R | W,
     table: R | W,
     leaf: (protection) => leafBits(protection, tracked),
-    marks: tracked ? { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: W } : null,
+    dirtyBits: tracked
+      ? { accessed: A, dirty: D, dirtyValue: D, trackedHigh: 0, trackedLow: W }
+      : null,
   }, options);
 }
 

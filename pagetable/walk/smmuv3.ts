@@ -186,10 +186,10 @@ export class SmmuWalker implements RecordingWalker {
   /** Which CD a request uses; -1 for none: stage 1 is bypassed, unless `result` has a fault. */
   #chooseSubstream(pasid: number, result: WalkResult): number {
     const bits = this.#contextBits();
-    const unmarked = this.#ste[2] & 3;
+    const withoutId = this.#ste[2] & 3;
     if (pasid === NO_PASID) {
-      if (bits === 0 || unmarked === USE_CONTEXT_ZERO) return 0;
-      if (unmarked === BYPASS_STAGE_ONE) return -1;
+      if (bits === 0 || withoutId === USE_CONTEXT_ZERO) return 0;
+      if (withoutId === BYPASS_STAGE_ONE) return -1;
       result.fail(faults.BLOCKED, F_STREAM_DISABLED);
       return -1;
     }
@@ -200,7 +200,7 @@ export class SmmuWalker implements RecordingWalker {
       );
       return -1;
     }
-    if (pasid === 0 && unmarked === USE_CONTEXT_ZERO) {
+    if (pasid === 0 && withoutId === USE_CONTEXT_ZERO) {
       result.fail(faults.BLOCKED, F_STREAM_DISABLED);
       return -1;
     }

@@ -117,7 +117,7 @@ for (const [format, options] of TRACKING) {
   });
 }
 
-Deno.test("a format without marks says so, and its tables are not written by accesses", () => {
+Deno.test("a format without dirty bits answers EOPNOTSUPP, and its tables are not written by accesses", () => {
   const memory = new TableMemory({ baseFrame: 0x1000, bytes: 2 ** 20 });
   const table = makeTable("vtd-ss", memory);
   const unit = createUnit("vtd-ss", memory);
