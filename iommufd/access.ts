@@ -31,7 +31,7 @@ import {
   TOP_PAGE,
   type UnmapListener,
 } from "./io_address_space.ts";
-import { PAGE_BYTES } from "./memory_source.ts";
+import { PAGE_SIZE } from "./memory_source.ts";
 
 /** How often the user is asked to let go before leaving gives up. */
 const LEAVE_TRIES = 100;
@@ -217,9 +217,9 @@ export class Access implements UnmapListener {
     const space = this.#space;
     if (space === null) return ENOENT;
     if (this.#isBusy || space.isBusy) return EBUSY;
-    if (bytes.length === 0 || !(offset >= 0 && offset < PAGE_BYTES) || !(page >= 0)) return EINVAL;
+    if (bytes.length === 0 || !(offset >= 0 && offset < PAGE_SIZE) || !(page >= 0)) return EINVAL;
     if (!Number.isInteger(page) || !Number.isInteger(offset)) return EINVAL;
-    if (page + Math.floor((offset + bytes.length - 1) / PAGE_BYTES) > TOP_PAGE) return EOVERFLOW;
+    if (page + Math.floor((offset + bytes.length - 1) / PAGE_SIZE) > TOP_PAGE) return EOVERFLOW;
     const wasAsking = this.#enter(space);
     const errno = this.#moveParts(space, page, offset, bytes, isWrite);
     this.#leave(space, wasAsking);
@@ -243,7 +243,7 @@ export class Access implements UnmapListener {
       const index = space.areaSet.indexAt(slot, page);
       const count = leaves.last(slot) - page + 1;
       const done = this.movedBytes;
-      const end = Math.min(bytes.length, done + count * PAGE_BYTES - offset);
+      const end = Math.min(bytes.length, done + count * PAGE_SIZE - offset);
       const part = bytes.subarray(done, end);
       const errno = list.moveBytes(index, index + count - 1, offset, part, isWrite);
       this.movedBytes += list.movedBytes;

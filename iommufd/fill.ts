@@ -1,17 +1,13 @@
 /**
- * Filling page tables from a page list: the seed's `iopt_area_fill_domain` and `iopt_area_fill_domains`, and their
- * undoing.
+ * Page tables that are filled together: runs of frames are mapped in all of them or in none, and unmapped from all.
  *
- * Two orders hold throughout. A frame loses its last pin only after it is mapped nowhere any more and the page tables
- * have flushed. And page tables are unmapped in whole runs, as `map` was given them: a batch only ends between two.
+ * Page tables are unmapped in whole runs, as `map` was given them: a batch only ends between two.
  *
  * @module
  */
 import { MMIO, type PageTable, type Protection } from "../pagetable/page_table.ts";
-import type { AreaView } from "./areas/area.ts";
 import { type Errno, OK } from "./errno.ts";
 import { DEVICE, type FrameBatch } from "./memory_source.ts";
-import type { PageList } from "./page_list.ts";
 
 /** Page tables that are filled together. */
 export interface FillTargets {
@@ -21,27 +17,10 @@ export interface FillTargets {
   readonly isPageByPage: boolean;
 }
 
-/**
- * Reads the frames of an area once and maps them in all page tables. What is held nowhere else is pinned on the way.
- *
- * @returns on an error, nothing is left mapped, but what the batches before the failing one had pinned still is: then
- * {@linkcode FrameReader.first} says where the failing one begins.
- */
-export function fillTables(list: PageList, targets: FillTargets, area: AreaView): Errno {
-  const { reader } = list;
-  let errno = reader.start(area.index, area.lastIndex);
-  while (errno === OK && !reader.isDone) {
-    const page = area.first + (reader.first - area.index);
-    errno = mapBatch(reader.batch, targets, page, area.protection);
-    if (errno === OK) errno = reader.advance();
-  }
-  return errno;
-}
-
 /** Maps a batch from page `begin` on in all page tables. All or nothing; flushes what it undid. */
-function mapBatch(
-  batch: FrameBatch,
+export function mapBatch(
   targets: FillTargets,
+  batch: FrameBatch,
   begin: number,
   protection: Protection,
 ): Errno {

@@ -14,8 +14,8 @@
  * @module
  */
 import { EFAULT, type Errno, OK } from "./errno.ts";
+import { type FrameTiers, unpinUnheld } from "./frame_tiers.ts";
 import { FrameBatch, RAM } from "./memory_source.ts";
-import type { PageList } from "./page_list.ts";
 
 /** Reads one range at a time. */
 export class FrameReader {
@@ -29,10 +29,10 @@ export class FrameReader {
   #last = -1;
   #later: Errno = OK;
   readonly #chunk: FrameBatch;
-  readonly #list: PageList;
+  readonly #list: FrameTiers;
 
   /** `slots` runs fit a batch, `chunkPages` are pinned at once at most. */
-  constructor(list: PageList, slots: number, chunkPages: number) {
+  constructor(list: FrameTiers, slots: number, chunkPages: number) {
     this.#list = list;
     this.batch = new FrameBatch(slots);
     this.#chunk = new FrameBatch(list.source.isStable ? 0 : chunkPages);
@@ -71,16 +71,18 @@ export class FrameReader {
     return OK;
   }
 
-  /** Gives back the pins that were taken and not handed over. */
+  /** Gives back the pins that it has taken and nothing holds: those in the batch and those not handed over. */
   finish(): void {
     const { source } = this.#list;
+    const batch = this.batch;
     const chunk = this.#chunk;
+    unpinUnheld(this.#list, batch, this.first, this.first + batch.pages - 1);
     while (!source.isStable && chunk.nextCount > 0) {
       source.unpin(chunk.nextFrame, chunk.nextCount);
       chunk.take(chunk.nextCount);
     }
     chunk.clear();
-    this.batch.clear();
+    batch.clear();
   }
 
   /** Appends what is next, as far as it is of one tier and kind; nothing if the batch is full. */

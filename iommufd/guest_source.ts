@@ -13,7 +13,7 @@
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import {
   DEVICE,
-  PAGE_BYTES,
+  PAGE_SIZE,
   RAM,
   type RegionChanges,
   type RunSource,
@@ -129,7 +129,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
       );
     }
     const bytes = options.bytes;
-    if (bytes !== undefined && bytes.length !== (lastIndex - firstIndex + 1) * PAGE_BYTES) {
+    if (bytes !== undefined && bytes.length !== (lastIndex - firstIndex + 1) * PAGE_SIZE) {
       throw new RangeError(`Cannot add ${named}: its memory has ${bytes.length} bytes`);
     }
     const id = this.#freeIds.pop() ?? this.#ids++;
@@ -198,7 +198,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
     isWrite: boolean,
   ): Errno {
     const { bytes: all, firstIndex } = region as GuestRegion;
-    const from = (index - firstIndex) * PAGE_BYTES + offset;
+    const from = (index - firstIndex) * PAGE_SIZE + offset;
     if (all === null || from + bytes.length > all.length) return EFAULT;
     if (isWrite) all.set(bytes, from);
     else bytes.set(all.subarray(from, from + bytes.length));

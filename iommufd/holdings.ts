@@ -13,6 +13,7 @@
 import type { Growth } from "./growth.ts";
 import { HolderCounts } from "./holder_counts.ts";
 import { DEVICE, type MemorySource, RAM, type SourceRegion } from "./memory_source.ts";
+import type { PinBudget } from "./pin_budget.ts";
 
 /** The held pages of one region, or of all device memory. */
 class Holding {
@@ -33,7 +34,7 @@ class Holding {
   }
 }
 
-/** The pages that one page list holds. */
+/** The pages that one page list holds, each charged to a budget once. */
 export class Holdings {
   /** First index of the run that {@linkcode find} found last. */
   runFirst: number = -1;
@@ -48,6 +49,7 @@ export class Holdings {
 
   readonly #source: MemorySource;
   readonly #growth: Growth;
+  readonly #budget: PinBudget | null;
   readonly #device: Holding;
   /** By number of the region. */
   readonly #ram: (Holding | undefined)[] = [];
@@ -59,9 +61,10 @@ export class Holdings {
   #near: Holding;
 
   /** Nothing is held. */
-  constructor(source: MemorySource, growth: Growth) {
+  constructor(source: MemorySource, growth: Growth, budget: PinBudget | null) {
     this.#source = source;
     this.#growth = growth;
+    this.#budget = budget;
     this.#device = new Holding(null, 0, source.pages - 1, growth);
     this.#near = this.#device;
   }
@@ -100,18 +103,25 @@ export class Holdings {
   }
 
   /**
-   * Holds a range once more.
+   * Holds a range once more, charging what was not held before.
    *
-   * @returns false, and nothing is held more, for want of memory.
+   * @returns false, and nothing is held more, if the budget refuses or for want of memory.
    */
   hold(first: number, last: number): boolean {
+    const budget = this.#budget;
+    let charged = 0;
+    if (budget !== null) {
+      charged = this.#countUnheld(first, last);
+      if (!budget.charge(charged)) return false;
+    }
     let end = 0;
     for (let index = first; index <= last; index = end + 1) {
       this.find(index, last);
       const holding = this.#holding();
       end = this.runLast === last ? last : this.#endOf(holding, last);
       if (!holding.counts.makeRoom()) {
-        if (index > first) this.letGo(first, index - 1);
+        if (index > first) this.#release(first, index - 1);
+        if (budget !== null) budget.uncharge(charged);
         return false;
       }
       const fresh = holding.counts.add(index - holding.first, end - holding.first);
@@ -120,34 +130,10 @@ export class Holdings {
     return true;
   }
 
-  /** Ends a hold. Returns how many RAM pages are not held any more. Cannot fail. */
-  letGo(first: number, last: number): number {
-    let gone = 0;
-    let end = 0;
-    for (let index = first; index <= last; index = end + 1) {
-      this.find(index, last);
-      const holding = this.#holding();
-      end = this.runLast === last ? last : this.#endOf(holding, last);
-      const pages = holding.counts.remove(index - holding.first, end - holding.first);
-      if (holding.region !== null) gone += pages;
-      if (holding.isOutlived && holding.counts.held === 0) this.#forget(holding);
-    }
-    this.pinned -= gone;
-    return gone;
-  }
-
-  /** RAM pages of a range that are not held. */
-  countUnheld(first: number, last: number): number {
-    let pages = 0;
-    for (let index = first; index <= last; index = this.runLast + 1) {
-      this.find(index, last);
-      if (this.runKind === DEVICE) continue;
-      const holding = this.#existing();
-      pages += this.runLast - index + 1;
-      if (holding === undefined) continue;
-      pages -= holding.counts.heldIn(index - holding.first, this.runLast - holding.first);
-    }
-    return pages;
+  /** Ends a hold, and uncharges what is not held any more. Cannot fail. */
+  letGo(first: number, last: number): void {
+    const pages = this.#release(first, last);
+    if (this.#budget !== null) this.#budget.uncharge(pages);
   }
 
   /** Whether a RAM page is not held by anything; {@linkcode runLast} is how far the answer is good. */
@@ -180,6 +166,36 @@ export class Holdings {
     if (holding.counts.held === 0) return false;
     this.#outlive(holding);
     return true;
+  }
+
+  /** RAM pages of a range that are not held. */
+  #countUnheld(first: number, last: number): number {
+    let pages = 0;
+    for (let index = first; index <= last; index = this.runLast + 1) {
+      this.find(index, last);
+      if (this.runKind === DEVICE) continue;
+      const holding = this.#existing();
+      pages += this.runLast - index + 1;
+      if (holding === undefined) continue;
+      pages -= holding.counts.heldIn(index - holding.first, this.runLast - holding.first);
+    }
+    return pages;
+  }
+
+  /** Ends a hold. Returns how many RAM pages are not held any more. */
+  #release(first: number, last: number): number {
+    let gone = 0;
+    let end = 0;
+    for (let index = first; index <= last; index = end + 1) {
+      this.find(index, last);
+      const holding = this.#holding();
+      end = this.runLast === last ? last : this.#endOf(holding, last);
+      const pages = holding.counts.remove(index - holding.first, end - holding.first);
+      if (holding.region !== null) gone += pages;
+      if (holding.isOutlived && holding.counts.held === 0) this.#forget(holding);
+    }
+    this.pinned -= gone;
+    return gone;
   }
 
   #outlive(holding: Holding): void {

@@ -209,9 +209,9 @@ export class IoAddressSpace {
     if (!list.source.isStable || tables.length === 0 || isPageByPage) {
       return this.map(firstPage, lastPage, list, firstIndex, protection);
     }
-    let errno = this.#prepare(firstPage, lastPage, list, firstIndex, protection);
-    if (errno === OK) errno = list.hold(firstIndex, this.#view.lastIndex);
+    const errno = this.#prepare(firstPage, lastPage, list, firstIndex, protection);
     if (errno !== OK) return errno;
+    if (!list.held.hold(firstIndex, this.#view.lastIndex)) return ENOMEM;
     this.areaSet.insert(this.#view, list);
     this.mappedPage = firstPage;
     this.#filling = new FillSteps(this.areaSet, tables, firstPage, lastPage);

@@ -17,7 +17,7 @@
 import type { Errno } from "./errno.ts";
 
 /** Bytes of a page. */
-export const PAGE_BYTES = 4096;
+export const PAGE_SIZE = 4096;
 /** Kind of a run: memory that is pinned. */
 export const RAM = 0;
 /** Kind of a run: device memory, mapped but never pinned. */
@@ -109,7 +109,7 @@ export interface UnstableSource extends RunSource {
   /** Unpins `count` frames from `frame` on. Cannot fail. */
   unpin(frame: number, count: number): void;
   /**
-   * The memory of a pinned frame, 4096 bytes, or null if the source can only be read by index. What is pinned stays
+   * The memory of a pinned frame, {@linkcode PAGE_SIZE} bytes, or null if the source can only be read by index. What is pinned stays
    * readable through this when the source itself has gone.
    */
   frameBytes(frame: number): Uint8Array | null;

@@ -18,17 +18,17 @@
 import { MMIO } from "../pagetable/page_table.ts";
 import { AccessStore } from "./access_store.ts";
 import type { AreaView } from "./areas/area.ts";
-import type { Attachments } from "./attachments.ts";
-import { EBUSY, EINVAL, ENOENT, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
-import { fillTables, type FillTargets, mapRun, unmapAll } from "./fill.ts";
+import { EBUSY, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
+import { type FillTargets, mapBatch, mapRun, unmapAll } from "./fill.ts";
 import { FrameReader } from "./frame_reader.ts";
+import { unpinUnheld } from "./frame_tiers.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
+import { type AccessedList, ListAccesses } from "./list_accesses.ts";
 import {
   DEVICE,
   FrameBatch,
   type MemorySource,
-  PAGE_BYTES,
   type SourceRegion,
   type SourceUser,
 } from "./memory_source.ts";
@@ -61,7 +61,7 @@ export function createPageList(source: MemorySource, options: PageListOptions = 
 }
 
 /** The pages of one source and what holds them. */
-export class PageList implements SourceUser {
+export class PageList implements AccessedList, SourceUser {
   /** Where frames come from. */
   readonly source: MemorySource;
   /** Whether the pages may be written. */
@@ -83,6 +83,7 @@ export class PageList implements SourceUser {
 
   #owner: object | null = null;
   #isAsking = false;
+  readonly #accesses: ListAccesses;
   readonly #sizes: BatchSizes;
   #reader: FrameReader | null = null;
   /** Frames of pages that are about to be unmapped; made ahead, since letting go must not need memory. */
@@ -98,9 +99,10 @@ export class PageList implements SourceUser {
     this.isWritable = options.writable ?? true;
     this.budget = options.budget ?? null;
     this.pages = source.pages;
-    this.held = new Holdings(source, growth);
+    this.held = new Holdings(source, growth, this.budget);
     this.store = new AccessStore(growth);
     this.tier = source.isStable ? null : new TableTier(growth);
+    this.#accesses = new ListAccesses(this);
     this.#going = new FrameBatch(source.isStable ? 0 : this.#slots);
     source.changes?.connect(this);
   }
@@ -163,12 +165,11 @@ export class PageList implements SourceUser {
    *
    * @returns OK; ENOMEM from the budget or for want of memory; EFAULT from the source; what a page table says.
    */
-  fill(holder: Attachments, area: AreaView): Errno {
+  fill(holder: FillTargets, area: AreaView): Errno {
     const { tier } = this;
     if (tier !== null && !tier.tree.makeRoom()) return ENOMEM;
-    let errno = this.hold(area.index, area.lastIndex);
-    if (errno !== OK) return errno;
-    errno = this.#map(holder, area);
+    if (!this.held.hold(area.index, area.lastIndex)) return ENOMEM;
+    const errno = this.#map(holder, area);
     if (errno !== OK) this.#undoFill(holder, area);
     else if (tier !== null) tier.add(holder, area);
     return errno;
@@ -180,7 +181,7 @@ export class PageList implements SourceUser {
     const errno = this.#map(targets, area);
     if (errno === OK) return OK;
     if (this.#reached > 0) unmapAll(targets.tables, area.first, area.first + this.#reached - 1);
-    this.#finishReader();
+    this.#reader?.finish();
     return errno;
   }
 
@@ -190,7 +191,7 @@ export class PageList implements SourceUser {
    *
    * @returns the I/O page up to which, exclusive, it may be unmapped now.
    */
-  gather(holder: Attachments, area: AreaView, from: number): number {
+  gather(holder: FillTargets, area: AreaView, from: number): number {
     const { tier } = this;
     if (tier === null) return area.last + 1;
     const next = readBack(holder, from, area.last, this.#going);
@@ -200,11 +201,11 @@ export class PageList implements SourceUser {
 
   /** Lets go of I/O pages `[from, to]` of an area, which are unmapped and flushed. The list is locked. */
   drop(area: AreaView, from: number, to: number): void {
-    if (from === area.first) this.#letGo(area.index, area.lastIndex);
+    if (from === area.first) this.held.letGo(area.index, area.lastIndex);
     if (this.tier === null) return;
     const offset = area.index - area.first;
     const going = this.#going;
-    this.#unpin(going, from + offset, to + offset);
+    unpinUnheld(this, going, from + offset, to + offset);
     if (going.nextCount === 0) going.clear();
   }
 
@@ -223,18 +224,10 @@ export class PageList implements SourceUser {
   ): Errno {
     if (this.#owner !== null) return EBUSY;
     if (isWrite && !this.isWritable) return EPERM;
-    const { store } = this;
-    let node = store.find(firstIndex, lastIndex);
-    if (node !== 0) store.tree.tag[node]++;
-    else {
-      this.#owner = this;
-      const errno = this.#fillStore(firstIndex, lastIndex);
-      this.#owner = null;
-      if (errno !== OK) return errno;
-      node = store.find(firstIndex, lastIndex);
-    }
-    if (frames !== null) store.read(node, frames);
-    return OK;
+    this.#owner = this;
+    const errno = this.#accesses.add(firstIndex, lastIndex, frames);
+    this.#owner = null;
+    return errno;
   }
 
   /**
@@ -245,20 +238,14 @@ export class PageList implements SourceUser {
    */
   removeAccess(firstIndex: number, lastIndex: number): Errno {
     if (this.refusesRemoval) return EBUSY;
-    const { store } = this;
-    const node = store.find(firstIndex, lastIndex);
-    if (node === 0) return ENOENT;
-    if (--store.tree.tag[node] > 0) return OK;
     const owner = this.#owner;
     const isAsking = this.#isAsking;
     this.#owner = this;
     this.#isAsking = false;
-    this.#letGo(firstIndex, lastIndex);
-    this.#unpinStored(node, firstIndex, lastIndex);
-    store.remove(node);
+    const errno = this.#accesses.remove(firstIndex, lastIndex);
     this.#owner = owner;
     this.#isAsking = isAsking;
-    return OK;
+    return errno;
   }
 
   /**
@@ -277,20 +264,8 @@ export class PageList implements SourceUser {
     this.movedBytes = 0;
     if (this.#owner !== null) return EBUSY;
     this.#owner = this;
-    const { held, tier } = this;
-    let errno: Errno = OK;
-    while (errno === OK && this.movedBytes < bytes.length && index <= lastIndex) {
-      // What is kept in the tiers is asked for page by page.
-      held.find(index, tier === null ? lastIndex : index);
-      const last = held.runLast;
-      const done = this.movedBytes;
-      const end = Math.min(bytes.length, done + (last - index + 1) * PAGE_BYTES - offset);
-      const part = bytes.subarray(done, end);
-      errno = held.runKind === DEVICE ? EINVAL : this.#moveRun(index, offset, part, isWrite);
-      if (errno === OK) this.movedBytes = end;
-      index = last + 1;
-      offset = 0;
-    }
+    const errno = this.#accesses.moveBytes(index, lastIndex, offset, bytes, isWrite);
+    this.movedBytes = this.#accesses.movedBytes;
     this.#owner = null;
     return errno;
   }
@@ -310,28 +285,6 @@ export class PageList implements SourceUser {
     return this.#sizes.slots ?? 512;
   }
 
-  /**
-   * Holds the pages of a new area, charging what was not held before it.
-   *
-   * @returns OK; ENOMEM from the budget or for want of memory, and nothing is held more.
-   */
-  hold(firstIndex: number, lastIndex: number): Errno {
-    const { budget, held } = this;
-    let charged = 0;
-    if (budget !== null) {
-      charged = held.countUnheld(firstIndex, lastIndex);
-      if (!budget.charge(charged)) return ENOMEM;
-    }
-    if (held.hold(firstIndex, lastIndex)) return OK;
-    if (budget !== null) budget.uncharge(charged);
-    return ENOMEM;
-  }
-
-  #letGo(firstIndex: number, lastIndex: number): void {
-    const pages = this.held.letGo(firstIndex, lastIndex);
-    if (this.budget !== null) this.budget.uncharge(pages);
-  }
-
   /** Maps the area whose only or last run was found just now. What a failing batch has pinned is left to the reader. */
   #map(targets: FillTargets, area: AreaView): Errno {
     this.#reached = 0;
@@ -340,13 +293,19 @@ export class PageList implements SourceUser {
       const bits = held.runKind === DEVICE ? area.protection | MMIO : area.protection;
       return mapRun(targets, area.first, area.last, held.runFrame, bits);
     }
-    const errno = fillTables(this, targets, area);
-    if (errno !== OK) this.#reached = this.reader.first - area.index;
+    const { reader } = this;
+    let errno = reader.start(area.index, area.lastIndex);
+    while (errno === OK && !reader.isDone) {
+      const page = area.first + (reader.first - area.index);
+      errno = mapBatch(targets, reader.batch, page, area.protection);
+      if (errno === OK) errno = reader.advance();
+    }
+    if (errno !== OK) this.#reached = reader.first - area.index;
     return errno;
   }
 
   /** Takes back the whole batches that all page tables of an address space hold, then what the failing one pinned. */
-  #undoFill(holder: Attachments, area: AreaView): void {
+  #undoFill(holder: FillTargets, area: AreaView): void {
     const end = area.first + this.#reached;
     for (let page = area.first; page < end;) {
       const next = this.tier === null ? end : readBack(holder, page, end - 1, this.#going);
@@ -354,100 +313,7 @@ export class PageList implements SourceUser {
       this.drop(area, page, next - 1);
       page = next;
     }
-    if (this.#reached === 0) this.#letGo(area.index, area.lastIndex);
-    this.#finishReader();
-  }
-
-  /** Gives back what the reader has pinned and nothing holds. */
-  #finishReader(): void {
-    const reader = this.#reader;
-    if (reader === null) return;
-    this.#unpin(reader.batch, reader.first, reader.first + reader.batch.pages - 1);
-    reader.finish();
-  }
-
-  /** Makes the store hold a range, which is held nowhere in it as a whole. All or nothing. */
-  #fillStore(firstIndex: number, lastIndex: number): Errno {
-    if (this.#hasDevice(firstIndex, lastIndex)) return EINVAL;
-    const { store } = this;
-    if (!store.begin()) return ENOMEM;
-    let errno = this.hold(firstIndex, lastIndex);
-    if (errno !== OK) return errno;
-    let gathered = firstIndex;
-    const { held } = this;
-    if (held.isOneRun(firstIndex, lastIndex)) {
-      if (!store.gatherRun(held.runFrame, lastIndex - firstIndex + 1)) errno = ENOMEM;
-    } else {
-      const { reader } = this;
-      errno = reader.start(firstIndex, lastIndex);
-      while (errno === OK && !reader.isDone) {
-        errno = store.gather(reader.batch) ? reader.advance() : ENOMEM;
-      }
-      gathered = reader.first;
-    }
-    if (errno === OK && store.add(firstIndex, lastIndex) === 0) errno = ENOMEM;
-    if (errno === OK) return OK;
-    this.#letGo(firstIndex, lastIndex);
-    this.#unpinStored(0, firstIndex, gathered - 1);
-    this.#finishReader();
-    return errno;
-  }
-
-  /** Unpins those of pages `[index, last]` that nothing holds; their frames are taken from a batch. */
-  #unpin(batch: FrameBatch, index: number, last: number): void {
-    const { held, source } = this;
-    if (source.isStable) return;
-    while (index <= last) {
-      const isUnheld = held.isUnheld(index, last);
-      const end = held.runLast;
-      while (index <= end) {
-        const count = Math.min(batch.nextCount, end - index + 1);
-        if (isUnheld) source.unpin(batch.nextFrame, count);
-        batch.take(count);
-        index += count;
-      }
-    }
-  }
-
-  /** As {@linkcode #unpin}, for the frames of an access, or those gathered for one that did not come about (node 0). */
-  #unpinStored(node: number, firstIndex: number, lastIndex: number): void {
-    const { held, source, store } = this;
-    if (source.isStable) return;
-    let index = firstIndex;
-    while (index <= lastIndex) {
-      const isUnheld = held.isUnheld(index, lastIndex);
-      const end = held.runLast;
-      while (index <= end) {
-        const frame = store.frameAt(node, index - firstIndex, end - firstIndex);
-        const next = firstIndex + store.runLast + 1;
-        if (isUnheld) source.unpin(frame, next - index);
-        index = next;
-      }
-    }
-  }
-
-  #hasDevice(firstIndex: number, lastIndex: number): boolean {
-    const { held } = this;
-    for (let index = firstIndex; index <= lastIndex; index = held.runLast + 1) {
-      held.find(index, lastIndex);
-      if (held.runKind === DEVICE) return true;
-    }
-    return false;
-  }
-
-  /** Copies bytes of the run found last, through the frame if it is kept: that works when the source has gone. */
-  #moveRun(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
-    const { held, source, store, tier } = this;
-    if (!source.isStable) {
-      let frame = store.runAt(index, index);
-      if (frame < 0) frame = tier!.runAt(index, index);
-      const memory = frame < 0 ? null : source.frameBytes(frame);
-      if (memory !== null) {
-        if (isWrite) memory.set(bytes, offset);
-        else bytes.set(memory.subarray(offset, offset + bytes.length));
-        return OK;
-      }
-    }
-    return source.moveBytes(held.runRegion, index, offset, bytes, isWrite);
+    if (this.#reached === 0) this.held.letGo(area.index, area.lastIndex);
+    this.#reader?.finish();
   }
 }

@@ -7,7 +7,7 @@
  * @module
  */
 import type { AreaView } from "./areas/area.ts";
-import type { Attachments } from "./attachments.ts";
+import type { FillTargets } from "./fill.ts";
 import type { Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import { type FrameBatch, RAM } from "./memory_source.ts";
@@ -18,8 +18,8 @@ export class TableTier {
   runLast: number = -1;
   /** The areas; the tag is the slot of their address space, the value their first I/O page. */
   readonly tree: IntervalTree;
-  readonly #holders: (Attachments | null)[] = [];
-  readonly #slots = new Map<Attachments, number>();
+  readonly #holders: (FillTargets | null)[] = [];
+  readonly #slots = new Map<FillTargets, number>();
   readonly #free: number[] = [];
   readonly #areas: number[] = [];
 
@@ -29,7 +29,7 @@ export class TableTier {
   }
 
   /** Adds an area that its address space has mapped. Needs room in the tree. */
-  add(holder: Attachments, area: AreaView): void {
+  add(holder: FillTargets, area: AreaView): void {
     let slot = this.#slots.get(holder);
     if (slot === undefined) {
       slot = this.#free.pop() ?? this.#holders.length;
@@ -42,7 +42,7 @@ export class TableTier {
   }
 
   /** Takes an area out, which is about to be unmapped. */
-  remove(holder: Attachments, area: AreaView): void {
+  remove(holder: FillTargets, area: AreaView): void {
     const slot = this.#slots.get(holder)!;
     this.tree.remove(this.tree.find(area.index, area.lastIndex, slot, area.first));
     if (--this.#areas[slot] > 0) return;
@@ -70,7 +70,7 @@ export class TableTier {
  * @returns the page after the last one read. It is one at which a run ends, as `map` was given it.
  */
 export function readBack(
-  holder: Attachments,
+  holder: FillTargets,
   page: number,
   last: number,
   into: FrameBatch,

@@ -1,6 +1,8 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { DEVICE, type GuestRegion, GuestSource, PageList, RAM } from "../../iommufd/mod.ts";
+import { FREE_GROWTH } from "../../iommufd/growth.ts";
+import { Holdings } from "../../iommufd/holdings.ts";
+import { DEVICE, type GuestRegion, GuestSource, PinBudget, RAM } from "../../iommufd/mod.ts";
 
 const PAGES = 48;
 
@@ -10,30 +12,37 @@ interface Page {
   readonly region: GuestRegion | null;
 }
 
-Deno.test("holdings: pages stay what they were while held, counted one by one, whatever comes and goes", () => {
+Deno.test("holdings: pages stay what they were while held, counted and charged one by one, whatever comes and goes", () => {
   const step = fc.tuple(fc.nat({ max: 5 }), fc.nat({ max: PAGES - 1 }), fc.nat({ max: 20 }));
+  const history = fc.array(step, { maxLength: 60, size: "max" });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 60, size: "max" }), (steps) => {
+    fc.property(history, fc.integer({ min: 20, max: PAGES }), (steps, limit) => {
       const source = new GuestSource({ lastIndex: PAGES - 1 });
-      const { held } = new PageList(source);
+      const budget = new PinBudget(limit);
+      const held = new Holdings(source, FREE_GROWTH, budget);
+      source.connect({
+        isBusy: false,
+        regionAdded: (region) => held.regionAdded(region),
+        regionRemoved: (region) => held.regionRemoved(region),
+      });
       const live: Page[] = Array.from({ length: PAGES }, (_, at) => ({ frame: at, region: null }));
       const was: (Page | undefined)[] = new Array(PAGES).fill(undefined);
       const counts = new Array<number>(PAGES).fill(0);
       const holds: [number, number][] = [];
       let frame = 1000;
       const letGo = (first: number, last: number): void => {
-        let gone = 0;
-        for (let at = first; at <= last; at++) {
-          if (--counts[at] > 0) continue;
-          if (was[at]!.region !== null) gone++;
-          was[at] = undefined;
-        }
-        assertEquals(held.letGo(first, last), gone);
+        for (let at = first; at <= last; at++) if (--counts[at] === 0) was[at] = undefined;
+        held.letGo(first, last);
       };
       for (const [what, first, length] of steps) {
         const last = Math.min(first + length, PAGES - 1);
         if (what <= 1) {
-          assertEquals(held.hold(first, last), true);
+          let pages = budget.chargedPages;
+          for (let at = first; at <= last; at++) {
+            if (counts[at] === 0 && live[at].region !== null) pages++;
+          }
+          assertEquals(held.hold(first, last), pages <= limit);
+          if (pages > limit) continue;
           holds.push([first, last]);
           for (let at = first; at <= last; at++) if (counts[at]++ === 0) was[at] = live[at];
         } else if (what === 2 && holds.length > 0) {
@@ -50,7 +59,6 @@ Deno.test("holdings: pages stay what they were while held, counted one by one, w
           for (let at = first; at <= last; at++) live[at] = { frame: frame + at, region };
           frame += 1000;
         }
-        let unheld = 0;
         for (let at = 0; at < PAGES; at++) {
           const page = was[at] ?? live[at];
           held.find(at, at);
@@ -60,13 +68,9 @@ Deno.test("holdings: pages stay what they were while held, counted one by one, w
           ]);
           if (page.region === null) continue;
           assertEquals(held.isUnheld(at, PAGES - 1), counts[at] === 0);
-          if (counts[at] === 0) unheld++;
         }
-        assertEquals(
-          held.pinned,
-          was.filter((page) => page !== undefined && page.region !== null).length,
-        );
-        assertEquals(held.countUnheld(0, PAGES - 1), unheld);
+        const pinned = was.filter((page) => page !== undefined && page.region !== null).length;
+        assertEquals([held.pinned, budget.chargedPages], [pinned, pinned]);
         for (const region of source.retired) {
           assertEquals(was.some((page) => page?.region === region), true, "retired but not held");
         }
