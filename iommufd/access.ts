@@ -25,13 +25,10 @@ import {
 } from "./errno.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
-import {
-  checkRange,
-  type IoAddressSpace,
-  TOP_PAGE,
-  type UnmapListener,
-} from "./io_address_space.ts";
+import type { IoAddressSpace } from "./io_address_space.ts";
 import { PAGE_SIZE } from "./memory_source.ts";
+import { checkRange, TOP_PAGE } from "./page_range.ts";
+import type { UnmapListener } from "./space_ranges.ts";
 
 /** How often the user is asked to let go before leaving gives up. */
 const LEAVE_TRIES = 100;

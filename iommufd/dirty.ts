@@ -9,7 +9,8 @@
  */
 import type { PageTable } from "../pagetable/page_table.ts";
 import { EBUSY, EINVAL, EOPNOTSUPP, type Errno, OK } from "./errno.ts";
-import { checkRange, type IoAddressSpace } from "./io_address_space.ts";
+import type { IoAddressSpace } from "./io_address_space.ts";
+import { checkRange } from "./page_range.ts";
 
 /**
  * Starts or stops recording writes in all page tables of a space. Starting forgets what was recorded.

@@ -22,13 +22,9 @@ export { STEP_PAGES } from "./fill_steps.ts";
 export { Attachments } from "./attachments.ts";
 export type { PagemapReader } from "./pagemap.ts";
 export { type HostMemory, HostSource } from "./host_source.ts";
-export {
-  type AddressSpaceOptions,
-  AUTO,
-  IoAddressSpace,
-  TOP_PAGE,
-  type UnmapListener,
-} from "./io_address_space.ts";
+export { AUTO, IoAddressSpace } from "./io_address_space.ts";
+export { SpaceTables } from "./space_tables.ts";
+export { type AddressSpaceOptions, SpaceRanges, type UnmapListener } from "./space_ranges.ts";
 export { Access, type AccessOptions } from "./access.ts";
 export { AreaView } from "./areas/area.ts";
 export { AreaSet } from "./areas/area_set.ts";
@@ -37,6 +33,6 @@ export { AreaTree } from "./areas/area_tree.ts";
 export { HolderCounts } from "./holder_counts.ts";
 export { DirtyReader, setDirtyTracking } from "./dirty.ts";
 export { MappingCursor } from "./areas/mapping_cursor.ts";
-export type { PageRange } from "./reserved_ranges.ts";
+export { type PageRange, TOP_PAGE } from "./page_range.ts";
 export { MMIO, type PageTable, type Protection, READ, WRITE } from "../pagetable/page_table.ts";
 export type { InterruptPages } from "../pagetable/mod.ts";

@@ -1,23 +1,19 @@
 /**
- * Which I/O pages may be mapped: ranges reserved by owners (a page table's aperture, a device's MSI window) and ranges
- * promised to a user (*allowed*), which no reservation may take away and to which automatic addresses keep.
+ * Which I/O pages may be mapped: ranges reserved by owners (what a page table cannot translate, a device's MSI window)
+ * and ranges promised to a user (*allowed*), which no reservation may take away and which automatic addresses are taken
+ * from.
  *
- * There are few of either, so they are plain lists; what a request asks, "is this range free of reservations", is
- * answered from the windows between them, which are worked out when a list changes.
+ * There are few of either, so they are plain lists. Whether a range is free of reservations is answered from the windows
+ * between them, which are computed when a list changes.
  *
  * Ranges are inclusive, in I/O pages.
  *
  * @module
  */
+import type { PageTable } from "../pagetable/page_table.ts";
+import type { AreaTree } from "./areas/area_tree.ts";
 import { EADDRINUSE, EINVAL, type Errno, OK } from "./errno.ts";
-
-/** An inclusive range of I/O pages. */
-export interface PageRange {
-  /** First page. */
-  readonly first: number;
-  /** Last page, inclusive. */
-  readonly last: number;
-}
+import { checkRange, type PageRange, TOP_PAGE } from "./page_range.ts";
 
 interface Reservation extends PageRange {
   readonly owner: object;
@@ -26,6 +22,7 @@ interface Reservation extends PageRange {
 /** The reservations of one address space. */
 export class ReservedRanges {
   readonly #space: PageRange;
+  readonly #areas: AreaTree;
   #reserved: Reservation[] = [];
   #allowed: readonly PageRange[] = [];
   #windows: readonly PageRange[];
@@ -33,9 +30,10 @@ export class ReservedRanges {
   #nearFirst: number;
   #nearLast: number;
 
-  /** Nothing is reserved in `space`, everything outside of it always is. */
-  constructor(space: PageRange) {
+  /** Nothing is reserved in `space`, everything outside of it always is. `areas` are what is mapped. */
+  constructor(space: PageRange, areas: AreaTree) {
     this.#space = space;
+    this.#areas = areas;
     this.#windows = [space];
     this.#nearFirst = space.first;
     this.#nearLast = space.last;
@@ -64,14 +62,34 @@ export class ReservedRanges {
     return false;
   }
 
-  /** Reserves a range for an owner; reservations may overlap. EADDRINUSE if an allowed range is touched. */
+  /**
+   * Reserves a range for an owner; reservations may overlap.
+   *
+   * @returns OK; EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range is in it.
+   */
   reserve(first: number, last: number, owner: object): Errno {
+    const errno = checkRange(first, last);
+    if (errno !== OK) return errno;
+    if (this.#areas.overlaps(first, last)) return EADDRINUSE;
     for (const range of this.#allowed) {
       if (range.first <= last && range.last >= first) return EADDRINUSE;
     }
     this.#reserved.push({ first, last, owner });
     this.#findWindows();
     return OK;
+  }
+
+  /** Reserves what a page table cannot translate, as {@linkcode reserve}, with the page table as owner. */
+  reserveAround(table: PageTable): Errno {
+    let errno: Errno = OK;
+    const { firstPage, lastPage, interruptPages } = table;
+    if (firstPage > 0) errno = this.reserve(0, firstPage - 1, table);
+    if (errno === OK && interruptPages !== null) {
+      errno = this.reserve(interruptPages.first, interruptPages.last, table);
+    }
+    if (errno === OK && lastPage < TOP_PAGE) errno = this.reserve(lastPage + 1, TOP_PAGE, table);
+    if (errno !== OK) this.unreserve(table);
+    return errno;
   }
 
   /** Drops all reservations of an owner. */

@@ -4,13 +4,13 @@
  * At a million areas the tree is five nodes high, where a binary tree would be twenty, and only the leaf is not in the
  * caches; each trip to memory costs as much as all the rest.
  *
- * Inner slots also know the largest gap below them, for automatic addresses (`iova_allocator.ts`). A change makes them
- * unknown and the next search finds them out again, so without automatic addresses nothing is paid for them.
+ * Inner slots also know the largest gap below them (`area_gaps.ts`); a change makes it unknown.
  *
  * Room for an insert is made ahead ({@linkcode AreaTree.makeRoom}); everything after that needs no memory.
  *
  * @module
  */
+import { AreaGaps } from "./area_gaps.ts";
 import { AreaLeaves, LEAF_SLOTS, leafOf, NONE, placeOf } from "./area_leaves.ts";
 import { FREE_GROWTH, type Growth } from "../growth.ts";
 import { FANOUT, InnerNodes, UNKNOWN } from "./inner_nodes.ts";
@@ -23,6 +23,7 @@ const SPARSE = FANOUT / 4;
 const MERGED = FANOUT - SPARSE;
 /** No tree of 2^31 slots is higher than this. */
 const MAX_DEPTH = 12;
+
 /** Ordered, disjoint areas. */
 export class AreaTree {
   /** Where the areas are. */
@@ -35,6 +36,7 @@ export class AreaTree {
   version = 0;
 
   readonly #inner: InnerNodes;
+  readonly #gaps: AreaGaps;
   /** A leaf if the depth is 0, else an inner node. */
   #root: number;
   #depth = 0;
@@ -52,6 +54,7 @@ export class AreaTree {
   constructor(growth: Growth = FREE_GROWTH) {
     this.leaves = new AreaLeaves(growth);
     this.#inner = new InnerNodes(growth);
+    this.#gaps = new AreaGaps(this.leaves, this.#inner);
     if (!this.leaves.makeRoom()) throw new RangeError("Cannot make an area tree: out of memory");
     this.#root = this.leaves.take();
   }
@@ -182,10 +185,7 @@ export class AreaTree {
    * the last area the gap has no end. -1 if there is no area at all.
    */
   gapAfter(page: number, count: number): number {
-    if (this.count === 0) return NONE;
-    this.#refresh(this.#root, this.#depth);
-    const bottom = this.#searchGap(this.#root, this.#depth, page, count);
-    return bottom !== NONE ? bottom : this.#highOf(this.#root, this.#depth) + 1;
+    return this.count === 0 ? NONE : this.#gaps.after(this.#root, this.#depth, page, count);
   }
 
   /** The leaf where `page` belongs. Requests often hit the leaf of the last one again. */
@@ -305,76 +305,5 @@ export class AreaTree {
       this.#root = only;
       this.#depth--;
     }
-  }
-
-  #highOf(node: number, level: number): number {
-    const { leaves } = this;
-    const inner = this.#inner;
-    if (level === 0) return leaves.last(leaves.slotAt(node, leaves.size[node] - 1));
-    return inner.high[node * FANOUT + inner.size[node] - 1];
-  }
-
-  /** Finds out what is unknown below a node. */
-  #refresh(node: number, level: number): void {
-    if (level === 0) return;
-    const inner = this.#inner;
-    const base = node * FANOUT;
-    for (let slot = base; slot < base + inner.size[node]; slot++) {
-      if (inner.gap[slot] !== UNKNOWN) continue;
-      const child = inner.child[slot];
-      this.#refresh(child, level - 1);
-      inner.low[slot] = level === 1
-        ? this.leaves.first(this.leaves.slotAt(child, 0))
-        : inner.low[child * FANOUT];
-      inner.high[slot] = this.#highOf(child, level - 1);
-      inner.gap[slot] = level === 1 ? this.#leafGap(child) : this.#innerGap(child);
-    }
-  }
-
-  #leafGap(leaf: number): number {
-    const { leaves } = this;
-    let gap = 0;
-    for (let place = 1; place < leaves.size[leaf]; place++) {
-      const slot = leaves.slotAt(leaf, place);
-      gap = Math.max(gap, leaves.first(slot) - leaves.last(slot - 1) - 1);
-    }
-    return gap;
-  }
-
-  #innerGap(node: number): number {
-    const inner = this.#inner;
-    const base = node * FANOUT;
-    let gap = inner.gap[base];
-    for (let slot = base + 1; slot < base + inner.size[node]; slot++) {
-      gap = Math.max(gap, inner.gap[slot], inner.low[slot] - inner.high[slot - 1] - 1);
-    }
-    return gap;
-  }
-
-  #searchGap(node: number, level: number, page: number, count: number): number {
-    if (level === 0) return this.#searchLeaf(node, page, count);
-    const inner = this.#inner;
-    const base = node * FANOUT;
-    const end = base + inner.size[node];
-    for (let slot = base; slot < end; slot++) {
-      const bottom = inner.high[slot] + 1;
-      if (bottom < page) continue;
-      if (inner.gap[slot] >= count) {
-        const found = this.#searchGap(inner.child[slot], level - 1, page, count);
-        if (found !== NONE) return found;
-      }
-      if (slot + 1 < end && inner.low[slot + 1] - bottom >= count) return bottom;
-    }
-    return NONE;
-  }
-
-  #searchLeaf(leaf: number, page: number, count: number): number {
-    const { leaves } = this;
-    for (let place = 1; place < leaves.size[leaf]; place++) {
-      const slot = leaves.slotAt(leaf, place);
-      const bottom = leaves.last(slot - 1) + 1;
-      if (bottom >= page && leaves.first(slot) - bottom >= count) return bottom;
-    }
-    return NONE;
   }
 }

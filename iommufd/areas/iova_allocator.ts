@@ -11,7 +11,8 @@
  * @module
  */
 import type { AreaTree } from "./area_tree.ts";
-import type { PageRange, ReservedRanges } from "../reserved_ranges.ts";
+import type { PageRange } from "../page_range.ts";
+import type { ReservedRanges } from "../reserved_ranges.ts";
 
 /** Alignment beyond which larger leaves gain nothing: 2 MiB. */
 const MAX_ALIGN = 512;
@@ -27,6 +28,10 @@ export class IovaAllocator {
   readonly #reserved: ReservedRanges;
   #failedCount = Infinity;
   #failedAlign = 1;
+  /** The ranges that nothing was found in. */
+  #failedRanges: readonly PageRange[] = [];
+  /** Whether the last search ended because it was out of tries. */
+  #isOutOfTries = false;
 
   /** Looks at the given areas and reservations. */
   constructor(areas: AreaTree, reserved: ReservedRanges) {
@@ -34,29 +39,28 @@ export class IovaAllocator {
     this.#reserved = reserved;
   }
 
-  /** Tells that areas or reservations went, or that windows changed. */
+  /** Areas were removed. */
   forgetFailures(): void {
     this.#failedCount = Infinity;
   }
 
   /**
-   * The alignment that a range of `count` pages from source index `index` on deserves: what lets the largest leaves be
-   * used, in pages, a power of two.
+   * The first page of a free range of `count` pages at a multiple of `alignment`, or -1. It is as aligned as `index`, the
+   * page of the list that it will be mapped to, so that the largest leaves can be used.
    */
-  alignmentFor(count: number, index: number): number {
+  allocate(count: number, index: number, alignment: number): number {
     let align = 1;
     while (align < MAX_ALIGN && align < count && index % (align * 2) === 0) align *= 2;
-    return align;
-  }
-
-  /** The first page of a free range of `count` pages at a multiple of `align`, or -1. */
-  allocate(count: number, align: number): number {
-    if (count >= this.#failedCount && align >= this.#failedAlign) return -1;
+    align = Math.max(align, alignment);
     const { allowed, windows } = this.#reserved;
-    for (const window of allowed.length > 0 ? allowed : windows) {
-      const page = this.#allocateIn(window, count, align);
+    const ranges = allowed.length > 0 ? allowed : windows;
+    const isKnown = count >= this.#failedCount && align >= this.#failedAlign;
+    if (isKnown && ranges === this.#failedRanges) return -1;
+    for (const range of ranges) {
+      const page = this.#allocateIn(range, count, align);
       if (page >= 0) return page;
     }
+    this.#failedRanges = ranges;
     this.#failedCount = count;
     this.#failedAlign = align;
     return -1;
@@ -66,12 +70,12 @@ export class IovaAllocator {
     const first = Math.max(window.first, LOWEST);
     const last = Math.min(window.last, HIGHEST);
     const quick = this.#search(first, last, count, align, count, MISFITS);
-    if (quick !== -2) return quick;
+    if (quick >= 0 || !this.#isOutOfTries) return quick;
     const roomy = this.#search(first, last, count, align, count + align - 1, Infinity);
     return roomy >= 0 ? roomy : this.#search(first, last, count, align, count, Infinity);
   }
 
-  /** Looks at gaps of at least `gap` pages. -1 if there is no place, -2 if tries ran out. */
+  /** Looks at gaps of at least `gap` pages. -1 if there is no place, or none was found in so many tries. */
   #search(
     first: number,
     last: number,
@@ -82,13 +86,15 @@ export class IovaAllocator {
   ): number {
     const { leaves } = this.#areas;
     let page = alignUp(first, align);
+    this.#isOutOfTries = false;
     for (; tries > 0; tries--) {
       if (page + count - 1 > last) return -1;
       const slot = this.#areas.atOrAfter(page);
       if (slot < 0 || leaves.first(slot) > page + count - 1) return page;
       page = alignUp(this.#areas.gapAfter(leaves.last(slot) + 1, gap), align);
     }
-    return -2;
+    this.#isOutOfTries = true;
+    return -1;
   }
 }
 

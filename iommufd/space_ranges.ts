@@ -1,0 +1,179 @@
+/**
+ * The I/O pages of an address space: which are mapped, which may be, and which operation runs.
+ *
+ * @module
+ */
+import { AreaView } from "./areas/area.ts";
+import type { AreaLeaves } from "./areas/area_leaves.ts";
+import { AreaSet } from "./areas/area_set.ts";
+import type { AreaTree } from "./areas/area_tree.ts";
+import { IovaAllocator } from "./areas/iova_allocator.ts";
+import { MappingCursor } from "./areas/mapping_cursor.ts";
+import { EBUSY, EDEADLK, type Errno, OK } from "./errno.ts";
+import { FREE_GROWTH, type Growth } from "./growth.ts";
+import { type PageRange, TOP_PAGE } from "./page_range.ts";
+import { ReservedRanges } from "./reserved_ranges.ts";
+
+/** How often holders of pins are asked to let go before an unmap gives up. */
+const UNMAP_TRIES = 100;
+
+/** What uses pages of an address space and has to let go of them before they can be unmapped. */
+export interface UnmapListener {
+  /** Asks to let go of all pins in `[firstPage, lastPage]`. */
+  onUnmap(firstPage: number, lastPage: number): void;
+}
+
+/** What an address space may be told. */
+export interface AddressSpaceOptions {
+  /** First page that can be mapped; 0 unless said. */
+  readonly firstPage?: number;
+  /** Last page that can be mapped, inclusive; {@linkcode TOP_PAGE} unless said. */
+  readonly lastPage?: number;
+  /** Bounds the memory of its structures. */
+  readonly growth?: Growth;
+}
+
+/** The ranges of one I/O address space, the base of {@linkcode ./io_address_space.ts}. */
+export abstract class SpaceRanges {
+  /** The areas; changed through the space only. */
+  readonly areaSet: AreaSet;
+  /** What is told before an unmap; accesses add and remove themselves. */
+  readonly listeners: Set<UnmapListener> = new Set();
+  /** What {@linkcode find} found. */
+  readonly found: AreaView = new AreaView();
+
+  protected readonly areas: AreaTree;
+  protected readonly leaves: AreaLeaves;
+  protected readonly reserved: ReservedRanges;
+  protected readonly allocator: IovaAllocator;
+  /** Whether an operation on the space runs. */
+  protected isRunning = false;
+  #isAsking = false;
+
+  /** Makes an empty space without page tables. Throws RangeError if the range is empty. */
+  constructor(options: AddressSpaceOptions = {}) {
+    const space = { first: options.firstPage ?? 0, last: options.lastPage ?? TOP_PAGE };
+    if (!(space.first >= 0 && space.first <= space.last && space.last <= TOP_PAGE)) {
+      throw new RangeError(
+        `Cannot make an address space: range is [${space.first}, ${space.last}]`,
+      );
+    }
+    this.areaSet = new AreaSet(options.growth ?? FREE_GROWTH);
+    this.areas = this.areaSet.tree;
+    this.leaves = this.areas.leaves;
+    this.reserved = new ReservedRanges(space, this.areas);
+    this.allocator = new IovaAllocator(this.areas, this.reserved);
+  }
+
+  /** Whether an operation on it runs, by an access included. */
+  get isBusy(): boolean {
+    return this.isRunning;
+  }
+
+  /** Whether that operation asks accesses to let go of pins: then they may, and nothing else. */
+  get isAsking(): boolean {
+    return this.#isAsking;
+  }
+
+  /** Begins an operation of an access, which may be to ask for pins. Returns what {@linkcode leave} is to be given. */
+  enter(isAsking: boolean): boolean {
+    const wasAsking = this.#isAsking;
+    this.isRunning = true;
+    this.#isAsking = isAsking;
+    return wasAsking;
+  }
+
+  /** Ends an operation of an access. */
+  leave(wasAsking: boolean): void {
+    this.isRunning = wasAsking;
+    this.#isAsking = wasAsking;
+  }
+
+  /** Mappings there are. */
+  get mappingCount(): number {
+    return this.areas.count;
+  }
+
+  /** Pages they cover. */
+  get pageCount(): number {
+    return this.areas.pages;
+  }
+
+  /** Bytes that its structures hold, used or not. */
+  get bytes(): number {
+    return this.areas.bytes;
+  }
+
+  /** Reserves a range for an owner. EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range is in it. */
+  reserve(firstPage: number, lastPage: number, owner: object): Errno {
+    if (this.isRunning) return EBUSY;
+    return this.reserved.reserve(firstPage, lastPage, owner);
+  }
+
+  /** Drops all reservations of an owner. EBUSY from within another operation. */
+  unreserve(owner: object): Errno {
+    if (this.isRunning) return EBUSY;
+    this.reserved.unreserve(owner);
+    return OK;
+  }
+
+  /**
+   * Replaces the ranges that are promised to stay usable, and that automatic addresses come from; none lifts both.
+   *
+   * @returns OK; EBUSY from within another operation; EINVAL if a range is empty, beyond the space or overlaps another;
+   * EADDRINUSE if one is reserved.
+   */
+  allow(ranges: readonly PageRange[]): Errno {
+    if (this.isRunning) return EBUSY;
+    return this.reserved.allow(ranges);
+  }
+
+  /** What is not reserved, in order, in the largest possible ranges. */
+  get usableRanges(): readonly PageRange[] {
+    return this.reserved.windows;
+  }
+
+  /** Whether some page of `[firstPage, lastPage]` is mapped. */
+  overlaps(firstPage: number, lastPage: number): boolean {
+    return this.areas.overlaps(firstPage, lastPage);
+  }
+
+  /** Whether every page of `[firstPage, lastPage]` is mapped. */
+  isMapped(firstPage: number, lastPage: number): boolean {
+    let slot = this.areas.at(firstPage);
+    while (slot >= 0 && this.leaves.last(slot) < lastPage) {
+      const next = this.areas.after(slot);
+      if (next < 0 || this.leaves.first(next) !== this.leaves.last(slot) + 1) return false;
+      slot = next;
+    }
+    return slot >= 0;
+  }
+
+  /** Finds the mapping that covers a page and leaves it in {@linkcode found}. */
+  find(page: number): boolean {
+    const slot = this.areas.at(page);
+    if (slot < 0) return false;
+    this.areaSet.show(this.found, slot);
+    return true;
+  }
+
+  /** Walks the mappings in address order, from the one that covers or follows `firstPage`. */
+  mappings(firstPage: number = 0): MappingCursor {
+    return new MappingCursor(this.areaSet, firstPage);
+  }
+
+  /** Asks all listeners to let go of pins in a range, until there are none. */
+  protected askToLetGo(first: number, last: number): Errno {
+    const areas = this.areaSet;
+    this.#isAsking = true;
+    areas.ask(true);
+    let tries = 0;
+    while (tries < UNMAP_TRIES && areas.isAccessed(first, last)) {
+      for (const listener of this.listeners) listener.onUnmap(first, last);
+      tries++;
+    }
+    areas.ask(false);
+    this.#isAsking = false;
+    return areas.isAccessed(first, last) ? EDEADLK : OK;
+  }
+}
