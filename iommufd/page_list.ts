@@ -24,7 +24,7 @@ import { FrameReader } from "./frame_reader.ts";
 import { unpinUnheld } from "./frame_tiers.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
-import { type AccessedList, ListAccesses } from "./list_accesses.ts";
+import { ListAccesses } from "./list_accesses.ts";
 import {
   DEVICE,
   FrameBatch,
@@ -61,7 +61,7 @@ export function createPageList(source: MemorySource, options: PageListOptions = 
 }
 
 /** The pages of one source and what holds them. */
-export class PageList implements AccessedList, SourceUser {
+export class PageList implements SourceUser {
   /** Where frames come from. */
   readonly source: MemorySource;
   /** Whether the pages may be written. */
@@ -70,15 +70,15 @@ export class PageList implements AccessedList, SourceUser {
   readonly budget: PinBudget | null;
   /** Pages in the list. */
   readonly pages: number;
-  /** Areas that slice the list. */
+  /** @internal Areas that slice the list. */
   areas = 0;
-  /** What is held, and what each page is. */
+  /** @internal What is held, and what each page is. */
   readonly held: Holdings;
-  /** What accesses hold, with its frames. */
+  /** @internal What accesses hold, with its frames. */
   readonly store: AccessStore;
-  /** The areas that are in page tables, where frames are read back from; null over a stable source. */
+  /** @internal The areas that are in page tables, where frames are read back from; null over a stable source. */
   readonly tier: TableTier | null;
-  /** Bytes that the last {@linkcode moveBytes} moved, also when it failed on the way. */
+  /** @internal Bytes that the last {@linkcode moveBytes} moved, also when it failed on the way. */
   movedBytes = 0;
 
   #owner: object | null = null;
@@ -117,45 +117,45 @@ export class PageList implements AccessedList, SourceUser {
     return this.held.bytes + this.store.bytes;
   }
 
-  /** Gathers frames to fill with. */
+  /** @internal Gathers frames to fill with. */
   get reader(): FrameReader {
     return this.#reader ??= new FrameReader(this, this.#slots, this.#sizes.chunkPages ?? 1024);
   }
 
-  /** Whether an operation on it runs. */
+  /** @internal Whether an operation on it runs. */
   get isBusy(): boolean {
     return this.#owner !== null;
   }
 
-  /** Locks the list for an operation of `owner`. Returns false if another one runs. */
+  /** @internal Locks the list for an operation of `owner`. Returns false if another one runs. */
   lock(owner: object): boolean {
     if (this.#owner !== null) return this.#owner === owner;
     this.#owner = owner;
     return true;
   }
 
-  /** Ends the operation that {@linkcode lock} began. */
+  /** @internal Ends the operation that {@linkcode lock} began. */
   unlock(): void {
     this.#owner = null;
     this.#isAsking = false;
   }
 
-  /** While the owner asks accesses to let go, they may, and nothing else. */
+  /** @internal While the owner asks accesses to let go, they may, and nothing else. */
   ask(isAsking: boolean): void {
     this.#isAsking = isAsking;
   }
 
-  /** Whether {@linkcode removeAccess} would be refused with EBUSY. */
+  /** @internal Whether {@linkcode removeAccess} would be refused with EBUSY. */
   get refusesRemoval(): boolean {
     return this.#owner !== null && !this.#isAsking;
   }
 
-  /** The source has a new region. */
+  /** @internal The source has a new region. */
   regionAdded(region: SourceRegion): void {
     this.held.regionAdded(region);
   }
 
-  /** The source has lost a region. Returns whether the list holds pages of it. */
+  /** @internal The source has lost a region. Returns whether the list holds pages of it. */
   regionRemoved(region: SourceRegion): boolean {
     return this.held.regionRemoved(region);
   }
@@ -164,6 +164,8 @@ export class PageList implements AccessedList, SourceUser {
    * Holds the pages of a new area and maps it in all page tables of its address space. The list is locked.
    *
    * @returns OK; ENOMEM from the budget or for want of memory; EFAULT from the source; what a page table says.
+   *
+   * @internal
    */
   fill(holder: FillTargets, area: AreaView): Errno {
     const { tier } = this;
@@ -175,7 +177,7 @@ export class PageList implements AccessedList, SourceUser {
     return errno;
   }
 
-  /** Maps an area that is held already in further page tables, of which there is one. The list is locked. */
+  /** @internal Maps an area that is held already in further page tables, of which there is one. The list is locked. */
   fillFurther(targets: FillTargets, area: AreaView): Errno {
     this.held.find(area.index, area.lastIndex);
     const errno = this.#map(targets, area);
@@ -190,6 +192,8 @@ export class PageList implements AccessedList, SourceUser {
    * nowhere else, as many as there is room for. The list is locked.
    *
    * @returns the I/O page up to which, exclusive, it may be unmapped now.
+   *
+   * @internal
    */
   gather(holder: FillTargets, area: AreaView, from: number): number {
     const { tier } = this;
@@ -199,7 +203,7 @@ export class PageList implements AccessedList, SourceUser {
     return next;
   }
 
-  /** Lets go of I/O pages `[from, to]` of an area, which are unmapped and flushed. The list is locked. */
+  /** @internal Lets go of I/O pages `[from, to]` of an area, which are unmapped and flushed. The list is locked. */
   drop(area: AreaView, from: number, to: number): void {
     if (from === area.first) this.held.letGo(area.index, area.lastIndex);
     if (this.tier === null) return;
@@ -215,6 +219,8 @@ export class PageList implements AccessedList, SourceUser {
    * @param frames receives the frames in order, if given.
    * @returns OK; EBUSY while another operation runs; EPERM for writing to a read-only list; EINVAL over device memory;
    * EFAULT; ENOMEM.
+   *
+   * @internal
    */
   addAccess(
     firstIndex: number,
@@ -235,6 +241,8 @@ export class PageList implements AccessedList, SourceUser {
    *
    * @returns OK; or, and nothing changes, EBUSY while another operation runs, other than asking for just this; ENOENT if
    * there is no access of exactly this range.
+   *
+   * @internal
    */
   removeAccess(firstIndex: number, lastIndex: number): Errno {
     if (this.refusesRemoval) return EBUSY;
@@ -253,6 +261,8 @@ export class PageList implements AccessedList, SourceUser {
    * pages and bytes; how many is left in {@linkcode movedBytes}.
    *
    * @returns OK; EBUSY while another operation runs; EINVAL over device memory; EFAULT where there is no memory.
+   *
+   * @internal
    */
   moveBytes(
     index: number,

@@ -35,18 +35,22 @@ export interface AddressSpaceOptions {
 
 /** The ranges of one I/O address space, the base of {@linkcode ./io_address_space.ts}. */
 export abstract class SpaceRanges {
-  /** The areas; changed through the space only. */
+  /** @internal The areas; changed through the space only. */
   readonly areaSet: AreaSet;
-  /** What is told before an unmap; accesses add and remove themselves. */
+  /** @internal What is told before an unmap; accesses add and remove themselves. */
   readonly listeners: Set<UnmapListener> = new Set();
   /** What {@linkcode find} found. */
   readonly found: AreaView = new AreaView();
 
+  /** @internal The areas in order. */
   protected readonly areas: AreaTree;
+  /** @internal Where the areas are kept. */
   protected readonly leaves: AreaLeaves;
+  /** @internal What may not be mapped. */
   protected readonly reserved: ReservedRanges;
+  /** @internal Chooses automatic addresses. */
   protected readonly allocator: IovaAllocator;
-  /** Whether an operation on the space runs. */
+  /** @internal Whether an operation on the space runs. */
   protected isRunning = false;
   #isAsking = false;
 
@@ -70,12 +74,12 @@ export abstract class SpaceRanges {
     return this.isRunning;
   }
 
-  /** Whether that operation asks accesses to let go of pins: then they may, and nothing else. */
+  /** @internal Whether that operation asks accesses to let go of pins: then they may, and nothing else. */
   get isAsking(): boolean {
     return this.#isAsking;
   }
 
-  /** Begins an operation of an access, which may be to ask for pins. Returns what {@linkcode leave} is to be given. */
+  /** @internal Begins an operation of an access, which may be to ask for pins. Returns what {@linkcode leave} is to be given. */
   enter(isAsking: boolean): boolean {
     const wasAsking = this.#isAsking;
     this.isRunning = true;
@@ -83,7 +87,7 @@ export abstract class SpaceRanges {
     return wasAsking;
   }
 
-  /** Ends an operation of an access. */
+  /** @internal Ends an operation of an access. */
   leave(wasAsking: boolean): void {
     this.isRunning = wasAsking;
     this.#isAsking = wasAsking;
@@ -162,7 +166,7 @@ export abstract class SpaceRanges {
     return new MappingCursor(this.areaSet, firstPage);
   }
 
-  /** Asks all listeners to let go of pins in a range, until there are none. */
+  /** @internal Asks all listeners to let go of pins in a range, until there are none. */
   protected askToLetGo(first: number, last: number): Errno {
     const areas = this.areaSet;
     this.#isAsking = true;

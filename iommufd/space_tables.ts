@@ -18,9 +18,11 @@ export abstract class SpaceTables extends SpaceRanges {
   /** Pages that every range has to start and end at a multiple of: the largest smallest leaf of the page tables. */
   alignment = 1;
 
+  /** @internal The page tables, and what fills them. */
   protected readonly attachments: Attachments = new Attachments(this.areaSet);
-  /** What is being filled in steps, and the page table that is attached by that, if it is not a mapping. */
+  /** @internal What is being filled in steps. */
   protected filling: FillSteps | null = null;
+  /** @internal The page table that is attached by that, if it is not a mapping that is filled. */
   protected joining: PageTable | null = null;
 
   /** The page tables attached. */
