@@ -1,4 +1,6 @@
 /** Makes the n-th thing that can fail do so, and keeps an ordered log of what happened. */
+import { assert, assertEquals } from "@std/assert";
+import { type Errno, OK } from "../../iommufd/errno.ts";
 import type { Growth } from "../../iommufd/growth.ts";
 
 /** Fails the chosen hits, counted from 1. */
@@ -30,7 +32,25 @@ export class FaultPlan implements Growth {
     return true;
   }
 
-  /** See {@linkcode Growth.next}: as little as possible, so that nearly every insert is an allocation. */
+  /** OK and expected OK; or both refused; or a fault of the plan refused. Returns whether it was done. */
+  agrees(what: string, errno: Errno, expected: Errno): boolean {
+    if (this.hasFired) {
+      assert(errno !== OK, `${what}: done in spite of a failed ${this.fired}`);
+      return false;
+    }
+    assertEquals(errno, expected, what);
+    return errno === OK;
+  }
+
+  /** Does what needs nothing that can fail (I9). */
+  without(act: () => Errno): Errno {
+    const { hits } = this;
+    const errno = act();
+    assertEquals(this.hits, hits, "I9: something that can fail was used");
+    return errno;
+  }
+
+  /** As little as possible, so that nearly every insert is an allocation. */
   next(capacity: number): number {
     return capacity + 1;
   }

@@ -14,6 +14,7 @@ import {
   WRITE,
 } from "../../iommufd/mod.ts";
 import { PlainTable } from "./plain_table.ts";
+import { isLong } from "../long_mode.ts";
 
 /** What an index is; null for device memory. */
 interface Entry {
@@ -109,7 +110,7 @@ Deno.test("guest source: regions come and go under mappings; holders, retirement
       assertEquals(released.size, removed.length);
       list.release();
     }),
-    { numRuns: 400 },
+    { numRuns: isLong ? 400 : 120 },
   );
 });
 

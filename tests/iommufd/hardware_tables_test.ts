@@ -18,6 +18,7 @@ import {
 } from "../../iommufd/mod.ts";
 import { PlainTable } from "./plain_table.ts";
 import { ScriptedSource } from "./scripted_source.ts";
+import { isLong } from "../long_mode.ts";
 
 function make(format: string, limitPages?: number): HardwareTable {
   const memory = limitPages === undefined
@@ -77,7 +78,7 @@ Deno.test("all formats at once translate what a plain page table does, through m
       }
       assertEquals([source.pinnedFrames, leased.pinnedPages], [0, 0]);
     }),
-    { numRuns: 60 },
+    { numRuns: isLong ? 60 : 20 },
   );
 });
 

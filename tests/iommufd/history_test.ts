@@ -1,7 +1,7 @@
 /**
  * Random histories against the model, with one failure injected somewhere, everything compared after every step.
  *
- * 12 000 histories in a normal run, 120 000 in the long mode (VIOMMU_TEST=full); VIOMMU_HISTORIES=n for another number,
+ * 3000 histories in a normal run, 120 000 in the long mode (VIOMMU_TEST=full); VIOMMU_HISTORIES=n for another number,
  * VIOMMU_SEED=n for another seed than the time.
  */
 import { assert } from "@std/assert";
@@ -10,7 +10,7 @@ import { READ, WRITE } from "../../iommufd/mod.ts";
 import { isLong } from "../long_mode.ts";
 import { World } from "./world.ts";
 
-const standard = isLong ? "120000" : "12000";
+const standard = isLong ? "120000" : "3000";
 const histories = Number(Deno.env.get("VIOMMU_HISTORIES") ?? standard);
 const seed = Number(Deno.env.get("VIOMMU_SEED") ?? Date.now() % 2 ** 31);
 
@@ -43,21 +43,21 @@ function doStep(world: World, [what, a, b, c, d, e]: Step): void {
     case 9:
     case 10:
     case 11:
-      return world.pin(d % 2, first, count % 7 + 1, e % 3 === 0);
+      return world.users.pin(d % 2, first, count % 7 + 1, e % 3 === 0);
     case 12:
-      return world.unpin(d % 2, e);
+      return world.users.unpin(d % 2, e);
     case 13:
     case 14:
       return world.copy(space, first, count, d % 2, e + 40 * (c % 2), protection);
     case 15:
-      return e % 5 === 0 ? world.moveAccess(d % 2) : world.mapAuto(space, count, list, index);
+      return e % 5 === 0 ? world.users.moveAccess(d % 2) : world.mapAuto(space, count, list, index);
     case 16:
     case 17:
-      return world.swapRegion(a % 2 === 0, b, e % 24, count);
+      return world.regions.swap(a % 2 === 0, b, e % 24, count);
     case 18:
-      return d % 3 === 0 ? world.readDirty(space, e) : world.track(space, e % 4 !== 0);
+      return d % 3 === 0 ? world.dirty.readDirty(space, e) : world.track(space, e % 4 !== 0);
     case 19:
-      return d % 3 === 0 ? world.readDirty(space, e) : world.write(space, e, first);
+      return d % 3 === 0 ? world.dirty.readDirty(space, e) : world.dirty.write(space, e, first);
   }
 }
 
@@ -103,7 +103,7 @@ Deno.test(`${histories} random histories with injected failures agree with the m
         } finally {
           world.discard();
         }
-        reentries += world.reentries;
+        reentries += world.intruder.tries;
       },
     ),
     { numRuns: histories, seed, verbose: 1 },

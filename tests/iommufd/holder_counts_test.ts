@@ -2,6 +2,7 @@ import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
 import { HolderCounts } from "../../iommufd/holder_counts.ts";
+import { isLong } from "../long_mode.ts";
 
 Deno.test("holder counts agree with a counter per page", () => {
   fc.assert(
@@ -45,7 +46,7 @@ Deno.test("holder counts agree with a counter per page", () => {
         assertEquals(counts.held, 0);
       },
     ),
-    { numRuns: 500 },
+    { numRuns: isLong ? 500 : 150 },
   );
 });
 

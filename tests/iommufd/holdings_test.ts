@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
 import { Holdings } from "../../iommufd/holdings.ts";
 import { DEVICE, type GuestRegion, GuestSource, PinBudget, RAM } from "../../iommufd/mod.ts";
+import { isLong } from "../long_mode.ts";
 
 const PAGES = 48;
 
@@ -78,6 +79,6 @@ Deno.test("holdings: pages stay what they were while held, counted and charged o
       for (const [first, last] of holds) letGo(first, last);
       assertEquals([held.isEmpty, source.retired.length], [true, 0]);
     }),
-    { numRuns: 800 },
+    { numRuns: isLong ? 800 : 200 },
   );
 });

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
 import { IntervalTree } from "../../iommufd/interval_tree.ts";
+import { isLong } from "../long_mode.ts";
 
 interface Interval {
   readonly first: number;
@@ -55,7 +56,7 @@ Deno.test("interval tree: the lowest overlap and exact ranges are found, as from
         }
       },
     ),
-    { numRuns: 1000 },
+    { numRuns: isLong ? 1000 : 400 },
   );
 });
 
@@ -76,7 +77,7 @@ Deno.test("interval tree: spans end where a list of intervals says", () => {
         }
       }
     }),
-    { numRuns: 1000 },
+    { numRuns: isLong ? 1000 : 400 },
   );
 });
 

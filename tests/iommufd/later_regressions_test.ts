@@ -1,14 +1,12 @@
-/** R23 and R30–R50: access, addresses, dirty tracking, device memory and what later kernels fixed. */
+/** R23 and R28 to R50: access, addresses, device memory and what later kernels fixed. Dirty tracking is in `dirty_test.ts`. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import {
   Access,
   AUTO,
   createPageList,
-  DirtyReader,
   EADDRINUSE,
   EDEADLK,
   EFAULT,
-  EINVAL,
   ENOENT,
   ENOMEM,
   ENOSPC,
@@ -17,13 +15,10 @@ import {
   MMIO,
   OK,
   READ,
-  setDirtyTracking,
   TOP_PAGE,
   WRITE,
 } from "../../iommufd/mod.ts";
-import { setBits } from "../bytes.ts";
 import { FaultPlan } from "./fault_plan.ts";
-import { PlainTable } from "./plain_table.ts";
 import { onBothSorts, Rig } from "./rig.ts";
 import { contig, disc } from "./scripted_source.ts";
 
@@ -176,68 +171,6 @@ onBothSorts("R37 access-replace-keeps-id: spaces forget an access that moved on"
   assertEquals(access.replace(one), ENOENT);
   rig.end();
 });
-
-onBothSorts("R38 dirty-huge-granule: the largest granule there is", () => {
-  const table = new PlainTable();
-  table.setDirtyTracking(true);
-  table.map(2 ** 51 + 5, 2 ** 51 + 5, 1, RW);
-  table.write(2 ** 51 + 5);
-  const bitmap = new Uint8Array(1);
-  const reader = new DirtyReader();
-  assertEquals(reader.read(table, 2 ** 51, TOP_PAGE, 51, bitmap, false), OK);
-  assertEquals(setBits(bitmap), [0]);
-  assertEquals(reader.read(table, 0, TOP_PAGE, 52, bitmap, false), OK);
-  assertEquals(reader.read(table, 0, TOP_PAGE, 53, bitmap, false), EINVAL);
-});
-
-onBothSorts("R39 dirty-over-hole: a hole in the range hides nothing behind it", () => {
-  const rig = new Rig(contig(12));
-  const space = rig.space(1);
-  space.map(0, 3, rig.list, 0, RW);
-  space.map(8, 11, rig.list, 8, RW);
-  assertEquals(setDirtyTracking(space, true), OK);
-  rig.tables[0].write(9);
-  const bitmap = new Uint8Array(2);
-  assertEquals(new DirtyReader().read(rig.tables[0], 0, 11, 0, bitmap, true), OK);
-  // The four frames were mapped as leaves of one page: 9 alone is dirty.
-  assertEquals(setBits(bitmap), [9]);
-  rig.end();
-});
-
-onBothSorts("R40 dirty-leaf-wider-than-window: it is reported clipped and stays dirty", () => {
-  const rig = new Rig(contig(512, 512));
-  const space = rig.space(1);
-  space.map(512, 1023, rig.list, 0, RW);
-  setDirtyTracking(space, true);
-  rig.tables[0].write(600);
-  const reader = new DirtyReader();
-  const small = new Uint8Array(1);
-  assertEquals(reader.read(rig.tables[0], 513, 513, 0, small, true), OK);
-  assertEquals(setBits(small), [0]);
-  const whole = new Uint8Array(64);
-  assertEquals(reader.read(rig.tables[0], 512, 1023, 0, whole, true), OK);
-  assertEquals(setBits(whole).length, 512);
-  whole.fill(0);
-  reader.read(rig.tables[0], 512, 1023, 0, whole, true);
-  assertEquals(setBits(whole), []);
-  rig.end();
-});
-
-for (const offset of [2048, 0xff1]) {
-  Deno.test(`R41 dirty-unaligned-buffer: a bitmap at byte ${offset}, nothing around it touched`, () => {
-    const rig = new Rig(disc(64));
-    const space = rig.space(1);
-    space.map(0, 63, rig.list, 0, RW);
-    setDirtyTracking(space, true);
-    for (const page of [0, 7, 8, 63]) rig.tables[0].write(page);
-    const buffer = new Uint8Array(8192).fill(0xaa);
-    const bitmap = buffer.subarray(offset, offset + 8).fill(0);
-    new DirtyReader().read(rig.tables[0], 0, 63, 0, bitmap, false);
-    assertEquals(setBits(bitmap), [0, 7, 8, 63]);
-    assertEquals(buffer.filter((byte) => byte === 0xaa).length, 8192 - 8);
-    rig.end();
-  });
-}
 
 onBothSorts(
   "R42 mmio-never-read-back: device memory keeps its attribute in a later page table",

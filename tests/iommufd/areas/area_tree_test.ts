@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { AreaTree } from "../../../iommufd/areas/area_tree.ts";
+import { isLong } from "../../long_mode.ts";
 
 interface Range {
   first: number;
@@ -81,7 +82,7 @@ Deno.test("area tree: random inserts and range removals agree with a sorted arra
       }
       checkAgainst(tree, plain, steps.length === 0 ? 0 : steps[0].first);
     }),
-    { numRuns: 400 },
+    { numRuns: isLong ? 400 : 200 },
   );
 });
 

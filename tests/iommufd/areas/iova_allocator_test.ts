@@ -8,6 +8,7 @@ import {
   OK,
   READ,
 } from "../../../iommufd/mod.ts";
+import { isLong } from "../../long_mode.ts";
 
 Deno.test("automatic addresses: there is one exactly when a page-by-page search finds one", () => {
   const guest = new GuestSource({ lastIndex: 8191 });
@@ -52,7 +53,7 @@ Deno.test("automatic addresses: there is one exactly when a page-by-page search 
         }
       },
     ),
-    { numRuns: 2000 },
+    { numRuns: isLong ? 2000 : 600 },
   );
 });
 
