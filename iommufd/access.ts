@@ -2,11 +2,11 @@
  * An access: an in-process user of an I/O address space, such as a device model behind the IOMMU. The kernel's
  * `iommufd_access`.
  *
- * It reads and writes bytes at I/O addresses, or pins pages and gets their frames to use for longer. Pins are what an
- * unmap has to wait for: the access is told, and must let go. While an operation of its space or of a page list concerned
- * runs, everything else is refused with EBUSY.
+ * It reads and writes bytes at I/O addresses, or pins pages and gets their frames. An unmap asks accesses to unpin what it
+ * removes, and is refused if they do not. While an operation on the space or on a page list concerned runs, everything else
+ * is refused with EBUSY.
  *
- * Ranges are inclusive I/O page numbers; offsets within a page and lengths are bytes.
+ * Ranges are inclusive I/O page numbers; offsets within a page and lengths are in bytes.
  *
  * @module
  */
@@ -30,16 +30,16 @@ import { PAGE_SIZE } from "./memory_source.ts";
 import { checkRange, TOP_PAGE } from "./page_range.ts";
 import type { UnmapListener } from "./space_ranges.ts";
 
-/** How often the user is asked to let go before leaving gives up. */
+/** How often the user is asked to unpin before detaching is refused. */
 const LEAVE_TRIES = 100;
 
-/** What an access may be told. */
+/** Options of an access. */
 export interface AccessOptions {
-  /** Whether it pins pages; yes unless said. */
+  /** Whether it may pin pages; true by default. */
   readonly pins?: boolean;
-  /** Called when pins in a range have to be let go: calls {@linkcode Access.unpin} for them. */
+  /** Called when pages have to be unpinned: it calls {@linkcode Access.unpin} or {@linkcode Access.unpinAll}. */
   readonly onUnmap?: (access: Access, firstPage: number, lastPage: number) => void;
-  /** Bounds the memory of its structures. */
+  /** Limits the memory of its structures. */
   readonly growth?: Growth;
 }
 
@@ -53,7 +53,7 @@ export class Access implements UnmapListener {
   #isLeaving = false;
   readonly #canPin: boolean;
   readonly #onUnmap: ((access: Access, firstPage: number, lastPage: number) => void) | null;
-  /** What is pinned; the tag counts equal pins. */
+  /** The pinned ranges; the tag counts equal ones. */
   readonly #pinned: IntervalTree;
 
   /** Starts detached. */
@@ -68,12 +68,12 @@ export class Access implements UnmapListener {
     return this.#space;
   }
 
-  /** Ranges that are pinned. */
+  /** Number of different ranges that are pinned. */
   get pinCount(): number {
     return this.#pinned.count;
   }
 
-  /** Attaches to a space. EINVAL if attached already; EBUSY from within an operation of the space. */
+  /** Attaches to a space. EINVAL if attached already; EBUSY while an operation on the space runs. */
   attach(space: IoAddressSpace): Errno {
     if (this.#space !== null) return EINVAL;
     if (space.isBusy) return EBUSY;
@@ -83,10 +83,10 @@ export class Access implements UnmapListener {
   }
 
   /**
-   * Moves to another space; pins of the old one are let go first.
+   * Moves to another space, after the user has unpinned what it had pinned in the old one.
    *
-   * @returns OK, also when it is the same space; ENOENT when detached; EBUSY from within an operation of either space;
-   * EDEADLK if the user keeps pins, and it stays.
+   * @returns OK, also for the same space; ENOENT if detached; EBUSY while an operation on either space runs; EDEADLK if the
+   * user does not unpin, and the access stays.
    */
   replace(space: IoAddressSpace): Errno {
     if (this.#space === null) return ENOENT;
@@ -97,10 +97,10 @@ export class Access implements UnmapListener {
   }
 
   /**
-   * Detaches; pins are let go first.
+   * Detaches, after the user has unpinned what it had pinned.
    *
-   * @returns OK; ENOENT when detached already; EBUSY from within an operation other than an unmap that asks for pins;
-   * EDEADLK if the user keeps pins, and it stays.
+   * @returns OK; ENOENT if detached already; EBUSY while an operation runs, other than an unmap that asks to unpin; EDEADLK
+   * if the user does not unpin, and the access stays.
    */
   detach(): Errno {
     const space = this.#space;
@@ -119,15 +119,16 @@ export class Access implements UnmapListener {
     return OK;
   }
 
-  /** Asks its user to let go of all pins in `[firstPage, lastPage]`. */
+  /** @internal Asks its user to unpin everything in `[firstPage, lastPage]`. */
   onUnmap(firstPage: number, lastPage: number): void {
     if (this.#onUnmap !== null) this.#onUnmap(this, firstPage, lastPage);
   }
 
   /**
-   * Lets go of every pin that touches `[firstPage, lastPage]`: what most users do when told of an unmap.
+   * Unpins every range that overlaps `[firstPage, lastPage]`, which is what most users do in {@linkcode
+   * AccessOptions.onUnmap}.
    *
-   * @returns OK; EBUSY as {@linkcode unpin}, and pins are left.
+   * @returns OK; EBUSY as {@linkcode unpin}, and ranges are left pinned.
    */
   unpinAll(firstPage: number, lastPage: number): Errno {
     const pinned = this.#pinned;
@@ -141,11 +142,11 @@ export class Access implements UnmapListener {
   }
 
   /**
-   * Pins pages and gives their frames in order.
+   * Pins pages, so that an unmap has to ask for them.
    *
-   * @param frames receives a frame for each page, if given.
-   * @returns OK; EOPNOTSUPP if this access does not pin; ENOENT detached, or if part of the range is not mapped; EBUSY
-   * from within an operation; EINVAL, EOVERFLOW for the range; EPERM if a mapping does not permit it; EINVAL for device
+   * @param frames receives the frame of each page, in order, unless null.
+   * @returns OK; EOPNOTSUPP if this access may not pin; ENOENT if detached, or if part of the range is not mapped; EBUSY
+   * while an operation runs; EINVAL, EOVERFLOW for the range; EPERM if a mapping does not permit it; EINVAL for device
    * memory; EFAULT, ENOMEM from pinning. Nothing is pinned on error.
    */
   pin(
@@ -173,10 +174,10 @@ export class Access implements UnmapListener {
   }
 
   /**
-   * Lets go of a range that was pinned as one.
+   * Unpins a range that was pinned as one.
    *
-   * @returns OK; or, and nothing changes, ENOENT if there is no such pin; EBUSY from within an operation other than an
-   * unmap that asks for just this.
+   * @returns OK; ENOENT if this range is not pinned; EBUSY while an operation runs, other than an unmap that asks to unpin.
+   * Nothing changes on error.
    */
   unpin(firstPage: number, lastPage: number): Errno {
     const space = this.#space;
@@ -193,12 +194,12 @@ export class Access implements UnmapListener {
   }
 
   /**
-   * Reads bytes from byte `offset` of a page on, across mappings. What was read before an error stays read; its count is
-   * in {@linkcode movedBytes}.
+   * Reads bytes from byte `offset` of a page on, across mappings. After an error, {@linkcode movedBytes} is the number of
+   * bytes read before it.
    *
-   * @returns OK; EBUSY from within an operation; EINVAL without bytes, for an offset outside the page or for device
-   * memory; EOVERFLOW beyond the space; ENOENT detached, or where nothing is mapped; EPERM; EFAULT where there is no
-   * memory.
+   * @returns OK; EBUSY while an operation runs; EINVAL without bytes, for an offset outside the page or for device memory;
+   * EOVERFLOW beyond the space; ENOENT if detached, or where nothing is mapped; EPERM if a mapping does not permit it; EFAULT
+   * where there is no memory.
    */
   read(page: number, offset: number, target: Uint8Array): Errno {
     return this.#move(page, offset, target, false);
@@ -251,7 +252,7 @@ export class Access implements UnmapListener {
     return OK;
   }
 
-  /** Whether letting go would come from within an operation that does not ask for it. */
+  /** Whether an operation runs that does not ask to unpin. */
   #isRefused(space: IoAddressSpace): boolean {
     return this.#isBusy || (space.isBusy && !space.isAsking);
   }
@@ -272,7 +273,7 @@ function permits(state: number, isWrite: boolean): boolean {
   return (state & (isWrite ? WRITE : READ)) !== 0;
 }
 
-/** Puts the access on the areas of a range. All or nothing. */
+/** Pins the pages of the areas of a range. All or nothing. */
 function pinParts(
   space: IoAddressSpace,
   firstPage: number,
@@ -301,7 +302,7 @@ function pinParts(
   return OK;
 }
 
-/** Whether a list behind a range is in the middle of an operation, other than asking for removals if it is one. */
+/** Whether an operation on a page list of a range runs; for a removal, one that does not ask to unpin. */
 function isAnyBusy(
   space: IoAddressSpace,
   firstPage: number,
@@ -318,7 +319,7 @@ function isAnyBusy(
   return false;
 }
 
-/** Takes the access off the areas of a range, all of which it holds. */
+/** Unpins the pages of the areas of a range, all of which are pinned. */
 function unpinParts(space: IoAddressSpace, firstPage: number, lastPage: number): void {
   const { areaSet } = space;
   const { leaves, tree } = areaSet;

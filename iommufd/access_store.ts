@@ -1,10 +1,10 @@
 /**
- * The store: what accesses hold, and the frames of it. The kernel's `iopt_pages_user` tree and `pinned_pfns` xarray in
- * one.
+ * The store: the ranges that accesses hold, and their frames. It combines the kernel's `iopt_pages_user` tree and its
+ * `pinned_pfns` xarray.
  *
- * Every access keeps the frames of its own range, in runs of 16 bytes; a range that is one run, as guest memory mostly
- * is, takes no memory besides its node. Taking an access in may need memory; taking one out drops what is its own, so it
- * never does, which is why removing a page table cannot fail while accesses hold its pages.
+ * Every access keeps the frames of its own range, in runs of 16 bytes; a range that is one run, as most are in guest memory,
+ * needs no memory besides its node. Adding an access may need memory, removing one never does, so removing a page table
+ * cannot fail while accesses hold its pages.
  *
  * Indexes are pages of a list, ranges inclusive.
  *
@@ -14,10 +14,12 @@ import type { FrameBatch } from "./memory_source.ts";
 import { fits, type Growth, longerFloat64 } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 
-/** In place of the frame of a node whose range has several runs. */
+/** The value of a node whose range has several runs. */
 const SEVERAL = -1;
-/** Runs that the buffer has room for at first. */
+/** Initial capacity of the buffer, in runs. */
 const FEW_RUNS = 16;
+/** Length from which on the buffer is not kept. */
+const LARGE = 4096;
 
 /** The accesses of one page list. */
 export class AccessStore {
@@ -51,14 +53,14 @@ export class AccessStore {
     return bytes;
   }
 
-  /** Begins to gather the frames of a new access. Returns false for want of memory. */
+  /** Starts gathering the frames of a new access. Returns false if there is no memory. */
   begin(): boolean {
     this.#gathered = 0;
     this.#pages = 0;
     return this.tree.makeRoom();
   }
 
-  /** Gathers what comes next. Returns false, and what was gathered before stays, for want of memory. */
+  /** Gathers the frames that follow. Returns false if there is no memory, and what was gathered before stays. */
   gather(batch: FrameBatch): boolean {
     for (let run = 0; run < batch.runs; run++) {
       if (!this.gatherRun(batch.frame[run], batch.length[run])) return false;
@@ -80,14 +82,14 @@ export class AccessStore {
     return true;
   }
 
-  /** Takes in the access `[first, last]` whose frames were gathered. Returns its node, or 0 for want of memory. */
+  /** Adds the access `[first, last]`, whose frames were gathered. Returns its node, or 0 if there is no memory. */
   add(first: number, last: number): number {
     const used = 2 * this.#gathered;
     if (used === 2) return this.tree.insert(first, last, 1, this.#buffer[1]);
     let runs: Float64Array | undefined;
     const { length } = this.#buffer;
     if (!fits(this.#growth, used * 8, () => runs = this.#buffer.slice(0, used))) return 0;
-    if (length > 4096) this.#buffer = new Float64Array(0);
+    if (length > LARGE) this.#buffer = new Float64Array(0);
     const node = this.tree.insert(first, last, 1, SEVERAL);
     this.#runs.set(node, runs!);
     return node;
@@ -98,7 +100,7 @@ export class AccessStore {
     return this.tree.findExact(first, last);
   }
 
-  /** Takes an access out. Needs no memory. */
+  /** Removes an access. Needs no memory. */
   remove(node: number): void {
     if (this.tree.value[node] === SEVERAL) this.#runs.delete(node);
     this.tree.remove(node);
@@ -115,7 +117,7 @@ export class AccessStore {
     }
   }
 
-  /** The frame of an index that an access holds, with the run that it begins left in {@linkcode runLast}; else -1. */
+  /** The frame of an index that an access holds, or -1. The end of its run is left in {@linkcode runLast}. */
   runAt(index: number, last: number): number {
     const { tree } = this;
     const node = tree.firstIn(index, index);
@@ -127,8 +129,8 @@ export class AccessStore {
   }
 
   /**
-   * The frame at a position of an access, with the run that it begins left in {@linkcode runLast} as a position, `last` at
-   * most. Node 0 stands for what was gathered last.
+   * The frame at a position of an access; the end of its run, `last` at most, is left in {@linkcode runLast} as a position.
+   * Node 0 stands for the frames gathered last.
    */
   frameAt(node: number, position: number, last: number): number {
     if (node === 0) return this.#lookUp(this.#buffer, this.#gathered, position, last);

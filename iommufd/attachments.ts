@@ -1,10 +1,9 @@
 /**
- * The page tables of an address space: filling one that comes, emptying one that goes, and taking areas out of all.
+ * The page tables of an address space: filling a new one, emptying one that is removed, and unmapping areas from all.
  *
- * What goes, goes in one order on every path: unmapped from all page tables, flushed, let go. The engine sees to it, so
- * that nothing can reach a page that is held no more. The first page table is where frames of unstable lists are read
- * back from. It is a property of the address space, not of each area as in the seed, so moving storage when it leaves is
- * moving another to its place.
+ * Every path keeps one order, so that nothing can reach a page that is no longer held: unmapped from all page tables,
+ * flushed, let go. Frames of unstable lists are read back from the first page table. That is a property of the address
+ * space, not of each area as in the seed, so when the first page table is removed, another takes its place in the array.
  *
  * @module
  */
@@ -17,7 +16,7 @@ import { type FillTargets, unmapAll } from "./fill.ts";
 export class Attachments implements FillTargets {
   /** The page tables; the first is where frames of unstable sources are read back from. */
   readonly tables: PageTable[] = [];
-  /** Whether tables are given one leaf at a time, so that no large one comes about. */
+  /** Whether page tables are filled one smallest leaf at a time, so that they contain no large leaves. */
   isPageByPage = false;
   readonly #areas: AreaSet;
 
@@ -33,7 +32,7 @@ export class Attachments implements FillTargets {
     return granule;
   }
 
-  /** Fills a page table from all areas and attaches it; on error it is left empty and everything as it was. */
+  /** Fills a page table from all areas and attaches it. On error it is left empty, and nothing has changed. */
   attach(table: PageTable): Errno {
     const { leaves, tree } = this.#areas;
     const isFirst = this.tables.length === 0;
@@ -70,18 +69,18 @@ export class Attachments implements FillTargets {
     if (begin >= 0) unmapAll([table], leaves.first(begin), tree.lastPage);
   }
 
-  /** Detaches a page table and leaves it full. There are others. */
+  /** Detaches a page table, which is not the only one, without emptying it. */
   release(table: PageTable): void {
-    // The last takes the place of the one that leaves; frames are read back from the first from now on.
+    // The last takes the place of the removed one, which may have been the first.
     const tail = this.tables.pop()!;
     if (tail !== table) this.tables[this.tables.indexOf(table)] = tail;
   }
 
   /**
-   * Takes the areas from slot `begin` on, which lie in pages `[from, to]`, out of all page tables, and lets go of their
-   * pages. In one piece, unless frames have to be read back first, and then in as few as the lists have room for them.
+   * Unmaps the areas from slot `begin` on, which lie in pages `[from, to]`, from all page tables, and lets go of their
+   * pages: in one piece, or in as few as the lists have room for if frames have to be read back first.
    *
-   * @param isForgetting whether they part from their page lists, too, because they are removed from the tree next.
+   * @param isForgetting whether to part the areas from their page lists as well, because they are removed from the tree next.
    */
   unfill(begin: number, from: number, to: number, isForgetting: boolean): void {
     let slot = begin;
@@ -93,7 +92,7 @@ export class Attachments implements FillTargets {
     }
   }
 
-  /** Reads back what has to be unpinned of pages `[page, to]`. Returns how far there was room for it. */
+  /** Reads back the frames of pages `[page, to]` that have to be unpinned. Returns the last page there was room for. */
   #gather(slot: number, page: number, to: number): number {
     const { leaves, tree } = this.#areas;
     if (leaves.last(slot) < page) slot = tree.after(slot);
@@ -106,7 +105,7 @@ export class Attachments implements FillTargets {
     return to;
   }
 
-  /** Lets go of pages `[page, end]`, which are unmapped. Returns the slot of the area that `end` is in, or the next. */
+  /** Lets go of pages `[page, end]`, which are unmapped. Returns the slot of the area that contains `end`, or the next. */
   #drop(slot: number, page: number, end: number, isForgetting: boolean): number {
     const { leaves, tree } = this.#areas;
     if (leaves.last(slot) < page) slot = tree.after(slot);

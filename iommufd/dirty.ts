@@ -1,9 +1,9 @@
 /**
  * Dirty tracking: which pages a device wrote through a page table, as a bitmap.
  *
- * Bit 0 stands for the first page asked about, a bit for `2^order` pages; bits are only ever set, the caller clears
- * them. Holes in the range are stepped over. A leaf that is dirty and wider than the range reports the part inside and,
- * when clearing, stays dirty, because the rest of it was not reported.
+ * Bit 0 stands for the first page of the range, and each bit for `2^order` pages. Bits are only set; the caller clears
+ * them. Holes in the range are skipped. Of a dirty leaf that is wider than the range, the part inside is reported; it stays
+ * dirty even when clearing, because the rest of it was not reported.
  *
  * @module
  */
@@ -13,10 +13,10 @@ import type { IoAddressSpace } from "./io_address_space.ts";
 import { checkRange } from "./page_range.ts";
 
 /**
- * Starts or stops recording writes in all page tables of a space. Starting forgets what was recorded.
+ * Starts or stops recording writes in all page tables of a space. Starting discards what was recorded.
  *
- * @returns OK; EBUSY from within an operation of the space; EOPNOTSUPP, and nothing is started, if a page table cannot;
- * EINVAL without page tables.
+ * @returns OK; EBUSY while an operation on the space runs; EOPNOTSUPP, and nothing is started, if a page table does not
+ * support it; EINVAL without page tables.
  */
 export function setDirtyTracking(space: IoAddressSpace, isOn: boolean): Errno {
   if (space.isBusy) return EBUSY;
@@ -32,7 +32,7 @@ export function setDirtyTracking(space: IoAddressSpace, isOn: boolean): Errno {
   return OK;
 }
 
-/** Reads what was written through; one reader can be used for any number of reads. */
+/** Reads which pages were written. One reader serves any number of reads. */
 export class DirtyReader {
   #bitmap: Uint8Array = new Uint8Array(0);
   #first = 0;
@@ -48,8 +48,8 @@ export class DirtyReader {
    *
    * @param order log2 of the pages of a bit.
    * @param clear whether to make reported leaves clean.
-   * @returns OK; EOPNOTSUPP if the page table cannot tell; EINVAL for the range, one that is not made of whole bits, an
-   * order beyond 52 or a bitmap too short; EOVERFLOW beyond what can be numbered.
+   * @returns OK; EOPNOTSUPP if the page table does not support it; EINVAL for the range, for one that is not made of whole
+   * bits, for an order beyond 52 or a bitmap that is too short; EOVERFLOW for a range beyond the address space.
    */
   read(
     table: PageTable,

@@ -6,18 +6,7 @@
  *
  * @module
  */
-export {
-  EADDRINUSE,
-  EEXIST,
-  EFAULT,
-  EINVAL,
-  ENOENT,
-  ENOMEM,
-  EOPNOTSUPP,
-  ERANGE,
-  type Errno,
-  OK,
-} from "../pagetable/errno.ts";
+export * from "../pagetable/errno.ts";
 
 /** The mapping or the access does not permit this. */
 export const EPERM = 1;

@@ -13,7 +13,7 @@ import { DEVICE, type FrameBatch } from "./memory_source.ts";
 export interface FillTargets {
   /** The page tables. */
   readonly tables: readonly PageTable[];
-  /** Whether they are given one leaf at a time, so that no large one comes about. */
+  /** Whether they are filled one smallest leaf at a time, so that they contain no large leaves. */
   readonly isPageByPage: boolean;
 }
 
@@ -52,20 +52,20 @@ export function mapRun(
       : tables[at].map(first, last, frame, protection);
     if (errno === OK) continue;
     for (let done = 0; done < at; done++) tables[done].unmap(first, last);
-    // The one that refused, too: it may have taken table pages and given them back.
+    // Also the one that refused: it may have added table pages and removed them again.
     for (let done = 0; done <= at; done++) tables[done].flush();
     return errno;
   }
   return OK;
 }
 
-/** Unmaps a range from all of `tables` and flushes them. Only then may a page of it be let go. */
+/** Unmaps a range from all of `tables` and flushes them. Its pages may be let go only after that. */
 export function unmapAll(tables: readonly PageTable[], first: number, last: number): void {
   for (let at = 0; at < tables.length; at++) tables[at].unmap(first, last);
   for (let at = 0; at < tables.length; at++) tables[at].flush();
 }
 
-/** Maps one run in steps of the smallest leaf, so that no larger one comes about. Undoes itself. */
+/** Maps one run one smallest leaf at a time. All or nothing. */
 function mapInLeaves(
   table: PageTable,
   first: number,

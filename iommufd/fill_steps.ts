@@ -1,9 +1,9 @@
 /**
  * Filling page tables in steps of bounded work, and emptying them again if one refuses.
  *
- * A range of hundreds of GiB that no large leaf fits takes a second to fill, and so do millions of small areas. What is
- * counted is leaves written, not pages: an aligned range costs little however long it is. Pieces end where larger leaves
- * do, so the tables come out as if they had been filled at once. The areas are held already, and their sources stable.
+ * A range of hundreds of GiB that no large leaf fits takes a second to fill, and so do millions of small areas. The work is
+ * counted in leaves, not in pages: an aligned range is cheap whatever its length. Pieces end at boundaries of large leaves,
+ * so the tables are the same as if they had been filled at once. The areas are held already, and their sources are stable.
  *
  * @module
  */
@@ -14,37 +14,37 @@ import { ERANGE, type Errno, OK } from "./errno.ts";
 import { type FillTargets, mapRun, unmapAll } from "./fill.ts";
 import { DEVICE } from "./memory_source.ts";
 
-/** Log2 of the leaves that a step writes: some 0.3 ms. */
+/** Log2 of the number of leaves that a step writes, which takes about 0.3 ms. */
 const FILL_SHIFT = 16;
-/** Leaves that an area costs as much time as, besides its own. */
+/** Cost of an area besides its own leaves, in leaves written. */
 const AREA_COST = 64;
-/** Leaves that a step removes, nearly all of them unread: some 0.3 ms. */
+/** Leaves that a step removes, nearly all of them unread, which takes about 0.3 ms. */
 const CLEAR_LEAVES = 2 ** 22;
-/** Leaves that removing an area costs as much time as, besides its own. */
+/** Cost of removing an area besides its own leaves, in leaves removed. */
 const CLEAR_AREA_COST = 2 ** 12;
 
-/** Pages from which on filling or emptying a range may take more than a step. */
+/** Pages from which on filling or emptying a range can take more than one step. */
 export const STEP_PAGES: number = 2 ** FILL_SHIFT;
 
-/** Page tables that are being filled from the areas of a range. Ranges are inclusive I/O pages. */
+/** Fills page tables from the areas of a range of I/O pages, a step at a time. */
 export class FillSteps {
-  /** Why it ends, if not because all is mapped. */
+  /** Why filling failed, or OK. */
   error: Errno = OK;
   readonly first: number;
   readonly last: number;
   readonly #areas: AreaSet;
   readonly #targets: FillTargets;
   readonly #view = new AreaView();
-  /** The first page that is not mapped yet; of those to be emptied, after an error. */
+  /** The first page that is not mapped yet; after an error, the first that is still to be unmapped. */
   #page: number;
   /** The run that is being mapped: its last page, the frame of `#page`, its protection. */
   #runLast = -1;
   #frame = 0;
   #bits = 0;
-  /** After an error: the last page to be emptied. */
+  /** After an error: the last page to be unmapped. */
   #undoLast = -1;
 
-  /** Nothing is filled yet. No other change of the areas may come between its steps. */
+  /** Fills nothing yet. The areas must not change between its steps. */
   constructor(areas: AreaSet, tables: readonly PageTable[], first: number, last: number) {
     this.#areas = areas;
     this.#targets = { tables, isPageByPage: false };
@@ -53,7 +53,7 @@ export class FillSteps {
     this.#page = first;
   }
 
-  /** Does a step. Returns whether it is over: all is mapped, or after an error nothing is any more, and flushed. */
+  /** Does a step. Returns whether it was the last: all is mapped, or, after an error, all is unmapped and flushed. */
   step(): boolean {
     return this.error === OK ? this.#fill() : this.#clear();
   }
@@ -87,12 +87,12 @@ export class FillSteps {
     return this.#page > this.last;
   }
 
-  /** The slot of the area that `#page` is in, or of the next; it was in that of `slot` before, or behind its end. */
+  /** The slot of the area that contains `#page`, or of the next; `slot` is that of the previous run. */
   #slotFrom(slot: number): number {
     return this.#page <= this.#areas.leaves.last(slot) ? slot : this.#areas.tree.after(slot);
   }
 
-  /** Finds the longest run of frames from `#page` on in the area of a slot, or from where that begins. */
+  /** Finds the longest run of frames in the area of a slot, from `#page` or from the beginning of the area on. */
   #findRun(slot: number): void {
     const { held } = this.#areas.listAt(slot);
     const view = this.#areas.show(this.#view, slot);
@@ -110,7 +110,7 @@ export class FillSteps {
     this.#frame = frame;
     this.#bits = kind === DEVICE ? view.protection | MMIO : view.protection;
     this.#runLast = this.#page + (end - index);
-    // What refuses a whole run is found out before a piece of it is mapped.
+    // A run that a page table would refuse as a whole is refused before a piece of it is mapped.
     for (const table of this.#targets.tables) {
       if (frame + (end - index) > table.lastFrame) this.error = ERANGE;
     }
@@ -131,7 +131,7 @@ export class FillSteps {
   }
 }
 
-/** The page up to which areas from `page` on can be unmapped from `tables` in one step, `last` at most. Inclusive. */
+/** The last page, `last` at most, up to which areas from `page` on can be unmapped from `tables` in one step. */
 export function clearEnd(
   areas: AreaSet,
   tables: readonly PageTable[],

@@ -1,21 +1,33 @@
 /**
- * The reader: yields the frames of a range of a page list in batches, from wherever each page is kept.
+ * The reader: reads the frames of a range of a page list in batches, wherever each of them is kept.
  *
- * Where the source tells a page's frame, the source is asked. Else the page is in one of three tiers, found by looking at
- * two interval trees at once: in the *store* if an access holds it (whether or not an area does as well), else in a *page
- * table* if an area does, else *nowhere*, and has to be pinned. That no access holds a page does not mean that nothing
- * does: looking at both trees is what keeps it from being pinned twice.
+ * A stable source answers with a page's frame. Otherwise the page is in one of three tiers: in the *store* if an access
+ * holds it (whether or not an area does as well), else in a *page table* if an area holds it, else *nowhere*, and it has to
+ * be pinned. Both interval trees are searched, those of accesses and of areas, so that no page is pinned twice.
  *
- * Gathering goes on across tiers and pin calls until the batch cannot grow, so that contiguous memory comes out as the
- * longest runs there are. Pins are taken in chunks; those not yet handed over in a batch belong to the reader, and
- * {@linkcode FrameReader.finish} gives them back. An error met after something was gathered is kept for the next call:
- * what a caller has to undo is always whole batches.
+ * A batch is gathered across tiers and calls of `pin` until it is full, so that runs are as long as possible. Pages are
+ * pinned in chunks; those that are not yet in a batch belong to the reader, and {@linkcode FrameReader.finish} unpins them.
+ * An error after part of a batch was gathered is returned by the next call, so a caller only has to undo whole batches.
  *
  * @module
  */
+import type { AccessStore } from "./access_store.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
-import { type FrameTiers, unpinUnheld } from "./frame_tiers.ts";
-import { FrameBatch, RAM } from "./memory_source.ts";
+import type { Holdings } from "./holdings.ts";
+import { FrameBatch, type MemorySource, RAM } from "./memory_source.ts";
+import type { TableTier } from "./table_tier.ts";
+
+/** Where the frames of a page list are kept, in the order in which they are searched. */
+export interface FrameTiers {
+  /** The source, which answers with the frames if it is stable. */
+  readonly source: MemorySource;
+  /** What is held, and what each page is. */
+  readonly held: Holdings;
+  /** The accesses, with their frames. */
+  readonly store: AccessStore;
+  /** The areas that are in page tables, from which frames are read back; null over a stable source. */
+  readonly tier: TableTier | null;
+}
 
 /** Reads one range at a time. */
 export class FrameReader {
@@ -38,7 +50,7 @@ export class FrameReader {
     this.#chunk = new FrameBatch(list.source.isStable ? 0 : chunkPages);
   }
 
-  /** Whether everything has been handed over. */
+  /** Whether the last batch has been read. */
   get isDone(): boolean {
     return this.batch.pages === 0 && this.next > this.#last;
   }
@@ -52,7 +64,7 @@ export class FrameReader {
     return this.advance();
   }
 
-  /** Gathers the next batch; an empty one when all has been handed over. */
+  /** Gathers the next batch, which is empty after the last one. */
   advance(): Errno {
     const batch = this.batch;
     batch.clear();
@@ -71,7 +83,7 @@ export class FrameReader {
     return OK;
   }
 
-  /** Gives back the pins that it has taken and nothing holds: those in the batch and those not handed over. */
+  /** Unpins the pages that it has pinned and nothing holds: those in the batch and those not yet in one. */
   finish(): void {
     const { source } = this.#list;
     const batch = this.batch;
@@ -85,7 +97,7 @@ export class FrameReader {
     batch.clear();
   }
 
-  /** Appends what is next, as far as it is of one tier and kind; nothing if the batch is full. */
+  /** Appends the next pages, as far as they are of one tier and kind; nothing if the batch is full. */
   #gather(): Errno {
     const { held, store, tier } = this.#list;
     const index = this.next;
@@ -107,7 +119,7 @@ export class FrameReader {
     return this.#gatherPinned(tree.spanLast);
   }
 
-  /** Appends the run from what is next to `last`, if the batch takes it. */
+  /** Appends the run from the next page to `last`, if the batch has room. */
   #append(frame: number, last: number, kind: number): Errno {
     if (this.batch.append(frame, last - this.next + 1, kind)) this.next = last + 1;
     return OK;
@@ -129,5 +141,25 @@ export class FrameReader {
       chunk.take(count);
     }
     return OK;
+  }
+}
+
+/** Unpins those of pages `[index, last]` that nothing holds; takes their frames from `batch`. */
+export function unpinUnheld(
+  { held, source }: FrameTiers,
+  batch: FrameBatch,
+  index: number,
+  last: number,
+): void {
+  if (source.isStable) return;
+  while (index <= last) {
+    const isUnheld = held.isUnheld(index, last);
+    const end = held.runLast;
+    while (index <= end) {
+      const count = Math.min(batch.nextCount, end - index + 1);
+      if (isUnheld) source.unpin(batch.nextFrame, count);
+      batch.take(count);
+      index += count;
+    }
   }
 }

@@ -1,23 +1,22 @@
 /**
- * How the engine's typed arrays grow, and what may refuse it.
+ * How the engine's typed arrays grow.
  *
- * All structures of the engine live in typed arrays that grow ahead of use: room is made *before* an
- * operation changes anything, so that running out of memory is a value (ENOMEM) and undoing never allocates.
- * A {@linkcode Growth} decides how far an array grows and may refuse, which is how an embedder bounds the
- * engine's memory and how tests make the n-th allocation fail.
+ * The structures of the engine are typed arrays. Room is made *before* an operation changes anything, so that running out
+ * of memory is answered with ENOMEM, and undoing an operation never allocates. A {@linkcode Growth} decides how far an
+ * array grows and may refuse: an embedder bounds the engine's memory with it, and tests make the n-th allocation fail.
  *
  * @module
  */
 
-/** Decides about growth. */
+/** Decides how arrays grow. */
 export interface Growth {
-  /** How many items a structure that holds `capacity` and needs one more than that should hold next. */
+  /** The next capacity of a structure that is full at `capacity` items. */
   next(capacity: number): number;
   /** Whether `bytes` more may be allocated. */
   allow(bytes: number): boolean;
 }
 
-/** Half as much again, a quarter once it is much, and never refused: the heap is the limit. */
+/** Grows by a half, by a quarter from 1024 items on, and never refuses: the heap is the limit. */
 export const FREE_GROWTH: Growth = {
   next(capacity: number): number {
     return capacity < 4 ? 4 : capacity + (capacity >> (capacity < 1024 ? 1 : 2));
@@ -27,7 +26,7 @@ export const FREE_GROWTH: Growth = {
   },
 };
 
-/** A copy of `old`, as long at least. Throws RangeError when the host has no memory; see {@linkcode fits}. */
+/** A copy of `old` with `length` items, or as many as `old` has if those are more. Throws RangeError when the host has no memory; see {@linkcode fits}. */
 export function longerFloat64(old: Float64Array, length: number): Float64Array<ArrayBuffer> {
   const array = new Float64Array(Math.max(length, old.length));
   array.set(old);

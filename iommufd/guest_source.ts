@@ -1,10 +1,10 @@
 /**
- * Guest memory as a source of frames: guest-physical ones, which are stable, the index is the guest frame number.
+ * Guest memory as a source of guest-physical frames, which are stable. The index is the guest page number.
  *
- * RAM comes in regions (a vhost-user memory region each) that are added and removed while the guest runs; everything
- * between them is device memory. A region that is removed while page lists hold pages of it is *retired*: those pages keep
- * their frames, and its memory if the source was given it, until the last is let go. Its range can be added again at
- * once, as another region, which whatever is held does not notice.
+ * RAM consists of regions (one for each vhost-user memory region), which are added and removed while the guest runs;
+ * everything between them is device memory. A region that is removed while page lists hold pages of it is *retired*: those
+ * pages keep their frames, and the region its memory if the source has it, until the last page is let go. The range can be
+ * added again at once, as another region; pages that are held do not change.
  *
  * Indexes are guest page numbers, ranges inclusive.
  *
@@ -26,15 +26,15 @@ import {
 export interface RegionOptions {
   /** The region's memory, for reading and writing through accesses. */
   readonly bytes?: Uint8Array | undefined;
-  /** Frame of the first page; the first index unless said. */
+  /** Frame of the first page; the first index by default. */
   readonly firstFrame?: number | undefined;
-  /** Called once when the region has been removed and no page of it is held: its memory may go. */
+  /** Called once, when the region has been removed and no page of it is held: its memory can be freed. */
   readonly onReleased?: ((region: GuestRegion) => void) | undefined;
 }
 
 /** One region of guest RAM. */
 export class GuestRegion implements SourceRegion {
-  /** Its number among the regions there are. */
+  /** A small number, unique among the regions that are live or held. */
   readonly id: number;
   /** First page. */
   readonly firstIndex: number;
@@ -42,9 +42,9 @@ export class GuestRegion implements SourceRegion {
   readonly lastIndex: number;
   /** Frame of the first page. */
   readonly firstFrame: number;
-  /** The region's memory, or null if the source was not given it. */
+  /** The region's memory, or null if the source does not have it. */
   readonly bytes: Uint8Array | null;
-  /** Page lists that hold pages of it, once it is retired. */
+  /** Page lists that hold pages of it, while it is retired. */
   holders = 0;
   /** Called once when it has been removed and no page of it is held. */
   readonly onReleased: ((region: GuestRegion) => void) | undefined;
@@ -65,14 +65,14 @@ export class GuestRegion implements SourceRegion {
   }
 }
 
-/** What a source answers with before it has found any RAM. */
+/** The region found last, before there is one. */
 const NOWHERE = new GuestRegion(-1, -1, -1, {});
 
-/** The memory of one guest, in regions: what its sources have in common. */
+/** The memory of one guest, in regions: the base of its sources. */
 export abstract class RegionSource implements RunSource, RegionChanges {
-  /** It tells of its regions itself. */
+  /** Tells page lists of changes: the source itself. */
   readonly changes: RegionChanges = this;
-  /** Guest pages there can be. */
+  /** Number of guest pages. */
   readonly pages: number;
   /** Last page of the run found. */
   runLast = 0;
@@ -89,7 +89,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   /** The region found last; most requests hit it again. */
   #near: GuestRegion = NOWHERE;
 
-  /** `lastIndex` is the last guest page there can be, 2^52 - 1 unless said. */
+  /** `lastIndex` is the last possible guest page, 2^52 - 1 by default. */
   constructor(options: { readonly lastIndex?: number } = {}) {
     this.pages = (options.lastIndex ?? 2 ** 52 - 1) + 1;
   }
@@ -110,10 +110,10 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   }
 
   /**
-   * Adds RAM. Mappings that stand in the range stay as they are.
+   * Adds RAM. Existing mappings of the range do not change.
    *
-   * Throws RangeError if the range is empty, beyond the source, or overlaps a live region; an Error in the middle of an
-   * operation of a page list.
+   * Throws RangeError if the range is empty, beyond the source, or overlaps a live region; an Error while an operation on a
+   * page list runs.
    */
   addRegion(firstIndex: number, lastIndex: number, options: RegionOptions = {}): GuestRegion {
     const named = `guest region [${firstIndex}, ${lastIndex}]`;
@@ -140,10 +140,11 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   }
 
   /**
-   * Removes RAM. A region that is held is retired and its `onReleased` called when the last page is let go.
+   * Removes RAM. A region that is held is retired, and its `onReleased` is called when the last page is let go.
    *
-   * @returns whether it is gone already. Throws RangeError if the region is not live here; an Error in the middle of an
-   * operation of a page list.
+   * Throws RangeError if the region is not live here; an Error while an operation on a page list runs.
+   *
+   * @returns whether it is released already.
    */
   removeRegion(region: GuestRegion): boolean {
     const named = `guest region [${region.firstIndex}, ${region.lastIndex}]`;
@@ -158,7 +159,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
     return !region.isRetired;
   }
 
-  /** Finds the run that `index` begins, cut at `last`. */
+  /** Finds the run that starts at `index`, `last` at most. */
   findRun(index: number, last: number): void {
     const near = this.#near;
     if (index >= near.firstIndex && index <= near.lastIndex) {
@@ -176,7 +177,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
     this.findHeldRun(null, index, next <= last ? next - 1 : last);
   }
 
-  /** As {@linkcode findRun}, in a region that may be retired, or in device memory. */
+  /** As {@linkcode findRun}, in a region that may be retired, or in device memory (null). */
   findHeldRun(region: SourceRegion | null, index: number, last: number): void {
     if (region === null) {
       this.runKind = DEVICE;
@@ -189,7 +190,7 @@ export abstract class RegionSource implements RunSource, RegionChanges {
     this.runLast = last < region.lastIndex ? last : region.lastIndex;
   }
 
-  /** Copies bytes of a region, live or retired. EFAULT if the source was not given them. */
+  /** Copies bytes from or to a region, live or retired. EFAULT if the source does not have its memory. */
   moveBytes(
     region: SourceRegion,
     index: number,
@@ -205,17 +206,17 @@ export abstract class RegionSource implements RunSource, RegionChanges {
     return OK;
   }
 
-  /** Takes up a list that wants to hear of regions. */
+  /** @internal A page list uses the source from now on. */
   connect(user: SourceUser): void {
     this.#users.add(user);
   }
 
-  /** Forgets a list. */
+  /** @internal A page list was released. */
   disconnect(user: SourceUser): void {
     this.#users.delete(user);
   }
 
-  /** A page list has let go of the last page that it held of a retired region. */
+  /** @internal A page list has let go of its last page of a retired region. */
   released(region: SourceRegion): void {
     const gone = region as GuestRegion;
     if (--gone.holders > 0) return;
@@ -230,11 +231,11 @@ export abstract class RegionSource implements RunSource, RegionChanges {
 
   #refuseBusy(what: string): void {
     for (const user of this.#users) {
-      if (user.isBusy) throw new Error(`Cannot ${what}: a page list is in the middle of a change`);
+      if (user.isBusy) throw new Error(`Cannot ${what}: an operation on a page list runs`);
     }
   }
 
-  /** How many live regions begin at or before a page. */
+  /** Number of live regions that begin at or before a page. */
   #countUpTo(index: number): number {
     const regions = this.#regions;
     let low = 0;
@@ -250,6 +251,6 @@ export abstract class RegionSource implements RunSource, RegionChanges {
 
 /** The memory of one guest, in guest-physical frames. */
 export class GuestSource extends RegionSource implements StableSource {
-  /** Tells the sorts of sources apart. */
+  /** Distinguishes the kinds of sources. */
   readonly isStable = true;
 }

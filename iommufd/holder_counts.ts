@@ -1,14 +1,13 @@
 /**
- * Which pages of a region are held, and by how many areas and accesses of one page list: a counting radix tree in typed
- * arrays.
+ * How many areas and accesses of one page list hold each page of a region: a counting radix tree in typed arrays.
  *
- * A hold of pages `[first, last]` is noted on the few nodes that tile it exactly (as in a segment tree), so a page and
- * a gigabyte cost about the same; each node knows how many pages below it are held at all, so how many pages a hold
- * pins *newly*, or its end unpins, is the change at the root. The seed asks two interval trees what else holds a
- * page; indexed by page number, this needs neither comparisons nor balancing, and one page costs one short walk down.
+ * A hold of pages `[first, last]` is counted on the few nodes that tile it exactly, as in a segment tree, so a gigabyte
+ * costs about as much as a page. Each node has the number of pages below it that are held at all; the number of pages that
+ * a hold pins *newly*, or its end unpins, is the change of it at the root. The seed searches two interval trees for other
+ * holders; a tree indexed by page number needs no comparisons and no balancing, and one page costs one short walk.
  *
- * Holds end as they were made: `remove` takes exactly a range that was added. Nodes are freed when nothing below them
- * is held. Lowest nodes have 16 pages (32 bytes of counters), those above 64 slots.
+ * `remove` takes exactly a range that was added. Nodes are freed when nothing below them is held. The lowest nodes have 16
+ * pages (32 bytes of counters), the others 64 slots.
  *
  * @module
  */
@@ -19,9 +18,9 @@ const LEAF_SHIFT = 4;
 const LEAF_PAGES = 1 << LEAF_SHIFT;
 const FANOUT_SHIFT = 6;
 const FANOUT = 1 << FANOUT_SHIFT;
-/** What a counter can hold; how often a page is held beyond that is in a map. */
+/** The largest value of a counter; holds beyond that are counted in a map. */
 const FULL = 0xffff;
-/** Trees of so many levels and pages below so much are walked by shifting; regions beyond 8 TiB divide. */
+/** Trees of at most so many levels are walked by shifting for pages below this limit, otherwise by dividing (8 TiB). */
 const SHIFT_LEVELS = 5;
 const SHIFT_PAGES = 2 ** 31;
 /** Levels above the leaves that 2^52 pages need. */
@@ -33,10 +32,10 @@ const INNER_BYTES = FANOUT * 8 + 8;
 export class HolderCounts {
   /** Pages counted. */
   readonly pages: number;
-  /** Counters of the lowest nodes, and the same as 32-bit words. What is in no use, here and above, is 0. */
+  /** Counters of the lowest nodes, and the same as 32-bit words. Unused items, here and in the other arrays, are 0. */
   #count: Uint16Array = new Uint16Array(0);
   #words: Int32Array = new Int32Array(0);
-  /** Holds of a page beyond what its counter takes. */
+  /** Holds of a page beyond the largest value of its counter. */
   readonly #more: Map<number, number> = new Map();
   readonly #leaves: NodePool;
   /** Holds that tile a slot exactly, and the node below it or 0. */
@@ -47,13 +46,13 @@ export class HolderCounts {
   readonly #levels: number;
   /** Pages below a slot of each level. */
   readonly #span: Float64Array = new Float64Array(MAX_LEVELS + 1);
-  /** Node 0, which stays empty, until the first room is made. */
+  /** The root; node 0, which stays empty, until room is made for the first time. */
   #root = 0;
   readonly #pathSlot: Int32Array = new Int32Array(MAX_LEVELS + 1);
 
-  /** Whether the page that {@linkcode findSpan} was asked about is held. */
+  /** Whether the span that {@linkcode findSpan} found is held. */
   spanIsHeld = false;
-  /** Where its answer stops being true, inclusive. */
+  /** Last page of it, inclusive. */
   spanLast = 0;
 
   /** Nothing is held. */
@@ -82,21 +81,21 @@ export class HolderCounts {
     return this.#covered[this.#root];
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.#leaves.bytes + this.#inners.bytes;
   }
 
-  /** Makes sure that one `add` needs no memory. Returns false if there is none. */
+  /** Makes room for one `add`. Returns false if there is no memory. */
   makeRoom(): boolean {
-    // The two ends of a range go their own ways at worst: two leaves, two inner nodes a level below the root.
+    // At worst the two ends of a range need nodes of their own on every level below the root.
     const inners = 2 * (this.#levels - 1) + Number(this.#root === 0);
     const isRoom = this.#leaves.makeRoom(2) && this.#inners.makeRoom(inners);
     if (isRoom && this.#root === 0) this.#root = this.#inners.take();
     return isRoom;
   }
 
-  /** Holds `[first, last]` once more. Needs {@linkcode makeRoom}. Returns how many pages were not held before. */
+  /** Holds `[first, last]` once more. Needs {@linkcode makeRoom}. Returns the number of pages that were not held before. */
   add(first: number, last: number): number {
     if (first === last) return this.#addPage(first);
     const before = this.#covered[this.#root];
@@ -104,7 +103,7 @@ export class HolderCounts {
     return this.#covered[this.#root] - before;
   }
 
-  /** Ends one hold of `[first, last]`. Returns how many pages are not held any more. */
+  /** Ends one hold of `[first, last]`. Returns the number of pages that are no longer held. */
   remove(first: number, last: number): number {
     if (first === last) return this.#removePage(first);
     const before = this.#covered[this.#root];
@@ -112,12 +111,12 @@ export class HolderCounts {
     return before - this.#covered[this.#root];
   }
 
-  /** How many pages of `[first, last]` are held. */
+  /** The number of pages of `[first, last]` that are held. */
   heldIn(first: number, last: number): number {
     return this.#heldIn(this.#root, this.#levels, first, last);
   }
 
-  /** Finds how far, up to `last`, all pages from `first` on are held, or none is. */
+  /** Finds the span from `first` on, `last` at most, whose pages are all held, or all not held. */
   findSpan(first: number, last: number): void {
     this.spanIsHeld = this.#extent(this.#root, this.#levels, first, first, true) === 1;
     this.spanLast = first - 1 +
@@ -173,7 +172,7 @@ export class HolderCounts {
     return true;
   }
 
-  /** The counter of a page, its nodes made on the way if there are none; leaves the slots gone through in the path. */
+  /** The counter of a page, whose nodes are made if `isMaking`. Leaves the slots on the way to it in the path. */
   #walk(page: number, isMaking: boolean): number {
     let node = this.#root;
     const isSmall = page < SHIFT_PAGES && this.#levels <= SHIFT_LEVELS;
@@ -207,7 +206,7 @@ export class HolderCounts {
       words[base + 5] | words[base + 6] | words[base + 7]) === 0;
   }
 
-  /** Held pages of a leaf: counted rather than kept, since its counters are in one cache line and at hand. */
+  /** The number of held pages of a leaf: computed, since its counters are in one cache line that was just read. */
   #leafCovered(leaf: number): number {
     const base = leaf << LEAF_SHIFT;
     let covered = 0;
@@ -281,7 +280,7 @@ export class HolderCounts {
     return level === 1 ? this.#leafCovered(child) : this.#covered[child];
   }
 
-  /** How many pages from `first` on, in the node's own page numbers, are all held, or are all not. */
+  /** The number of pages from `first` on, in the node's own page numbers, that are held, or that are not (`isHeld`). */
   #extent(node: number, level: number, first: number, last: number, isHeld: boolean): number {
     const span = this.#span[level];
     let page = first;

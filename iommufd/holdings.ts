@@ -1,12 +1,12 @@
 /**
- * What a page list holds: how many areas and accesses hold each page, and since when the page has been what it is.
+ * What a page list holds: how many areas and accesses hold each page, and what the page was when it was first held.
  *
- * Pages are counted by the region they were taken from. A region may go, and another come in its place, while pages of
- * the first are held; those stay what they were, for all holders and for further ones, until the last lets go. So a page
- * is looked for in three places, in this order: among *outlived* pages, held of a region that has gone, or as device
- * memory where RAM is now; then in the source. As a rule nothing is outlived, and the first step is one comparison.
+ * Holders are counted by region. A region may be removed, and another added in its place, while pages of the first are
+ * held; those pages do not change, for all holders and further ones, until the last lets go. So a page is looked up first
+ * among the *outlived* pages, those held of a removed region or as device memory where RAM is now, and then in the source.
+ * Usually there are no outlived pages, and the first step is one comparison.
  *
- * Indexes are pages of the list, ranges inclusive. Holds end as they were made: same ranges.
+ * Indexes are pages of the list, ranges inclusive. A range is let go exactly as it was held.
  *
  * @module
  */
@@ -23,7 +23,7 @@ class Holding {
   readonly last: number;
   /** Holders by page from `first` on. */
   readonly counts: HolderCounts;
-  /** Whether pages of it are held that the source would answer otherwise. */
+  /** Whether the source would now answer differently for pages of it that are held. */
   isOutlived = false;
 
   constructor(region: SourceRegion | null, first: number, last: number, growth: Growth) {
@@ -42,7 +42,7 @@ export class Holdings {
   runLast: number = -1;
   /** Its kind, RAM or DEVICE. */
   runKind: number = RAM;
-  /** Frame of its first index, or -1 where the source does not tell. */
+  /** Frame of its first index, or -1 if it is known only once pinned. */
   runFrame: number = -1;
   /** RAM pages held at least once. */
   pinned = 0;
@@ -55,7 +55,7 @@ export class Holdings {
   readonly #ram: (Holding | undefined)[] = [];
   readonly #outlived: Holding[] = [];
   #hasOutlived = false;
-  /** What the run belongs to, if an outlived page was found. */
+  /** The holding of the run found, if it is outlived. */
   #found: Holding | null = null;
   /** The holding of the last run of RAM. */
   #near: Holding;
@@ -69,14 +69,14 @@ export class Holdings {
     this.#near = this.#device;
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     let bytes = this.#device.counts.bytes;
     for (const holding of this.#ram) bytes += holding?.counts.bytes ?? 0;
     return bytes;
   }
 
-  /** Whether nothing is held, of device memory either. */
+  /** Whether nothing is held, neither RAM nor device memory. */
   get isEmpty(): boolean {
     return this.pinned === 0 && this.#device.counts.held === 0;
   }
@@ -86,7 +86,7 @@ export class Holdings {
     return this.#found?.region ?? this.#source.runRegion;
   }
 
-  /** Finds the run that `index` begins, cut at `last`. */
+  /** Finds the run that starts at `index`, `last` at most. */
   find(index: number, last: number): void {
     const source = this.#source;
     this.runFirst = index;
@@ -97,7 +97,7 @@ export class Holdings {
     this.runFrame = source.runFrame;
   }
 
-  /** Whether the run found last is all of a range, and its frame known, as it is for nearly every request of a guest. */
+  /** Whether the run found last is exactly this range and its frame is known, as for nearly every request of a guest. */
   isOneRun(first: number, last: number): boolean {
     return this.runFirst === first && this.runLast === last && this.runFrame >= 0;
   }
@@ -105,7 +105,7 @@ export class Holdings {
   /**
    * Holds a range once more, charging what was not held before.
    *
-   * @returns false, and nothing is held more, if the budget refuses or for want of memory.
+   * @returns false, and nothing is held more, if the budget refuses or there is no memory.
    */
   hold(first: number, last: number): boolean {
     const budget = this.#budget;
@@ -130,13 +130,13 @@ export class Holdings {
     return true;
   }
 
-  /** Ends a hold, and uncharges what is not held any more. Cannot fail. */
+  /** Ends a hold, and uncharges what is no longer held. Cannot fail. */
   letGo(first: number, last: number): void {
     const pages = this.#release(first, last);
     if (this.#budget !== null) this.#budget.uncharge(pages);
   }
 
-  /** Whether a RAM page is not held by anything; {@linkcode runLast} is how far the answer is good. */
+  /** Whether a page is RAM and not held. The same is true up to {@linkcode runLast}. */
   isUnheld(index: number, last: number): boolean {
     this.find(index, last);
     if (this.runKind === DEVICE) return false;
@@ -148,7 +148,7 @@ export class Holdings {
     return !counts.spanIsHeld;
   }
 
-  /** A region has come; device memory that is held in its range stays device memory. */
+  /** A region was added; device memory that is held in its range stays device memory. */
   regionAdded(region: SourceRegion): void {
     const device = this.#device;
     if (device.isOutlived || device.counts.heldIn(region.firstIndex, region.lastIndex) === 0) {
@@ -157,7 +157,7 @@ export class Holdings {
     this.#outlive(device);
   }
 
-  /** A region has gone. Returns whether pages of it are held; they stay what they were. */
+  /** A region was removed. Returns whether pages of it are held, which do not change. */
   regionRemoved(region: SourceRegion): boolean {
     const holding = this.#ram[region.id];
     if (holding === undefined || holding.region !== region) return false;
@@ -182,7 +182,7 @@ export class Holdings {
     return pages;
   }
 
-  /** Ends a hold. Returns how many RAM pages are not held any more. */
+  /** Ends a hold. Returns the number of RAM pages that are no longer held. */
   #release(first: number, last: number): number {
     let gone = 0;
     let end = 0;
@@ -204,7 +204,7 @@ export class Holdings {
     this.#hasOutlived = true;
   }
 
-  /** Nothing of an outlived holding is held any more. */
+  /** The last page of an outlived holding was let go. */
   #forget(holding: Holding): void {
     holding.isOutlived = false;
     this.#outlived.splice(this.#outlived.indexOf(holding), 1);
@@ -213,7 +213,7 @@ export class Holdings {
     if (holding.region !== null) this.#source.changes!.released(holding.region);
   }
 
-  /** What counts the holders of the run found, if any of its region are counted yet. */
+  /** The holding of the run found, if there is one for its region. */
   #existing(): Holding | undefined {
     if (this.#found !== null) return this.#found;
     if (this.runKind === DEVICE) return this.#device;
@@ -222,7 +222,7 @@ export class Holdings {
     return holding === undefined || holding.region !== region ? undefined : holding;
   }
 
-  /** What counts the holders of the run found. */
+  /** The holding of the run found, made if there is none for its region. */
   #holding(): Holding {
     const near = this.#near;
     if (this.runKind === RAM && !this.#hasOutlived && near.region === this.#source.runRegion) {
@@ -232,8 +232,8 @@ export class Holdings {
   }
 
   /**
-   * Where the pages of a holding end that the run found last belongs to: it may go on behind it. A range is held in such
-   * pieces, whatever runs the source answers with, so that what is let go is what was held.
+   * The last page, `last` at most, up to which pages after the run found last belong to the same holding. A range is held
+   * in such pieces, whatever the runs of the source are, so that it is let go in the same pieces.
    */
   #endOf(holding: Holding, last: number): number {
     let end = this.runLast;
@@ -250,7 +250,7 @@ export class Holdings {
     return this.#ram[id] = new Holding(region, firstIndex, lastIndex, this.#growth);
   }
 
-  /** Finds the run of an outlived page, for which the source answers then; else returns the last index before the next one. */
+  /** Finds the run of an outlived page. Returns its end, or the last index before the next outlived page. */
   #findOutlived(index: number, last: number): number {
     let limit = last;
     this.#found = null;

@@ -1,17 +1,16 @@
 /**
- * Guest memory as a source of *host-physical* frames: what a table for real hardware has to hold.
+ * Guest memory as a source of *host-physical* frames, which page tables for real hardware need.
  *
- * Guest RAM is in regions as for {@linkcode ./guest_source.ts}, each mapped in this process, and the process's page map
- * says which frame is behind a page. Unstable: a frame is what it was when the page was pinned, and user space cannot
- * keep the kernel from moving it. So frames are read once, kept in the engine's tiers, and {@linkcode
- * HostSource.frameNow} tells where a page is by now. Keeping pages from being swapped out is up to what hands the regions
- * over, before it does.
+ * Guest RAM consists of regions as in `guest_source.ts`, each mapped in this process, and the frame of a page is read from
+ * the process's page map. The source is unstable: a frame is valid as of when it was read, and user space cannot keep the
+ * kernel from moving the page. Frames are read once and kept by the engine; {@linkcode HostSource.frameNow} reads where a
+ * page is now. The caller locks the pages in memory before it adds their region.
  *
- * Where there is no RAM there is no host frame either, and a number that the guest chose must not become one: such
- * indexes are device memory that cannot be pinned, so that mapping them is EFAULT.
+ * Where there is no RAM there is no host frame, and a number that the guest chose must not become one: such indexes are
+ * device memory that cannot be pinned, and mapping them is refused with EFAULT.
  *
- * Before a region is removed everything that maps it has to be unmapped, for its frames are about to become another's.
- * Indexes are guest page numbers, ranges inclusive.
+ * Everything that maps a region has to be unmapped before the region is removed, because its frames are reused for
+ * something else. Indexes are guest page numbers, ranges inclusive.
  *
  * @module
  */
@@ -20,22 +19,22 @@ import { type GuestRegion, RegionSource } from "./guest_source.ts";
 import { type FrameBatch, RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
 import { PagemapEntries, type PagemapReader, READ_ENTRIES } from "./pagemap.ts";
 
-/** The memory of this process, as the host tells of it. */
+/** The memory of this process. */
 export interface HostMemory extends PagemapReader {
-  /** Makes the kernel back `count` virtual pages from `page` on. Returns whether it could. */
+  /** Populates `count` virtual pages from `page` on. Returns whether that succeeded. */
   populate(page: number, count: number): boolean;
 }
 
 /** The memory of one guest, in host frames. In its regions, `firstFrame` is a virtual page of this process. */
 export class HostSource extends RegionSource implements UnstableSource {
-  /** Frames have to be remembered. */
+  /** Distinguishes the kinds of sources. */
   readonly isStable = false;
   /** Pages pinned. */
   pinnedPages = 0;
   readonly #memory: HostMemory;
   readonly #entries: PagemapEntries;
 
-  /** `lastIndex` is the last guest page there can be, 2^52 - 1 unless said. */
+  /** `lastIndex` is the last possible guest page, 2^52 - 1 by default. */
   constructor(memory: HostMemory, options: { readonly lastIndex?: number } = {}) {
     super(options);
     this.#memory = memory;
@@ -43,8 +42,8 @@ export class HostSource extends RegionSource implements UnstableSource {
   }
 
   /**
-   * Removes RAM of which nothing is held any more. Throws an Error if something is: a bug of the caller, whose tables
-   * would lead to frames of something else; otherwise as {@linkcode GuestSource.removeRegion}.
+   * Removes RAM that is not held. Throws an Error if a page of it is held, which is a bug of the caller: page tables would
+   * lead to reused frames. Otherwise as {@linkcode RegionSource.removeRegion}.
    */
   override removeRegion(region: GuestRegion): boolean {
     if (super.removeRegion(region)) return true;
@@ -53,15 +52,16 @@ export class HostSource extends RegionSource implements UnstableSource {
     );
   }
 
-  /** Finds the run; its frame only pinning tells. */
+  /** Finds a run, whose frame is known only once pinned. */
   override findHeldRun(region: SourceRegion | null, index: number, last: number): void {
     super.findHeldRun(region, index, last);
     this.runFrame = -1;
   }
 
   /**
-   * Reads frames from the page map, having made the kernel back the pages. EFAULT where there is no RAM; ENOMEM if the
-   * host has none; EPERM without the right to see frames.
+   * Populates pages and reads their frames from the page map.
+   *
+   * @returns OK; EFAULT where there is no RAM; ENOMEM if the host has no memory; EPERM if the process may not see frames.
    */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno {
     const page = this.#findPage(firstIndex, Math.min(lastIndex, firstIndex + READ_ENTRIES - 1));
@@ -74,24 +74,23 @@ export class HostSource extends RegionSource implements UnstableSource {
     return errno;
   }
 
-  /** Forgets pins. */
+  /** Counts pages as no longer pinned. */
   unpin(_frame: number, count: number): void {
     this.pinnedPages -= count;
   }
 
-  /** The frame that is behind a guest page at this moment, pinned or not; -1 if none is, or it cannot be seen. */
+  /** The current frame of a guest page, pinned or not; -1 if there is none or the process may not see it. */
   frameNow(index: number): number {
     const page = this.#findPage(index, index);
-    const frame = page < 0 ? -1 : this.#entries.frameAt(page);
-    return frame > 0 ? frame : -1;
+    return page < 0 ? -1 : this.#entries.frameAt(page);
   }
 
-  /** None: memory is found by index only. */
+  /** Always null: memory is accessed by index. */
   frameBytes(_frame: number): null {
     return null;
   }
 
-  /** Finds the run that `index` begins. Returns its virtual page, or -1 where there is no RAM. */
+  /** Finds the run that starts at `index`. Returns its virtual page, or -1 where there is no RAM. */
   #findPage(index: number, last: number): number {
     this.findRun(index, last);
     const { firstFrame, firstIndex } = this.runRegion;

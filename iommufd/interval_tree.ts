@@ -1,36 +1,37 @@
 /**
- * Intervals that may overlap, and which of them touch a range: a balanced (AVL) tree in typed arrays, each node knowing
- * the largest end below it, as the kernel's interval trees do.
+ * Intervals that may overlap, searched by range: a balanced (AVL) tree in typed arrays. Each node has the largest end
+ * below it, as in the kernel's interval trees.
  *
- * The accesses of a page list live in one, and the areas of an unstable page list that are in page tables in another.
- * Each interval carries two numbers, `tag` and `value`, that tell equal intervals apart.
+ * A page list has one for its accesses, and over an unstable source another for its areas that are in page tables. Each
+ * interval has two numbers, `tag` and `value`, that distinguish equal intervals.
  *
- * Ranges are inclusive. Room for an insert is made ahead; nothing else needs memory.
+ * Ranges are inclusive. Room for an insert is made in advance; nothing else needs memory. A node number of 0 stands for no
+ * node.
  *
  * @module
  */
 import { FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
 import { NodePool } from "./node_pool.ts";
 
-/** No node: also the child of a node that has none, so node numbers start at 1. */
+/** No node, also as a child; node numbers start at 1. */
 const NIL = 0;
 const NODE_BYTES = 4 * 8 + 4 * 4;
 
-/** A set of intervals. Node numbers are good until the node is removed. */
+/** A set of intervals. Node numbers are valid until the node is removed. */
 export class IntervalTree {
   /** First of a node's interval. */
   first: Float64Array = new Float64Array(1);
   /** Last of it, inclusive. */
   last: Float64Array = new Float64Array(1);
-  /** A number of the owner's. Part of the order: do not change it while the node is in. */
+  /** A number of the caller's. Part of the order: it must not change while the node is in the tree. */
   value: Float64Array = new Float64Array(1);
-  /** Another, likewise. */
+  /** Another number of the caller's, likewise. */
   tag: Int32Array = new Int32Array(1);
   /** Intervals in the tree. */
   count = 0;
-  /** Whether what {@linkcode findSpan} was asked about is covered. */
+  /** Whether the span that {@linkcode findSpan} found is covered. */
   spanIsUsed = false;
-  /** Where its answer stops being true, inclusive. */
+  /** Last index of it, inclusive. */
   spanLast = 0;
 
   #top: Float64Array = new Float64Array(1);
@@ -45,12 +46,12 @@ export class IntervalTree {
     this.#pool = new NodePool(growth, NIL + 1, NODE_BYTES, (capacity) => this.#resize(capacity));
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.#pool.bytes;
   }
 
-  /** Makes sure that one insert needs no memory. Returns false if there is none. */
+  /** Makes room for one insert. Returns false if there is no memory. */
   makeRoom(): boolean {
     return this.#pool.makeRoom(1);
   }
@@ -77,7 +78,7 @@ export class IntervalTree {
     this.count--;
   }
 
-  /** The node that has exactly this interval, tag and value, or 0. */
+  /** The node with exactly this interval, tag and value, or 0. */
   find(first: number, last: number, tag: number, value: number): number {
     let node = this.#root;
     while (node !== NIL) {
@@ -88,7 +89,7 @@ export class IntervalTree {
     return NIL;
   }
 
-  /** The first node that has exactly this interval, whatever its tag and value, or 0. */
+  /** The first node with exactly this interval and any tag and value, or 0. */
   findExact(first: number, last: number): number {
     let node = this.#root;
     let found = NIL;
@@ -100,7 +101,7 @@ export class IntervalTree {
     return found;
   }
 
-  /** The node with the lowest interval that touches `[first, last]`, or 0. */
+  /** The node with the lowest interval that overlaps `[first, last]`, or 0. */
   firstIn(first: number, last: number): number {
     let node = this.#root;
     if (this.#top[node] < first) return NIL;
@@ -119,9 +120,7 @@ export class IntervalTree {
     return NIL;
   }
 
-  /**
-   * Finds the span that `index` begins: how far, up to `last`, all indexes are covered by intervals, or none is.
-   */
+  /** Finds the span from `index` on, `last` at most, whose indexes are all covered by intervals, or all not. */
   findSpan(index: number, last: number): void {
     const node = this.firstIn(index, last);
     this.spanIsUsed = node !== NIL && this.first[node] <= index;
@@ -194,7 +193,7 @@ export class IntervalTree {
     return this.#rotate(node, high, low);
   }
 
-  /** Puts the child of a node in `high` in its place, and the node below that in `low`. */
+  /** Replaces a node by its child in `high`, and makes it the child of that in `low`. */
   #rotate(node: number, high: Int32Array, low: Int32Array): number {
     const up = high[node];
     high[node] = low[up];
@@ -204,7 +203,7 @@ export class IntervalTree {
     return up;
   }
 
-  /** Height and largest end of a node from its children; the nil node's are 0 and below everything. */
+  /** Computes the height and the largest end of a node from its children. */
   #update(node: number): void {
     const left = this.#left[node];
     const right = this.#right[node];

@@ -34,28 +34,28 @@ import type { PageList } from "./page_list.ts";
 import { checkRange, isWhole, TOP_PAGE } from "./page_range.ts";
 import { SpaceTables } from "./space_tables.ts";
 
-/** In place of a first page: choose one. */
+/** In place of a first page: choose a free one. */
 export const AUTO: number = -1;
 
 /** One I/O address space. */
 export class IoAddressSpace extends SpaceTables {
-  /** Where the last successful map or copy begins. */
+  /** First page of the last successful map or copy. */
   mappedPage = 0;
   /** Pages that the last unmap removed; 0 after an error. */
   removedPages = 0;
   /** Mappings that the last unmap removed; 0 after an error. */
   removedMappings = 0;
-  /** What ended the last filling in steps: OK, or what a page table says, and nothing of it is left. */
+  /** How the last filling in steps ended: OK, or the error of a page table, and nothing of it is left. */
   fillError: Errno = OK;
   readonly #view = new AreaView();
 
   /**
    * Maps pages `[firstPage, lastPage]` to the pages of `list` from `firstIndex` on, in every page table.
    *
-   * @returns OK; EBUSY from within another operation; EOPNOTSUPP for an unknown protection bit; EINVAL without READ and
-   * WRITE, for numbers that are no pages, for a misaligned range or one that is reserved; EOVERFLOW beyond what can be
-   * numbered; EPERM for writing to a read-only list; EFAULT beyond the list; EEXIST over a mapping; ENOMEM from the
-   * budget or for want of memory; and what a page table's `map` says.
+   * @returns OK; EBUSY while an operation runs; EOPNOTSUPP for an unknown protection bit; EINVAL with neither READ nor
+   * WRITE, for numbers that are not pages, for a misaligned or a reserved range; EOVERFLOW beyond the last possible page;
+   * EPERM for WRITE on a read-only list; EFAULT beyond the list; EEXIST if the range overlaps a mapping; ENOMEM if the
+   * budget refuses or there is no memory; and the errors of the page tables' `map`.
    */
   map(
     firstPage: number,
@@ -79,9 +79,9 @@ export class IoAddressSpace extends SpaceTables {
   }
 
   /**
-   * As {@linkcode map}, but page tables are filled in steps: if {@linkcode isFilling} afterwards, the mapping is there,
-   * but for what {@linkcode fillStep} has yet to put into page tables. What is no matter of page tables is refused now.
-   * Where pages have to be pinned one by one, or there is no page table, it is mapped at once.
+   * As {@linkcode map}, but page tables are filled in steps: if {@linkcode isFilling} afterwards, the mapping exists, and
+   * {@linkcode fillStep} has to be called until the page tables are filled. Only an error of a page table can follow later.
+   * Without page tables, or where pages have to be pinned one by one, everything is mapped at once.
    */
   beginMap(
     firstPage: number,
@@ -105,9 +105,9 @@ export class IoAddressSpace extends SpaceTables {
   }
 
   /**
-   * Does a step of filling page tables, which takes a bounded time. Only while {@linkcode isFilling}.
+   * Does a step of filling page tables, which takes a bounded time.
    *
-   * @returns whether that is over, and {@linkcode fillError} says how.
+   * @returns whether filling has ended, with the result in {@linkcode fillError}.
    */
   fillStep(): boolean {
     const filling = this.filling;
@@ -121,18 +121,19 @@ export class IoAddressSpace extends SpaceTables {
     this.abandonFill();
     this.fillError = filling.error;
     if (filling.error === OK) return true;
-    // Page tables are empty again: this only parts with what was begun.
+    // The page tables are empty again: this only removes the mapping or the page table.
     if (joining === null) this.unmap(filling.first, filling.last);
     else this.removePageTable(joining);
     return true;
   }
 
   /**
-   * Takes part of a large mapping out of all page tables and flushes them, to be followed by the {@linkcode unmap} of it,
-   * with nothing else in between.
+   * Removes part of a large mapping from all page tables and flushes them, in advance of the {@linkcode unmap} of the
+   * mapping. No other operation may come in between.
    *
-   * @param page the first page of the mapping that is still there.
-   * @returns the first page that is there afterwards; -1 if the rest is not worth it, and nothing was done.
+   * @param page the first page of the mapping that is still in the page tables.
+   * @returns the first page that is still there afterwards; -1 if nothing was done, because the rest can be unmapped at once
+   * or the mapping is in use.
    */
   clearAhead(page: number): number {
     const slot = this.areas.at(page);
@@ -151,7 +152,7 @@ export class IoAddressSpace extends SpaceTables {
   }
 
   /**
-   * As {@linkcode map}, at a free address that suits the source's alignment, left in {@linkcode mappedPage}.
+   * As {@linkcode map}, at a free address, as aligned as `firstIndex`, which is left in {@linkcode mappedPage}.
    *
    * @returns also ENOSPC if there is none.
    */
@@ -165,9 +166,9 @@ export class IoAddressSpace extends SpaceTables {
   }
 
   /**
-   * Maps what `[firstPage, lastPage]` of another space (or this one) is mapped to, from `toPage` or {@linkcode AUTO} on.
-   * The range may begin and end inside mappings and span several that touch; each becomes a mapping here. Nothing is
-   * pinned or charged twice. The begin is left in {@linkcode mappedPage}.
+   * Copies the mappings of `[firstPage, lastPage]` of another space, or of this one, to `toPage` or a free address ({@linkcode
+   * AUTO}). The range may begin and end inside mappings and span several adjacent ones; each becomes a mapping here. Nothing
+   * is pinned or charged twice. The first page is left in {@linkcode mappedPage}.
    *
    * @returns as {@linkcode map}; ENOENT if part of the range is not mapped.
    */
@@ -207,11 +208,11 @@ export class IoAddressSpace extends SpaceTables {
   }
 
   /**
-   * Removes all mappings in `[firstPage, lastPage]`, from every page table. Atomic; removing nothing is OK. How much
-   * went is left in {@linkcode removedPages} and {@linkcode removedMappings}.
+   * Removes all mappings in `[firstPage, lastPage]` from every page table, or none of them. Removing nothing is OK. The
+   * numbers are left in {@linkcode removedPages} and {@linkcode removedMappings}.
    *
-   * @returns OK; EINVAL, EOVERFLOW for the range; ENOENT if a mapping reaches out of it; EBUSY from within another
-   * operation, on this space or on a page list concerned; EDEADLK if an access does not let go of its pins.
+   * @returns OK; EINVAL, EOVERFLOW for the range; ENOENT if a mapping lies only partly in it; EBUSY while an operation on
+   * this space or on a page list concerned runs; EDEADLK if an access does not unpin its pages.
    */
   unmap(firstPage: number, lastPage: number): Errno {
     this.removedPages = 0;
@@ -224,7 +225,7 @@ export class IoAddressSpace extends SpaceTables {
     const begin = areas.atOrAfter(firstPage);
     if (begin < 0 || leaves.first(begin) > lastPage) return OK;
     if (leaves.first(begin) < firstPage) return ENOENT;
-    // Only the areas at both edges can be cut: look there first, so that a refusal never costs a walk over all.
+    // Only the areas at both edges can lie partly outside: they are checked first, so that a refusal costs no walk over all.
     if (leaves.last(begin) < lastPage) {
       const edge = areas.atOrAfter(lastPage);
       if (edge >= 0 && leaves.first(edge) <= lastPage && leaves.last(edge) > lastPage) {
@@ -260,13 +261,13 @@ export class IoAddressSpace extends SpaceTables {
     return this.unmap(0, TOP_PAGE);
   }
 
-  /** Ends the space: unmaps everything. EBUSY from within another operation, and while a page table or an access is attached. */
+  /** Removes all mappings, to end the space. EBUSY while an operation runs, or if a page table or an access is attached. */
   destroy(): Errno {
     if (this.isRunning || this.tables.length > 0 || this.listeners.size > 0) return EBUSY;
     return this.unmapAll();
   }
 
-  /** The checks of {@linkcode map}, in its order. If all is well, the area is in `#view` and has a place and room. */
+  /** The checks of {@linkcode map}, in its order. On OK, the area is in `#view`, and the tree has a place and room for it. */
   #prepare(
     firstPage: number,
     lastPage: number,

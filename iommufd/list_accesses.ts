@@ -1,13 +1,12 @@
 /**
  * The accesses of a page list: pages that are pinned into the store, and bytes that are read and written.
  *
- * The list is locked by its caller in every function (`page_list.ts`). Indexes are pages of the list, ranges inclusive.
+ * The page list is locked while they run (`page_list.ts`). Indexes are pages of the list, ranges inclusive.
  *
  * @module
  */
 import { EINVAL, ENOENT, ENOMEM, type Errno, OK } from "./errno.ts";
-import type { FrameReader } from "./frame_reader.ts";
-import type { FrameTiers } from "./frame_tiers.ts";
+import type { FrameReader, FrameTiers } from "./frame_reader.ts";
 import { DEVICE, PAGE_SIZE } from "./memory_source.ts";
 
 /** A page list as its accesses see it. */
@@ -28,9 +27,9 @@ export class ListAccesses {
   }
 
   /**
-   * Adds an access that uses `[firstIndex, lastIndex]` and keeps it pinned.
+   * Adds an access, which keeps `[firstIndex, lastIndex]` pinned.
    *
-   * @param frames receives the frames in order, if given.
+   * @param frames receives the frames in order, unless null.
    * @returns OK; EINVAL over device memory; EFAULT; ENOMEM. Nothing changes on error.
    */
   add(firstIndex: number, lastIndex: number, frames: Float64Array | null): Errno {
@@ -59,8 +58,8 @@ export class ListAccesses {
   }
 
   /**
-   * Copies bytes out of pages `[index, lastIndex]` or into them, from byte `offset` of the first on, as far as there are
-   * pages and bytes; how many is left in {@linkcode movedBytes}.
+   * Copies bytes from or to pages `[index, lastIndex]`, starting at byte `offset` of the first, until the pages or the
+   * bytes end; their number is left in {@linkcode movedBytes}.
    *
    * @returns OK; EINVAL over device memory; EFAULT where there is no memory.
    */
@@ -75,7 +74,7 @@ export class ListAccesses {
     this.movedBytes = 0;
     let errno: Errno = OK;
     while (errno === OK && this.movedBytes < bytes.length && index <= lastIndex) {
-      // What is kept in the tiers is asked for page by page.
+      // Frames of an unstable source are looked up page by page.
       held.find(index, tier === null ? lastIndex : index);
       const last = held.runLast;
       const done = this.movedBytes;
@@ -89,7 +88,7 @@ export class ListAccesses {
     return errno;
   }
 
-  /** Makes the store hold a range, which is held nowhere in it as a whole. All or nothing. */
+  /** Pins a range that the store does not hold as a whole, and adds it to the store. All or nothing. */
   #fillStore(firstIndex: number, lastIndex: number): Errno {
     if (this.#hasDevice(firstIndex, lastIndex)) return EINVAL;
     const list = this.#list;
@@ -117,8 +116,8 @@ export class ListAccesses {
   }
 
   /**
-   * Unpins those pages of an access that nothing holds, or of one whose frames were gathered and which did not come about
-   * (node 0).
+   * Unpins those pages of an access that nothing holds any more; node 0 stands for an access whose frames were gathered
+   * but which was not added.
    */
   #unpinStored(node: number, firstIndex: number, lastIndex: number): void {
     const { held, source, store } = this.#list;
@@ -145,7 +144,7 @@ export class ListAccesses {
     return false;
   }
 
-  /** Copies bytes of the run found last, through the frame if it is kept: that works when the source has gone. */
+  /** Copies bytes of the run found last, through the frame if it is kept, which works even if the source is gone. */
   #moveRun(index: number, offset: number, bytes: Uint8Array, isWrite: boolean): Errno {
     const { held, source, store, tier } = this.#list;
     if (!source.isStable) {

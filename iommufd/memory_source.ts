@@ -3,14 +3,14 @@
  *
  * An *index* is a page of the source, a *frame* a page of the output address space. A source answers in *runs*:
  * consecutive indexes with consecutive frames of one kind, RAM or device memory (doorbells, BARs: mapped with the MMIO
- * attribute, never pinned). RAM lies in *regions*, which may come and go. There are two sorts:
+ * attribute, never pinned). RAM consists of *regions*, which may be added and removed. There are two kinds of sources:
  *
- * - a *stable* source says the frame of an index whenever it is asked, also of a region that is gone as long as a page
- *   list holds pages of it (guest-physical memory, {@linkcode ./guest_source.ts});
- * - an *unstable* source has to be pinned, and says the frame once; the engine reads it back from where it keeps it,
- *   the store or a page table (the seed's way, {@linkcode ./host_source.ts}).
+ * - a *stable* source answers with the frame of an index at any time, also in a removed region as long as a page list
+ *   holds pages of it (guest-physical memory, `guest_source.ts`);
+ * - an *unstable* source answers with a frame only when it pins the page. The engine keeps the frame, in the store or in a
+ *   page table, and reads it back from there (`host_source.ts`).
  *
- * Ranges are inclusive. Answers are left in `run…` fields, so that asking makes no garbage.
+ * Ranges are inclusive. Answers are left in `run…` fields, so that a query allocates nothing.
  *
  * @module
  */
@@ -23,9 +23,9 @@ export const RAM = 0;
 /** Kind of a run: device memory, mapped but never pinned. */
 export const DEVICE = 1;
 
-/** RAM that comes and goes in one piece. */
+/** RAM that is added and removed as a whole. */
 export interface SourceRegion {
-  /** A small number that no other region has while this one is live or held. */
+  /** A small number, unique among the regions that are live or held. */
   readonly id: number;
   /** First index. */
   readonly firstIndex: number;
@@ -35,33 +35,33 @@ export interface SourceRegion {
 
 /** A page list as its source sees it. */
 export interface SourceUser {
-  /** Whether it is in the middle of an operation: nothing may come or go then. */
+  /** Whether an operation on it runs: regions cannot be added or removed then. */
   readonly isBusy: boolean;
-  /** A region has come. */
+  /** A region was added. */
   regionAdded(region: SourceRegion): void;
-  /** A region has gone. Returns whether the list holds pages of it, and calls `released` once it does not any more. */
+  /** A region was removed. Returns whether the list holds pages of it; if so, it calls `released` after the last one. */
   regionRemoved(region: SourceRegion): boolean;
 }
 
-/** What all sources can say. */
+/** What all sources offer. */
 export interface RunSource {
-  /** Indexes the source has; the last is `pages - 1`. */
+  /** Number of pages; the last index is `pages - 1`. */
   readonly pages: number;
   /** Last index of the run that {@linkcode findRun} found. */
   readonly runLast: number;
   /** Its kind, {@linkcode RAM} or {@linkcode DEVICE}. */
   readonly runKind: number;
-  /** Frame of the index asked about, or -1 where only pinning tells. */
+  /** Frame of the first index, or -1 if it is known only once pinned. */
   readonly runFrame: number;
   /** The region of a run of RAM. */
   readonly runRegion: SourceRegion;
 
-  /** Finds the run that `index` begins, cut at `last`. */
+  /** Finds the run that starts at `index`, `last` at most. */
   findRun(index: number, last: number): void;
   /**
-   * Copies bytes out of a region or into it, from byte `offset` of page `index` on. The range may cross pages.
+   * Copies bytes from or to a region, starting at byte `offset` of page `index`. The range may cross pages.
    *
-   * @returns OK, or EFAULT where no bytes are behind a page.
+   * @returns OK, or EFAULT if the memory of a page is not accessible.
    */
   moveBytes(
     region: SourceRegion,
@@ -71,46 +71,47 @@ export interface RunSource {
     isWrite: boolean,
   ): Errno;
 
-  /** How lists hear of regions that come and go, where they do. */
+  /** Tells page lists of changes, if regions can change. */
   readonly changes?: RegionChanges;
 }
 
-/** What a source of changing regions can say besides. */
+/** What a source offers whose regions change. */
 export interface RegionChanges {
-  /** Takes up a list. */
+  /** A page list uses the source from now on. */
   connect(user: SourceUser): void;
-  /** The list is given up. */
+  /** A page list was released. */
   disconnect(user: SourceUser): void;
-  /** The list does not hold pages any more of a region that had gone. */
+  /** A page list has let go of its last page of a removed region. */
   released(region: SourceRegion): void;
   /**
-   * As {@linkcode RunSource.findRun}, for an index that a list has held since it was page of a region, perhaps one that
-   * is gone, or of device memory (null).
+   * As {@linkcode RunSource.findRun}, for a page that a list has held since it belonged to `region`, which may have been
+   * removed, or since it was device memory (null).
    */
   findHeldRun(region: SourceRegion | null, index: number, last: number): void;
 }
 
-/** A source whose held pages keep their frames. */
+/** A source whose pages keep their frames while they are held. */
 export interface StableSource extends RunSource {
-  /** Tells the sorts apart. */
+  /** Distinguishes the kinds of sources. */
   readonly isStable: true;
 }
 
-/** A source whose frames have to be pinned and remembered. */
+/** A source whose pages have to be pinned, and their frames kept. */
 export interface UnstableSource extends RunSource {
-  /** Tells the sorts apart. */
+  /** Distinguishes the kinds of sources. */
   readonly isStable: false;
   /**
-   * Pins RAM pages from `firstIndex` on and appends their frames to `into`, as many as it likes and `into` takes.
+   * Pins RAM pages from `firstIndex` on and appends their frames to `into`: one or more, up to `lastIndex`, as far as
+   * `into` has room.
    *
-   * @returns OK with at least one page appended, or an error with none pinned.
+   * @returns OK if at least one page was appended, or an error, and none is pinned.
    */
   pin(firstIndex: number, lastIndex: number, into: FrameBatch): Errno;
   /** Unpins `count` frames from `frame` on. Cannot fail. */
   unpin(frame: number, count: number): void;
   /**
-   * The memory of a pinned frame, {@linkcode PAGE_SIZE} bytes, or null if the source can only be read by index. What is pinned stays
-   * readable through this when the source itself has gone.
+   * The memory of a pinned frame, {@linkcode PAGE_SIZE} bytes, or null if the source can only be read by index. It stays
+   * readable while the frame is pinned, whatever becomes of the source.
    */
   frameBytes(frame: number): Uint8Array | null;
 }
@@ -119,11 +120,10 @@ export interface UnstableSource extends RunSource {
 export type MemorySource = StableSource | UnstableSource;
 
 /**
- * A bounded list of runs: what the reader gathers and page tables are filled from.
+ * A bounded list of runs, which page tables are filled from.
  *
- * Appending extends the last run when the frames go on where it ends, so a batch holds the largest contiguous runs there
- * are, whichever tiers the frames came from. All frames of a batch are of one kind, since they are mapped with one
- * protection. Appending to a full batch fails and drops nothing.
+ * Appending extends the last run if the frames are contiguous to it, so the runs are as long as possible. All frames of a
+ * batch are of one kind, since they are mapped with one protection. Appending to a full batch fails and changes nothing.
  */
 export class FrameBatch {
   /** First frame of each run. */
@@ -136,9 +136,9 @@ export class FrameBatch {
   runs = 0;
   /** Frames it holds. */
   pages = 0;
-  /** What the frames are, RAM or DEVICE. */
+  /** Kind of the frames, RAM or DEVICE. */
   kind: number = RAM;
-  /** The run that {@linkcode take} takes from next, and how much of it is gone already. */
+  /** The run that {@linkcode take} takes from next, and how many of its frames were taken. */
   #run = 0;
   #offset = 0;
 
@@ -163,14 +163,14 @@ export class FrameBatch {
     return this.frame[this.#run] + this.#offset;
   }
 
-  /** How many frames follow each other from there on; 0 once all are taken. */
+  /** Number of contiguous frames from there on; 0 once all are taken. */
   get nextCount(): number {
     return this.#run < this.runs ? this.length[this.#run] - this.#offset : 0;
   }
 
   /**
-   * Takes frames out in order, {@linkcode nextCount} at most. What was taken counts in {@linkcode pages} all the same.
-   * Throws RangeError if there are not so many, which is a bug of the caller.
+   * Takes frames in order, {@linkcode nextCount} at most; {@linkcode pages} does not change. Throws RangeError for more,
+   * which is a bug of the caller.
    */
   take(count: number): void {
     if (!(count > 0 && count <= this.nextCount)) {

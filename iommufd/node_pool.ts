@@ -1,31 +1,31 @@
 /**
- * The numbers of the nodes of a structure in typed arrays: which are in use, and when the arrays have to grow.
+ * Allocates the node numbers of a structure in typed arrays, and grows the arrays.
  *
- * Numbers that were given back are taken first, the last of them before the others: what is in the caches.
+ * The number freed last is reused first, since its node is likely still in the caches.
  *
  * @module
  */
 import { fits, type Growth, longerInt32 } from "./growth.ts";
 
-/** Bytes that a number itself takes. */
+/** Bytes of an entry of the free list. */
 const NUMBER_BYTES = 4;
 
-/** Gives out numbers. */
+/** The node numbers of one structure. */
 export class NodePool {
   readonly #growth: Growth;
   readonly #nodeBytes: number;
   readonly #resize: (capacity: number) => void;
   #capacity: number;
-  /** How many numbers there are without growing. */
+  /** Numbers that can be taken without growing. */
   #room = 0;
   #used: number;
   #free = new Int32Array(0);
   #freeCount = 0;
 
   /**
-   * @param first the first number to give out; nodes below it are there from the beginning.
-   * @param nodeBytes what a node takes in the arrays of its structure.
-   * @param resize makes these long enough for `capacity` nodes; may throw RangeError and be called again later.
+   * @param first the first number to allocate; nodes below it exist from the start.
+   * @param nodeBytes bytes of a node in the arrays of its structure.
+   * @param resize grows those arrays to `capacity` nodes; may throw RangeError and be called again later.
    */
   constructor(
     growth: Growth,
@@ -40,29 +40,29 @@ export class NodePool {
     this.#resize = resize;
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.#capacity * this.#nodeBytes;
   }
 
-  /** Makes sure that {@linkcode take} succeeds `count` times. Returns false if there is no memory. */
+  /** Makes room for `count` calls of {@linkcode take}. Returns false if there is no memory. */
   makeRoom(count: number): boolean {
     return this.#room >= count || this.#grow(count);
   }
 
-  /** A number that is not in use. Needs {@linkcode makeRoom}. */
+  /** Allocates a number. Needs {@linkcode makeRoom}. */
   take(): number {
     this.#room--;
     return this.#freeCount > 0 ? this.#free[--this.#freeCount] : this.#used++;
   }
 
-  /** Gives a number back. */
+  /** Frees a number. */
   drop(node: number): void {
     this.#room++;
     this.#free[this.#freeCount++] = node;
   }
 
-  // Apart from makeRoom: a function that has a closure in it makes garbage even when it returns before that.
+  // Not part of makeRoom: a function that contains a closure allocates even if it returns before the closure.
   #grow(count: number): boolean {
     const capacity = Math.max(this.#growth.next(this.#capacity), this.#used + count);
     return fits(this.#growth, (capacity - this.#capacity) * this.#nodeBytes, () => {

@@ -1,15 +1,15 @@
 /**
  * A page list: a linear list of pages that areas slice and accesses use, the kernel's `iopt_pages`.
  *
- * It knows how many hold each page (`holdings.ts`), pins a page with its first holder, charges it once and unpins it with
- * its last. Where a frame is kept, three tiers say: the source itself, if it is stable and can be asked again; else the
- * store, for what accesses hold (`access_store.ts`), or the first page table of an address space that maps the page
- * (`table_tier.ts`). Filling and letting go are the same whatever the source: a range is charged and held first, then its
- * frames are read in the largest runs and mapped; what goes is unmapped, flushed, let go and unpinned, in that order.
+ * It counts the holders of each page (`holdings.ts`): a page is charged and pinned with its first holder, and unpinned with
+ * its last. A frame is kept by the source, if it is stable; else in the store, if an access holds the page
+ * (`access_store.ts`), or in the first page table of an address space that maps it (`table_tier.ts`). For every kind of
+ * source, a range is charged and held first, and then its frames are read in the longest runs and mapped; on removal it is
+ * unmapped, flushed, let go and unpinned, in that order.
  *
- * While an operation runs, the list is locked, and whatever else wants to change it is refused with EBUSY: calls that a
- * page table, a source or a flush makes back. None of its operations leaves anything changed when it answers with an
- * error; those that let go cannot fail and need no memory.
+ * While an operation runs, the list is locked, and every other change is refused with EBUSY: calls that a page table, a
+ * source or a flush makes back. An operation that answers with an error has changed nothing; those that let go cannot fail
+ * and need no memory.
  *
  * Indexes are pages of the list, ranges inclusive.
  *
@@ -20,8 +20,7 @@ import { AccessStore } from "./access_store.ts";
 import type { AreaView } from "./areas/area.ts";
 import { EBUSY, ENOMEM, EPERM, type Errno, OK } from "./errno.ts";
 import { type FillTargets, mapBatch, mapRun, unmapAll } from "./fill.ts";
-import { FrameReader } from "./frame_reader.ts";
-import { unpinUnheld } from "./frame_tiers.ts";
+import { FrameReader, unpinUnheld } from "./frame_reader.ts";
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
 import { ListAccesses } from "./list_accesses.ts";
@@ -37,19 +36,19 @@ import { readBack, TableTier } from "./table_tier.ts";
 
 /** Sizes of the buffers of a page list. */
 export interface BatchSizes {
-  /** Runs in a batch; 512 unless said. */
+  /** Runs in a batch; 512 by default. */
   readonly slots?: number;
-  /** Pages pinned at once at most; 1024 unless said. */
+  /** Most pages that are pinned at once; 1024 by default. */
   readonly chunkPages?: number;
 }
 
-/** What {@linkcode createPageList} may be told. */
+/** Options of a page list. */
 export interface PageListOptions {
-  /** What pins are charged to; nothing unless said. */
+  /** The budget that pins are charged to; none by default. */
   readonly budget?: PinBudget | null;
-  /** Whether the pages may be written; yes unless said. */
+  /** Whether the pages may be written; true by default. */
   readonly writable?: boolean;
-  /** Bounds the memory of its structures. */
+  /** Limits the memory of its structures. */
   readonly growth?: Growth;
   /** Sizes of its buffers. */
   readonly batches?: BatchSizes;
@@ -66,17 +65,17 @@ export class PageList implements SourceUser {
   readonly source: MemorySource;
   /** Whether the pages may be written. */
   readonly isWritable: boolean;
-  /** What pins are charged to, if anything. */
+  /** The budget that pins are charged to, or null. */
   readonly budget: PinBudget | null;
-  /** Pages in the list. */
+  /** Number of pages. */
   readonly pages: number;
-  /** @internal Areas that slice the list. */
+  /** @internal Number of areas that slice the list. */
   areas = 0;
-  /** @internal What is held, and what each page is. */
+  /** @internal The holders of each page. */
   readonly held: Holdings;
-  /** @internal What accesses hold, with its frames. */
+  /** @internal The accesses, with their frames. */
   readonly store: AccessStore;
-  /** @internal The areas that are in page tables, where frames are read back from; null over a stable source. */
+  /** @internal The areas that are in page tables, from which frames are read back; null over a stable source. */
   readonly tier: TableTier | null;
   /** @internal Bytes that the last {@linkcode moveBytes} moved, also when it failed on the way. */
   movedBytes = 0;
@@ -86,9 +85,9 @@ export class PageList implements SourceUser {
   readonly #accesses: ListAccesses;
   readonly #sizes: BatchSizes;
   #reader: FrameReader | null = null;
-  /** Frames of pages that are about to be unmapped; made ahead, since letting go must not need memory. */
+  /** Frames of pages that are unmapped next; allocated in advance, since letting go must not need memory. */
   readonly #going: FrameBatch;
-  /** Pages that the last {@linkcode #map} had mapped in whole batches when it failed. */
+  /** Number of pages that the last `#map` had mapped in whole batches when it failed. */
   #reached = 0;
 
   /** As {@linkcode createPageList}. */
@@ -107,17 +106,17 @@ export class PageList implements SourceUser {
     source.changes?.connect(this);
   }
 
-  /** Pages pinned, each counted once. */
+  /** Number of pinned pages, each counted once. */
   get pinnedPages(): number {
     return this.held.pinned;
   }
 
-  /** Bytes that its structures hold, used or not. */
+  /** Bytes allocated for its structures. */
   get bytes(): number {
     return this.held.bytes + this.store.bytes;
   }
 
-  /** @internal Gathers frames to fill with. */
+  /** @internal Reads the frames that page tables are filled with. */
   get reader(): FrameReader {
     return this.#reader ??= new FrameReader(this, this.#slots, this.#sizes.chunkPages ?? 1024);
   }
@@ -140,7 +139,7 @@ export class PageList implements SourceUser {
     this.#isAsking = false;
   }
 
-  /** @internal While the owner asks accesses to let go, they may, and nothing else. */
+  /** @internal While the owner asks accesses to unpin, they may do that, and nothing else. */
   ask(isAsking: boolean): void {
     this.#isAsking = isAsking;
   }
@@ -150,12 +149,12 @@ export class PageList implements SourceUser {
     return this.#owner !== null && !this.#isAsking;
   }
 
-  /** @internal The source has a new region. */
+  /** @internal A region was added to the source. */
   regionAdded(region: SourceRegion): void {
     this.held.regionAdded(region);
   }
 
-  /** @internal The source has lost a region. Returns whether the list holds pages of it. */
+  /** @internal A region was removed from the source. Returns whether the list holds pages of it. */
   regionRemoved(region: SourceRegion): boolean {
     return this.held.regionRemoved(region);
   }
@@ -163,7 +162,7 @@ export class PageList implements SourceUser {
   /**
    * Holds the pages of a new area and maps it in all page tables of its address space. The list is locked.
    *
-   * @returns OK; ENOMEM from the budget or for want of memory; EFAULT from the source; what a page table says.
+   * @returns OK; ENOMEM if the budget refuses or there is no memory; EFAULT from the source; the error of a page table.
    *
    * @internal
    */
@@ -177,7 +176,7 @@ export class PageList implements SourceUser {
     return errno;
   }
 
-  /** @internal Maps an area that is held already in further page tables, of which there is one. The list is locked. */
+  /** @internal Maps an area that is held already in one further page table. The list is locked. */
   fillFurther(targets: FillTargets, area: AreaView): Errno {
     this.held.find(area.index, area.lastIndex);
     const errno = this.#map(targets, area);
@@ -188,8 +187,8 @@ export class PageList implements SourceUser {
   }
 
   /**
-   * Prepares an area, or what is left of it from page `from` on, for being unmapped: reads back the frames that are kept
-   * nowhere else, as many as there is room for. The list is locked.
+   * Prepares an area, from page `from` on, for being unmapped: reads back the frames that are kept only in page tables, as
+   * many as there is room for. The list is locked.
    *
    * @returns the I/O page up to which, exclusive, it may be unmapped now.
    *
@@ -214,9 +213,9 @@ export class PageList implements SourceUser {
   }
 
   /**
-   * Adds an access that uses `[firstIndex, lastIndex]` and keeps it pinned.
+   * Adds an access, which keeps `[firstIndex, lastIndex]` pinned.
    *
-   * @param frames receives the frames in order, if given.
+   * @param frames receives the frames in order, unless null.
    * @returns OK; EBUSY while another operation runs; EPERM for writing to a read-only list; EINVAL over device memory;
    * EFAULT; ENOMEM.
    *
@@ -239,8 +238,8 @@ export class PageList implements SourceUser {
   /**
    * Removes an access.
    *
-   * @returns OK; or, and nothing changes, EBUSY while another operation runs, other than asking for just this; ENOENT if
-   * there is no access of exactly this range.
+   * @returns OK; EBUSY while another operation runs that does not ask to unpin; ENOENT if there is no access of exactly this
+   * range. Nothing changes on error.
    *
    * @internal
    */
@@ -257,8 +256,8 @@ export class PageList implements SourceUser {
   }
 
   /**
-   * Copies bytes out of pages `[index, lastIndex]` or into them, from byte `offset` of the first on, as far as there are
-   * pages and bytes; how many is left in {@linkcode movedBytes}.
+   * Copies bytes from or to pages `[index, lastIndex]`, starting at byte `offset` of the first, until the pages or the
+   * bytes end; their number is left in {@linkcode movedBytes}.
    *
    * @returns OK; EBUSY while another operation runs; EINVAL over device memory; EFAULT where there is no memory.
    *
@@ -280,7 +279,7 @@ export class PageList implements SourceUser {
     return errno;
   }
 
-  /** Gives the list up. Throws an Error if it is still sliced, used or pinned. */
+  /** Disconnects the list from its source. Throws an Error if areas or accesses use it, or pages are held. */
   release(): void {
     const { store, held } = this;
     if (this.areas !== 0 || store.count !== 0 || !held.isEmpty || this.isBusy) {
@@ -295,7 +294,7 @@ export class PageList implements SourceUser {
     return this.#sizes.slots ?? 512;
   }
 
-  /** Maps the area whose only or last run was found just now. What a failing batch has pinned is left to the reader. */
+  /** Maps an area, whose only or last run was found last. After an error, the reader has what the last batch pinned. */
   #map(targets: FillTargets, area: AreaView): Errno {
     this.#reached = 0;
     const { held } = this;
@@ -314,7 +313,7 @@ export class PageList implements SourceUser {
     return errno;
   }
 
-  /** Takes back the whole batches that all page tables of an address space hold, then what the failing one pinned. */
+  /** Unmaps and lets go of the whole batches that were mapped, and unpins what the failing one had pinned. */
   #undoFill(holder: FillTargets, area: AreaView): void {
     const end = area.first + this.#reached;
     for (let page = area.first; page < end;) {

@@ -1,8 +1,8 @@
 /**
- * The page map of a Linux process: the frames behind its virtual pages, `/proc/self/pagemap`.
+ * The page map of a Linux process, `/proc/self/pagemap`: the frames of its virtual pages.
  *
- * An entry of 8 bytes for each virtual page: bit 63 says that the page is present, bits 54:0 are its frame then. Without
- * CAP_SYS_ADMIN the kernel shows 0 for every frame. See the kernel's admin-guide/mm/pagemap.
+ * There is an entry of 8 bytes for each virtual page. Bit 63 is set if the page is present, and bits 54:0 are its frame
+ * then; without CAP_SYS_ADMIN the kernel writes 0 for every frame (admin-guide/mm/pagemap in the kernel's documentation).
  *
  * @module
  */
@@ -17,7 +17,7 @@ const FRAME_HIGH = 0x7fffff;
 /** Entries that {@linkcode PagemapEntries.append} reads at once at most. */
 export const READ_ENTRIES = 512;
 
-/** Reads the page map: `/proc/self/pagemap`, or whatever else has its contents. */
+/** Reads the page map: `/proc/self/pagemap`, or something with the same contents. */
 export interface PagemapReader {
   /** Reads bytes from `position` on. Returns how many were read. */
   readAt(position: number, target: Uint8Array): number;
@@ -35,10 +35,10 @@ export class PagemapEntries {
   }
 
   /**
-   * Appends the frames of virtual pages from `page` on, up to the first that is not there: of `count` pages at most, of
-   * {@linkcode READ_ENTRIES} at most, and as many as `into` takes.
+   * Appends the frames of virtual pages from `page` on, up to the first that is not present: `count` pages at most,
+   * {@linkcode READ_ENTRIES} at most, and as far as `into` has room.
    *
-   * @returns OK with at least one appended; EFAULT if the first page is not there; EPERM if its frame is hidden.
+   * @returns OK if at least one was appended; EFAULT if the first page is not present; EPERM if its frame is hidden.
    */
   append(page: number, count: number, into: FrameBatch): Errno {
     const entries = this.#read(page, Math.min(count, READ_ENTRIES));
@@ -51,9 +51,10 @@ export class PagemapEntries {
     return entries === 0 ? EFAULT : OK;
   }
 
-  /** The frame of a virtual page; 0 if it is hidden, -1 if the page is not there. */
+  /** The frame of a virtual page; -1 if the page is not present or its frame is hidden. */
   frameAt(page: number): number {
-    return this.#read(page, 1) === 1 ? this.#frameOf(0) : -1;
+    const frame = this.#read(page, 1) === 1 ? this.#frameOf(0) : -1;
+    return frame === 0 ? -1 : frame;
   }
 
   #read(page: number, count: number): number {
@@ -61,6 +62,7 @@ export class PagemapEntries {
     return Math.floor(this.#reader.readAt(page * ENTRY_BYTES, target) / ENTRY_BYTES);
   }
 
+  /** The frame of an entry read; 0 if it is hidden, -1 if the page is not present. */
   #frameOf(at: number): number {
     const low = this.#view.getUint32(at * ENTRY_BYTES, true);
     const high = this.#view.getUint32(at * ENTRY_BYTES + 4, true);

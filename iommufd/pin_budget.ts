@@ -1,9 +1,8 @@
 /**
- * How many pages may be pinned, and by whom: the engine's counterpart of the kernel's locked-memory limit.
+ * A limit on pinned pages, the engine's counterpart of the kernel's locked-memory limit (RLIMIT_MEMLOCK).
  *
- * A page list without a budget pays nothing; lists that share one instance share the limit (a tenant); one
- * instance per guest is a per-guest budget. A page list charges *before* it pins, for exactly the pages that
- * nothing holds yet, so a refusal leaves everything as it was.
+ * Page lists that share one budget share its limit; a page list without a budget is not limited. A page list charges
+ * *before* it pins, for exactly the pages that nothing holds yet, so a refusal changes nothing.
  *
  * @module
  */
@@ -36,7 +35,7 @@ export class PinBudget {
     return true;
   }
 
-  /** Gives `pages` back. Throws RangeError if fewer are charged, which is a bug of the caller. */
+  /** Uncharges `pages`. Throws RangeError if fewer are charged, which is a bug of the caller. */
   uncharge(pages: number): void {
     if (pages > this.#charged) {
       throw new RangeError(`Cannot uncharge ${pages} pages: ${this.#charged} are charged`);

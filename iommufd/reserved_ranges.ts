@@ -26,11 +26,11 @@ export class ReservedRanges {
   #reserved: Reservation[] = [];
   #allowed: readonly PageRange[] = [];
   #windows: readonly PageRange[];
-  /** The window asked about last. */
+  /** The window that the last check was in. */
   #nearFirst: number;
   #nearLast: number;
 
-  /** Nothing is reserved in `space`, everything outside of it always is. `areas` are what is mapped. */
+  /** Nothing in `space` is reserved, and everything outside it always is. `areas` are the mappings. */
   constructor(space: PageRange, areas: AreaTree) {
     this.#space = space;
     this.#areas = areas;
@@ -39,12 +39,12 @@ export class ReservedRanges {
     this.#nearLast = space.last;
   }
 
-  /** What is not reserved, in order, largest possible ranges. */
+  /** The ranges that are not reserved, in order, as large as possible. */
   get windows(): readonly PageRange[] {
     return this.#windows;
   }
 
-  /** What is promised to stay usable, in order. */
+  /** The allowed ranges, in order. */
   get allowed(): readonly PageRange[] {
     return this.#allowed;
   }
@@ -79,7 +79,7 @@ export class ReservedRanges {
     return OK;
   }
 
-  /** Reserves what a page table cannot translate, as {@linkcode reserve}, with the page table as owner. */
+  /** Reserves what a page table cannot translate, with the page table as owner; as {@linkcode reserve} otherwise. */
   reserveAround(table: PageTable): Errno {
     let errno: Errno = OK;
     const { firstPage, lastPage, interruptPages } = table;
@@ -99,10 +99,10 @@ export class ReservedRanges {
   }
 
   /**
-   * Replaces the allowed ranges; none means no promise.
+   * Replaces the allowed ranges.
    *
-   * @returns OK; EINVAL if a range is empty, beyond the space or no pages, or two overlap; EADDRINUSE if one is reserved.
-   * Nothing changes on error.
+   * @returns OK; EINVAL if a range is empty, not of pages or beyond the space, or if two overlap; EADDRINUSE if one is
+   * reserved. Nothing changes on error.
    */
   allow(ranges: readonly PageRange[]): Errno {
     const sorted = ranges.toSorted((one, other) => one.first - other.first);

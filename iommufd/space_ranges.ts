@@ -14,22 +14,22 @@ import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { type PageRange, TOP_PAGE } from "./page_range.ts";
 import { ReservedRanges } from "./reserved_ranges.ts";
 
-/** How often holders of pins are asked to let go before an unmap gives up. */
+/** How often listeners are asked to unpin before an unmap is refused. */
 const UNMAP_TRIES = 100;
 
-/** What uses pages of an address space and has to let go of them before they can be unmapped. */
+/** What is asked to unpin pages of an address space before they are unmapped. */
 export interface UnmapListener {
-  /** Asks to let go of all pins in `[firstPage, lastPage]`. */
+  /** Asks to unpin everything in `[firstPage, lastPage]`. */
   onUnmap(firstPage: number, lastPage: number): void;
 }
 
-/** What an address space may be told. */
+/** Options of an address space. */
 export interface AddressSpaceOptions {
-  /** First page that can be mapped; 0 unless said. */
+  /** First page that can be mapped; 0 by default. */
   readonly firstPage?: number;
-  /** Last page that can be mapped, inclusive; {@linkcode TOP_PAGE} unless said. */
+  /** Last page that can be mapped, inclusive; {@linkcode TOP_PAGE} by default. */
   readonly lastPage?: number;
-  /** Bounds the memory of its structures. */
+  /** Limits the memory of its structures. */
   readonly growth?: Growth;
 }
 
@@ -37,16 +37,16 @@ export interface AddressSpaceOptions {
 export abstract class SpaceRanges {
   /** @internal The areas; changed through the space only. */
   readonly areaSet: AreaSet;
-  /** @internal What is told before an unmap; accesses add and remove themselves. */
+  /** @internal The listeners of unmaps; accesses add and remove themselves. */
   readonly listeners: Set<UnmapListener> = new Set();
-  /** What {@linkcode find} found. */
+  /** The mapping that {@linkcode find} found. */
   readonly found: AreaView = new AreaView();
 
   /** @internal The areas in order. */
   protected readonly areas: AreaTree;
   /** @internal Where the areas are kept. */
   protected readonly leaves: AreaLeaves;
-  /** @internal What may not be mapped. */
+  /** @internal The ranges that cannot be mapped. */
   protected readonly reserved: ReservedRanges;
   /** @internal Chooses automatic addresses. */
   protected readonly allocator: IovaAllocator;
@@ -69,17 +69,17 @@ export abstract class SpaceRanges {
     this.allocator = new IovaAllocator(this.areas, this.reserved);
   }
 
-  /** Whether an operation on it runs, by an access included. */
+  /** Whether an operation on it runs, including one of an access. */
   get isBusy(): boolean {
     return this.isRunning;
   }
 
-  /** @internal Whether that operation asks accesses to let go of pins: then they may, and nothing else. */
+  /** @internal Whether that operation asks accesses to unpin: then they may do that, and nothing else. */
   get isAsking(): boolean {
     return this.#isAsking;
   }
 
-  /** @internal Begins an operation of an access, which may be to ask for pins. Returns what {@linkcode leave} is to be given. */
+  /** @internal Begins an operation of an access, perhaps one that asks to unpin. Returns the argument for {@linkcode leave}. */
   enter(isAsking: boolean): boolean {
     const wasAsking = this.#isAsking;
     this.isRunning = true;
@@ -93,28 +93,33 @@ export abstract class SpaceRanges {
     this.#isAsking = wasAsking;
   }
 
-  /** Mappings there are. */
+  /** Number of mappings. */
   get mappingCount(): number {
     return this.areas.count;
   }
 
-  /** Pages they cover. */
+  /** Number of pages that they cover. */
   get pageCount(): number {
     return this.areas.pages;
   }
 
-  /** Bytes that its structures hold, used or not. */
+  /** Bytes allocated for its structures. */
   get bytes(): number {
     return this.areas.bytes;
   }
 
-  /** Reserves a range for an owner. EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range is in it. */
+  /**
+   * Reserves a range for an owner: it cannot be mapped until {@linkcode unreserve}.
+   *
+   * @returns OK; EBUSY while an operation runs; EINVAL, EOVERFLOW for the range; EADDRINUSE if a mapping or an allowed range
+   * is in it.
+   */
   reserve(firstPage: number, lastPage: number, owner: object): Errno {
     if (this.isRunning) return EBUSY;
     return this.reserved.reserve(firstPage, lastPage, owner);
   }
 
-  /** Drops all reservations of an owner. EBUSY from within another operation. */
+  /** Drops all reservations of an owner. EBUSY while an operation runs. */
   unreserve(owner: object): Errno {
     if (this.isRunning) return EBUSY;
     this.reserved.unreserve(owner);
@@ -122,9 +127,10 @@ export abstract class SpaceRanges {
   }
 
   /**
-   * Replaces the ranges that are promised to stay usable, and that automatic addresses come from; none lifts both.
+   * Replaces the allowed ranges. They cannot be reserved, and automatic addresses are taken from them; with an empty array
+   * there is no such restriction.
    *
-   * @returns OK; EBUSY from within another operation; EINVAL if a range is empty, beyond the space or overlaps another;
+   * @returns OK; EBUSY while an operation runs; EINVAL if a range is empty, beyond the space or overlaps another;
    * EADDRINUSE if one is reserved.
    */
   allow(ranges: readonly PageRange[]): Errno {
@@ -132,7 +138,7 @@ export abstract class SpaceRanges {
     return this.reserved.allow(ranges);
   }
 
-  /** What is not reserved, in order, in the largest possible ranges. */
+  /** The ranges that are not reserved, in order, as large as possible. */
   get usableRanges(): readonly PageRange[] {
     return this.reserved.windows;
   }
@@ -161,12 +167,12 @@ export abstract class SpaceRanges {
     return true;
   }
 
-  /** Walks the mappings in address order, from the one that covers or follows `firstPage`. */
+  /** Walks the mappings in address order, starting with the one that covers or follows `firstPage`. */
   mappings(firstPage: number = 0): MappingCursor {
     return new MappingCursor(this.areaSet, firstPage);
   }
 
-  /** @internal Asks all listeners to let go of pins in a range, until there are none. */
+  /** @internal Asks all listeners to unpin a range. EDEADLK if pins are left after several tries. */
   protected askToLetGo(first: number, last: number): Errno {
     const areas = this.areaSet;
     this.#isAsking = true;

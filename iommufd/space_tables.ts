@@ -15,14 +15,14 @@ const attached = new WeakSet<PageTable>();
 
 /** The page tables of one I/O address space, the base of {@linkcode ./io_address_space.ts}. */
 export abstract class SpaceTables extends SpaceRanges {
-  /** Pages that every range has to start and end at a multiple of: the largest smallest leaf of the page tables. */
+  /** The alignment of every range, in pages: the largest of the smallest leaves of the page tables. */
   alignment = 1;
 
-  /** @internal The page tables, and what fills them. */
+  /** @internal The page tables, and their filling and emptying. */
   protected readonly attachments: Attachments = new Attachments(this.areaSet);
-  /** @internal What is being filled in steps. */
+  /** @internal The filling in steps that is under way. */
   protected filling: FillSteps | null = null;
-  /** @internal The page table that is attached by that, if it is not a mapping that is filled. */
+  /** @internal The page table that is being attached by it; null if a mapping is being filled. */
   protected joining: PageTable | null = null;
 
   /** The page tables attached. */
@@ -31,25 +31,25 @@ export abstract class SpaceTables extends SpaceRanges {
   }
 
   /**
-   * Whether page tables are being filled in steps. Until that is over, every operation that would change mappings or page
-   * tables is refused with EBUSY; accesses go on.
+   * Whether page tables are being filled in steps. Meanwhile every operation that would change mappings or page tables is
+   * refused with EBUSY; accesses are not.
    */
   get isFilling(): boolean {
     return this.filling !== null;
   }
 
-  /** Ends filling where it is: only for a caller that removes the mappings and page tables next. */
+  /** Stops filling: only for a caller that removes the mappings and page tables next. */
   abandonFill(): void {
     this.filling = null;
     this.joining = null;
   }
 
   /**
-   * Attaches a page table: maps every area in it. The pages it cannot translate are reserved as long as it stays.
+   * Attaches a page table and maps every area in it. The pages that it cannot translate are reserved while it is attached.
    *
-   * @returns OK; EEXIST if it is attached already; EBUSY if it is attached elsewhere, or from within another operation;
-   * EADDRINUSE if a mapping or an allowed range lies outside of what it can translate or is misaligned for it; otherwise
-   * what filling it says, and it is left empty then.
+   * @returns OK; EEXIST if it is attached already; EBUSY if it is attached to another space, or while an operation runs;
+   * EADDRINUSE if a mapping or an allowed range lies outside of what it can translate or is misaligned for it; otherwise the
+   * error of filling it, and it is left empty.
    */
   addPageTable(table: PageTable): Errno {
     return this.#addPageTable(table, false);
@@ -57,7 +57,7 @@ export abstract class SpaceTables extends SpaceRanges {
 
   /**
    * As {@linkcode addPageTable}, but a further page table is filled in steps: if {@linkcode isFilling} afterwards, it is
-   * attached and {@linkcode fillStep} has yet to fill it. What is no matter of filling is refused now.
+   * attached, and `fillStep` has to be called until it is full. Only an error of filling it can follow later.
    */
   beginAddPageTable(table: PageTable): Errno {
     const isInSteps = this.tables.length > 0 && this.areaSet.unstable === 0 && this.hasLargePages;
@@ -89,10 +89,10 @@ export abstract class SpaceTables extends SpaceRanges {
   }
 
   /**
-   * Detaches a page table and leaves it empty. When others remain nothing is unpinned: frames are read back from the
-   * first of those from now on. When it was the last, pages that no access holds are let go.
+   * Detaches a page table and leaves it empty. If it was the last one, pages that no access holds are let go; otherwise
+   * nothing is unpinned, and frames are read back from another page table.
    *
-   * @returns OK; ENOENT if it is not attached; EBUSY from within another operation.
+   * @returns OK; ENOENT if it is not attached; EBUSY while an operation runs.
    */
   removePageTable(table: PageTable): Errno {
     if (this.isRunning || this.filling !== null) return EBUSY;
@@ -107,9 +107,9 @@ export abstract class SpaceTables extends SpaceRanges {
   }
 
   /**
-   * As {@linkcode removePageTable}, of a page table that nothing uses any more: it is left full, which takes no time.
+   * As {@linkcode removePageTable}, for a page table that nothing uses any more: it is not emptied, which takes no time.
    *
-   * @returns also EINVAL for the only page table, from which pages would have to be let go.
+   * @returns also EINVAL for the only page table, whose pages would have to be let go.
    */
   releasePageTable(table: PageTable): Errno {
     if (this.isRunning || this.filling !== null) return EBUSY;
@@ -120,7 +120,7 @@ export abstract class SpaceTables extends SpaceRanges {
     return OK;
   }
 
-  /** A page table is not attached any more. */
+  /** A page table was detached. */
   #forget(table: PageTable): void {
     attached.delete(table);
     this.unreserve(table);
@@ -128,9 +128,9 @@ export abstract class SpaceTables extends SpaceRanges {
   }
 
   /**
-   * Lets page tables use large leaves, as they do unless told otherwise, or gives them one smallest leaf at a time.
+   * Allows page tables to use large leaves, as they do by default, or not.
    *
-   * @returns OK; EINVAL for taking large leaves away once there are both mappings and page tables.
+   * @returns OK; EBUSY while an operation runs; EINVAL for forbidding it when there are both mappings and page tables.
    */
   setLargePages(isOn: boolean): Errno {
     if (this.isRunning || this.filling !== null) return EBUSY;

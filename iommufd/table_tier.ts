@@ -1,8 +1,8 @@
 /**
- * The page-table tier of a list over an unstable source: which areas are in page tables, so that a frame can be read
- * back from the first page table of the address space that has mapped it.
+ * The page-table tier of a list over an unstable source: the areas that are in page tables, so that a frame can be read
+ * back from the first page table of an address space that maps it.
  *
- * Nothing is kept per page: the frame is where hardware reads it. Indexes are pages of the list, ranges inclusive.
+ * Nothing is stored per page. Indexes are pages of the list, ranges inclusive.
  *
  * @module
  */
@@ -28,7 +28,7 @@ export class TableTier {
     this.tree = new IntervalTree(growth);
   }
 
-  /** Adds an area that its address space has mapped. Needs room in the tree. */
+  /** Adds an area that is mapped in page tables. Needs room in the tree. */
   add(holder: FillTargets, area: AreaView): void {
     let slot = this.#slots.get(holder);
     if (slot === undefined) {
@@ -41,7 +41,7 @@ export class TableTier {
     this.tree.insert(area.index, area.lastIndex, slot, area.first);
   }
 
-  /** Takes an area out, which is about to be unmapped. */
+  /** Removes an area, which is unmapped next. */
   remove(holder: FillTargets, area: AreaView): void {
     const slot = this.#slots.get(holder)!;
     this.tree.remove(this.tree.find(area.index, area.lastIndex, slot, area.first));
@@ -51,7 +51,7 @@ export class TableTier {
     this.#free.push(slot);
   }
 
-  /** The frame of an index that an area holds, with the run that it begins left in {@linkcode runLast}; else -1. */
+  /** The frame of an index that an area holds, or -1. The end of its run is left in {@linkcode runLast}. */
   runAt(index: number, last: number): number {
     const { tree } = this;
     const node = tree.firstIn(index, index);
@@ -65,9 +65,9 @@ export class TableTier {
 }
 
 /**
- * Reads back frames of I/O pages `[page, last]` from the page table that keeps them, as many runs as the batch takes.
+ * Reads back frames of I/O pages `[page, last]` from the first page table, as many runs as the batch has room for.
  *
- * @returns the page after the last one read. It is one at which a run ends, as `map` was given it.
+ * @returns the page after the last one read, which is at the end of a run that `map` was called with.
  */
 export function readBack(
   holder: FillTargets,

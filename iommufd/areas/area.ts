@@ -1,9 +1,7 @@
 /**
- * What an area is besides its ranges: protection and page list in one number, and the reused view of an area
- * that an address space hands to a page list.
+ * The state of an area, and the view of an area that an address space passes to a page list.
  *
- * The number is the `state` of a slot (`area_leaves.ts`): bits 0-2 protection, from bit 8 the slot of the page list in
- * its address space.
+ * The state is a number: bits 2:0 are the protection, bits 31:8 the slot of the page list in its address space.
  *
  * @module
  */
@@ -12,6 +10,7 @@ import { MMIO, type Protection, READ, WRITE } from "../../pagetable/page_table.t
 /** Every protection bit there is. */
 export const PROTECTION_BITS: Protection = READ | WRITE | MMIO;
 const LIST_SHIFT = 8;
+
 /** The state of a new area. Throws RangeError beyond 2^23 page lists in one address space. */
 export function areaState(listSlot: number, protection: Protection): number {
   if (listSlot >= 2 ** 23) throw new RangeError(`Cannot number page list ${listSlot}: too many`);
@@ -23,7 +22,7 @@ export function areaListSlot(state: number): number {
   return state >>> LIST_SHIFT;
 }
 
-/** An area as a page list sees it. */
+/** A view of an area, which can be reused. */
 export class AreaView {
   /** First I/O page. */
   first = 0;

@@ -9,7 +9,7 @@
 import { type AreaLeaves, NONE } from "./area_leaves.ts";
 import { FANOUT, type InnerNodes, UNKNOWN } from "./inner_nodes.ts";
 
-/** Finds gaps below a node; level 0 are the leaves. */
+/** The gaps of one tree. Level 0 are the leaves. */
 export class AreaGaps {
   readonly #leaves: AreaLeaves;
   readonly #inner: InnerNodes;
@@ -37,7 +37,7 @@ export class AreaGaps {
     return inner.high[node * FANOUT + inner.size[node] - 1];
   }
 
-  /** Finds out what is unknown below a node. */
+  /** Computes the unknown gaps below a node. */
   #refresh(node: number, level: number): void {
     if (level === 0) return;
     const inner = this.#inner;

@@ -1,12 +1,12 @@
 /**
  * Where areas are kept: the leaves of the area tree.
  *
- * An area is a range `[first, last]` of I/O pages backed by a slice of a page list that starts at `index`. It is the
- * kernel's `iopt_area`, but no object: it is a *slot*, 32 bytes in a leaf of 16. A leaf is one block of 512 bytes, 16
- * firsts, then lasts, then indexes, then states with counts of accesses: a search looks at the firsts only, and at a million areas,
- * when every leaf touched is a trip to memory, it is one trip (five separate arrays would be five).
+ * An area is a range `[first, last]` of I/O pages that is mapped to the slice of a page list that starts at `index`, the
+ * kernel's `iopt_area`. It is not an object but a *slot*: 32 bytes in a leaf of 16. A leaf is one block of 512 bytes: 16
+ * firsts, then lasts, then indexes, then states with counts of accesses. A search reads the firsts only. With a million
+ * areas, where every leaf is a cache miss, one block costs one miss, and five separate arrays would cost five.
  *
- * A slot number is good until the next insert or remove. Leaves are chained in address order in both directions.
+ * A slot number is valid until the next insert or remove. Leaves are linked in address order, in both directions.
  *
  * @module
  */
@@ -54,7 +54,7 @@ export class AreaLeaves {
     this.#pool = new NodePool(growth, 0, LEAF_BYTES, (capacity) => this.#resize(capacity));
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.#pool.bytes;
   }
@@ -79,7 +79,7 @@ export class AreaLeaves {
     return this.#halves[2 * slot + STATES];
   }
 
-  /** How many pins of accesses are on the area's pages. */
+  /** Number of pins of accesses on the area's pages. */
   accesses(slot: number): number {
     return this.#halves[2 * slot + ACCESSES];
   }
@@ -89,7 +89,7 @@ export class AreaLeaves {
     this.#halves[2 * slot + ACCESSES] = accesses;
   }
 
-  /** Writes all of a slot; no access is on it. */
+  /** Writes a slot, without pins of accesses. */
   set(slot: number, first: number, last: number, index: number, state: number): void {
     this.#words[slot] = first;
     this.#words[slot + LASTS] = last;
@@ -98,12 +98,12 @@ export class AreaLeaves {
     this.#halves[2 * slot + ACCESSES] = 0;
   }
 
-  /** Makes sure that {@linkcode take} succeeds once. Returns false if there is no memory. */
+  /** Makes room for one {@linkcode take}. Returns false if there is no memory. */
   makeRoom(): boolean {
     return this.#pool.makeRoom(1);
   }
 
-  /** An empty leaf, chained nowhere. Needs {@linkcode makeRoom}. */
+  /** Allocates an empty leaf, not linked. Needs {@linkcode makeRoom}. */
   take(): number {
     const leaf = this.#pool.take();
     this.size[leaf] = 0;
@@ -113,7 +113,7 @@ export class AreaLeaves {
     return leaf;
   }
 
-  /** Takes a leaf out of the chain and gives it back. */
+  /** Unlinks a leaf and frees it. */
   drop(leaf: number): void {
     const before = this.previous[leaf];
     const after = this.next[leaf];
@@ -123,8 +123,8 @@ export class AreaLeaves {
   }
 
   /**
-   * How many areas of the leaf start at or before `page`. Free places hold Infinity, so the comparisons are always the
-   * same: two rounds of independent ones, added up without a branch to predict wrongly or a chain of loads to wait for.
+   * Number of areas of the leaf that start at or before `page`. Free places contain Infinity, so the comparisons are
+   * always the same: two rounds of independent ones, without branches to mispredict or dependent loads.
    */
   upperBound(leaf: number, page: number): number {
     const words = this.#words;
@@ -137,7 +137,7 @@ export class AreaLeaves {
     return (quarters << 2) + rest;
   }
 
-  /** The slot at a place of a leaf, or the first one of the next leaf when the place is one too far. */
+  /** The slot at a place of a leaf, or the first one of the next leaf if the place is the end of this one. */
   slotAt(leaf: number, place: number): number {
     if (place < this.size[leaf]) return (leaf << WORDS_SHIFT) + place;
     const next = this.next[leaf];
@@ -151,7 +151,7 @@ export class AreaLeaves {
     return previous === NONE ? NONE : (previous << WORDS_SHIFT) + this.size[previous] - 1;
   }
 
-  /** Makes a hole of one slot at a place of a leaf that is not full. */
+  /** Opens a gap of one slot at a place of a leaf that is not full. */
   open(leaf: number, place: number): number {
     const words = this.#words;
     const halves = this.#halves;
@@ -175,7 +175,7 @@ export class AreaLeaves {
     this.#setSize(leaf, size - count);
   }
 
-  /** Moves the areas from a place on to a new leaf behind this one. Needs {@linkcode makeRoom}. */
+  /** Moves the areas from a place on to a new leaf after this one. Needs {@linkcode makeRoom}. */
   split(leaf: number, place: number): number {
     const right = this.take();
     const after = this.next[leaf];
@@ -190,7 +190,7 @@ export class AreaLeaves {
     return right;
   }
 
-  /** Moves all areas of `right` behind those of `left`, the leaf before it, and drops `right`. */
+  /** Moves all areas of `right` to the end of `left`, the leaf before it, and drops `right`. */
   merge(left: number, right: number): void {
     const size = this.size[left];
     this.#move(right << WORDS_SHIFT, (left << WORDS_SHIFT) + size, this.size[right]);
@@ -198,7 +198,7 @@ export class AreaLeaves {
     this.drop(right);
   }
 
-  /** Shrinks a leaf, filling up the places it loses. */
+  /** Shrinks a leaf, and marks the places it loses as free. */
   #setSize(leaf: number, size: number): void {
     const base = leaf << WORDS_SHIFT;
     for (let slot = base + size; slot < base + this.size[leaf]; slot++) {

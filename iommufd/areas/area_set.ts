@@ -1,5 +1,5 @@
 /**
- * The areas of an address space together with what the tree does not know: which page list each slices.
+ * The areas of an address space and the page lists that they slice.
  *
  * @module
  */
@@ -9,20 +9,20 @@ import { AreaTree } from "./area_tree.ts";
 import type { Growth } from "../growth.ts";
 import type { PageList } from "../page_list.ts";
 
-/** Ordered areas with their page lists. Slots are those of the tree, good until the next insert or remove. */
+/** Ordered areas with their page lists. Slots are those of the tree, valid until the next insert or remove. */
 export class AreaSet {
   /** The areas in order. */
   readonly tree: AreaTree;
-  /** Where they are. */
+  /** Where the areas are kept. */
   readonly leaves: AreaLeaves;
-  /** Areas of lists over unstable sources, which cannot be unmapped unread. */
+  /** Number of areas of lists over unstable sources, whose frames have to be read back before they are unmapped. */
   unstable = 0;
 
   readonly #lists: (PageList | null)[] = [];
   readonly #slots = new Map<PageList, number>();
   readonly #free: number[] = [];
   readonly #listAreas: number[] = [];
-  /** The lists that are locked for the operation that runs. */
+  /** The page lists that are locked for the operation that runs. */
   readonly #locked: PageList[] = [];
   readonly #view = new AreaView();
 
@@ -42,19 +42,19 @@ export class AreaSet {
     return this.leaves.index(slot) + (page - this.leaves.first(slot));
   }
 
-  /** An area as page lists see it; the same object for all calls. */
+  /** A view of an area; the same object for all calls. */
   viewAt(slot: number): AreaView {
     return this.show(this.#view, slot);
   }
 
-  /** Shows an area in a view of the caller's. */
+  /** Shows an area in `view`. */
   show(view: AreaView, slot: number): AreaView {
     const { leaves } = this;
     const protection = leaves.state(slot) & PROTECTION_BITS;
     return view.set(leaves.first(slot), leaves.last(slot), leaves.index(slot), protection);
   }
 
-  /** Inserts the area a view shows at the place the tree found, with room made. Needs no memory of the tree. */
+  /** Inserts the area that a view shows at the place that the tree found. Needs room in the tree. */
   insert(area: AreaView, list: PageList): void {
     const listSlot = list === this.#lists[0] ? 0 : this.#listSlot(list);
     this.#listAreas[listSlot]++;
@@ -64,7 +64,7 @@ export class AreaSet {
     this.tree.insertHere(area.first, area.last, area.index, state);
   }
 
-  /** Parts an area from its page list; it is to be removed from the tree next. */
+  /** Parts an area from its page list; it is removed from the tree next. */
   forget(slot: number, list: PageList): void {
     const listSlot = areaListSlot(this.leaves.state(slot));
     list.areas--;
@@ -88,7 +88,7 @@ export class AreaSet {
     return true;
   }
 
-  /** As {@linkcode lock}, for the lists of all areas; unlocks those it had locked if one of them is busy. */
+  /** As {@linkcode lock}, for the lists of all areas; all or none. */
   lockAll(owner: object): boolean {
     for (const list of this.#lists) {
       if (list === null) continue;
@@ -101,13 +101,13 @@ export class AreaSet {
     return true;
   }
 
-  /** Unlocks what {@linkcode lock} has locked. */
+  /** Unlocks the lists that {@linkcode lock} has locked. */
   unlock(): void {
     const locked = this.#locked;
     for (let list = locked.pop(); list !== undefined; list = locked.pop()) list.unlock();
   }
 
-  /** Tells the locked lists that accesses are being asked to let go, or no more. */
+  /** Tells the locked lists whether accesses are being asked to unpin. */
   ask(isAsking: boolean): void {
     for (const list of this.#locked) list.ask(isAsking);
   }

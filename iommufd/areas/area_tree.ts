@@ -1,12 +1,12 @@
 /**
  * The areas of one I/O address space, ordered and disjoint: a B+ tree in typed arrays.
  *
- * At a million areas the tree is five nodes high, where a binary tree would be twenty, and only the leaf is not in the
- * caches; each trip to memory costs as much as all the rest.
+ * With a million areas the tree has five levels, where a binary tree would have twenty, and only the leaf is not in the
+ * caches; a cache miss costs as much as all the rest.
  *
  * Inner slots also know the largest gap below them (`area_gaps.ts`); a change makes it unknown.
  *
- * Room for an insert is made ahead ({@linkcode AreaTree.makeRoom}); everything after that needs no memory.
+ * Room for an insert is made in advance ({@linkcode AreaTree.makeRoom}); nothing else needs memory.
  *
  * @module
  */
@@ -15,8 +15,8 @@ import { AreaLeaves, LEAF_SLOTS, leafOf, NONE, placeOf } from "./area_leaves.ts"
 import { FREE_GROWTH, type Growth } from "../growth.ts";
 import { FANOUT, InnerNodes, UNKNOWN } from "./inner_nodes.ts";
 
-/** A node this small looks for a sibling to merge with, if both fill no more than so much of one: the rest is left for
- * inserts, so that a split does not follow at once. */
+/** A node of at most `SPARSE…` slots is merged with a sibling if both together have at most `MERGED…`. The rest is left free,
+ * so that an insert does not split the node again at once. */
 const SPARSE_LEAF = LEAF_SLOTS / 4;
 const MERGED_LEAF = LEAF_SLOTS - SPARSE_LEAF;
 const SPARSE = FANOUT / 4;
@@ -30,7 +30,7 @@ export class AreaTree {
   readonly leaves: AreaLeaves;
   /** Areas in the tree. */
   count = 0;
-  /** Pages they cover. */
+  /** Pages that they cover. */
   pages = 0;
   /** Changes with every insert and remove. */
   version = 0;
@@ -40,10 +40,10 @@ export class AreaTree {
   /** A leaf if the depth is 0, else an inner node. */
   #root: number;
   #depth = 0;
-  /** The way of the last descent, by level; level 1 is above the leaves. */
+  /** The path of the last descent, by level; level 1 is above the leaves. */
   readonly #pathNode: Int32Array = new Int32Array(MAX_DEPTH);
   readonly #pathSlot: Int32Array = new Int32Array(MAX_DEPTH);
-  /** The leaf it led to, or NONE once that may be wrong; pages `[#pathLow, #pathHigh)` lead to it, too. */
+  /** The leaf that it led to, or NONE if nodes have moved since; pages `[#pathLow, #pathHigh)` lead there as well. */
   #pathLeaf = NONE;
   #pathLow = Infinity;
   #pathHigh = -Infinity;
@@ -59,12 +59,12 @@ export class AreaTree {
     this.#root = this.leaves.take();
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.leaves.bytes + this.#inner.bytes;
   }
 
-  /** The last page that any area covers, or -1 without areas. */
+  /** The last page that an area covers, or -1 without areas. */
   get lastPage(): number {
     let node = this.#root;
     for (let level = this.#depth; level > 0; level--) {
@@ -74,7 +74,7 @@ export class AreaTree {
     return size === 0 ? NONE : this.leaves.last(this.leaves.slotAt(node, size - 1));
   }
 
-  /** Whether an area lies in or reaches into `[first, last]`. */
+  /** Whether an area overlaps `[first, last]`. */
   overlaps(first: number, last: number): boolean {
     const slot = this.atOrAfter(first);
     return slot !== NONE && this.leaves.first(slot) <= last;
@@ -102,7 +102,7 @@ export class AreaTree {
   }
 
   /**
-   * Finds the place of a new area and remembers it for {@linkcode insertHere}.
+   * Finds the place of a new area, for {@linkcode insertHere}.
    *
    * @returns false if the range overlaps an area.
    */
@@ -119,14 +119,14 @@ export class AreaTree {
     return true;
   }
 
-  /** Makes sure that the next insert needs no memory. Returns false if there is none. */
+  /** Makes room for the next insert. Returns false if there is no memory. */
   makeRoom(): boolean {
     return this.leaves.makeRoom() && this.#inner.makeRoom(this.#depth + 1);
   }
 
   /**
-   * Inserts an area at the place that {@linkcode place} found, with {@linkcode makeRoom} called and the tree
-   * unchanged since.
+   * Inserts an area at the place that {@linkcode place} found. The tree has not changed since, and {@linkcode makeRoom} was
+   * called.
    */
   insertHere(first: number, last: number, index: number, state: number): void {
     const leaves = this.leaves;
@@ -140,12 +140,12 @@ export class AreaTree {
       if (first < key[slot]) key[slot] = first;
     }
     if (leaves.size[leaf] === LEAF_SLOTS) {
-      // Areas that come in rising or falling order fill their leaves.
+      // If areas are inserted in rising or falling order, leaves are filled.
       const middle = place === LEAF_SLOTS ? LEAF_SLOTS : place === 0 ? 0 : LEAF_SLOTS / 2;
       const right = leaves.split(leaf, middle);
       const separator = middle === LEAF_SLOTS ? first : leaves.first(leaves.slotAt(right, 0));
       this.#insertChild(1, right, separator);
-      this.#loseWay();
+      this.#discardPath();
       if (place > middle || middle === LEAF_SLOTS) {
         leaf = right;
         place -= middle;
@@ -157,7 +157,7 @@ export class AreaTree {
     this.version++;
   }
 
-  /** Removes the area in a slot and those behind it, as long as they end at or before `last`. Needs no memory. */
+  /** Removes the area in a slot and those after it that end at or before `last`. Needs no memory. */
   removeFrom(slot: number, last: number): void {
     const leaves = this.leaves;
     while (slot !== NONE && leaves.last(slot) <= last) {
@@ -188,12 +188,12 @@ export class AreaTree {
     return this.count === 0 ? NONE : this.#gaps.after(this.#root, this.#depth, page, count);
   }
 
-  /** The leaf where `page` belongs. Requests often hit the leaf of the last one again. */
+  /** The leaf where `page` belongs, which is often the same as for the last request. */
   #leafFor(page: number): number {
     return page >= this.#pathLow && page < this.#pathHigh ? this.#pathLeaf : this.#descend(page);
   }
 
-  /** The leaf where `page` belongs; leaves the way there in the path. Compares as `AreaLeaves.upperBound` does. */
+  /** The leaf where `page` belongs; stores the path to it. Compares as `AreaLeaves.upperBound` does. */
   #descend(page: number): number {
     const { child, key, size } = this.#inner;
     let node = this.#root;
@@ -220,8 +220,8 @@ export class AreaTree {
     return node;
   }
 
-  /** Forgets the last way, because nodes have moved. */
-  #loseWay(): void {
+  /** Discards the path, because nodes have moved. */
+  #discardPath(): void {
     this.#pathLeaf = NONE;
     this.#pathLow = Infinity;
     this.#pathHigh = -Infinity;
@@ -235,10 +235,10 @@ export class AreaTree {
     }
     leaves.close(leaf, place, count);
     if (this.#depth === 0 || leaves.size[leaf] > SPARSE_LEAF) return;
-    if (this.#merge(1, leaves, leaf, MERGED_LEAF)) this.#loseWay();
+    if (this.#merge(1, leaves, leaf, MERGED_LEAF)) this.#discardPath();
   }
 
-  /** Inserts a child behind the path's slot of a level, splitting upwards as needed. */
+  /** Inserts a child after the path's slot of a level, splitting nodes upwards as needed. */
   #insertChild(level: number, child: number, key: number): void {
     const inner = this.#inner;
     if (level > this.#depth) {
@@ -263,7 +263,7 @@ export class AreaTree {
     inner.insert(node, place, child, key);
   }
 
-  /** Removes the path's slot of a level, whose child is gone, merging and collapsing upwards as needed. */
+  /** Removes the path's slot of a level, whose child is gone, merging nodes upwards as needed. */
   #removeChild(level: number): void {
     const inner = this.#inner;
     const node = this.#pathNode[level];
@@ -273,8 +273,8 @@ export class AreaTree {
   }
 
   /**
-   * Drops a node, which the path's slot of a level leads to, if it is empty, or merges it with a sibling if both fill no
-   * more than `most`. Returns whether there is one node less.
+   * Drops the node of the path's slot of a level if it is empty, or merges it with a sibling if both together have at most
+   * `most` slots. Returns whether there is one node less.
    */
   #merge(level: number, nodes: AreaLeaves | InnerNodes, node: number, most: number): boolean {
     const inner = this.#inner;
@@ -296,7 +296,7 @@ export class AreaTree {
     return true;
   }
 
-  /** Takes away roots with a single child. */
+  /** Removes roots with a single child. */
   #collapse(): void {
     const inner = this.#inner;
     while (this.#depth > 0 && inner.size[this.#root] === 1) {

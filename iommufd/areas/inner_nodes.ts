@@ -1,8 +1,7 @@
 /**
- * The inner nodes of the area tree: 32 slots each, a lower bound and a child per slot, and what is known of the gaps
- * below it.
+ * The inner nodes of the area tree. They have 32 slots, each with a lower bound, a child, and the largest gap below it.
  *
- * Slots are numbered `node * FANOUT + place`. Keys of free slots are Infinity, so that a search needs no size.
+ * Slots are numbered `node * FANOUT + place`. Keys of free slots are Infinity, so a search does not need the size.
  *
  * @module
  */
@@ -11,7 +10,7 @@ import { NodePool } from "../node_pool.ts";
 
 /** Slots of an inner node. */
 export const FANOUT = 32;
-/** A gap that has to be found out again. */
+/** A gap that has to be computed again. */
 export const UNKNOWN = -1;
 const INNER_BYTES = FANOUT * (4 * 8 + 4) + 4;
 
@@ -36,17 +35,17 @@ export class InnerNodes {
     this.#pool = new NodePool(growth, 0, INNER_BYTES, (capacity) => this.#resize(capacity));
   }
 
-  /** Bytes of typed arrays held, used or not. */
+  /** Bytes allocated. */
   get bytes(): number {
     return this.#pool.bytes;
   }
 
-  /** Makes sure that {@linkcode take} succeeds `count` times. Returns false if there is no memory. */
+  /** Makes room for `count` calls of {@linkcode take}. Returns false if there is no memory. */
   makeRoom(count: number): boolean {
     return this.#pool.makeRoom(count);
   }
 
-  /** An empty node. Needs {@linkcode makeRoom}. */
+  /** Allocates an empty node. Needs {@linkcode makeRoom}. */
   take(): number {
     const node = this.#pool.take();
     this.size[node] = 0;
@@ -54,7 +53,7 @@ export class InnerNodes {
     return node;
   }
 
-  /** Gives a node back. */
+  /** Frees a node. */
   drop(node: number): void {
     this.#pool.drop(node);
   }
@@ -86,7 +85,7 @@ export class InnerNodes {
     return right;
   }
 
-  /** Moves all slots of `right` behind those of `left` and drops `right`. */
+  /** Moves all slots of `right` to the end of `left` and drops `right`. */
   merge(left: number, right: number): void {
     this.#move(right * FANOUT, left * FANOUT + this.size[left], this.size[right]);
     this.size[left] += this.size[right];

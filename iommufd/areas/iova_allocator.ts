@@ -1,10 +1,10 @@
 /**
  * Automatic I/O addresses: the lowest range that is free, usable and well aligned.
  *
- * Works on the gaps between areas, found through the largest-gap marks of the area tree, so one call costs O(log areas)
- * for each usable window. Candidates that are large enough but lie badly for the alignment are tried a bounded number of
- * times; then a gap so large that it fits however it lies is looked for, and only when there is none either all
- * candidates are tried. A size known to find nothing is remembered until something is freed.
+ * It searches the gaps between areas by the largest gaps that the area tree keeps, so one call costs O(log areas) for each
+ * usable range. At most {@linkcode MISFITS} gaps that are large enough but badly aligned are tried; then a gap is searched
+ * that is so large that any alignment fits, and only if there is none, all gaps are tried. A size for which nothing was found
+ * is remembered until something is freed.
  *
  * Ranges are inclusive, in I/O pages.
  *
@@ -16,9 +16,9 @@ import type { ReservedRanges } from "../reserved_ranges.ts";
 
 /** Alignment beyond which larger leaves gain nothing: 2 MiB. */
 const MAX_ALIGN = 512;
-/** Misfits tried before a roomy gap is looked for. */
+/** Badly aligned gaps that are tried before a larger one is searched. */
 const MISFITS = 32;
-/** Address 0 is never given out, nor is the last page: both stand for "none" too often. */
+/** The first and the last page are never allocated: many programs use 0 and all ones for "none". */
 const LOWEST = 1;
 const HIGHEST = 2 ** 52 - 2;
 
@@ -28,18 +28,18 @@ export class IovaAllocator {
   readonly #reserved: ReservedRanges;
   #failedCount = Infinity;
   #failedAlign = 1;
-  /** The ranges that nothing was found in. */
+  /** The ranges in which nothing was found. */
   #failedRanges: readonly PageRange[] = [];
   /** Whether the last search ended because it was out of tries. */
   #isOutOfTries = false;
 
-  /** Looks at the given areas and reservations. */
+  /** Allocates around the given areas and reservations. */
   constructor(areas: AreaTree, reserved: ReservedRanges) {
     this.#areas = areas;
     this.#reserved = reserved;
   }
 
-  /** Areas were removed. */
+  /** Has to be called when areas were removed. */
   forgetFailures(): void {
     this.#failedCount = Infinity;
   }
@@ -75,7 +75,7 @@ export class IovaAllocator {
     return roomy >= 0 ? roomy : this.#search(first, last, count, align, count, Infinity);
   }
 
-  /** Looks at gaps of at least `gap` pages. -1 if there is no place, or none was found in so many tries. */
+  /** Tries gaps of at least `gap` pages. -1 if none fits, or none of the first `tries`. */
   #search(
     first: number,
     last: number,

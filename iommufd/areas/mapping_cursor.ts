@@ -1,7 +1,7 @@
 /**
- * A walk over the mappings of an I/O address space in address order, one object for the whole walk.
+ * A walk over the mappings of an I/O address space in address order, with one object for the whole walk.
  *
- * The space may change between steps: a step goes on with the first mapping behind the last one shown.
+ * The space may change between steps: a step continues with the first mapping after the last one shown.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { AreaView } from "./area.ts";
 import type { AreaSet } from "./area_set.ts";
 import type { PageList } from "../page_list.ts";
 
-/** Shows one mapping after the other. */
+/** Shows the mappings one by one. */
 export class MappingCursor extends AreaView {
   /** The page list behind the mapping shown. */
   list: PageList | null = null;

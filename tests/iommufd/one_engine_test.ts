@@ -179,7 +179,7 @@ Deno.test("a list in the middle of an operation cannot be given up, nor its regi
   space.addPageTable(table);
   table.onChange = () => {
     assertThrows(() => list.release(), Error, "Cannot release");
-    assertThrows(() => source.removeRegion(region), Error, "in the middle of a change");
+    assertThrows(() => source.removeRegion(region), Error, "an operation on a page list runs");
   };
   assertEquals(space.map(0, 9, list, 0, RW), OK);
   assertEquals(space.unmapAll(), OK);

@@ -244,8 +244,16 @@ for (const isStable of [true, false]) {
             for (const [what, call] of OWN_CALLS) assertEquals(call(scene, me), EBUSY, what);
           }
           if (isStable && scene.list.isBusy) {
-            assertThrows(() => scene.guest.removeRegion(scene.region), Error, "in the middle");
-            assertThrows(() => scene.guest.addRegion(100, 101), Error, "in the middle");
+            assertThrows(
+              () => scene.guest.removeRegion(scene.region),
+              Error,
+              "an operation on a page list runs",
+            );
+            assertThrows(
+              () => scene.guest.addRegion(100, 101),
+              Error,
+              "an operation on a page list runs",
+            );
           }
           // What has nothing to do with it goes on.
           assertEquals(scene.other.map(5, 6, scene.otherList, 0, RW), OK);
