@@ -22,9 +22,9 @@ import {
   createPageTable,
   formatNames,
   type HardwareTable,
-  INTERRUPT_PAGES,
   TableMemory,
 } from "../../pagetable/mod.ts";
+import { INTERRUPT_PAGES } from "../../pagetable/format.ts";
 import { EventLog } from "./fault_plan.ts";
 import { PlainTable } from "./plain_table.ts";
 import { Rig } from "./rig.ts";
