@@ -1,13 +1,11 @@
 /**
- * The record of a packed ring's chains in flight that survives this process (vhost-user, "Inflight I/O
- * tracking").
+ * The record of a packed ring's chains in flight that survives this process.
  *
- * A used descriptor overwrites an available one, so this record keeps a copy of every descriptor taken.
- * Layout, little endian: features u64, version u16, entries u16, free head and its old value u16, used
- * slot and its old value u16, used wrap counter and its old value u8; from byte 32 on 32 bytes for each
- * entry: in flight u8, unused u8, next u16, last u16, count u16, counter u64, id u16, flags u16,
- * length u32, address u64. Entries of a chain are linked by `next`, and so are the free ones. The old
- * values are those as of the last complete step; a step that a crash cut short is undone or finished.
+ * A used descriptor overwrites an available one, so this record keeps a copy of every descriptor taken. After the
+ * version and the number of entries come: free head and its old value u16, used slot and its old value u16, used wrap
+ * counter and its old value u8. An entry is 32 bytes: in flight u8, unused u8, next u16, last u16, count u16, counter
+ * u64, id u16, flags u16, length u32, address u64. Entries of a chain are linked by `next`, and so are the free ones.
+ * The old values are those as of the last complete step; a step that a crash cut short is undone or finished.
  *
  * The front end can change the record at any time. So it is read once, by {@linkcode
  * PackedInflight.recover}, which refuses what does not hold together; from then on it is only written, and
@@ -17,9 +15,8 @@
  */
 
 import { addressInPage, basePage, DESC_AVAIL, DESC_USED } from "./descriptor.ts";
+import { InflightBase, regionBytes } from "./inflight_base.ts";
 
-const VERSION = 8;
-const ENTRIES = 10;
 const FREE_HEAD = 12;
 const OLD_FREE_HEAD = 14;
 const USED_SLOT = 16;
@@ -28,20 +25,16 @@ const USED_WRAP = 20;
 const OLD_USED_WRAP = 21;
 const HEADER_BYTES = 32;
 const ENTRY_BYTES = 32;
-const IN_FLIGHT = 0;
 const NEXT = 2;
 const LAST = 4;
 const COUNT = 6;
-const COUNTER = 8;
 const ID_FLAGS = 16;
 const LENGTH = 20;
 const ADDRESS = 24;
+const LAYOUT = { headerBytes: HEADER_BYTES, entryBytes: ENTRY_BYTES };
 
-/** Regions begin at multiples of this in the memory that holds those of all queues. */
-const REGION_ALIGNMENT = 64;
-
-/** Which chains are in flight. The queue calls it at each step; nothing here allocates after recovery. */
-export class PackedInflight {
+/** Which chains are in flight: a chain's entry is the first of its descriptors'. */
+export class PackedInflight extends InflightBase {
   /** Of the descriptor found by {@linkcode PackedInflight.read}: its address, in bytes from the page on. */
   address = 0;
   /** The page that its address is counted from. */
@@ -51,21 +44,13 @@ export class PackedInflight {
   /** Its buffer id and, from bit 16 on, its flags. */
   idFlags = 0;
 
-  readonly #data: DataView;
-  readonly #size: number;
   readonly #next: Uint16Array;
   readonly #last: Uint16Array;
   readonly #count: Uint16Array;
-  readonly #staged: Uint16Array;
-  #isNew = false;
-  #stagedCount = 0;
   #freeHead = 0;
   #oldFreeHead = 0;
   #usedSlot = 0;
   #usedWrap = 1;
-  #counter = 0;
-  #pending = new Uint16Array(0);
-  #pendingTaken = 0;
 
   /**
    * Takes up a record.
@@ -75,41 +60,22 @@ export class PackedInflight {
    * @param size Entries of the ring.
    */
   constructor(bytes: Uint8Array, size: number) {
-    this.#data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#size = size;
+    super(bytes, size, LAYOUT);
     this.#next = new Uint16Array(size);
     this.#last = new Uint16Array(size);
     this.#count = new Uint16Array(size);
-    this.#staged = new Uint16Array(size);
   }
 
-  /**
-   * Bytes of a queue's region, a multiple of 64.
-   *
-   * @param size Entries of the ring.
-   */
+  /** Bytes of the region of a queue with `size` entries. */
   static byteLength(size: number): number {
-    const bytes = HEADER_BYTES + ENTRY_BYTES * size;
-    return Math.ceil(bytes / REGION_ALIGNMENT) * REGION_ALIGNMENT;
-  }
-
-  /** Chains that an earlier process took and did not give back, and that have not been taken again. */
-  get pending(): number {
-    return this.#pending.length - this.#pendingTaken;
+    return regionBytes(LAYOUT, size);
   }
 
   /** Slots of the pending chains. */
   get pendingSlots(): number {
     let slots = 0;
-    for (let i = this.#pendingTaken; i < this.#pending.length; i++) {
-      slots += this.#count[this.#pending[i]];
-    }
+    for (const entry of this.pendingEntries) slots += this.#count[entry];
     return slots;
-  }
-
-  /** Whether there was nothing to recover from: the record has just begun. */
-  get isNew(): boolean {
-    return this.#isNew;
   }
 
   /** Slot of the next used descriptor, once recovered. */
@@ -131,21 +97,18 @@ export class PackedInflight {
    * @returns Whether the record fits the ring and holds together.
    */
   recover(fresh: boolean, flagsOf: (slot: number) => number): boolean {
-    const data = this.#data;
-    if (data.byteLength < HEADER_BYTES + ENTRY_BYTES * this.#size) return false;
-    const version = data.getUint16(VERSION, true);
-    if (version === 0) {
-      this.#initialize();
+    if (!this.check()) return false;
+    if (this.isNew) {
+      this.initialize();
       return true;
     }
-    if (version !== 1 || data.getUint16(ENTRIES, true) !== this.#size) return false;
-    for (let entry = 0; entry < this.#size; entry++) {
+    for (let entry = 0; entry < this.size; entry++) {
       this.#next[entry] = this.#get16(entry, NEXT);
       this.#last[entry] = this.#get16(entry, LAST);
       this.#count[entry] = this.#get16(entry, COUNT);
     }
     if (!this.#settleLastStep(flagsOf) || !this.#clearFree() || !this.#findPending()) return false;
-    if (fresh && this.#pending.length === 0) this.#initialize();
+    if (fresh && this.pending === 0) this.initialize();
     return true;
   }
 
@@ -161,16 +124,6 @@ export class PackedInflight {
     this.#commit();
   }
 
-  /** The first entry of the chain that {@linkcode PackedInflight.takePending} takes next; one has to be pending. */
-  get firstPending(): number {
-    return this.#pending[this.#pendingTaken];
-  }
-
-  /** Takes the next pending chain, in the order they were taken; one has to be pending. Its first entry. */
-  takePending(): number {
-    return this.#pending[this.#pendingTaken++];
-  }
-
   /** How many descriptors the chain that begins with an entry has. */
   countOf(entry: number): number {
     return this.#count[entry];
@@ -184,7 +137,7 @@ export class PackedInflight {
   /** Leaves an entry's descriptor in the fields. */
   read(entry: number): void {
     const at = HEADER_BYTES + ENTRY_BYTES * entry;
-    const data = this.#data;
+    const { data } = this;
     const low = data.getUint32(at + ADDRESS, true);
     const high = data.getUint32(at + ADDRESS + 4, true);
     this.address = addressInPage(low, high);
@@ -193,22 +146,19 @@ export class PackedInflight {
     this.idFlags = data.getInt32(at + ID_FLAGS, true);
   }
 
-  /** Begins to note a chain: answers the entry that will name it. The queue sees to it that one is free. */
+  /** Begins to record a chain: returns the entry that will name it. The queue sees to it that one is free. */
   begin(): number {
     const entry = this.#oldFreeHead;
     const at = HEADER_BYTES + ENTRY_BYTES * entry;
     this.#freeHead = entry;
     this.#count[entry] = 0;
     this.#set16(entry, COUNT, 0);
-    this.#data.setUint32(at + COUNTER, this.#counter, true);
-    this.#data.setUint32(at + COUNTER + 4, Math.floor(this.#counter / 0x1_0000_0000), true);
-    this.#counter++;
-    this.#data.setUint8(at + IN_FLIGHT, 1);
+    this.enter(at);
     return entry;
   }
 
   /**
-   * Notes a descriptor of the chain begun.
+   * Records a descriptor of the chain begun.
    *
    * @param low Bits 31:0 of its address.
    * @param high Bits 63:32 of its address.
@@ -216,7 +166,7 @@ export class PackedInflight {
    * @param idFlags Its buffer id and, from bit 16 on, its flags.
    */
   add(low: number, high: number, length: number, idFlags: number): void {
-    const data = this.#data;
+    const { data } = this;
     const first = this.#oldFreeHead;
     const entry = this.#freeHead;
     const at = HEADER_BYTES + ENTRY_BYTES * entry;
@@ -235,12 +185,7 @@ export class PackedInflight {
   /** Ends the chain begun: it counts from now on. */
   end(): void {
     this.#oldFreeHead = this.#freeHead;
-    this.#data.setUint16(OLD_FREE_HEAD, this.#freeHead, true);
-  }
-
-  /** Notes that a chain is among those to be published next. */
-  stage(entry: number): void {
-    this.#staged[this.#stagedCount++] = entry;
+    this.data.setUint16(OLD_FREE_HEAD, this.#freeHead, true);
   }
 
   /**
@@ -250,43 +195,42 @@ export class PackedInflight {
    * @param wrap Its wrap counter.
    */
   beforePublish(slot: number, wrap: number): void {
-    for (let i = 0; i < this.#stagedCount; i++) {
-      const entry = this.#staged[i];
+    for (let i = 0; i < this.stagedCount; i++) {
+      const entry = this.staged[i];
       this.#next[this.#last[entry]] = this.#freeHead;
       this.#set16(this.#last[entry], NEXT, this.#freeHead);
       this.#freeHead = entry;
     }
     this.#usedSlot = slot;
     this.#usedWrap = wrap;
-    this.#data.setUint16(FREE_HEAD, this.#freeHead, true);
-    this.#data.setUint16(USED_SLOT, slot, true);
-    this.#data.setUint8(USED_WRAP, wrap);
+    this.data.setUint16(FREE_HEAD, this.#freeHead, true);
+    this.data.setUint16(USED_SLOT, slot, true);
+    this.data.setUint8(USED_WRAP, wrap);
   }
 
-  /** Notes that the staged chains have been published. */
+  /** Records that the staged chains have been published. */
   afterPublish(): void {
-    for (let i = 0; i < this.#stagedCount; i++) {
-      this.#data.setUint8(HEADER_BYTES + ENTRY_BYTES * this.#staged[i] + IN_FLIGHT, 0);
+    for (let i = 0; i < this.stagedCount; i++) {
+      this.leave(HEADER_BYTES + ENTRY_BYTES * this.staged[i]);
     }
     this.#commit();
-    this.#stagedCount = 0;
+    this.stagedCount = 0;
   }
 
-  #initialize(): void {
-    this.#isNew = true;
+  /** @internal */
+  protected override initialize(): void {
+    this.isNew = true;
     this.#freeHead = 0;
-    for (let entry = 0; entry < this.#size; entry++) {
+    for (let entry = 0; entry < this.size; entry++) {
       this.#next[entry] = entry + 1;
       this.#set16(entry, NEXT, entry + 1);
-      this.#data.setUint8(HEADER_BYTES + ENTRY_BYTES * entry + IN_FLIGHT, 0);
     }
     this.#commit();
-    this.#data.setUint16(ENTRIES, this.#size, true);
-    this.#data.setUint16(VERSION, 1, true);
+    super.initialize();
   }
 
   #commit(): void {
-    const data = this.#data;
+    const { data } = this;
     this.#oldFreeHead = this.#freeHead;
     data.setUint16(FREE_HEAD, this.#freeHead, true);
     data.setUint16(OLD_FREE_HEAD, this.#freeHead, true);
@@ -301,12 +245,12 @@ export class PackedInflight {
    * the old lap. Then it is finished, otherwise undone.
    */
   #settleLastStep(flagsOf: (slot: number) => number): boolean {
-    const data = this.#data;
+    const { data } = this;
     const oldSlot = data.getUint16(OLD_USED_SLOT, true);
     const oldWrap = data.getUint8(OLD_USED_WRAP);
     const slot = data.getUint16(USED_SLOT, true);
     const wrap = data.getUint8(USED_WRAP);
-    if (oldSlot >= this.#size || slot >= this.#size || oldWrap > 1 || wrap > 1) return false;
+    if (oldSlot >= this.size || slot >= this.size || oldWrap > 1 || wrap > 1) return false;
     const flags = flagsOf(oldSlot);
     const available = (flags & DESC_AVAIL) !== 0 === (oldWrap === 1) &&
       (flags & DESC_USED) !== 0 !== (oldWrap === 1);
@@ -320,9 +264,9 @@ export class PackedInflight {
 
   #clearFree(): boolean {
     let entry = this.#freeHead;
-    for (let i = 0; entry < this.#size; i++) {
-      if (i === this.#size) return false;
-      this.#data.setUint8(HEADER_BYTES + ENTRY_BYTES * entry + IN_FLIGHT, 0);
+    for (let i = 0; entry < this.size; i++) {
+      if (i === this.size) return false;
+      this.leave(HEADER_BYTES + ENTRY_BYTES * entry);
       entry = this.#next[entry];
     }
     return true;
@@ -330,34 +274,21 @@ export class PackedInflight {
 
   /** Finds the chains in flight. All entries have to be free or in exactly one of them. */
   #findPending(): boolean {
-    const entries: number[] = [];
-    const counters = new Float64Array(this.#size);
-    for (let entry = 0; entry < this.#size; entry++) {
-      const at = HEADER_BYTES + ENTRY_BYTES * entry;
-      if (this.#data.getUint8(at + IN_FLIGHT) !== 1) continue;
-      counters[entry] = this.#data.getUint32(at + COUNTER + 4, true) * 0x1_0000_0000 +
-        this.#data.getUint32(at + COUNTER, true);
-      entries.push(entry);
-    }
-    if (!this.#isPartition(entries)) return false;
-    entries.sort((a, b) => counters[a] - counters[b]);
-    this.#pending = Uint16Array.from(entries);
-    this.#pendingTaken = 0;
-    this.#counter = entries.length === 0 ? 0 : counters[entries[entries.length - 1]] + 1;
-    return Number.isSafeInteger(this.#counter);
+    const entries = this.findInFlight();
+    return this.#isPartition(entries) && this.setPending(entries);
   }
 
   #isPartition(firsts: readonly number[]): boolean {
-    const seen = new Uint8Array(this.#size);
+    const seen = new Uint8Array(this.size);
     let found = 0;
-    for (let entry = this.#freeHead; entry < this.#size; entry = this.#next[entry]) {
+    for (let entry = this.#freeHead; entry < this.size; entry = this.#next[entry]) {
       seen[entry] = 1;
       found++;
     }
     for (const first of firsts) {
       let entry = first;
       for (let i = 1;; i++) {
-        if (entry >= this.#size || seen[entry] === 1) return false;
+        if (entry >= this.size || seen[entry] === 1) return false;
         seen[entry] = 1;
         found++;
         if (i >= this.#count[first]) break;
@@ -365,14 +296,14 @@ export class PackedInflight {
       }
       if (entry !== this.#last[first] || this.#count[first] === 0) return false;
     }
-    return found === this.#size;
+    return found === this.size;
   }
 
   #get16(entry: number, field: number): number {
-    return this.#data.getUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, true);
+    return this.data.getUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, true);
   }
 
   #set16(entry: number, field: number, value: number): void {
-    this.#data.setUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, value, true);
+    this.data.setUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, value, true);
   }
 }

@@ -7,17 +7,16 @@
 import type { AddressSpace } from "./address_space.ts";
 import { DESC_AVAIL, DESC_USED, DESCRIPTOR_BYTES } from "./descriptor.ts";
 import type { QueueSetup } from "./queue.ts";
+import { NONE_MISSING, type RingViews } from "./queue_base.ts";
 import { RingWords16, RingWords32 } from "./ring_words.ts";
 
 /** 16-bit words of a descriptor. */
 export const WORDS16 = 8;
 /** Which of them holds the flags. */
 export const FLAGS16 = 7;
-/** Every part was found; otherwise an attachment answers the address of one that was not. */
-export const EVERYWHERE = -1;
 
 /** Views of a packed ring's parts. */
-export class PackedRing {
+export class PackedRing implements RingViews {
   /** The descriptor ring in 32-bit words, four to a descriptor. */
   readonly descriptors: RingWords32 = new RingWords32();
   /** The same in 16-bit words. */
@@ -27,23 +26,16 @@ export class PackedRing {
   /** What the device wants to be told. */
   readonly deviceEvent: RingWords32 = new RingWords32();
 
-  /**
-   * Finds the parts.
-   *
-   * @param space Where they are.
-   * @param setup Their addresses.
-   * @param size Entries.
-   * @returns {@linkcode EVERYWHERE}, or the address of a part that is not accessible.
-   */
-  attach(space: AddressSpace, setup: QueueSetup, size: number): number {
-    const ringBytes = DESCRIPTOR_BYTES * size;
+  /** Finds the parts; {@linkcode NONE_MISSING}, or the address of one that is not accessible. */
+  attach(space: AddressSpace, setup: QueueSetup): number {
+    const ringBytes = DESCRIPTOR_BYTES * setup.size;
     if (
       !this.descriptors.attach(space, setup.descriptors, ringBytes, true) ||
       !this.flags.attach(space, setup.descriptors, ringBytes, true)
     ) return setup.descriptors;
     if (!this.driverEvent.attach(space, setup.driverArea, 4, false)) return setup.driverArea;
     if (!this.deviceEvent.attach(space, setup.deviceArea, 4, true)) return setup.deviceArea;
-    return EVERYWHERE;
+    return NONE_MISSING;
   }
 
   /** Forgets the parts. */

@@ -1,42 +1,23 @@
 /**
- * The record of a split ring's chains in flight that survives this process (vhost-user, "Inflight I/O
- * tracking").
+ * The record of a split ring's chains in flight that survives this process.
  *
- * It lies in memory that the front end keeps, so that after a crash the next device process finds out
- * which chains were taken and not given back, and in which order. Layout, little endian: features u64,
- * version u16, entries u16, head of the last batch u16, used index u16; then 16 bytes for each
- * descriptor: in flight u8, 5 unused, next of the batch u16, counter u64.
- *
- * The record is believed no more than a ring: what does not fit is refused by {@linkcode
- * SplitInflight.recover}.
+ * After the version and the number of entries come the head of the last batch u16 and the used index u16. An entry
+ * belongs to a descriptor: in flight u8, 5 unused, next of the batch u16, counter u64.
  *
  * @module
  */
 
-const VERSION = 8;
-const ENTRIES = 10;
+import { InflightBase, regionBytes } from "./inflight_base.ts";
+
 const BATCH_HEAD = 12;
 const USED_INDEX = 14;
 const HEADER_BYTES = 16;
 const ENTRY_BYTES = 16;
-const IN_FLIGHT = 0;
 const NEXT = 6;
-const COUNTER = 8;
+const LAYOUT = { headerBytes: HEADER_BYTES, entryBytes: ENTRY_BYTES };
 
-/** Regions begin at multiples of this in the memory that holds those of all queues. */
-const REGION_ALIGNMENT = 64;
-
-/** Which heads are in flight. The queue calls it at each step; nothing here allocates after recovery. */
-export class SplitInflight {
-  readonly #data: DataView;
-  readonly #size: number;
-  readonly #staged: Uint16Array;
-  #isNew = false;
-  #stagedCount = 0;
-  #counter = 0;
-  #pending = new Uint16Array(0);
-  #pendingTaken = 0;
-
+/** Which heads are in flight: a chain's entry is its head. */
+export class SplitInflight extends InflightBase {
   /**
    * Takes up a record.
    *
@@ -45,29 +26,12 @@ export class SplitInflight {
    * @param size Entries of the ring.
    */
   constructor(bytes: Uint8Array, size: number) {
-    this.#data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#size = size;
-    this.#staged = new Uint16Array(size);
+    super(bytes, size, LAYOUT);
   }
 
-  /**
-   * Bytes of a queue's region, a multiple of 64.
-   *
-   * @param size Entries of the ring.
-   */
+  /** Bytes of the region of a queue with `size` entries. */
   static byteLength(size: number): number {
-    const bytes = HEADER_BYTES + ENTRY_BYTES * size;
-    return Math.ceil(bytes / REGION_ALIGNMENT) * REGION_ALIGNMENT;
-  }
-
-  /** Chains that an earlier process took and did not give back, and that have not been taken again. */
-  get pending(): number {
-    return this.#pending.length - this.#pendingTaken;
-  }
-
-  /** Whether there was nothing to recover from: the record has just begun. */
-  get isNew(): boolean {
-    return this.#isNew;
+    return regionBytes(LAYOUT, size);
   }
 
   /**
@@ -80,114 +44,56 @@ export class SplitInflight {
    * @returns Whether the record fits the ring.
    */
   recover(usedIndex: number): boolean {
-    const data = this.#data;
-    if (data.byteLength < HEADER_BYTES + ENTRY_BYTES * this.#size) return false;
-    const version = data.getUint16(VERSION, true);
-    this.#isNew = version === 0;
-    if (this.#isNew) {
-      this.#initialize(usedIndex);
+    if (!this.check()) return false;
+    const batch = (usedIndex - this.data.getUint16(USED_INDEX, true)) & 0xffff;
+    if (this.isNew || batch > this.size) {
+      this.data.setUint16(USED_INDEX, usedIndex, true);
+      this.initialize();
       return true;
     }
-    if (version !== 1 || data.getUint16(ENTRIES, true) !== this.#size) return false;
-    const batch = (usedIndex - data.getUint16(USED_INDEX, true)) & 0xffff;
-    if (batch > this.#size) {
-      this.#initialize(usedIndex);
-      return true;
-    }
-    return this.#finishBatch(batch, usedIndex) && this.#findPending();
+    return this.#finishBatch(batch, usedIndex) && this.setPending(this.findInFlight());
   }
 
-  /** The head that {@linkcode SplitInflight.takePending} takes next; one has to be pending. */
-  get firstPending(): number {
-    return this.#pending[this.#pendingTaken];
-  }
-
-  /** Takes the next pending head, in the order they were taken; one has to be pending. */
-  takePending(): number {
-    return this.#pending[this.#pendingTaken++];
-  }
-
-  /** Notes that a chain has been taken. */
+  /** Records that a chain has been taken. */
   take(head: number): void {
-    const at = HEADER_BYTES + ENTRY_BYTES * head;
-    this.#data.setUint32(at + COUNTER, this.#counter, true);
-    this.#data.setUint32(at + COUNTER + 4, Math.floor(this.#counter / 0x1_0000_0000), true);
-    this.#counter++;
-    this.#data.setUint8(at + IN_FLIGHT, 1);
-  }
-
-  /** Notes that a chain is among those to be published next. */
-  stage(head: number): void {
-    this.#staged[this.#stagedCount++] = head;
+    this.enter(HEADER_BYTES + ENTRY_BYTES * head);
   }
 
   /** Links the staged chains, so that a crash right after the index store can be told from one before. */
   beforePublish(): void {
-    const data = this.#data;
-    for (let i = 0; i < this.#stagedCount; i++) {
-      const head = this.#staged[i];
-      data.setUint16(
-        HEADER_BYTES + ENTRY_BYTES * head + NEXT,
-        data.getUint16(BATCH_HEAD, true),
-        true,
-      );
+    const { data } = this;
+    for (let i = 0; i < this.stagedCount; i++) {
+      const head = this.staged[i];
+      const at = HEADER_BYTES + ENTRY_BYTES * head;
+      data.setUint16(at + NEXT, data.getUint16(BATCH_HEAD, true), true);
       data.setUint16(BATCH_HEAD, head, true);
     }
   }
 
   /**
-   * Notes that the staged chains have been published.
+   * Records that the staged chains have been published.
    *
    * @param usedIndex The used ring's index now.
    */
   afterPublish(usedIndex: number): void {
-    for (let i = 0; i < this.#stagedCount; i++) {
-      this.#data.setUint8(HEADER_BYTES + ENTRY_BYTES * this.#staged[i] + IN_FLIGHT, 0);
+    for (let i = 0; i < this.stagedCount; i++) {
+      this.leave(HEADER_BYTES + ENTRY_BYTES * this.staged[i]);
     }
-    this.#data.setUint16(USED_INDEX, usedIndex, true);
-    this.#stagedCount = 0;
-  }
-
-  #initialize(usedIndex: number): void {
-    const data = this.#data;
-    for (let head = 0; head < this.#size; head++) {
-      data.setUint8(HEADER_BYTES + ENTRY_BYTES * head + IN_FLIGHT, 0);
-    }
-    data.setUint16(ENTRIES, this.#size, true);
-    data.setUint16(USED_INDEX, usedIndex, true);
-    data.setUint16(VERSION, 1, true);
+    this.data.setUint16(USED_INDEX, usedIndex, true);
+    this.stagedCount = 0;
   }
 
   /** The process may have ended between the index store and {@linkcode SplitInflight.afterPublish}. */
   #finishBatch(batch: number, usedIndex: number): boolean {
-    const data = this.#data;
+    const { data } = this;
     let head = data.getUint16(BATCH_HEAD, true);
     for (let i = 0; i < batch; i++) {
-      if (head >= this.#size) return false;
+      if (head >= this.size) return false;
       const at = HEADER_BYTES + ENTRY_BYTES * head;
-      data.setUint8(at + IN_FLIGHT, 0);
+      this.leave(at);
       head = data.getUint16(at + NEXT, true);
     }
     data.setUint16(USED_INDEX, usedIndex, true);
     return true;
-  }
-
-  #findPending(): boolean {
-    const heads: number[] = [];
-    for (let head = 0; head < this.#size; head++) {
-      if (this.#data.getUint8(HEADER_BYTES + ENTRY_BYTES * head + IN_FLIGHT) === 1) {
-        heads.push(head);
-      }
-    }
-    heads.sort((a, b) => this.#counterOf(a) - this.#counterOf(b));
-    this.#pending = Uint16Array.from(heads);
-    this.#pendingTaken = 0;
-    this.#counter = heads.length === 0 ? 0 : this.#counterOf(heads[heads.length - 1]) + 1;
-    return Number.isSafeInteger(this.#counter);
-  }
-
-  #counterOf(head: number): number {
-    const at = HEADER_BYTES + ENTRY_BYTES * head + COUNTER;
-    return this.#data.getUint32(at + 4, true) * 0x1_0000_0000 + this.#data.getUint32(at, true);
   }
 }
