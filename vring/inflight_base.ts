@@ -19,22 +19,20 @@ const COUNTER = 8;
 /** Regions begin at multiples of this in the memory that holds those of all queues. */
 const REGION_ALIGNMENT = 64;
 
-/** Bytes before the entries, and of each entry. */
-export interface RecordLayout {
-  /** Bytes before the first entry. */
-  readonly headerBytes: number;
-  /** Bytes of an entry. */
-  readonly entryBytes: number;
-}
+/** Bytes of an entry of a split ring's record, and of what is before the entries. */
+export const SPLIT_ENTRY_BYTES = 16;
+/** Bytes of an entry of a packed ring's record, and of what is before the entries. */
+export const PACKED_ENTRY_BYTES = 32;
 
 /**
- * Bytes of a queue's region, a multiple of 64.
+ * Bytes of the region that holds a queue's record of chains in flight, a multiple of 64.
  *
- * @param layout The record's layout.
+ * @param isPacked Whether the ring is a packed one.
  * @param size Entries of the ring.
  */
-export function regionBytes({ headerBytes, entryBytes }: RecordLayout, size: number): number {
-  return Math.ceil((headerBytes + entryBytes * size) / REGION_ALIGNMENT) * REGION_ALIGNMENT;
+export function inflightBytes(isPacked: boolean, size: number): number {
+  const bytes = (isPacked ? PACKED_ENTRY_BYTES : SPLIT_ENTRY_BYTES) * (1 + size);
+  return Math.ceil(bytes / REGION_ALIGNMENT) * REGION_ALIGNMENT;
 }
 
 /**
@@ -53,17 +51,24 @@ export abstract class InflightBase {
   protected readonly staged: Uint16Array;
   /** How many they are. */
   protected stagedCount = 0;
-  readonly #layout: RecordLayout;
+  readonly #entryBytes: number;
   #counter = 0;
   #pending = new Uint16Array(0);
   #pendingTaken = 0;
 
-  /** Takes up a record of a layout. */
-  protected constructor(bytes: Uint8Array, size: number, layout: RecordLayout) {
+  /**
+   * Takes up a record.
+   *
+   * @param bytes The queue's region: all zero for a new one. Its buffer must not be detached while the
+   * queue is configured with it.
+   * @param size Entries of the ring.
+   * @param entryBytes Bytes of an entry.
+   */
+  protected constructor(bytes: Uint8Array, size: number, entryBytes: number) {
     this.data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.size = size;
     this.staged = new Uint16Array(size);
-    this.#layout = layout;
+    this.#entryBytes = entryBytes;
   }
 
   /** Chains that an earlier process took and did not give back, and that have not been taken again. */
@@ -145,6 +150,6 @@ export abstract class InflightBase {
   }
 
   #at(entry: number): number {
-    return this.#layout.headerBytes + this.#layout.entryBytes * entry;
+    return this.#entryBytes * (1 + entry);
   }
 }

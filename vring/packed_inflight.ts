@@ -15,7 +15,7 @@
  */
 
 import { addressInPage, basePage, DESC_AVAIL, DESC_USED } from "./descriptor.ts";
-import { InflightBase, regionBytes } from "./inflight_base.ts";
+import { InflightBase, PACKED_ENTRY_BYTES as ENTRY_BYTES } from "./inflight_base.ts";
 
 const FREE_HEAD = 12;
 const OLD_FREE_HEAD = 14;
@@ -23,15 +23,12 @@ const USED_SLOT = 16;
 const OLD_USED_SLOT = 18;
 const USED_WRAP = 20;
 const OLD_USED_WRAP = 21;
-const HEADER_BYTES = 32;
-const ENTRY_BYTES = 32;
 const NEXT = 2;
 const LAST = 4;
 const COUNT = 6;
 const ID_FLAGS = 16;
 const LENGTH = 20;
 const ADDRESS = 24;
-const LAYOUT = { headerBytes: HEADER_BYTES, entryBytes: ENTRY_BYTES };
 
 /** Which chains are in flight: a chain's entry is the first of its descriptors'. */
 export class PackedInflight extends InflightBase {
@@ -52,23 +49,12 @@ export class PackedInflight extends InflightBase {
   #usedSlot = 0;
   #usedWrap = 1;
 
-  /**
-   * Takes up a record.
-   *
-   * @param bytes The queue's region: all zero for a new one. Its buffer must not be detached while the
-   * queue is configured with it.
-   * @param size Entries of the ring.
-   */
+  /** Takes up a record. */
   constructor(bytes: Uint8Array, size: number) {
-    super(bytes, size, LAYOUT);
+    super(bytes, size, ENTRY_BYTES);
     this.#next = new Uint16Array(size);
     this.#last = new Uint16Array(size);
     this.#count = new Uint16Array(size);
-  }
-
-  /** Bytes of the region of a queue with `size` entries. */
-  static byteLength(size: number): number {
-    return regionBytes(LAYOUT, size);
   }
 
   /** Slots of the pending chains. */
@@ -136,7 +122,7 @@ export class PackedInflight extends InflightBase {
 
   /** Leaves an entry's descriptor in the fields. */
   read(entry: number): void {
-    const at = HEADER_BYTES + ENTRY_BYTES * entry;
+    const at = ENTRY_BYTES * (1 + entry);
     const { data } = this;
     const low = data.getUint32(at + ADDRESS, true);
     const high = data.getUint32(at + ADDRESS + 4, true);
@@ -149,7 +135,7 @@ export class PackedInflight extends InflightBase {
   /** Begins to record a chain: returns the entry that will name it. The queue sees to it that one is free. */
   begin(): number {
     const entry = this.#oldFreeHead;
-    const at = HEADER_BYTES + ENTRY_BYTES * entry;
+    const at = ENTRY_BYTES * (1 + entry);
     this.#freeHead = entry;
     this.#count[entry] = 0;
     this.#set16(entry, COUNT, 0);
@@ -169,7 +155,7 @@ export class PackedInflight extends InflightBase {
     const { data } = this;
     const first = this.#oldFreeHead;
     const entry = this.#freeHead;
-    const at = HEADER_BYTES + ENTRY_BYTES * entry;
+    const at = ENTRY_BYTES * (1 + entry);
     data.setUint32(at + ADDRESS, low, true);
     data.setUint32(at + ADDRESS + 4, high, true);
     data.setUint32(at + LENGTH, length, true);
@@ -211,7 +197,7 @@ export class PackedInflight extends InflightBase {
   /** Records that the staged chains have been published. */
   afterPublish(): void {
     for (let i = 0; i < this.stagedCount; i++) {
-      this.leave(HEADER_BYTES + ENTRY_BYTES * this.staged[i]);
+      this.leave(ENTRY_BYTES * (1 + this.staged[i]));
     }
     this.#commit();
     this.stagedCount = 0;
@@ -266,7 +252,7 @@ export class PackedInflight extends InflightBase {
     let entry = this.#freeHead;
     for (let i = 0; entry < this.size; i++) {
       if (i === this.size) return false;
-      this.leave(HEADER_BYTES + ENTRY_BYTES * entry);
+      this.leave(ENTRY_BYTES * (1 + entry));
       entry = this.#next[entry];
     }
     return true;
@@ -300,10 +286,10 @@ export class PackedInflight extends InflightBase {
   }
 
   #get16(entry: number, field: number): number {
-    return this.data.getUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, true);
+    return this.data.getUint16(ENTRY_BYTES * (1 + entry) + field, true);
   }
 
   #set16(entry: number, field: number, value: number): void {
-    this.data.setUint16(HEADER_BYTES + ENTRY_BYTES * entry + field, value, true);
+    this.data.setUint16(ENTRY_BYTES * (1 + entry) + field, value, true);
   }
 }

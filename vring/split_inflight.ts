@@ -7,31 +7,17 @@
  * @module
  */
 
-import { InflightBase, regionBytes } from "./inflight_base.ts";
+import { InflightBase, SPLIT_ENTRY_BYTES as ENTRY_BYTES } from "./inflight_base.ts";
 
 const BATCH_HEAD = 12;
 const USED_INDEX = 14;
-const HEADER_BYTES = 16;
-const ENTRY_BYTES = 16;
 const NEXT = 6;
-const LAYOUT = { headerBytes: HEADER_BYTES, entryBytes: ENTRY_BYTES };
 
 /** Which heads are in flight: a chain's entry is its head. */
 export class SplitInflight extends InflightBase {
-  /**
-   * Takes up a record.
-   *
-   * @param bytes The queue's region: all zero for a new one. Its buffer must not be detached while the
-   * queue is configured with it.
-   * @param size Entries of the ring.
-   */
+  /** Takes up a record. */
   constructor(bytes: Uint8Array, size: number) {
-    super(bytes, size, LAYOUT);
-  }
-
-  /** Bytes of the region of a queue with `size` entries. */
-  static byteLength(size: number): number {
-    return regionBytes(LAYOUT, size);
+    super(bytes, size, ENTRY_BYTES);
   }
 
   /**
@@ -56,7 +42,7 @@ export class SplitInflight extends InflightBase {
 
   /** Records that a chain has been taken. */
   take(head: number): void {
-    this.enter(HEADER_BYTES + ENTRY_BYTES * head);
+    this.enter(ENTRY_BYTES * (1 + head));
   }
 
   /** Links the staged chains, so that a crash right after the index store can be told from one before. */
@@ -64,7 +50,7 @@ export class SplitInflight extends InflightBase {
     const { data } = this;
     for (let i = 0; i < this.stagedCount; i++) {
       const head = this.staged[i];
-      const at = HEADER_BYTES + ENTRY_BYTES * head;
+      const at = ENTRY_BYTES * (1 + head);
       data.setUint16(at + NEXT, data.getUint16(BATCH_HEAD, true), true);
       data.setUint16(BATCH_HEAD, head, true);
     }
@@ -77,7 +63,7 @@ export class SplitInflight extends InflightBase {
    */
   afterPublish(usedIndex: number): void {
     for (let i = 0; i < this.stagedCount; i++) {
-      this.leave(HEADER_BYTES + ENTRY_BYTES * this.staged[i]);
+      this.leave(ENTRY_BYTES * (1 + this.staged[i]));
     }
     this.data.setUint16(USED_INDEX, usedIndex, true);
     this.stagedCount = 0;
@@ -89,7 +75,7 @@ export class SplitInflight extends InflightBase {
     let head = data.getUint16(BATCH_HEAD, true);
     for (let i = 0; i < batch; i++) {
       if (head >= this.size) return false;
-      const at = HEADER_BYTES + ENTRY_BYTES * head;
+      const at = ENTRY_BYTES * (1 + head);
       this.leave(at);
       head = data.getUint16(at + NEXT, true);
     }

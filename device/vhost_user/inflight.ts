@@ -7,7 +7,7 @@
  * @module
  */
 import { createMemoryFile, type Descriptor, SharedMemory } from "../host/mod.ts";
-import { PackedInflight, SplitInflight } from "../../vring/mod.ts";
+import { inflightBytes } from "../../vring/mod.ts";
 import { readU64, writeU64 } from "./protocol.ts";
 
 /** Bytes of the payload that count: size u64, offset u64, queues u16, queue size u16; some send 4 more. */
@@ -47,7 +47,7 @@ export function createRecord(
   const asked = describe(data);
   const problem = check(asked, queueCount);
   if (problem !== undefined) return problem;
-  const bytes = asked.queues * regionBytes(asked.queueSize, packed);
+  const bytes = asked.queues * inflightBytes(packed, asked.queueSize);
   const reply = new Uint8Array(size);
   reply.set(new Uint8Array(data.buffer, data.byteOffset, PAYLOAD_BYTES));
   const answer = new DataView(reply.buffer);
@@ -78,7 +78,7 @@ export class InflightRecord {
     const given = describe(data);
     const problem = check(given, queueCount);
     if (problem !== undefined) return problem;
-    const bytes = regionBytes(given.queueSize, packed);
+    const bytes = inflightBytes(packed, given.queueSize);
     if (given.size < given.queues * bytes) {
       return `its size of ${given.size} does not hold ${given.queues} queues of ${given.queueSize}`;
     }
@@ -111,8 +111,4 @@ function check({ queues, queueSize }: Description, queueCount: number): string |
   if (queues < 1 || queues > queueCount) return `it is for ${queues} queues of ${queueCount}`;
   if (queueSize < 1 || queueSize > MAX_QUEUE_SIZE) return `it is for queues of size ${queueSize}`;
   return undefined;
-}
-
-function regionBytes(queueSize: number, packed: boolean): number {
-  return packed ? PackedInflight.byteLength(queueSize) : SplitInflight.byteLength(queueSize);
 }

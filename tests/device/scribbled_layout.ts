@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { PackedInflight, SplitInflight } from "../../vring/mod.ts";
+import { inflightBytes } from "../../vring/mod.ts";
 
 /** Entries of every ring. */
 export const RING_SIZE = 16;
@@ -62,7 +62,7 @@ export const Mode = { PACKED: 1, TRANSLATED: 2 } as const;
 
 /** Bytes of a queue's part of a record. */
 export function recordBytes(isPacked: boolean): number {
-  return (isPacked ? PackedInflight : SplitInflight).byteLength(RING_SIZE);
+  return inflightBytes(isPacked, RING_SIZE);
 }
 
 /** Queues of a session's device. */

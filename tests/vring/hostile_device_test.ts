@@ -1,7 +1,8 @@
 /** What a device can do wrong in its used ring: a value for the driver, and nothing else. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { SplitDriverQueue, USED_ID, USED_INDEX, USED_OK } from "../../vring/mod.ts";
+import { SplitDriverQueue } from "../../vring/mod.ts";
+import { USED_ID, USED_INDEX, USED_OK } from "../../vring/driver_queue_base.ts";
 import { BASE, memoryOf } from "./ring_fixture.ts";
 
 const SIZE = 8;

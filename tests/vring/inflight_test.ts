@@ -2,14 +2,15 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import {
   Chain,
-  PackedInflight,
+  inflightBytes,
   PackedQueue,
   type Queue,
-  RING_INFLIGHT,
   RING_OK,
-  SplitInflight,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { PackedInflight } from "../../vring/packed_inflight.ts";
+import { RING_INFLIGHT } from "../../vring/ring_error.ts";
+import { SplitInflight } from "../../vring/split_inflight.ts";
 import { BASE, memoryOf, ringIn, type RingOptions, runs } from "./ring_fixture.ts";
 
 /** What a device does between two crashes. */
@@ -127,7 +128,7 @@ Deno.test("packed: a new process gets exactly the chains that the old one had in
 
 Deno.test("split: a crash on either side of the index store is told apart", () => {
   for (const stored of [false, true]) {
-    const bytes = new Uint8Array(SplitInflight.byteLength(8));
+    const bytes = new Uint8Array(inflightBytes(false, 8));
     const before = new SplitInflight(bytes, 8);
     assert(before.recover(65534));
     for (const head of [5, 2, 7, 1]) before.take(head);
@@ -143,7 +144,7 @@ Deno.test("split: a crash on either side of the index store is told apart", () =
 
 Deno.test("packed: a crash on either side of the flags' store is told apart", () => {
   for (const stored of [false, true]) {
-    const bytes = new Uint8Array(PackedInflight.byteLength(8));
+    const bytes = new Uint8Array(inflightBytes(true, 8));
     const before = new PackedInflight(bytes, 8);
     const available = 0x80;
     const used = 0x8080;

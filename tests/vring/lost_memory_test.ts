@@ -11,12 +11,10 @@ import {
   isMemoryError,
   type MemoryRegion,
   PackedQueue,
-  RING_HEAD,
-  RING_INDIRECT_MEMORY,
-  RING_MEMORY,
   RING_OK,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { RING_HEAD, RING_INDIRECT_MEMORY, RING_MEMORY } from "../../vring/ring_error.ts";
 import { BASE, memoryOf, regionOf, ringIn, type RingOptions, runs } from "./ring_fixture.ts";
 
 const SIZE = 256;

@@ -1,7 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
+import { Chain, PackedQueue, RING_OK } from "../../vring/mod.ts";
 import {
-  Chain,
-  PackedQueue,
   RING_ALIGNMENT,
   RING_AVAILABLE_INDEX,
   RING_CHAIN_BYTES,
@@ -11,10 +10,9 @@ import {
   RING_INDIRECT_NEXT,
   RING_INDIRECT_OFF,
   RING_MEMORY,
-  RING_OK,
   RING_ORDER,
   RING_SIZE,
-} from "../../vring/mod.ts";
+} from "../../vring/ring_error.ts";
 import { BASE, memoryOf, type Ring, ringIn, type RingOptions } from "./ring_fixture.ts";
 
 const NEXT = 1;

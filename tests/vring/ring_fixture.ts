@@ -9,14 +9,13 @@ import {
   type DriverQueue,
   type DriverQueueSetup,
   GuestMemory,
+  inflightBytes,
   type MemoryRegion,
   PackedDriverQueue,
-  PackedInflight,
   PackedQueue,
   type Queue,
   type QueueSetup,
   SplitDriverQueue,
-  SplitInflight,
   SplitQueue,
 } from "../../vring/mod.ts";
 import { isLong } from "../long_mode.ts";
@@ -98,7 +97,7 @@ export function setupOf(driver: DriverQueue, options: RingOptions): QueueSetup {
 export function inflightRegion(options: RingOptions): Uint8Array {
   const { size } = options;
   return new Uint8Array(
-    options.packed === true ? PackedInflight.byteLength(size) : SplitInflight.byteLength(size),
+    inflightBytes(options.packed ?? false, size),
   );
 }
 

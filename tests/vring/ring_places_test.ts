@@ -7,11 +7,11 @@ import {
   PackedDriverQueue,
   PackedQueue,
   type QueueSetup,
-  RING_MEMORY,
   RING_OK,
   SplitDriverQueue,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { RING_MEMORY } from "../../vring/ring_error.ts";
 import { BASE, memoryOf, ringIn } from "./ring_fixture.ts";
 
 const IOVA = 0x7_0000_0000;

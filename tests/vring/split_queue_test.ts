@@ -1,7 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
+import { Chain, readMemory, RING_OK, SplitQueue, writeMemory } from "../../vring/mod.ts";
 import {
-  Chain,
-  readMemory,
   RING_ALIGNMENT,
   RING_AVAILABLE_INDEX,
   RING_CHAIN_BYTES,
@@ -14,12 +13,9 @@ import {
   RING_INDIRECT_OFF,
   RING_MEMORY,
   RING_NEXT,
-  RING_OK,
   RING_ORDER,
   RING_SIZE,
-  SplitQueue,
-  writeMemory,
-} from "../../vring/mod.ts";
+} from "../../vring/ring_error.ts";
 import { BASE, memoryOf, type Ring, ringIn } from "./ring_fixture.ts";
 
 const NEXT = 1;

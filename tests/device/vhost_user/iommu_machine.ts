@@ -21,7 +21,7 @@ import {
 import { type DeviceOptions, IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
-import { Chain, PackedInflight, SplitInflight } from "../../../vring/mod.ts";
+import { Chain, inflightBytes } from "../../../vring/mod.ts";
 import { joined, longs, words } from "../../bytes.ts";
 import { CopyableDriver, RING_SIZE } from "./copyable_driver.ts";
 import { EVERYTHING } from "./raw_peer.ts";
@@ -133,7 +133,7 @@ export class IommuMachine implements Disposable {
 
   /** Gives the session a record of requests in flight, all of it clear; the front end's mapping of it. */
   keepRecord(): SharedMemory {
-    const each = (this.isPacked ? PackedInflight : SplitInflight).byteLength(RING_SIZE);
+    const each = inflightBytes(this.isPacked, RING_SIZE);
     const bytes = RINGS.length * each;
     const file = createMemoryFile("inflight", bytes);
     const payload = joined(longs(bytes, 0), words(RINGS.length | RING_SIZE << 16, 0));

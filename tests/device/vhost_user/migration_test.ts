@@ -4,8 +4,8 @@ import {
   Chain,
   type DriverQueue,
   GuestMemory,
+  inflightBytes,
   SplitDriverQueue,
-  SplitInflight,
 } from "../../../vring/mod.ts";
 import {
   createMemoryFile,
@@ -124,7 +124,7 @@ function startWithRecord(
 ): void {
   const size = new Uint8Array(24);
   const data = new DataView(size.buffer);
-  data.setUint32(0, 2 * SplitInflight.byteLength(8), true);
+  data.setUint32(0, 2 * inflightBytes(false, 8), true);
   data.setUint16(16, 2, true);
   data.setUint16(18, 8, true);
   assertEquals(peer.acknowledged(Request.SET_INFLIGHT_FD, size, [record]), 0);

@@ -25,7 +25,7 @@ import {
   requestName,
   TransportFeature,
 } from "../../../device/vhost_user/mod.ts";
-import { GuestMemory, PackedInflight, SplitInflight } from "../../../vring/mod.ts";
+import { GuestMemory, inflightBytes } from "../../../vring/mod.ts";
 import { joined, longs, setBits, words } from "../../bytes.ts";
 import { until } from "../../until.ts";
 import type { VmmHabits } from "./vmm_habits.ts";
@@ -226,7 +226,7 @@ export class Vmm implements Disposable {
   /** GET_INFLIGHT_FD's payload of 24 bytes, and the answer to it: a region for each queue. */
   inflight(): readonly [ask: Uint8Array, answer: Uint8Array] {
     const { queues } = this.facts;
-    const each = (this.isPacked ? PackedInflight : SplitInflight).byteLength(RING_SIZE);
+    const each = inflightBytes(this.isPacked, RING_SIZE);
     const tail = words(queues | RING_SIZE << 16, 0);
     return [joined(longs(0, 0), tail), joined(longs(queues * each, 0), tail)];
   }

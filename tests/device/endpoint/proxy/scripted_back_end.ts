@@ -17,7 +17,7 @@ import {
   FLAG_REPLY,
   Request,
 } from "../../../../device/vhost_user/mod.ts";
-import { SplitInflight } from "../../../../vring/mod.ts";
+import { inflightBytes } from "../../../../vring/mod.ts";
 import { words } from "../../../bytes.ts";
 
 /** A message that came, and what came with it. */
@@ -220,7 +220,7 @@ export class ScriptedBackEnd implements Disposable {
   /** A record of requests in flight in split rings. */
   #replyRecord(ask: DataView): void {
     const [queues, size] = [ask.getUint16(16, true), ask.getUint16(18, true)];
-    const bytes = queues * SplitInflight.byteLength(size);
+    const bytes = queues * inflightBytes(false, size);
     const answer = new Uint8Array(ask.buffer.slice(0));
     new DataView(answer.buffer).setUint32(0, bytes, true);
     using file = createMemoryFile("scripted-inflight", bytes);
