@@ -10,6 +10,7 @@
 
 import { type AddressSpace, readMemory } from "./address_space.ts";
 import type { Chain } from "./chain.ts";
+import { PAGE_SHIFT, PAGE_SIZE } from "./page.ts";
 import {
   RING_CHAIN_LENGTH,
   RING_INDIRECT_LENGTH,
@@ -41,12 +42,14 @@ export const DESC_USED = 0x8000;
  * @param high Bits 63:32.
  */
 export function basePage(low: number, high: number): number {
-  return (high >>> 0) < 0x20_0000 ? 0 : (high >>> 0) * 0x10_0000 + (low >>> 12);
+  return (high >>> 0) < 0x20_0000 ? 0 : (high >>> 0) * 0x10_0000 + (low >>> PAGE_SHIFT);
 }
 
 /** The address in a descriptor, counted from {@linkcode basePage}. */
 export function addressInPage(low: number, high: number): number {
-  return (high >>> 0) < 0x20_0000 ? (high >>> 0) * 0x1_0000_0000 + (low >>> 0) : low & 0xfff;
+  return (high >>> 0) < 0x20_0000
+    ? (high >>> 0) * 0x1_0000_0000 + (low >>> 0)
+    : low & PAGE_SIZE - 1;
 }
 
 /** A table of more than this many descriptors would be longer than any queue. */

@@ -8,6 +8,8 @@
  * @module
  */
 
+import { PAGE_SIZE } from "./page.ts";
+
 /** Marks written guest pages in a bitmap that was handed in. */
 export class DirtyLog {
   readonly #bits: Uint8Array;
@@ -30,8 +32,8 @@ export class DirtyLog {
   mark(address: number, length: number): void {
     if (length <= 0) return;
     const pages = this.#bits.length * 8;
-    const last = Math.min(Math.floor((address + length - 1) / 4096), pages - 1);
-    for (let page = Math.floor(address / 4096); page <= last; page++) {
+    const last = Math.min(Math.floor((address + length - 1) / PAGE_SIZE), pages - 1);
+    for (let page = Math.floor(address / PAGE_SIZE); page <= last; page++) {
       Atomics.or(this.#bits, Math.floor(page / 8), 1 << (page % 8));
     }
   }

@@ -15,6 +15,7 @@
 
 import type { AddressSpace } from "./address_space.ts";
 import type { DirtyLog } from "./dirty_log.ts";
+import { PAGE_SIZE } from "./page.ts";
 
 /** A piece of guest memory and where it is in this process. */
 export interface MemoryRegion {
@@ -162,7 +163,7 @@ export class GuestMemory implements AddressSpace {
    * 2^53, which `checkRegion` sees to, and a sum of 2^53 and more is rounded to no less: it is in none.
    */
   resolve(address: number, length: number, _write: boolean, page: number = 0): number {
-    if (page !== 0) address += page * 4096;
+    if (page !== 0) address += page * PAGE_SIZE;
     let window = this.#found;
     let into = address - window.first;
     // Not `into < 0 || into >= size`: an address that is no number must fail too.
@@ -192,7 +193,7 @@ export class GuestMemory implements AddressSpace {
     page: number = 0,
     log: DirtyLog | null = this.dirtyLog,
   ): void {
-    if (log !== null) log.mark(page * 4096 + address, length);
+    if (log !== null) log.mark(page * PAGE_SIZE + address, length);
   }
 
   #find(address: number): Window {

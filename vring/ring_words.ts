@@ -6,6 +6,9 @@
  * then there is one array per 4 KiB page and an access picks it with a shift. Having one way for both, with
  * one piece as a page of 2^31 words, made a whole MAP and UNMAP 4 % slower.
  *
+ * The classes for the two kinds of words are the same but for the array. They stay two: with one class for both, each
+ * access would meet two kinds of arrays, and V8 would choose between them at run time.
+ *
  * Indices count words from the start of the part. Nothing here checks that the memory still is what
  * it was: the queue compares the space's generation before each use.
  *
@@ -13,8 +16,13 @@
  */
 
 import type { AddressSpace } from "./address_space.ts";
+import { PAGE_SHIFT, PAGE_SIZE } from "./page.ts";
 
-const PAGE_BYTES = 4096;
+/** A word's index is its page shifted by this, plus its index in the page: 4096 / 4 and 4096 / 2 words. */
+const SHIFT_32 = PAGE_SHIFT - 2;
+const SHIFT_16 = PAGE_SHIFT - 1;
+const MASK_32 = (1 << SHIFT_32) - 1;
+const MASK_16 = (1 << SHIFT_16) - 1;
 const NO_WORDS_32 = new Int32Array(0);
 const NO_WORDS_16 = new Uint16Array(0);
 
@@ -42,7 +50,7 @@ export class RingWords32 {
     const isScattered = pages.length > 1;
     this.#words = isScattered ? NO_WORDS_32 : pages[0];
     this.#pages = isScattered ? pages : null;
-    this.#base = isScattered ? (address % PAGE_BYTES) / 4 : 0;
+    this.#base = isScattered ? (address % PAGE_SIZE) / 4 : 0;
     return true;
   }
 
@@ -57,7 +65,7 @@ export class RingWords32 {
     const pages = this.#pages;
     if (pages === null) return this.#words[index];
     const word = this.#base + index;
-    return pages[word >>> 10][word & 0x3ff];
+    return pages[word >>> SHIFT_32][word & MASK_32];
   }
 
   /** Writes a word. */
@@ -68,7 +76,7 @@ export class RingWords32 {
       return;
     }
     const word = this.#base + index;
-    pages[word >>> 10][word & 0x3ff] = value;
+    pages[word >>> SHIFT_32][word & MASK_32] = value;
   }
 
   /** Reads a word, signed, before anything that follows. */
@@ -76,7 +84,7 @@ export class RingWords32 {
     const pages = this.#pages;
     if (pages === null) return Atomics.load(this.#words, index);
     const word = this.#base + index;
-    return Atomics.load(pages[word >>> 10], word & 0x3ff);
+    return Atomics.load(pages[word >>> SHIFT_32], word & MASK_32);
   }
 
   /** Writes a word after everything before it and before anything that follows. */
@@ -87,7 +95,7 @@ export class RingWords32 {
       return;
     }
     const word = this.#base + index;
-    Atomics.store(pages[word >>> 10], word & 0x3ff, value);
+    Atomics.store(pages[word >>> SHIFT_32], word & MASK_32, value);
   }
 }
 
@@ -115,7 +123,7 @@ export class RingWords16 {
     const isScattered = pages.length > 1;
     this.#words = isScattered ? NO_WORDS_16 : pages[0];
     this.#pages = isScattered ? pages : null;
-    this.#base = isScattered ? (address % PAGE_BYTES) / 2 : 0;
+    this.#base = isScattered ? (address % PAGE_SIZE) / 2 : 0;
     return true;
   }
 
@@ -130,7 +138,7 @@ export class RingWords16 {
     const pages = this.#pages;
     if (pages === null) return this.#words[index];
     const word = this.#base + index;
-    return pages[word >>> 11][word & 0x7ff];
+    return pages[word >>> SHIFT_16][word & MASK_16];
   }
 
   /** Writes a word. */
@@ -141,7 +149,7 @@ export class RingWords16 {
       return;
     }
     const word = this.#base + index;
-    pages[word >>> 11][word & 0x7ff] = value;
+    pages[word >>> SHIFT_16][word & MASK_16] = value;
   }
 
   /** Reads a word before anything that follows. */
@@ -149,7 +157,7 @@ export class RingWords16 {
     const pages = this.#pages;
     if (pages === null) return Atomics.load(this.#words, index);
     const word = this.#base + index;
-    return Atomics.load(pages[word >>> 11], word & 0x7ff);
+    return Atomics.load(pages[word >>> SHIFT_16], word & MASK_16);
   }
 
   /** Writes a word after everything before it and before anything that follows. */
@@ -160,7 +168,7 @@ export class RingWords16 {
       return;
     }
     const word = this.#base + index;
-    Atomics.store(pages[word >>> 11], word & 0x7ff, value);
+    Atomics.store(pages[word >>> SHIFT_16], word & MASK_16, value);
   }
 }
 
@@ -186,10 +194,10 @@ function placesOf(
     return [place];
   }
   const places: DataView[] = [];
-  const first = address - address % PAGE_BYTES;
-  for (let page = first; page < address + length; page += PAGE_BYTES) {
-    if (space.resolve(page, PAGE_BYTES, write) !== PAGE_BYTES) return undefined;
-    const place = placeOf(space, PAGE_BYTES);
+  const first = address - address % PAGE_SIZE;
+  for (let page = first; page < address + length; page += PAGE_SIZE) {
+    if (space.resolve(page, PAGE_SIZE, write) !== PAGE_SIZE) return undefined;
+    const place = placeOf(space, PAGE_SIZE);
     if (place.byteOffset % unit !== 0) return undefined;
     places.push(place);
   }
