@@ -18,7 +18,10 @@ import {
 } from "../../vring/mod.ts";
 import { type Address, addressText, isSameAddress, PAGE_SIZE } from "../address.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import { RING_FLAG_LOG } from "./protocol.ts";
+import { RING_FLAG_LOG, TransportFeature } from "./protocol.ts";
+
+const { PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC } = TransportFeature;
+const { RING_PACKED, IN_ORDER, ACCESS_PLATFORM } = TransportFeature;
 
 /** What is agreed for all rings of a session. */
 export interface AgreedFeatures {
@@ -34,6 +37,18 @@ export interface AgreedFeatures {
   readonly translated: boolean;
   /** The protocol features are not agreed: rings are enabled without being told. */
   readonly enabledAtFirst: boolean;
+}
+
+/** The features of rings among agreed ones, bits 31:0 and 63:32. */
+export function agreedFeatures(low: number, high: number): AgreedFeatures {
+  return {
+    packed: (high & RING_PACKED) !== 0,
+    eventIndex: (low & EVENT_IDX) !== 0,
+    indirect: (low & INDIRECT_DESC) !== 0,
+    inOrder: (high & IN_ORDER) !== 0,
+    translated: (high & ACCESS_PLATFORM) !== 0,
+    enabledAtFirst: (low & PROTOCOL_FEATURES) === 0,
+  };
 }
 
 /** Where SET_VRING_ADDR puts a ring; user addresses unless the rings are translated. */

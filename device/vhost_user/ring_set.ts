@@ -1,22 +1,11 @@
 /**
- * All rings of a session: when they run, and what a ring that starts again says about the guest.
- *
- * **Stop, restart, reboot.** QEMU announces neither a plain stop of the machine nor a reboot: both stop the
- * rings, and a status of 0 comes with either. But a machine that goes on gives each ring the base it had,
- * while a new driver begins an unused ring at the beginning, after it has read the config space. So a ring
- * that stopped elsewhere and starts at the beginning is a new life. One that stopped at the beginning (the index
- * of a split ring has 16 bits, and a packed ring is there after every second lap) is a new life only if the config
- * space was read in between and nothing in the ring is used. A ring that was not used before either says nothing
- * beside one that was; where none was, it stays in doubt. The first ring that shows which it is speaks for all. The device is told before the
- * ring starts.
+ * All rings of a session, and when they run.
  *
  * **Memory that goes and comes back.** A ring that has lost a part of its memory is reported, and waits. Its queue
  * keeps what it has taken and answered, and goes on with the message that brings the memory back.
  *
- * **A ring's first start in a session** says something about the guest, too: it may go on from another session, or
- * from another process. The device is told what the start is a sign of. A ring that was used outweighs all others: a
- * packed ring comes back to its beginning every few requests. After RESET_DEVICE, or once a new life has been found
- * out, nothing more is to be learned; and after a state was loaded no start is a new life.
+ * A ring that starts again says something about the guest, which `guest_life.ts` finds out. The device is told before
+ * the ring starts.
  *
  * @module
  */
@@ -28,13 +17,16 @@ import {
   type Queue,
   RING_OK,
 } from "../../vring/mod.ts";
-import type { ResetKind, StartSign, VirtioDevice } from "../virtio_device.ts";
+import type { ResetKind, VirtioDevice } from "../virtio_device.ts";
+import { GuestLife } from "./guest_life.ts";
 import type { MemoryTable } from "./memory_table.ts";
-import { TransportFeature } from "./protocol.ts";
-import { type AgreedFeatures, isFreshBase, Ring, type RingAddresses, samePlace } from "./ring.ts";
-
-const { PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC } = TransportFeature;
-const { RING_PACKED, IN_ORDER, ACCESS_PLATFORM } = TransportFeature;
+import {
+  type AgreedFeatures,
+  agreedFeatures,
+  Ring,
+  type RingAddresses,
+  samePlace,
+} from "./ring.ts";
 
 /** What a reset is called in the log. */
 const MEANING: Readonly<Record<ResetKind, string>> = {
@@ -63,13 +55,8 @@ export class RingSet {
   readonly #log: Log;
   #features: AgreedFeatures = agreedFeatures(0, 0);
   #dirtyLog: DirtyLog | null = null;
-  /** Whether the config space was read since the rings stopped. */
-  #configRead = false;
   #misplaced = false;
-  /** Whether a state was loaded, with which the guest goes on. */
-  #isLoaded = false;
-  /** Whether a ring's first start in this session was not at its beginning. */
-  #usedBefore = false;
+  readonly #life: GuestLife;
   /** Rings that start as soon as the device lets them. */
   readonly #delayed = new Set<Ring>();
 
@@ -80,6 +67,7 @@ export class RingSet {
     this.#space = space;
     this.#log = log;
     this.rings = Array.from({ length: device.queueCount }, (_, index) => new Ring(index));
+    this.#life = new GuestLife(this.rings);
   }
 
   /** What is agreed for all rings. */
@@ -100,7 +88,7 @@ export class RingSet {
 
   /** Records that the config space was read. */
   noteConfigRead(): void {
-    if (!this.anyRuns) this.#configRead = true;
+    if (!this.anyRuns) this.#life.configRead = true;
   }
 
   /** Gives all rings another dirty log; the old one is not touched any more. */
@@ -125,7 +113,7 @@ export class RingSet {
       return undefined;
     }
     if (ring.lost && this.#features.translated && !memoryChanged) return undefined;
-    let life = this.#lifeOf(ring);
+    let life = this.#life.of(ring, this.#features.packed);
     if (life === "unless used") {
       const refusal = this.#runWithoutRecord(ring);
       if (refusal !== undefined) return this.#answerFor(ring, refusal);
@@ -147,7 +135,7 @@ export class RingSet {
         this.#delayed.add(ring);
         return undefined;
       }
-      if (life === "same") this.#forgetStops();
+      if (life === "same") this.#life.forgetStops();
     }
     ring.stoppedAt = undefined;
     this.#device.queueStarted(ring.index, ring.queue);
@@ -239,7 +227,7 @@ export class RingSet {
   /** Stops a ring's queue, if it runs. */
   halt(ring: Ring): void {
     if (ring.queue === undefined) return;
-    this.#configRead = false;
+    this.#life.configRead = false;
     this.#stopQueue(ring, ring.queue);
     ring.halt();
     this.generation++;
@@ -254,7 +242,7 @@ export class RingSet {
 
   /** The device starts over. Rings stay as they are. */
   reset(kind: ResetKind): void {
-    this.#forgetStops();
+    this.#life.forgetStops();
     for (const ring of this.rings) ring.begun = true;
     this.#log.debug(MEANING[kind]);
     this.#device.reset(kind);
@@ -262,10 +250,7 @@ export class RingSet {
 
   /** The device has become another, whose rings go on where they stopped then. */
   stateLoaded(): void {
-    this.#forgetStops();
-    this.#isLoaded = true;
-    this.#usedBefore = false;
-    for (const ring of this.rings) ring.begun = false;
+    this.#life.stateLoaded();
   }
 
   /** Stops all rings and resets the device, as RESET_DEVICE asks. */
@@ -287,12 +272,6 @@ export class RingSet {
       ring.close();
     }
     this.generation++;
-  }
-
-  /** Where the rings stopped does not count any more, nor that the config space was read. */
-  #forgetStops(): void {
-    for (const ring of this.rings) ring.stoppedAt = undefined;
-    this.#configRead = false;
   }
 
   /** Stops the device's part: what it answers at the last moment is signalled like any other answer. */
@@ -390,57 +369,12 @@ export class RingSet {
   /** Tells the device what a ring's first start is a sign of; nothing, or why the ring cannot run, or not yet. */
   #begin(ring: Ring): string | typeof LATER | undefined {
     if (ring.begun) return undefined;
-    const verdict = this.#usedBefore
-      ? undefined
-      : this.#device.queueBegins?.(ring.index, this.#signOf(ring));
+    const sign = this.#life.signOf(ring, this.#features.packed);
+    const verdict = sign === undefined ? undefined : this.#device.queueBegins?.(ring.index, sign);
     if (verdict?.warning !== undefined) this.#log.warn(verdict.warning);
     if (verdict?.isLater) return LATER;
     if (verdict?.refusal !== undefined) return `queue ${ring.index} cannot run: ${verdict.refusal}`;
     ring.begun = true;
     return undefined;
   }
-
-  #signOf(ring: Ring): StartSign {
-    if (this.#isLoaded) return "loaded";
-    // What is in the ring outweighs its base: a packed one is back at its beginning with every lap.
-    if (isFreshBase(ring.base, this.#features.packed) && ring.queue?.isUnused === true) {
-      return this.#configRead ? "new" : "unused";
-    }
-    this.#usedBefore = true;
-    return "used";
-  }
-
-  /** What a ring that starts says about the guest; nothing if this does not tell. */
-  #lifeOf(ring: Ring): Life | undefined {
-    const { packed } = this.#features;
-    if (ring.stoppedAt === undefined) return undefined;
-    if (!isFreshBase(ring.base, packed)) return "same";
-    if (!isFreshBase(ring.stoppedAt, packed)) return "new";
-    if (!this.#configRead) return undefined;
-    if (!ring.wasUnused) return "unless used";
-    const used = this.rings.filter((other) =>
-      other !== ring && other.stoppedAt !== undefined && !other.wasUnused
-    );
-    // Front ends describe all rings before they enable the first: then a base tells already what its ring will say.
-    const described = used.find((other) => other.started && !isFreshBase(other.stoppedAt!, packed));
-    if (described !== undefined) return isFreshBase(described.base, packed) ? "new" : "same";
-    return used.length > 0 ? undefined : "unless used";
-  }
-}
-
-/**
- * Whose ring starts again: a new guest's, or that of the guest which goes on; what is in the ring may have to tell. It
- * may be either where the guest has used no ring so far.
- */
-type Life = "new" | "same" | "unless used" | "perhaps new";
-
-function agreedFeatures(low: number, high: number): AgreedFeatures {
-  return {
-    packed: (high & RING_PACKED) !== 0,
-    eventIndex: (low & EVENT_IDX) !== 0,
-    indirect: (low & INDIRECT_DESC) !== 0,
-    inOrder: (high & IN_ORDER) !== 0,
-    translated: (high & ACCESS_PLATFORM) !== 0,
-    enabledAtFirst: (low & PROTOCOL_FEATURES) === 0,
-  };
 }
