@@ -44,7 +44,7 @@ export type { DriverQueue, DriverQueueSetup } from "./driver_queue.ts";
 export { GuestMemory, type MemoryError, type MemoryRegion } from "./guest_memory.ts";
 export { inflightBytes } from "./inflight_base.ts";
 export { PackedDriverQueue } from "./packed_driver_queue.ts";
-export { PackedQueue } from "./packed_queue.ts";
+export { FRESH_PACKED_BASE, PackedQueue } from "./packed_queue.ts";
 export type { Queue, QueueSetup } from "./queue.ts";
 export { isMemoryError, RING_OK, type RingError } from "./ring_error.ts";
 export { SplitDriverQueue } from "./split_driver_queue.ts";

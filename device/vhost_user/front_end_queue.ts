@@ -6,6 +6,7 @@
 import { Event, PollSet } from "../host/mod.ts";
 import {
   type DriverQueue,
+  FRESH_PACKED_BASE,
   type GuestMemory,
   PackedDriverQueue,
   SplitDriverQueue,
@@ -21,9 +22,6 @@ export interface FrontEndQueueOptions {
   /** Where the device is told to begin; by default at the beginning. */
   readonly base?: number;
 }
-
-/** Slot 0 and wrap counter 1, for available and for used descriptors. */
-const FRESH_PACKED = 0x8000_8000;
 
 /** A driver's ring with its events. */
 export class FrontEndQueue {
@@ -50,7 +48,7 @@ export class FrontEndQueue {
   ) {
     this.index = index;
     const packed = (features.high & TransportFeature.RING_PACKED) !== 0;
-    this.freshBase = packed ? FRESH_PACKED : 0;
+    this.freshBase = packed ? FRESH_PACKED_BASE : 0;
     const setup = {
       space: memory,
       address: options.address,

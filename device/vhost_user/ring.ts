@@ -12,6 +12,7 @@ import type { Event } from "../host/mod.ts";
 import {
   type AddressSpace,
   type DirtyLog,
+  FRESH_PACKED_BASE,
   PackedQueue,
   type Queue,
   SplitQueue,
@@ -71,12 +72,9 @@ export interface RingAddresses {
 /** The parts of a ring, in the order of its places. */
 const PARTS = ["descriptors", "available ring", "used ring"];
 
-/** A packed ring's base at the beginning: slot 0 and wrap counter 1, for available and for used descriptors. */
-const FRESH_PACKED = 0x8000_8000;
-
 /** Whether a base is a ring's beginning. Of a packed ring, some front ends say so with 0, too. */
 export function isFreshBase(base: number, packed: boolean): boolean {
-  return base === 0 || (packed && base === FRESH_PACKED);
+  return base === 0 || (packed && base === FRESH_PACKED_BASE);
 }
 
 /** Whether two places are the same one, logged or not. */

@@ -18,7 +18,8 @@ import {
   UnixStream,
 } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
-import { HEADER_BYTES, ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
+import { HEADER_BYTES } from "../../../device/vhost_user/protocol.ts";
 import { servedMessage } from "../../../device/vhost_user/message_table.ts";
 import { Chain } from "../../../vring/mod.ts";
 import { words } from "../../bytes.ts";

@@ -21,7 +21,8 @@ import {
 } from "../../../../device/host/mod.ts";
 import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
-import { HEADER_BYTES, Request } from "../../../../device/vhost_user/mod.ts";
+import { Request } from "../../../../device/vhost_user/mod.ts";
+import { HEADER_BYTES } from "../../../../device/vhost_user/protocol.ts";
 import { servedMessage } from "../../../../device/vhost_user/message_table.ts";
 import { joined, longs, words } from "../../../bytes.ts";
 import { isLong, setting } from "../../../long_mode.ts";

@@ -13,9 +13,9 @@ import {
   Connection,
   FLAG_REPLY,
   ProtocolFeature,
-  readU64,
   Request,
 } from "../../../../device/vhost_user/mod.ts";
+import { readU64 } from "../../../../device/vhost_user/protocol.ts";
 
 /** A ring as SET_VRING_ADDR has it: indices in the memory. */
 interface Ring {
