@@ -9,6 +9,7 @@ import {
   RING_OK,
   SplitQueue,
 } from "../../vring/mod.ts";
+import { HANG_MS } from "../until.ts";
 import { BASE, memoryOf, ringIn, runs } from "./ring_fixture.ts";
 
 const SIZE = 8;
@@ -16,7 +17,7 @@ const MEMORY = 0x1000;
 /** The ring lies in the first 512 bytes, the rest is buffers and indirect tables. */
 const RING = 0x200;
 
-/** A descriptor's fields as a driver without conscience fills them. */
+/** A descriptor's fields as a driver fills them. */
 interface Descriptor {
   readonly address: number;
   readonly length: number;
@@ -133,14 +134,13 @@ function checkHostile(packed: boolean, options: Partial<QueueSetup>): void {
           queue.enableNotifications();
           queue.disableNotifications();
           const after = new Uint8Array(buffer);
-          for (let i = 0; i < MEMORY; i++) {
-            assert(allowed[i] === 1 || after[i] === before[i], `byte ${i} is not the device's`);
-          }
+          const changed = after.findIndex((byte, i) => allowed[i] === 0 && byte !== before[i]);
+          assertEquals(changed, -1, "the device writes no byte that is not its own");
           if (queue.error !== RING_OK) assert(queue.describeError().includes("queue size is 8"));
         }
       },
     ),
-    { numRuns: runs(1500) },
+    { numRuns: runs(800, 15000) },
   );
 }
 
@@ -208,8 +208,12 @@ for (const packed of [false, true]) {
       worker.postMessage({ shared, running, base: BASE, size: SIZE, packed });
       const ready = Atomics.waitAsync(running, 0, 0, 5000);
       if (ready.async) await ready.value;
-      const until = performance.now() + 300;
-      while (performance.now() < until) {
+      const until = performance.now() + 150;
+      const hang = performance.now() + HANG_MS;
+      // On a busy machine the other thread may not have run by then.
+      while (
+        performance.now() < until || ((taken === 0 || broken === 0) && performance.now() < hang)
+      ) {
         queue.configure({ ...setup, base: packed ? 0x8000_8000 : 0 });
         for (let i = 0; i < 200 && queue.next(chain); i++) {
           taken++;

@@ -153,7 +153,7 @@ function checkRoundTrips(packed: boolean): void {
       while (driver.reap()) sent.delete(driver.token);
       assertEquals([sent.size, driver.inFlight, driver.free], [0, 0, options.size]);
     }),
-    { numRuns: runs(100) },
+    { numRuns: runs(50, 1000) },
   );
 }
 
@@ -246,7 +246,7 @@ function checkSuppression(packed: boolean, eventIndex: boolean): void {
         }
       },
     ),
-    { numRuns: runs(30) },
+    { numRuns: runs(12, 300) },
   );
 }
 

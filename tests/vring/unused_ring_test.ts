@@ -54,7 +54,7 @@ for (const packed of [false, true]) {
           assertEquals(next.isUnused, !isRecorded);
         },
       ),
-      { numRuns: runs(300) },
+      { numRuns: runs(150, 3000) },
     );
   });
 }

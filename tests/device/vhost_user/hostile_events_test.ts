@@ -17,7 +17,7 @@ const SEMAPHORE = 1;
 const setFlags = 4;
 const FULL = 0xffff_ffff_ffff_fffen;
 /** Milliseconds in which a process is watched. */
-const WATCH = 1000;
+const WATCH = 500;
 
 /** A full event, to be handed over. */
 function fullEvent(flags: number): Descriptor {

@@ -23,10 +23,10 @@ import { HANG_MS } from "../../until.ts";
 import { kill, send, type Served, type Session, start } from "../served_process.ts";
 
 /** Pages that are mapped and looked at, and bytes of a page. */
-const PAGES = isLong ? 48 : 16;
+const PAGES = isLong ? 48 : 8;
 const PAGE = 4096;
 /** Requests before and after the move: not as many as bring a packed ring of 16 back to where it began. */
-const REQUESTS = 405;
+const REQUESTS = isLong ? 405 : 213;
 /** Domains, the last of which bypasses. */
 const DOMAINS = [0, 7, 0xffff_ffff, 3];
 const BYPASS_DOMAIN = 3;
