@@ -8,37 +8,25 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import {
-  createMemoryFile,
-  createPipe,
-  type Descriptor,
-  descriptorsClosed,
-  Event,
-  mapMemoryFile,
-  UnixStream,
-} from "../../../device/host/mod.ts";
+import { type Descriptor, descriptorsClosed } from "../../../device/host/mod.ts";
 import { libc } from "../../../device/host/libc.ts";
 import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { HEADER_BYTES } from "../../../device/vhost_user/protocol.ts";
 import { servedMessage } from "../../../device/vhost_user/message_table.ts";
 import { Chain } from "../../../vring/mod.ts";
 import { words } from "../../bytes.ts";
+import { Belongings, type Kind, MIB } from "./fuzz_belongings.ts";
 import { isLong, setting } from "../../long_mode.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
-import { DescriptorKinds } from "./descriptor_kinds.ts";
 import { EVERYTHING, RawPeer } from "./raw_peer.ts";
 import { connect } from "./serving.ts";
 
-const MIB = 1 << 20;
 const STEPS = 40;
 /** Messages of {@linkcode wholeSession} until its queue runs. */
 const GOOD_MESSAGES = 17;
 const messages = isLong ? 1_000_000 : 10_000;
 const seed = Number(setting("VIOMMU_SEED") ?? 20261122);
 const path = setting("VIOMMU_PATH");
-
-/** What belongs to messages, or any descriptor of {@linkcode DescriptorKinds}. */
-type Kind = "memory" | "event" | "socket" | "reader" | "writer" | number;
 
 /** One thing that a hostile front end does. */
 type Step =
@@ -136,39 +124,6 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 10, arbitrary: fc.constant<Step>({ does: "serve" }) },
 );
-
-/** What the front end may hand over, made once. */
-class Belongings {
-  readonly memory = createMemoryFile("fuzz-memory", MIB);
-  readonly guest = mapMemoryFile(this.memory, 0, MIB);
-  readonly event = Event.create();
-  readonly sockets = UnixStream.pair();
-  readonly pipe = createPipe();
-  readonly kinds = new DescriptorKinds();
-
-  of(kind: Kind): Descriptor {
-    if (typeof kind === "number") return this.kinds.all[kind % this.kinds.all.length][1];
-    switch (kind) {
-      case "memory":
-        return this.memory;
-      case "event":
-        return this.event.descriptor;
-      case "socket":
-        return this.sockets[0].descriptor;
-      case "reader":
-        return this.pipe[0];
-      case "writer":
-        return this.pipe[1];
-    }
-  }
-
-  close(): void {
-    for (const each of [this.memory, this.guest, this.event, ...this.sockets, ...this.pipe]) {
-      each.close();
-    }
-    this.kinds.close();
-  }
-}
 
 /** The lowest descriptor number that is free: it rises with every one that is left open. */
 function lowestFree(): number {
