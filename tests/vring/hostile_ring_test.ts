@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, fail } from "@std/assert";
 import fc from "fast-check";
 import {
   Chain,
@@ -37,7 +37,9 @@ const descriptor: fc.Arbitrary<Descriptor> = fc.record({
   address: addresses,
   length: fc.constantFrom(0, 1, 4, 16, 32, 48, 128, 0xffff_fff0, 0xffff_ffff),
   // NEXT, WRITE, INDIRECT, and for packed rings AVAIL and USED.
-  flags: fc.nat(7).chain((low) => fc.constantFrom(low, low | 0x80, low | 0x80, low | 0x8080)),
+  flags: fc.tuple(fc.nat(7), fc.constantFrom(0, 0x80, 0x80, 0x8080)).map(([low, high]) =>
+    low | high
+  ),
   next: fc.oneof({ weight: 5, arbitrary: fc.nat(SIZE - 1) }, fc.nat(0xffff)),
 });
 
@@ -134,8 +136,9 @@ function checkHostile(packed: boolean, options: Partial<QueueSetup>): void {
           queue.enableNotifications();
           queue.disableNotifications();
           const after = new Uint8Array(buffer);
-          const changed = after.findIndex((byte, i) => allowed[i] === 0 && byte !== before[i]);
-          assertEquals(changed, -1, "the device writes no byte that is not its own");
+          for (let i = 0; i < MEMORY; i++) {
+            if (allowed[i] === 0 && after[i] !== before[i]) fail(`byte ${i} is not the device's`);
+          }
           if (queue.error !== RING_OK) assert(queue.describeError().includes("queue size is 8"));
         }
       },
