@@ -192,7 +192,7 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
   const faults = { reported: device.faults.reported, dropped: device.faults.dropped };
   const { failures = {} } = context;
   const tail = Object.keys(failures).length === 0 ? "" : `,"failures":${JSON.stringify(failures)}`;
-  yield `${text}],"requests":${JSON.stringify(requestCounts(iommu.counts))},` +
+  yield `${text}],"requests":${JSON.stringify(requestCounts(device.requests.counts))},` +
     `"faults":${JSON.stringify(faults)}${tail}}\n`;
 }
 

@@ -232,7 +232,7 @@ async function timing(device: IommuDevice, guest: Guest): Promise<void> {
     const each = (answer.microseconds / answer.pairs / 2).toFixed(2);
     console.log(`  ${String(batch).padStart(3)} at a time: ${each} us a request`);
   }
-  const counts = device.iommu.counts.reduce((sum, count) => sum + count, 0);
+  const counts = device.requests.counts.reduce((sum, count) => sum + count, 0);
   const pages = device.hardware.memory.used;
   console.log(`  ${counts} requests served in all; ${pages} pages of table memory in use\n`);
 }

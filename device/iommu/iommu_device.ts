@@ -32,7 +32,8 @@ import { stateSizeMax } from "./saved_state.ts";
 import { IotlbListeners } from "./iotlb_listeners.ts";
 import type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "../virtio_device.ts";
 import { Turn, WORK_PER_LOOK } from "./turn.ts";
-import { UNDER_WAY, VirtioIommu } from "./virtio_iommu.ts";
+import { Requests, UNDER_WAY } from "./requests.ts";
+import { VirtioIommu } from "./virtio_iommu.ts";
 import {
   DEVICE_ID,
   EVENT_QUEUE,
@@ -110,8 +111,10 @@ export class IommuDevice implements VirtioDevice {
   onFault: () => void = () => {};
   /** Tables and units. */
   readonly hardware: Hardware;
-  /** The request side: domains, counters. */
+  /** The domains. */
   readonly iommu: VirtioIommu;
+  /** The requests. */
+  readonly requests: Requests;
   /** The fault reports. */
   readonly faults: FaultEvents = new FaultEvents();
   /** What is known of the guest, and which endpoints are blocked because it is not. */
@@ -181,16 +184,20 @@ export class IommuDevice implements VirtioDevice {
       hardware: this.hardware,
       reserved,
       iotlbListeners: this.iotlbListeners,
-      config: this.#config,
       endpoints: this.endpoints,
       life: this.life,
       guest: this.guest,
+      maxDomains: options.maxDomains,
+      maxMappings: options.maxMappings,
+    });
+    this.requests = new Requests({
+      iommu: this.iommu,
+      endpoints: this.endpoints,
+      reserved,
       inputFirstPage: limits.firstPage,
       inputLastPage: limits.lastPage,
       granulePages: Math.min(...limits.pageSizes) / PAGE_SIZE,
       features: this.featuresLow,
-      maxDomains: options.maxDomains,
-      maxMappings: options.maxMappings,
     });
     this.#hostRegions = hostMemory === undefined
       ? null
@@ -256,7 +263,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   featuresAgreed(low: number, _high: number): void {
-    this.iommu.featuresAgreed(low);
+    this.requests.featuresAgreed(low);
   }
 
   memoryAdded(region: MemoryRegion): void {
@@ -341,7 +348,7 @@ export class IommuDevice implements VirtioDevice {
   sessionEnds(): void {
     this.#job = undefined;
     this.#queueUnderWay = undefined;
-    this.iommu.abandon();
+    this.requests.abandon();
   }
 
   /** The whole device as bytes, to be loaded elsewhere; see `saved_state.ts`. */
@@ -397,17 +404,17 @@ export class IommuDevice implements VirtioDevice {
     if (this.#queueUnderWay !== undefined || this.iotlbListeners.isSettling) return 0;
     if (this.#memoryChanges) return 0;
     let served = 0;
-    const { iommu } = this;
+    const { requests } = this;
     const chain = this.#chain;
     while (served < budget && queue.next(chain)) {
-      const used = iommu.serve(chain);
+      const used = requests.serve(chain);
       if (used === UNDER_WAY) {
         this.#queueUnderWay = queue;
         break;
       }
       queue.complete(chain, used);
       served++;
-      if (turn.spend(iommu.weight)) break;
+      if (turn.spend(requests.weight)) break;
     }
     if (this.iotlbListeners.waiting > 0 && served > 0) {
       this.#held = served;
@@ -444,7 +451,7 @@ export class IommuDevice implements VirtioDevice {
 
   #proceed(): void {
     const queue = this.#queueUnderWay!;
-    const used = this.iommu.proceed(this.#chain);
+    const used = this.requests.proceed(this.#chain);
     if (used === UNDER_WAY) return;
     this.#queueUnderWay = undefined;
     queue.complete(this.#chain, used);

@@ -39,6 +39,7 @@ export * from "./iotlb_listeners.ts";
 export * from "./memory_bound.ts";
 export * from "./pieces.ts";
 export * from "./request.ts";
+export * from "./requests.ts";
 export * from "./reserved_region.ts";
 export * from "./status.ts";
 export * from "./turn.ts";

@@ -14,11 +14,12 @@
  *
  * @module
  */
-import { STEP_PAGES } from "../../iommufd/mod.ts";
+import { EINVAL, OK } from "../../pagetable/mod.ts";
 import { LAST_PAGE, rangeText } from "../address.ts";
 import { WAITING_MAX } from "./fault_events.ts";
 import { GIVEN_BACK_MAX } from "./guest_life.ts";
 import { PIECE_WORK, type Pieces } from "./pieces.ts";
+import { attachStatusOf, statusOf } from "./status.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
 import {
   FAULT_F_ADDRESS,
@@ -26,8 +27,6 @@ import {
   FAULT_F_WRITE,
   FAULT_R_MAPPING,
   FAULT_SIZE,
-  S_INVAL,
-  S_OK,
   STATUS_NAMES,
 } from "./wire.ts";
 
@@ -244,10 +243,10 @@ export function* rebuild(
   let work = 0;
   for (const { id, bypass, endpoints, mappings } of domains) {
     for (const endpoint of endpoints) {
-      const status = iommu.attach(id, endpoint, bypass);
-      if (status !== S_OK) {
+      const error = iommu.attach(id, endpoint, bypass);
+      if (error !== OK) {
         return `Cannot load the state: endpoint ${endpoint} cannot join domain ${id}: ${
-          STATUS_NAMES[status]
+          STATUS_NAMES[attachStatusOf(error)]
         }`;
       }
       // A domain is made with its first endpoint.
@@ -258,14 +257,17 @@ export function* rebuild(
     }
     const domain = iommu.domain(id);
     for (const { firstPage, lastPage, frame, protection } of mappings) {
-      const status = domain === undefined || domain.bypass
-        ? S_INVAL
-        : lastPage - firstPage < STEP_PAGES
-        ? iommu.map(domain, firstPage, lastPage, frame, protection)
-        : yield* iommu.mapInPieces(domain, firstPage, lastPage, frame, protection);
-      if (status !== S_OK) {
+      let error = EINVAL;
+      if (domain !== undefined && !domain.bypass) {
+        error = iommu.map(domain, firstPage, lastPage, frame, protection);
+        if (domain.space.isFilling) {
+          while (!domain.fillStep()) yield;
+          error = iommu.endMap(domain, firstPage, lastPage);
+        }
+      }
+      if (error !== OK) {
         return `Cannot load the state: ${rangeText(firstPage, lastPage)} cannot be mapped: ${
-          STATUS_NAMES[status]
+          STATUS_NAMES[statusOf(error)]
         }`;
       }
       if (++work < PIECE_WORK) continue;

@@ -113,7 +113,7 @@ export const STATUS_NAMES: readonly string[] = [
   "NOMEM",
 ];
 
-/** Property of an endpoint: a reserved memory region (5.13.6.7.1). */
+/** Property of an endpoint: a reserved memory region (5.13.6.8.1). */
 export const PROPERTY_RESV_MEM = 1;
 /** Bytes of a property's header: type and length. */
 export const PROPERTY_HEADER_SIZE = 4;

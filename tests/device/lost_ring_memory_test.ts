@@ -297,7 +297,7 @@ Deno.test("whatever memory goes and comes back, each request is served once and 
         await delay(1);
         assertEquals(answered + world.reap(), world.sent);
         assertEquals(world.queue.driver.inFlight, 0);
-        assertEquals(device.iommu.counts.reduce((sum, count) => sum + count, 0), world.sent);
+        assertEquals(device.requests.counts.reduce((sum, count) => sum + count, 0), world.sent);
         assertEquals([device.faults.reported, device.faults.dropped], [
           world.reports,
           world.emptyReports,

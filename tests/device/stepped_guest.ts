@@ -7,7 +7,7 @@ import { assertEquals } from "@std/assert";
 import { mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Turn } from "../../device/iommu/turn.ts";
-import { UNDER_WAY } from "../../device/iommu/virtio_iommu.ts";
+import { UNDER_WAY } from "../../device/iommu/requests.ts";
 import { READ } from "../../pagetable/mod.ts";
 import { Chain, GuestMemory } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
@@ -47,12 +47,12 @@ export class Stepped implements Disposable {
     this.#chain.begin(this.#memory, 0, 8);
     this.#chain.push(0, bytes.length, false);
     this.#chain.push(WRITABLE, 4, true);
-    return this.#status(this.device.iommu.serve(this.#chain));
+    return this.#status(this.device.requests.serve(this.#chain));
   }
 
   /** Does a piece of it; its status if it is over. */
   proceed(): number | undefined {
-    return this.#status(this.device.iommu.proceed(this.#chain));
+    return this.#status(this.device.requests.proceed(this.#chain));
   }
 
   /** Does a request to its end. */

@@ -43,7 +43,7 @@ class Bare {
     chain.begin(this.#memory, 0, 8);
     chain.push(READABLE, bytes.length, false);
     chain.push(WRITABLE, room, true);
-    const length = this.device.iommu.serve(chain);
+    const length = this.device.requests.serve(chain);
     return length === 0 ? -1 : this.#bytes[WRITABLE + length - 4];
   }
 }

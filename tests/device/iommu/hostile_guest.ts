@@ -80,7 +80,7 @@ export class HostileGuest {
     spaceOf: (memory: GuestMemory) => AddressSpace = (memory) => memory,
   ) {
     this.device = new IommuDevice(options);
-    this.#counts = new Float64Array(this.device.iommu.counts.length);
+    this.#counts = new Float64Array(this.device.requests.counts.length);
     this.#layout = layout;
     this.#space = spaceOf(this.memory);
     this.#steady = this.#space === this.memory;
@@ -168,7 +168,7 @@ export class HostileGuest {
     driver.kick();
     disturb?.();
     this.#before.set(this.#words);
-    this.#counts.set(this.device.iommu.counts);
+    this.#counts.set(this.device.requests.counts);
     this.device.service(0, this.#requestQueue, 1);
     while (this.device.messagesWait) {
       this.device.work(this.#turn);
@@ -209,7 +209,7 @@ export class HostileGuest {
   }
 
   #newCount(): string {
-    const counts = this.device.iommu.counts;
+    const counts = this.device.requests.counts;
     const found: string[] = [];
     for (let i = 0; i < counts.length; i++) {
       const more = counts[i] - this.#counts[i];

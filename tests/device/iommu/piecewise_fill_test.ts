@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { attachRequest, detachRequest } from "../../../device/iommu/driver_requests.ts";
 import type { DeviceOptions, IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { PAGES_PER_PIECE } from "../../../device/iommu/piecewise_unmap.ts";
+import { attachStatusOf, statusOf } from "../../../device/iommu/status.ts";
 import { Turn } from "../../../device/iommu/turn.ts";
 import { OK as DONE, READ } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
@@ -358,7 +359,9 @@ Deno.test("whatever is done in pieces, and whatever comes between, the outcome i
           const last = first + each.pages - 1;
           bytes = mapPages(each.domain, first, last, each.frame);
           const domain = iommu.domain(each.domain);
-          expected = domain === undefined ? NOENT : iommu.map(domain, first, last, each.frame, 3);
+          expected = domain === undefined
+            ? NOENT
+            : statusOf(domain.space.map(first, last, atOnce.device.guest, each.frame, 3));
         } else if (each.kind === "unmap") {
           bytes = unmapPages(each.domain, 0, 2 ** 34);
           const domain = iommu.domain(each.domain);
@@ -366,7 +369,7 @@ Deno.test("whatever is done in pieces, and whatever comes between, the outcome i
           if (domain !== undefined) assertEquals(domain.space.unmap(0, 2 ** 34), DONE);
         } else if (each.kind === "attach") {
           bytes = attachRequest(each.domain, each.endpoint);
-          expected = iommu.attach(each.domain, each.endpoint, false);
+          expected = attachStatusOf(iommu.attach(each.domain, each.endpoint, false));
         } else {
           bytes = detachRequest(1, each.endpoint);
           expected = atOnce.request(bytes);
