@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { createMemoryFile, UnixStream } from "../../../device/host/mod.ts";
-import type { LockableMemory } from "../../../device/iommu/host_regions.ts";
+import type { LockableMemory } from "../../../device/iommu/guest_ram.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { UNSTABLE_PAGES_PER_PIECE } from "../../../device/iommu/piecewise_unmap.ts";

@@ -1,0 +1,138 @@
+/**
+ * The options of a device, and what follows from them.
+ *
+ * @module
+ */
+import { describeFormat, type TableFormat, TableMemory } from "../../pagetable/mod.ts";
+import { PAGE_SIZE, rangeText, sizeText } from "../address.ts";
+import { ConfigSpace } from "./config_space.ts";
+import type { EndpointRange } from "./endpoint_table.ts";
+import type { LockableMemory } from "./guest_ram.ts";
+import { Hardware } from "./hardware.ts";
+import type { ReservedRegion } from "./reserved_region.ts";
+import {
+  F_BYPASS_CONFIG,
+  F_DOMAIN_RANGE,
+  F_INPUT_RANGE,
+  F_MAP_UNMAP,
+  F_MMIO,
+  F_PROBE,
+} from "./wire.ts";
+
+/** Features of the device type. */
+const FEATURES = F_INPUT_RANGE | F_DOMAIN_RANGE | F_MAP_UNMAP | F_PROBE | F_MMIO | F_BYPASS_CONFIG;
+
+/** The options of a device. */
+export interface DeviceOptions {
+  /** Which endpoints exist and in which format they are translated. */
+  readonly endpoints: readonly EndpointRange[];
+  /** Ranges that endpoints reserve. */
+  readonly reserved: readonly ReservedRegion[];
+  /** First and last page that the guest may map; what the formats span by default. */
+  readonly inputRange?: { readonly firstPage: number; readonly lastPage: number };
+  /** Leaf sizes in bytes that the guest is told of and the tables use; those of the formats by default. */
+  readonly pageSizes?: readonly number[];
+  /** Whether unattached endpoints reach guest memory untranslated at power-on. */
+  readonly bypass: boolean;
+  /** How many domains there may be. */
+  readonly maxDomains: number;
+  /** How many mappings there may be over all domains. */
+  readonly maxMappings: number;
+  /** Bytes that guest mappings may pin; no limit by default. */
+  readonly maxPinned?: number;
+  /** Tells the frames behind guest RAM: tables hold host-physical frames then, and guest-physical ones by default. */
+  readonly hostMemory?: LockableMemory;
+  /** Device features that are not offered, an OR of `F_…`; none by default. */
+  readonly withoutFeatures?: number;
+  /** Bytes of table memory. */
+  readonly maxTableMemory: number;
+  /** Memory for the tables, for example shared with another process; allocated by default. */
+  readonly tableMemory?: ArrayBuffer;
+  /** First frame that the tables are said to be at. */
+  readonly tableBaseFrame: number;
+}
+
+/** What can be mapped. */
+export interface DeviceLimits {
+  /** First page that can be mapped. */
+  readonly firstPage: number;
+  /** Last page that can be mapped, inclusive. */
+  readonly lastPage: number;
+  /** Sizes of leaves in bytes, ascending. */
+  readonly pageSizes: readonly number[];
+}
+
+/**
+ * What all formats among the endpoints can express, narrowed to what the options ask for.
+ *
+ * @throws {RangeError} If a format cannot express what the options ask for.
+ */
+export function limitsOf(formats: readonly string[], options: DeviceOptions): DeviceLimits {
+  const described = formats.map((format) => describeFormat(format));
+  const lastPage = Math.min(...described.map((format) => format.lastPage));
+  const range = options.inputRange ?? { firstPage: 0, lastPage };
+  if (range.lastPage > lastPage) {
+    throw new RangeError(
+      `Cannot take input range ${rangeText(range.firstPage, range.lastPage)}: ` +
+        `${formats.join(" and ")} reach no further than ${rangeText(0, lastPage)}`,
+    );
+  }
+  const lastTable = options.tableBaseFrame +
+    (options.tableMemory?.byteLength ?? options.maxTableMemory) / PAGE_SIZE - 1;
+  described.forEach((format, i) => {
+    if (lastTable < 2 ** (format.outputBits - 12)) return;
+    throw new RangeError(
+      `Cannot keep tables at ${rangeText(options.tableBaseFrame, Math.floor(lastTable))}: ` +
+        `${formats[i]} has ${format.outputBits} bits of physical addresses`,
+    );
+  });
+  const sizes = described.map(leafSizes);
+  const common = sizes[0].filter((size) => sizes.every((others) => others.includes(size)));
+  const granule = Math.max(...sizes.map((others) => others[0]));
+  const chosen = options.pageSizes ?? common;
+  if (!chosen.includes(granule) || chosen.some((size) => !common.includes(size))) {
+    throw new RangeError(
+      `Cannot offer page sizes ${chosen.map(sizeText).join(",")}: they must include ` +
+        `${sizeText(granule)} and be among ${common.map(sizeText).join(",")}`,
+    );
+  }
+  return { ...range, pageSizes: chosen.toSorted((a, b) => a - b) };
+}
+
+/** The features that a device offers, an OR of `F_…`. */
+export function offeredFeatures({ withoutFeatures = 0 }: DeviceOptions): number {
+  return FEATURES & ~withoutFeatures;
+}
+
+/** Tables and units of a device. */
+export function createHardware(options: DeviceOptions): Hardware {
+  const { tableBaseFrame: baseFrame, tableMemory: buffer, maxTableMemory: bytes } = options;
+  const memory = new TableMemory(
+    buffer === undefined ? { baseFrame, bytes } : { baseFrame, buffer },
+  );
+  const { pageSizes } = options;
+  return new Hardware(pageSizes === undefined ? { memory } : { memory, pageSizes });
+}
+
+/** The configuration space of a device at power-on. */
+export function createConfigSpace(
+  limits: DeviceLimits,
+  probeSize: number,
+  bypass: boolean,
+): ConfigSpace {
+  return new ConfigSpace({
+    pageSizeMask: limits.pageSizes.reduce((mask, size) => mask + size, 0),
+    inputFirstPage: limits.firstPage,
+    inputLastPage: limits.lastPage,
+    domainFirst: 0,
+    domainLast: 0xffffffff,
+    probeSize,
+    bypass,
+  });
+}
+
+/** Sizes in bytes of a format's leaves that are one entry each: a guest gains nothing from groups. */
+function leafSizes(format: TableFormat): readonly number[] {
+  return format.leaves.filter((leaf) => leaf.items === 1)
+    .map((leaf) => PAGE_SIZE * 2 ** leaf.order);
+}

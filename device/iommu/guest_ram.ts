@@ -1,0 +1,135 @@
+/**
+ * Guest RAM as page lists see it, as it is added and removed.
+ *
+ * Where tables hold host frames, everything that leads to the frames of memory has to be unmapped before it is removed,
+ * for they become another's. That may be millions of mappings: it is done in pieces, and meanwhile the memory stays
+ * mapped and locked in this process. Changes are made in the order in which they came, since memory that is added may
+ * take the place of memory that is removed. Nothing may be mapped between the pieces.
+ *
+ * Where tables hold guest-physical frames, a change is one piece. Mappings of memory that is removed stay until the guest
+ * removes them; they lead to addresses that are no memory.
+ *
+ * @module
+ */
+import type { GuestRegion, HostMemory, RegionSource } from "../../iommufd/mod.ts";
+import type { MemoryRegion } from "../../vring/mod.ts";
+import { PAGE_SIZE } from "../address.ts";
+import type { Pieces } from "./pieces.ts";
+import type { VirtioIommu } from "./virtio_iommu.ts";
+
+/** Pieces of a change that are done at once; the rest follows. */
+const PIECES_AT_ONCE = 4;
+
+/** This process's memory, of which guest RAM is a part. */
+export interface LockableMemory extends HostMemory {
+  /**
+   * Locks whole pages from byte `offset` of a buffer on, `bytes` of them, until they are unmapped.
+   *
+   * @returns the first virtual page, or -1 if they cannot be locked.
+   */
+  lock(buffer: ArrayBuffer, offset: number, bytes: number): number;
+}
+
+/** Memory that is added, or removed. */
+interface Change {
+  readonly region: MemoryRegion;
+  readonly isRemoval: boolean;
+  /** Called when nothing leads to memory that is removed. */
+  released?: () => void;
+}
+
+/** The RAM of one guest. */
+export class GuestRam {
+  readonly #source: RegionSource;
+  readonly #memory: LockableMemory | undefined;
+  readonly #iommu: VirtioIommu;
+  readonly #regions = new Map<MemoryRegion, GuestRegion>();
+  readonly #changes: Change[] = [];
+  /** Unmaps what leads to the memory that is removed first. */
+  #unmapping: Pieces<void> | undefined;
+
+  /** No RAM yet. `memory` is there if the source is one of host frames. */
+  constructor(source: RegionSource, memory: LockableMemory | undefined, iommu: VirtioIommu) {
+    this.#source = source;
+    this.#memory = memory;
+    this.#iommu = iommu;
+  }
+
+  /** Whether a change is yet to be made: {@linkcode step} does a piece of it. */
+  get isChanging(): boolean {
+    return this.#changes.length > 0;
+  }
+
+  /** Adds memory, behind the changes that are yet to be made. */
+  add(region: MemoryRegion): void {
+    this.#begin({ region, isRemoval: false });
+  }
+
+  /** Removes memory, behind the changes that are yet to be made. */
+  remove(region: MemoryRegion): void {
+    this.#begin({ region, isRemoval: true });
+  }
+
+  /**
+   * Whether something may still lead to memory that is removed.
+   *
+   * @param released Called when nothing does any more, if something may.
+   */
+  keeps(region: MemoryRegion, released: () => void): boolean {
+    const change = this.#changes.find((each) => each.isRemoval && each.region === region);
+    if (change !== undefined) change.released = released;
+    return change !== undefined;
+  }
+
+  /** Does a bounded piece of the change that came first. */
+  step(): void {
+    const change = this.#changes[0];
+    if (change === undefined || (change.isRemoval && !this.#remove(change.region))) return;
+    this.#changes.shift();
+    if (change.isRemoval) change.released?.();
+    else this.#add(change.region);
+  }
+
+  #begin(change: Change): void {
+    const isFirst = !this.isChanging;
+    this.#changes.push(change);
+    for (let i = 0; i < PIECES_AT_ONCE && isFirst && this.isChanging; i++) this.step();
+  }
+
+  /** Adds the whole pages of a region. Where its frames have to be known and cannot be, it cannot be mapped. */
+  #add(region: MemoryRegion): void {
+    const first = Math.ceil(region.guestAddress / PAGE_SIZE);
+    const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
+    if (last < first) return;
+    let firstFrame = first;
+    if (this.#memory !== undefined) {
+      const offset = region.offset + (first * PAGE_SIZE - region.guestAddress);
+      firstFrame = this.#memory.lock(region.buffer, offset, (last - first + 1) * PAGE_SIZE);
+      if (firstFrame < 0) return;
+    }
+    this.#regions.set(region, this.#source.addRegion(first, last, { firstFrame }));
+  }
+
+  /** Returns whether the region is removed. */
+  #remove(region: MemoryRegion): boolean {
+    const known = this.#regions.get(region);
+    if (known === undefined) return true;
+    if (this.#memory !== undefined && !this.#unmap(known)) return false;
+    this.#source.removeRegion(known);
+    this.#regions.delete(region);
+    return true;
+  }
+
+  /** Does a piece of unmapping what leads to a region. Returns whether that is over. */
+  #unmap({ firstIndex, lastIndex }: GuestRegion): boolean {
+    // What domains hold that have ended leads there, too.
+    if (this.#iommu.isEnding) {
+      this.#iommu.endPiece();
+      return false;
+    }
+    this.#unmapping ??= this.#iommu.unmapGuestPages(firstIndex, lastIndex);
+    if (!this.#unmapping.next().done) return false;
+    this.#unmapping = undefined;
+    return true;
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * The request queue: when requests are taken from it, and when their answers are published.
+ *
+ * Where an IOTLB listener in another process has to drop a translation first, the answers of all requests taken are
+ * *held*: they share one wait, during which nothing more is taken, and a later call publishes them. A request that takes
+ * longer than a turn is *under way* until {@linkcode RequestQueue.proceed} has ended it, and nothing more is taken
+ * meanwhile. Its answer is held then, too, and published by the next call.
+ *
+ * @module
+ */
+import { Chain, type Queue } from "../../vring/mod.ts";
+import type { IotlbListeners } from "./iotlb_listeners.ts";
+import { type Requests, UNDER_WAY } from "./requests.ts";
+import { type Turn, WORK_PER_LOOK } from "./turn.ts";
+
+/** The request queue of one device. */
+export class RequestQueue {
+  readonly #requests: Requests;
+  readonly #listeners: IotlbListeners;
+  readonly #chain = new Chain();
+  /** Requests that are served and whose answers are not published yet. */
+  #held = 0;
+  #heldQueue: Queue | undefined;
+  /** The queue of the request that is under way, whose chain is `#chain`. */
+  #queueUnderWay: Queue | undefined;
+
+  /** Answers wait for the remote ones of `listeners`. */
+  constructor(requests: Requests, listeners: IotlbListeners) {
+    this.#requests = requests;
+    this.#listeners = listeners;
+  }
+
+  /** Whether answers are held. */
+  get holds(): boolean {
+    return this.#held > 0;
+  }
+
+  /** Whether a request is under way. */
+  get isUnderWay(): boolean {
+    return this.#queueUnderWay !== undefined;
+  }
+
+  /** Serves requests, `budget` at most, until the turn is over. Returns how many answers it has published. */
+  service(queue: Queue, budget: number, turn: Turn): number {
+    if (this.#held > 0) return this.#listeners.waiting > 0 ? 0 : this.#publish();
+    if (this.#queueUnderWay !== undefined || this.#listeners.isSettling) return 0;
+    let served = 0;
+    const requests = this.#requests;
+    const chain = this.#chain;
+    while (served < budget && queue.next(chain)) {
+      const used = requests.serve(chain);
+      if (used === UNDER_WAY) {
+        this.#queueUnderWay = queue;
+        break;
+      }
+      queue.complete(chain, used);
+      served++;
+      if (turn.spend(requests.weight)) break;
+    }
+    if (this.#listeners.waiting > 0 && served > 0) {
+      this.#held = served;
+      this.#heldQueue = queue;
+      return 0;
+    }
+    if (served > 0) queue.publish();
+    return served;
+  }
+
+  /** Goes on with the request that is under way until it or the turn is over. */
+  proceed(turn: Turn): void {
+    do this.#proceed(); while (this.#queueUnderWay !== undefined && !turn.spend(WORK_PER_LOOK));
+  }
+
+  /**
+   * The queue stops. Answers that are held are published unless an IOTLB listener has yet to acknowledge: then they are
+   * never given, as if this process had ended.
+   */
+  stop(): void {
+    while (this.#queueUnderWay !== undefined) this.#proceed();
+    if (this.#held === 0) return;
+    if (this.#listeners.waiting === 0) this.#publish();
+    this.#held = 0;
+    this.#heldQueue = undefined;
+  }
+
+  /** Forgets the request that is under way, which gets no answer. */
+  abandon(): void {
+    this.#queueUnderWay = undefined;
+    this.#requests.abandon();
+  }
+
+  #proceed(): void {
+    const queue = this.#queueUnderWay!;
+    const used = this.#requests.proceed(this.#chain);
+    if (used === UNDER_WAY) return;
+    this.#queueUnderWay = undefined;
+    queue.complete(this.#chain, used);
+    this.#held++;
+    this.#heldQueue = queue;
+  }
+
+  /** Publishes the answers that are held. Returns how many. */
+  #publish(): number {
+    const held = this.#held;
+    this.#held = 0;
+    this.#heldQueue?.publish();
+    this.#heldQueue = undefined;
+    return held;
+  }
+}
