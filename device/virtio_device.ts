@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { MemoryRegion, Queue } from "../vring/mod.ts";
+import type { GuestMemory, MemoryRegion, Queue } from "../vring/mod.ts";
 
 /**
  * What was reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest
@@ -70,11 +70,17 @@ export interface VirtioDevice {
   /** The driver's choice among the features on offer, transport bits included. */
   featuresAgreed(low: number, high: number): void;
 
-  /** Guest memory came. */
+  /**
+   * Guest memory, for a device that looks into it on its own. The transport keeps its regions here then: one is added
+   * before {@linkcode VirtioDevice.memoryAdded} is called, and removed before {@linkcode VirtioDevice.memoryRemoved}.
+   */
+  readonly memory?: GuestMemory;
+
+  /** Guest memory was added. */
   memoryAdded(region: MemoryRegion): void;
 
   /**
-   * Guest memory is gone from the guest memory's table; it is unmapped when this returns, unless
+   * Guest memory was removed; it is unmapped when this returns, unless
    * {@linkcode VirtioDevice.keepsMemory} says otherwise. Nothing may keep a view of it.
    */
   memoryRemoved(region: MemoryRegion): void;

@@ -19,7 +19,7 @@ import {
   statusName,
 } from "../device/iommu/mod.ts";
 import { READ, WRITE } from "../pagetable/mod.ts";
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../vring/mod.ts";
+import { SplitDriverQueue, SplitQueue } from "../vring/mod.ts";
 
 /** The endpoint: a PCI device at 00:03.0. */
 const ENDPOINT = 3 << 3;
@@ -40,7 +40,7 @@ const device = new IommuDevice({
 });
 const ram = new Uint8Array(1 << 20);
 const region = { guestAddress: 0, size: ram.length, buffer: ram.buffer, offset: 0 };
-const memory = new GuestMemory();
+const { memory } = device;
 memory.add(region);
 device.memoryAdded(region);
 device.featuresAgreed(device.featuresLow, device.featuresHigh);
@@ -78,5 +78,6 @@ console.log(`MAP: ${request(mapRequest({ ...map, flags: MAP_F_READ }))}`);
 console.log(access(0x10_0008, READ));
 console.log(access(0x10_0008, WRITE));
 console.log(`MAP again: ${request(mapRequest({ ...map, flags: MAP_F_READ | MAP_F_WRITE }))}`);
+memory.remove(region.guestAddress, region.size);
 device.memoryRemoved(region);
 device.close();

@@ -62,7 +62,7 @@ export class IommuDevice implements VirtioDevice {
   readonly endpoints: EndpointTable<Domain>;
   /** What keeps translations and must be told when they change. */
   readonly iotlbListeners: IotlbListeners = new IotlbListeners();
-  /** Guest memory as the front end shares it. */
+  /** Guest memory. What embeds the device adds a region here before it calls {@linkcode memoryAdded}. */
   readonly memory: GuestMemory = new GuestMemory();
   /** Called after a fault, so that the loop delivers the report. */
   onFault: () => void = () => {};
@@ -194,8 +194,6 @@ export class IommuDevice implements VirtioDevice {
   }
 
   memoryAdded(region: MemoryRegion): void {
-    const error = this.memory.add(region);
-    if (error !== undefined) throw new Error(`Cannot take guest memory: ${error.message}`);
     this.#lives.memoryChanged();
     this.#ram.add(region);
   }
@@ -206,7 +204,6 @@ export class IommuDevice implements VirtioDevice {
    */
   memoryRemoved(region: MemoryRegion): void {
     this.iotlbListeners.settleLater();
-    this.memory.remove(region.guestAddress, region.size);
     this.#lives.memoryChanged();
     this.#ram.remove(region);
   }

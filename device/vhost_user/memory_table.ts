@@ -6,7 +6,7 @@
  * arrive. User addresses have all 64 bits, so they are pages and offsets here.
  *
  * Order of a removal: the table changes and queues notice, the device is told, and once it keeps nothing that leads
- * there the buffers are detached and the memory is unmapped. Nothing can reach it after any of these steps that the next one would break.
+ * there the buffers are detached and the memory is unmapped. After each step nothing can reach what the next one ends.
  *
  * @module
  */
@@ -58,15 +58,15 @@ export function readRegion(data: DataView, at: number): RegionDescription {
 
 /** Regions of guest memory and their mappings. */
 export class MemoryTable {
-  /** The same memory as queues and devices see it. */
-  readonly memory: GuestMemory = new GuestMemory();
+  /** The same memory as queues and the device see it: the device's, if it has one. */
+  readonly memory: GuestMemory;
   readonly #device: VirtioDevice;
   #mapped: MappedRegion[] = [];
 
   /** An empty table whose changes `device` is told of. */
   constructor(device: VirtioDevice) {
     this.#device = device;
-    this.memory.onRemoved((region) => device.memoryRemoved(region));
+    this.memory = device.memory ?? new GuestMemory();
   }
 
   /**
@@ -173,8 +173,9 @@ export class MemoryTable {
   #unmapAllBut(kept: MappedRegion[]): void {
     const old = this.#mapped;
     this.#mapped = kept;
-    for (const each of old) {
-      if (kept.includes(each)) continue;
+    const removed = old.filter((each) => !kept.includes(each));
+    for (const { region } of removed) this.#device.memoryRemoved(region);
+    for (const each of removed) {
       const close = () => each.memory.close();
       if (this.#device.keepsMemory?.(each.region, close) !== true) close();
     }

@@ -172,7 +172,7 @@ rootTest("an endpoint's own accesses reach guest memory through host frames", ()
   using module = new Module();
   using world = new World();
   const { device } = world.guest;
-  device.memoryAdded(module.region);
+  world.guest.addMemory(module.region);
   module.bytes.set([1, 2, 3], 7 * PAGE);
   // Two mappings that touch each other and lead to places apart.
   assertEquals(world.map(IOVA, RAM + 7 * PAGE, 1), S_OK);
@@ -186,7 +186,7 @@ rootTest("an endpoint's own accesses reach guest memory through host frames", ()
   assertEquals([...module.bytes.subarray(8 * PAGE - 2, 8 * PAGE)], [0xaa, 0xbb]);
   assertEquals([...module.bytes.subarray(2 * PAGE, 2 * PAGE + 2)], [0xcc, 0xdd]);
   memory.close();
-  device.memoryRemoved(module.region);
+  world.guest.removeMemory(module.region);
 });
 
 rootTest(
@@ -240,8 +240,8 @@ rootTest(
     using world = new World();
     const { device } = world.guest;
     assertEquals(world.guest.request(attachRequest(2, 32), 4).bytes[0], S_OK);
-    device.memoryAdded(module.region);
-    device.memoryAdded(other.region);
+    world.guest.addMemory(module.region);
+    world.guest.addMemory(other.region);
     assertEquals(world.map(IOVA, RAM, 4), S_OK);
     assertEquals(world.map(IOVA + SIZE, RAM + SIZE - PAGE, 2), S_OK, "across both");
     assertEquals(world.map(IOVA + 2 * SIZE, RAM + SIZE + PAGE, 2), S_OK);
@@ -258,7 +258,7 @@ rootTest(
     };
     device.iotlbListeners.add(ENDPOINT, listener);
     const { generation } = memory;
-    device.memoryRemoved(module.region);
+    world.guest.removeMemory(module.region);
     device.iotlbListeners.remove(ENDPOINT, listener);
     const first = IOVA / PAGE;
     assertEquals(told, [[first, first + 3], [first + PAGES, first + PAGES + 1]]);
@@ -273,17 +273,17 @@ rootTest(
     assertEquals([device.guest.pinnedPages, world.unmap(IOVA, 4)], [2, S_OK]);
     // Other memory at the same place has frames of its own.
     using next = new Module();
-    device.memoryAdded(next.region);
+    world.guest.addMemory(next.region);
     assertEquals(world.map(IOVA, RAM, 4), S_OK);
     assertEquals(world.translate(IOVA + PAGE).phys, hex(next.frame(1) * PAGE));
     // A mapping that only ends in what goes.
     assertEquals(world.map(IOVA + SIZE, RAM + SIZE - PAGE, 2), S_OK);
     assertEquals(device.iommu.mappingCount, 3);
-    device.memoryRemoved(other.region);
+    world.guest.removeMemory(other.region);
     assert("fault" in world.translate(IOVA + SIZE));
     assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [1, 4]);
     memory.close();
-    device.memoryRemoved(next.region);
+    world.guest.removeMemory(next.region);
     assertEquals([device.iommu.mappingCount, device.guest.pinnedPages], [0, 0]);
   },
 );

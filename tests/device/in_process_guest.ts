@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import { assertEquals } from "@std/assert";
+import {
+  type GuestMemory,
+  type MemoryRegion,
+  SplitDriverQueue,
+  SplitQueue,
+} from "../../vring/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { RESV_MEM_MSI } from "../../device/iommu/reserved_region.ts";
 import { Turn } from "../../device/iommu/turn.ts";
@@ -46,7 +52,6 @@ export class InProcessGuest {
   readonly device: IommuDevice;
   readonly #turn = new Turn();
   readonly #bytes = new Uint8Array(MEMORY_SIZE);
-  readonly #memory = new GuestMemory();
   readonly #requests: SplitDriverQueue;
   readonly #events: SplitDriverQueue;
   readonly #requestQueue: SplitQueue;
@@ -61,15 +66,27 @@ export class InProcessGuest {
       buffer: this.#bytes.buffer,
       offset: 0,
     };
-    this.#memory.add(region);
-    this.device.memoryAdded(region);
+    this.addMemory(region);
+    const { memory } = this.device;
     this.device.featuresAgreed(this.device.featuresLow & features, 0);
-    this.#requests = new SplitDriverQueue({ space: this.#memory, address: REQUEST_RING, size: 8 });
-    this.#events = new SplitDriverQueue({ space: this.#memory, address: EVENT_RING, size: 8 });
-    this.#requestQueue = deviceSide(this.#memory, this.#requests);
-    this.#eventQueue = deviceSide(this.#memory, this.#events);
+    this.#requests = new SplitDriverQueue({ space: memory, address: REQUEST_RING, size: 8 });
+    this.#events = new SplitDriverQueue({ space: memory, address: EVENT_RING, size: 8 });
+    this.#requestQueue = deviceSide(memory, this.#requests);
+    this.#eventQueue = deviceSide(memory, this.#events);
     this.device.queueStarted(0, this.#requestQueue);
     this.device.queueStarted(1, this.#eventQueue);
+  }
+
+  /** Gives the device memory. */
+  addMemory(region: MemoryRegion): void {
+    assertEquals(this.device.memory.add(region), undefined);
+    this.device.memoryAdded(region);
+  }
+
+  /** Takes memory from the device. */
+  removeMemory(region: MemoryRegion): void {
+    this.device.memory.remove(region.guestAddress, region.size);
+    this.device.memoryRemoved(region);
   }
 
   /**
@@ -133,7 +150,7 @@ export class InProcessGuest {
 
   /** Ends the device; throws if it leaked anything. */
   close(): void {
-    for (const region of this.#memory.regions) this.device.memoryRemoved(region);
+    for (const region of this.device.memory.regions) this.removeMemory(region);
     this.device.close();
   }
 }

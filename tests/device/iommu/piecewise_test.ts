@@ -9,6 +9,7 @@ import { attachRequest, detachRequest } from "../../../device/iommu/driver_reque
 import { MAPPINGS_PER_PIECE } from "../../../device/iommu/piecewise_unmap.ts";
 import { Turn } from "../../../device/iommu/turn.ts";
 import { READ } from "../../../pagetable/mod.ts";
+import type { MemoryRegion } from "../../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { FIRST, mapPages, Stepped, unmapPages } from "../stepped_guest.ts";
 
@@ -255,24 +256,24 @@ Deno.test("a session that ends in the middle of a load leaves every endpoint blo
 });
 
 /** A device that has loaded many mappings without memory, and has memory by now: its queue is asked to start. */
-function reloaded(options = DEFAULT_OPTIONS): { readonly guest: Stepped; readonly count: number } {
+function reloaded(options = DEFAULT_OPTIONS): {
+  readonly guest: Stepped;
+  readonly count: number;
+  readonly region: MemoryRegion;
+} {
+  const region = { guestAddress: 0, size: 0x40000, buffer: new ArrayBuffer(0x40000), offset: 0 };
   const { state, count } = saved();
   const guest = new Stepped({ ...options, bypass: false });
   const { device } = guest;
   assertEquals(device.loadState(state), undefined);
   assert(guest.reaches(8, FIRST));
   // Frame 5, which all of it leads to, is RAM now.
-  device.memoryAdded({
-    guestAddress: 0,
-    size: 64 * 4096,
-    buffer: new ArrayBuffer(64 * 4096),
-    offset: 0,
-  });
+  device.memoryAdded(region);
   assertEquals([device.guest.pinnedPages, device.isRebuilding], [0, false]);
   assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
   assertEquals([device.messagesWait, device.isRebuilding], [true, true]);
   assert(guest.mappings < count, "it has begun");
-  return { guest, count };
+  return { guest, count, region };
 }
 
 /** Goes on in bounded pieces until messages wait no more. Returns how many these were. */
@@ -310,7 +311,7 @@ Deno.test("a loaded state that memory has come for is built again in bounded pie
 });
 
 Deno.test("a loaded state that does not fit the memory that has come is refused behind its pieces, and tried with other memory", () => {
-  const { guest } = reloaded({ ...DEFAULT_OPTIONS, maxPinned: 0 });
+  const { guest, region } = reloaded({ ...DEFAULT_OPTIONS, maxPinned: 0 });
   using _ = guest;
   const { device } = guest;
   untilSettled(guest);
@@ -322,7 +323,6 @@ Deno.test("a loaded state that does not fit the memory that has come is refused 
     "nothing is tried again with the same",
   );
   for (const endpoint of [8, 9, 10]) assertEquals(guest.reaches(endpoint, FIRST), false);
-  const [region] = device.memory.regions;
   device.memoryRemoved(region);
   assertEquals(device.queueBegins(0, "loaded"), { isLater: true });
   untilSettled(guest);

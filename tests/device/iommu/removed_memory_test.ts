@@ -41,7 +41,7 @@ Deno.test("memory that is removed while mapped faults at every access, until it 
   const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
   const { device } = guest;
   const old = module(0x11);
-  device.memoryAdded(old);
+  guest.addMemory(old);
   const map = mapRequest({
     domain: 1,
     virtStart: BigInt(IOVA),
@@ -60,7 +60,7 @@ Deno.test("memory that is removed while mapped faults at every access, until it 
   assertEquals([memory.pins, memory.resolve(IOVA + 0x1234, 8, true) !== 0], [1, true]);
   assertEquals([byteAt(IOVA), memory.faults, takeFault(guest)], [0x11, 0, undefined]);
 
-  device.memoryRemoved(old);
+  guest.removeMemory(old);
   assertEquals(memory.resolve(IOVA + 0x1234, 8, false), 0);
   assertEquals(takeFault(guest), [
     FAULT_R_MAPPING,
@@ -74,7 +74,7 @@ Deno.test("memory that is removed while mapped faults at every access, until it 
   // The mapping is the guest's and stands: it leads to a guest address where nothing is.
   assert(device.walk(ENDPOINT, IOVA / 4096, READ).ok);
 
-  device.memoryAdded(module(0x22));
+  guest.addMemory(module(0x22));
   assertEquals([byteAt(IOVA), byteAt(IOVA + SIZE - 1), memory.faults], [0x22, 0x22, 2]);
   const unmap = unmapRequest(1, BigInt(IOVA), BigInt(IOVA + SIZE - 1));
   assertEquals(guest.request(unmap, 4).bytes[0], S_OK);
