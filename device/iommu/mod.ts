@@ -1,12 +1,12 @@
 /**
  * The virtio-iommu device model: requests, configuration space, endpoints, domains and fault reports.
  *
- * It knows no host: neither sockets nor FFI nor Deno, so an emulator written in TypeScript can embed it, in Deno, in
- * Node and in a browser. The emulator gives it guest memory and running queues, calls {@linkcode IommuDevice.service}
- * when the guest kicks, and asks {@linkcode IommuDevice.walk} where an access of an endpoint leads.
+ * It uses no sockets, no FFI and nothing of Deno, so an emulator written in TypeScript can embed it, in Deno, in Node and
+ * in a browser. The emulator gives it guest memory and running queues, calls {@linkcode IommuDevice.service} when the
+ * guest kicks, and asks {@linkcode IommuDevice.walk} where an access of an endpoint leads.
  *
  * ```ts
- * import { attachRequest, IommuDevice } from "@viommu/viommu/iommu";
+ * import { IommuDevice } from "@viommu/viommu/iommu";
  * import { READ } from "@viommu/viommu/pagetable";
  *
  * const device = new IommuDevice({
@@ -18,8 +18,12 @@
  *   maxTableMemory: 16 << 20,
  *   tableBaseFrame: 2 ** 31,
  * });
- * device.walk(8, 0x1000, READ).ok; // false: nothing is attached
- * attachRequest(1, 8); // the readable part of a request, as a driver writes it
+ * console.log(device.walk(8, 0x1000, READ).ok); // false: endpoint 8 is attached to no domain
+ *
+ * // What the requests ATTACH and MAP of a guest do:
+ * device.iommu.attach(1, 8, false);
+ * device.iommu.map(device.iommu.domain(1)!, 0x1000, 0x1000, 5, READ);
+ * console.log(device.walk(8, 0x1000, READ).frame); // 5
  * device.close();
  * ```
  *
@@ -28,20 +32,81 @@
  * @module
  */
 export { type DeviceOptions, IommuDevice, type LockableMemory } from "./iommu_device.ts";
-export * from "./config_space.ts";
-export * from "./domain.ts";
-export * from "./driver_requests.ts";
-export * from "./endpoint_table.ts";
-export * from "./fault_events.ts";
-export * from "./guest_life.ts";
-export * from "./hardware.ts";
-export * from "./iotlb_listeners.ts";
-export * from "./memory_bound.ts";
-export * from "./pieces.ts";
-export * from "./request.ts";
-export * from "./requests.ts";
-export * from "./reserved_region.ts";
-export * from "./status.ts";
-export * from "./turn.ts";
-export * from "./virtio_iommu.ts";
-export * from "./wire.ts";
+
+// The parts of a device that its fields give.
+export { Domain, type DomainContext } from "./domain.ts";
+export { type Attachable, Endpoint, type EndpointRange, EndpointTable } from "./endpoint_table.ts";
+export { FaultEvents } from "./fault_events.ts";
+export { GuestLife, type LifeRecord, type LifeState } from "./guest_life.ts";
+export { Hardware, type HardwareOptions, type TranslatedEndpoint } from "./hardware.ts";
+export { type IotlbListener, IotlbListeners, type RemoteIotlbListener } from "./iotlb_listeners.ts";
+export type { Pieces } from "./pieces.ts";
+export { PiecewiseUnmap } from "./piecewise_unmap.ts";
+export type { MapLimits } from "./request_checks.ts";
+export { Requests, type RequestsOptions, UNDER_WAY } from "./requests.ts";
+export {
+  type ReservedRegion,
+  ReservedRegions,
+  RESV_MEM_MSI,
+  RESV_MEM_RESERVED,
+} from "./reserved_region.ts";
+export { Turn } from "./turn.ts";
+export { VirtioIommu, type VirtioIommuOptions } from "./virtio_iommu.ts";
+
+// What limits cost.
+export { memoryBound, type MemoryLimits } from "./memory_bound.ts";
+
+// The driver's side.
+export {
+  attachRequest,
+  detachRequest,
+  type MapFields,
+  mapRequest,
+  probeRequest,
+  type Property,
+  readProperties,
+  statusName,
+  unmapRequest,
+  writableSize,
+} from "./driver_requests.ts";
+export {
+  ATTACH_F_BYPASS,
+  DEVICE_ID,
+  EVENT_QUEUE,
+  F_BYPASS_CONFIG,
+  F_DOMAIN_RANGE,
+  F_INPUT_RANGE,
+  F_MAP_UNMAP,
+  F_MMIO,
+  F_PROBE,
+  FAULT_F_ADDRESS,
+  FAULT_F_READ,
+  FAULT_F_WRITE,
+  FAULT_R_DOMAIN,
+  FAULT_R_MAPPING,
+  FAULT_R_UNKNOWN,
+  FAULT_SIZE,
+  FEATURE_NAMES,
+  MAP_F_MMIO,
+  MAP_F_READ,
+  MAP_F_WRITE,
+  QUEUE_COUNT,
+  REQUEST_NAMES,
+  REQUEST_QUEUE,
+  S_DEVERR,
+  S_FAULT,
+  S_INVAL,
+  S_IOERR,
+  S_NOENT,
+  S_NOMEM,
+  S_OK,
+  S_RANGE,
+  S_UNSUPP,
+  type Status,
+  STATUS_NAMES,
+  T_ATTACH,
+  T_DETACH,
+  T_MAP,
+  T_PROBE,
+  T_UNMAP,
+} from "./wire.ts";
