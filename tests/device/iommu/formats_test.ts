@@ -9,6 +9,7 @@ import {
   statusName,
   unmapRequest,
 } from "../../../device/iommu/driver_requests.ts";
+import { isLong } from "../../long_mode.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** One endpoint of each format, and two more of the first. */
@@ -73,6 +74,6 @@ Deno.test("endpoints of every format in one domain reach the same, whatever is m
       );
       guest.close();
     }),
-    { numRuns: 60 },
+    { numRuns: isLong ? 60 : 30 },
   );
 });

@@ -12,6 +12,7 @@ import { Turn } from "../../../device/iommu/turn.ts";
 import { BackEnd, Connection, FLAG_NEED_REPLY, Request } from "../../../device/vhost_user/mod.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import type { MemoryRegion } from "../../../vring/mod.ts";
+import { isLong } from "../../long_mode.ts";
 import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
@@ -266,6 +267,6 @@ Deno.test("whatever memory comes and goes, mappings lead to the frames of what i
       }
       device.close();
     }),
-    { numRuns: 60 },
+    { numRuns: isLong ? 60 : 30 },
   );
 });

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { finish } from "../../../device/iommu/pieces.ts";
 import { readState } from "../../../device/iommu/saved_state.ts";
+import { isLong } from "../../long_mode.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** A guest with two translated domains and a bypass domain. */
@@ -123,7 +124,7 @@ Deno.test("bytes that are no state are refused in one line, whatever they are", 
         assertEquals(translations(guest), before);
       },
     ),
-    { numRuns: 60 },
+    { numRuns: isLong ? 60 : 30 },
   );
   guest.close();
 });

@@ -9,6 +9,7 @@ import {
 } from "../../../device/iommu/driver_requests.ts";
 import { formatNames, WRITE } from "../../../pagetable/mod.ts";
 import { translate } from "../../../device/api/mod.ts";
+import { isLong } from "../../long_mode.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 Deno.test("a device that is closed has given back every table page", () => {
@@ -201,7 +202,7 @@ Deno.test("any history of requests leaves the tables as the specification says, 
       }
       guest.close();
     }),
-    { numRuns: 100 },
+    { numRuns: isLong ? 100 : 50 },
   );
 });
 
