@@ -1,4 +1,4 @@
-/** Every example runs, without any permission, and prints what it says; the model runs in Node, too. */
+/** Every example runs, without any permission, and prints what it says; those of the documentation run, and the model runs in Node. */
 import { assert, assertEquals } from "@std/assert";
 
 const EXAMPLES = new URL("../examples/", import.meta.url);
@@ -55,6 +55,21 @@ for (const { name } of Deno.readDirSync(EXAMPLES)) {
     assertEquals(printed.slice(0, PRINTED[name].length), PRINTED[name]);
   });
 }
+
+Deno.test("the examples in the documentation of the entry points run", async () => {
+  const { exports } = JSON.parse(await Deno.readTextFile(new URL("../deno.json", import.meta.url)));
+  const files = Object.values<string>(exports).map((path) =>
+    new URL(`../${path}`, import.meta.url).pathname
+  );
+  await lines(Deno.execPath(), [
+    "test",
+    "--frozen",
+    "--no-check",
+    "--doc",
+    "--allow-all",
+    ...files,
+  ]);
+});
 
 Deno.test("the model, bundled for a browser, asks for nothing of Deno or Node, and runs in Node", async () => {
   const folder = await Deno.makeTempDir();

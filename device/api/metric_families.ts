@@ -212,7 +212,7 @@ function attachedEndpoints({ device }: ApiContext, work: Work): readonly Sample[
 }
 
 function* requests({ device }: ApiContext): Generator<Sample> {
-  for (const [type, byStatus] of Object.entries(requestCounts(device.iommu.counts))) {
+  for (const [type, byStatus] of Object.entries(requestCounts(device.requests.counts))) {
     for (const [status, count] of Object.entries(byStatus)) yield [{ type, status }, count];
   }
 }

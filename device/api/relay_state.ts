@@ -55,7 +55,7 @@ export interface EndpointRelayState {
 
 /** What was done for a back end that has none of the guest's memory. */
 export function relayState(relay: EndpointRelay): EndpointRelayState {
-  const { counters } = relay.device;
+  const { counters } = relay;
   const { used, peak, size } = relay.pool;
   return {
     connected: relay.hasBackEnd,
@@ -77,8 +77,8 @@ export function relayState(relay: EndpointRelay): EndpointRelayState {
     violations: counters.violations,
     timeouts: counters.timeouts,
     messagesRefused: counters.messagesRefused,
-    medianMicroseconds: Math.round(counters.quantile(0.5)),
-    p99Microseconds: Math.round(counters.quantile(0.99)),
-    longestMicroseconds: Math.round(counters.longestMicroseconds),
+    medianMicroseconds: Math.round(counters.times.quantile(0.5)),
+    p99Microseconds: Math.round(counters.times.quantile(0.99)),
+    longestMicroseconds: Math.round(counters.times.longest),
   };
 }

@@ -284,8 +284,8 @@ function proxyState({ connected, counters }: EndpointProxy): EndpointProxyState 
     faults: counters.faults,
     lateUpdates: counters.lateUpdates,
     timeouts: counters.timeouts,
-    medianMicroseconds: Math.round(counters.medianMicroseconds),
-    longestMicroseconds: Math.round(counters.longestMicroseconds),
+    medianMicroseconds: Math.round(counters.times.quantile(0.5)),
+    longestMicroseconds: Math.round(counters.times.longest),
   };
 }
 

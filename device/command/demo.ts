@@ -17,7 +17,7 @@ import {
 import { UnixListener } from "../host/mod.ts";
 import { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";
-import { DeviceServer } from "../serving/server.ts";
+import { DeviceServer } from "../serving/device_server.ts";
 import { T_PROBE } from "../iommu/wire.ts";
 import { type Command, CommandError, parseOptions, refusePositionals } from "./command.ts";
 import type { DemoAnswer, DemoOrder } from "./demo_guest.ts";

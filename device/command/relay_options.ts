@@ -4,10 +4,9 @@
  *
  * @module
  */
-import { parseSize } from "../address.ts";
+import { PAGE_SIZE, parseSize } from "../address.ts";
 import {
   EndpointRelay,
-  POOL_PAGE,
   RELAYED_TYPE_NAMES,
   type RelayedType,
   relayedType,
@@ -43,7 +42,7 @@ const MEMORY: TextForm<number> = {
   read(text) {
     const size = parseSize(text);
     if (size === undefined || size < MEMORY_MIN || size > MEMORY_MAX) return undefined;
-    return Math.floor(size / POOL_PAGE) * POOL_PAGE;
+    return Math.floor(size / PAGE_SIZE) * PAGE_SIZE;
   },
 };
 /** What is known of a device. */

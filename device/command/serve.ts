@@ -22,7 +22,7 @@ import type { ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, LOG_LEVELS, type LogLevel } from "../log.ts";
 import { memoryBound } from "../iommu/memory_bound.ts";
-import { DeviceServer } from "../serving/server.ts";
+import { DeviceServer } from "../serving/device_server.ts";
 import { VERSION } from "./version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
 import {

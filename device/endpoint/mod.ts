@@ -9,16 +9,27 @@
  *
  * @module
  */
-export * from "./block/block_device.ts";
-export * from "./block/disk.ts";
-export * from "./chain_access.ts";
-export * from "./endpoint_device.ts";
-export * from "./endpoint_memory.ts";
-export * from "./endpoint_service.ts";
-export * from "./entropy.ts";
-export * from "./iotlb.ts";
-export * from "./proxy/mod.ts";
-export * from "./random_source.ts";
-export * from "./relay/mod.ts";
-export * from "./served_endpoint.ts";
-export * from "./served_endpoints.ts";
+export { BlockDevice } from "./block/block_device.ts";
+export { BlockDisk } from "./block/disk.ts";
+export { DmaCounters, type Draining, type EndpointDevice } from "./endpoint_device.ts";
+export { EndpointService, type EndpointServiceOptions } from "./endpoint_service.ts";
+export { EntropyDevice } from "./entropy.ts";
+export {
+  EndpointProxy,
+  type EndpointProxyOptions,
+  ProxyCounters,
+  type WriteOnly,
+} from "./proxy/mod.ts";
+export { HostRandom, type RandomSource, SeededRandom } from "./random_source.ts";
+export { RecentTimes } from "./recent_times.ts";
+export {
+  EndpointRelay,
+  type EndpointRelayOptions,
+  RelayCounters,
+  RELAYED_TYPE_NAMES,
+  type RelayedType,
+  relayedType,
+  type Replay,
+} from "./relay/mod.ts";
+export type { ServedEndpoint } from "./served_endpoint.ts";
+export { Removal, ServedEndpoints } from "./served_endpoints.ts";

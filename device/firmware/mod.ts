@@ -4,7 +4,13 @@
  *
  * @module
  */
-export * from "./device_tree.ts";
-export * from "./device_tree_iommu.ts";
-export * from "./device_tree_writer.ts";
-export * from "./viot.ts";
+export {
+  type DeviceTree,
+  type DeviceTreeNode,
+  type DeviceTreeProperty,
+  type MemoryReservation,
+  readDeviceTree,
+} from "./device_tree.ts";
+export { addVirtioIommu } from "./device_tree_iommu.ts";
+export { writeDeviceTree } from "./device_tree_writer.ts";
+export { buildViot, type Topology } from "./viot.ts";

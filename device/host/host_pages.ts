@@ -23,7 +23,8 @@ import { addressOf, cString, errno, libc, MOST_TRIES } from "./libc.ts";
 import { errnoName } from "./os_error.ts";
 import { createMemoryFile, mapMemoryFile } from "./shared_memory.ts";
 
-const PAGE = 4096;
+/** Bytes of a page of this process. */
+const PAGE_SIZE = 4096;
 /** Bytes of an entry of the page map, and the part of its high half that belongs to the frame number. */
 const ENTRY = 8;
 const FRAME_HIGH = 0x7fffff;
@@ -40,8 +41,8 @@ export class HostPages {
 
   /** Opens the page map, and sees that it shows frames and that memory can be locked. Returns one line if not. */
   static open(): HostPages | string {
-    if (libc().getpagesize() !== PAGE) {
-      return `pages of this host have ${libc().getpagesize()} bytes, which is not ${PAGE}`;
+    if (libc().getpagesize() !== PAGE_SIZE) {
+      return `pages of this host have ${libc().getpagesize()} bytes, which is not ${PAGE_SIZE}`;
     }
     const number = libc().open(cString("/proc/self/pagemap"), O_RDONLY | O_CLOEXEC, 0);
     if (number < 0) return `/proc/self/pagemap cannot be opened: ${errnoName(errno())}`;
@@ -61,16 +62,18 @@ export class HostPages {
    */
   lock(buffer: ArrayBuffer, offset: number, bytes: number): number {
     const address = Number(addressOf(buffer)) + offset;
-    const why = address % PAGE !== 0 ? "it begins in the middle of a page" : lock(address, bytes);
-    if (why === undefined) return address / PAGE;
+    const why = address % PAGE_SIZE !== 0
+      ? "it begins in the middle of a page"
+      : lock(address, bytes);
+    if (why === undefined) return address / PAGE_SIZE;
     this.onRefused(`Cannot use ${bytes} bytes of guest memory for host frames: ${why}`);
     return -1;
   }
 
   /** Makes the kernel back `count` virtual pages from `page` on. Returns whether it could. */
   populate(page: number, count: number): boolean {
-    const address = BigInt(page * PAGE);
-    const bytes = BigInt(count * PAGE);
+    const address = BigInt(page * PAGE_SIZE);
+    const bytes = BigInt(count * PAGE_SIZE);
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       if (libc().madvise(address, bytes, MADV_POPULATE_READ) === 0) return true;
       const error = errno();
@@ -98,18 +101,18 @@ export class HostPages {
 
   /** Does once what will be done with guest memory. */
   #try(): string | undefined {
-    using file = createMemoryFile("viommu-page", PAGE);
-    using memory = mapMemoryFile(file, 0, PAGE);
+    using file = createMemoryFile("viommu-page", PAGE_SIZE);
+    using memory = mapMemoryFile(file, 0, PAGE_SIZE);
     const address = Number(addressOf(memory.buffer));
-    const why = lock(address, PAGE);
+    const why = lock(address, PAGE_SIZE);
     if (why !== undefined) return why;
-    if (!this.populate(address / PAGE, 1)) {
+    if (!this.populate(address / PAGE_SIZE, 1)) {
       return `pages cannot be populated (MADV_POPULATE_READ, Linux 5.14 and later): ${
         errnoName(errno())
       }`;
     }
     const entry = new DataView(new ArrayBuffer(ENTRY));
-    const read = this.readAt(address / PAGE * ENTRY, new Uint8Array(entry.buffer));
+    const read = this.readAt(address / PAGE_SIZE * ENTRY, new Uint8Array(entry.buffer));
     const isShown = read === ENTRY &&
       (entry.getUint32(0, true) !== 0 || (entry.getUint32(4, true) & FRAME_HIGH) !== 0);
     return isShown ? undefined : "/proc/self/pagemap shows frames to root only (CAP_SYS_ADMIN)";

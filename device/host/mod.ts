@@ -1,8 +1,29 @@
 /**
  * The host: libc through FFI. Sockets that carry descriptors, shared memory, events and polling.
  *
- * Every descriptor has one owner, an object with a `close`. Peers' faults come back as values, the host's
- * refusals are thrown as {@linkcode OsError}. Importing opens nothing; the first call needs `--allow-ffi`.
+ * ```ts
+ * import { createMemoryFile, mapMemoryFile, PollSet, UnixStream } from "@viommu/viommu/host";
+ *
+ * // Another process would have the other end.
+ * const [one, other] = UnixStream.pair();
+ * using file = createMemoryFile("example", 4096);
+ * one.send(Uint8Array.of(42), 0, 1, [file.number]);
+ *
+ * using poll = new PollSet();
+ * const slot = poll.add(other.descriptor.number);
+ * poll.poll(0);
+ * poll.ready(slot) !== 0; // true
+ * other.receive(new Uint8Array(16), 0, 16); // 1
+ * const received = other.received.pop()!;
+ * using memory = mapMemoryFile(received, 0, 4096);
+ * memory.buffer.byteLength; // 4096
+ * received.close();
+ * one.close();
+ * other.close();
+ * ```
+ *
+ * Every descriptor has one owner, an object with a `close`. What a peer does wrong is a value, what the host refuses is
+ * thrown as {@linkcode OsError}. Importing opens nothing; the first call needs `--allow-ffi`. It runs on Linux.
  *
  * May import nothing of the project.
  *

@@ -5,6 +5,5 @@
  *
  * @module
  */
-export { DeviceLoop } from "./loop.ts";
-export { DeviceServer } from "./server.ts";
+export { DeviceServer } from "./device_server.ts";
 export { type WarmUp, warmUp } from "./warm_up.ts";

@@ -9,7 +9,7 @@ import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";
 import { UnixStream } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/serving/server.ts";
+import { DeviceServer } from "../../device/serving/device_server.ts";
 import { FrontEnd, type FrontEndQueue, TransportFeature } from "../../device/vhost_user/mod.ts";
 import { piecesOf } from "../device/in_process_guest.ts";
 import {

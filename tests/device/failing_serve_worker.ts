@@ -18,7 +18,7 @@ import {
 import { ImageFile, UnixListener } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/serving/server.ts";
+import { DeviceServer } from "../../device/serving/device_server.ts";
 import { failAsPlanned, FailurePlan } from "./host/failing_libc.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 

@@ -4,7 +4,7 @@ import { GuardedPollSource } from "../../device/guarded_poll_source.ts";
 import { OsError, PollSet, UnixListener } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/serving/server.ts";
+import { DeviceServer } from "../../device/serving/device_server.ts";
 import { until } from "../until.ts";
 import { stateOf } from "./api/api_world.ts";
 import { temporaryPath } from "./host/host_state.ts";

@@ -10,7 +10,7 @@ import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts
 import { ServedEndpoints } from "../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../device/host/mod.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/serving/server.ts";
+import { DeviceServer } from "../../device/serving/device_server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -10,7 +10,7 @@ import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts
 import { UnixListener } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
-import { DeviceServer } from "../../device/serving/server.ts";
+import { DeviceServer } from "../../device/serving/device_server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -12,8 +12,8 @@ import {
   EndpointService,
   EntropyDevice,
   HostRandom,
-  PIECE_BYTES,
 } from "../../device/endpoint/mod.ts";
+import { PIECE_BYTES } from "../../device/endpoint/endpoint_device.ts";
 import { Event, ImageFile, PollSet, UnixListener, UnixStream } from "../../device/host/mod.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";

@@ -3,7 +3,7 @@
  * be able to notice.
  */
 import { main } from "../../device/command/main.ts";
-import { BackEndIotlb } from "../../device/endpoint/proxy/mod.ts";
+import { BackEndIotlb } from "../../device/endpoint/proxy/back_end_iotlb.ts";
 
 BackEndIotlb.prototype.invalidate = function () {};
 BackEndIotlb.prototype.invalidateAll = function () {};

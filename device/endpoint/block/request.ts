@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../../address.ts";
 import { Chain } from "../../../vring/mod.ts";
 import { IoVectors } from "../../host/mod.ts";
 import type { BlockDisk } from "./disk.ts";
@@ -34,7 +35,7 @@ import { collect, isAccessible, noteWritten } from "../chain_access.ts";
 import { type DmaCounters, PIECE_BYTES } from "../endpoint_device.ts";
 
 /** Bytes that are checked at once: as many translations take some 50 µs. */
-const CHECK_BYTES = 64 * 4096;
+const CHECK_BYTES = 64 * PAGE_SIZE;
 /** Pieces of memory in one call to the host. */
 const VECTORS = 256;
 

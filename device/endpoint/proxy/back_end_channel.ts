@@ -12,7 +12,7 @@ import type { Log } from "../../log.ts";
 import { Connection, FLAG_NEED_REPLY, FLAG_REPLY, ProtocolError } from "../../vhost_user/mod.ts";
 import type { BackEndIotlb } from "./back_end_iotlb.ts";
 import { IOTLB_BYTES, readIotlbMessage } from "./iotlb_message.ts";
-import { eventsOf, pass } from "./relay.ts";
+import { eventsOf, pass } from "./pass_message.ts";
 
 /** Messages that are passed at once: a miss costs up to some hundred walks. */
 const BURST = 16;

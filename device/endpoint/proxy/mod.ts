@@ -7,16 +7,6 @@
  *
  * @module
  */
-export * from "./back_end_channel.ts";
-export * from "./back_end_iotlb.ts";
-export * from "./config_access.ts";
-export * from "./endpoint_proxy.ts";
-export * from "./front_end_replies.ts";
-export * from "./iotlb_message.ts";
-export * from "./protocol_agreement.ts";
-export * from "./proxy_counters.ts";
-export * from "./proxy_session.ts";
-export * from "./remembered_misses.ts";
-export * from "./reply_order.ts";
-export * from "./translated_run.ts";
-export * from "./user_regions.ts";
+export { EndpointProxy, type EndpointProxyOptions } from "./endpoint_proxy.ts";
+export { ProxyCounters } from "./proxy_counters.ts";
+export type { WriteOnly } from "./translated_run.ts";

@@ -3,9 +3,7 @@
  *
  * @module
  */
-
-/** Latencies that the median is taken of. */
-const WINDOW = 256;
+import { RecentTimes } from "../recent_times.ts";
 
 /** Counters of one proxied endpoint, over all its sessions. */
 export class ProxyCounters {
@@ -31,23 +29,6 @@ export class ProxyCounters {
   lateUpdates = 0;
   /** Back ends that were disconnected because they did not acknowledge in time. */
   timeouts = 0;
-  /** Longest time in microseconds from an invalidation to its acknowledgement. */
-  longestMicroseconds = 0;
-  readonly #latencies = new Float64Array(WINDOW);
-  #measured = 0;
-
-  /** Takes the time of one invalidation, in milliseconds. */
-  invalidated(milliseconds: number): void {
-    const microseconds = milliseconds * 1000;
-    this.acknowledged++;
-    this.#latencies[this.#measured++ % WINDOW] = microseconds;
-    this.longestMicroseconds = Math.max(this.longestMicroseconds, microseconds);
-  }
-
-  /** Median of the last invalidations in microseconds; 0 before the first. */
-  get medianMicroseconds(): number {
-    const known = Math.min(this.#measured, WINDOW);
-    const sorted = this.#latencies.slice(0, known).sort();
-    return known === 0 ? 0 : sorted[Math.floor(known / 2)];
-  }
+  /** Times from an invalidation to its acknowledgement. */
+  readonly times: RecentTimes = new RecentTimes(256);
 }

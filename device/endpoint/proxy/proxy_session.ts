@@ -40,7 +40,7 @@ import {
 } from "./config_access.ts";
 import { FrontEndReplies } from "./front_end_replies.ts";
 import { ProtocolAgreement } from "./protocol_agreement.ts";
-import { eventsOf, pass, passAs } from "./relay.ts";
+import { eventsOf, pass, passAs } from "./pass_message.ts";
 
 /** Messages of one connection that are passed at once, so that none keeps the others waiting. */
 const BURST = 64;

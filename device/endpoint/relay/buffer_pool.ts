@@ -11,9 +11,8 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../../address.ts";
 
-/** Bytes of a page of the pool. */
-export const POOL_PAGE = 4096;
 /** Pages of the classes. Those of 2^n + 1 hold 2^n pages of data and what a request has beside them. */
 const CLASSES: readonly number[] = [1, 2, 3, 4, 6, 9, 17, 33, 65, 129, 257];
 /** Largest class; longer runs are not kept. */
@@ -95,7 +94,7 @@ export class BufferPool {
    */
   take(queue: number, bytes: number, runsMax: number, runs: BufferRuns): boolean {
     runs.count = 0;
-    const wanted = Math.ceil(bytes / POOL_PAGE);
+    const wanted = Math.ceil(bytes / PAGE_SIZE);
     const length = wanted <= LARGEST ? CLASSES[this.#classOf[wanted]] : wanted;
     if (this.#admits(queue, length) && this.#takeRun(queue, length, runs)) return true;
     if (length !== wanted && this.#admits(queue, wanted) && this.#takeRun(queue, wanted, runs)) {

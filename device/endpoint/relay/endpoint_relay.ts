@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { endpointText } from "../../address.ts";
+import { endpointText, PAGE_SIZE } from "../../address.ts";
 import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
 import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
@@ -17,7 +17,7 @@ import type { Draining } from "../endpoint_device.ts";
 import { EndpointService } from "../endpoint_service.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { BackEndSession } from "./back_end_session.ts";
-import { POOL_PAGE } from "./buffer_pool.ts";
+import { RelayCounters } from "./relay_counters.ts";
 import { RelayDevice } from "./relay_device.ts";
 import { withheldNames } from "./relayed_features.ts";
 import type { RelayedType } from "./relayed_types.ts";
@@ -56,8 +56,8 @@ export interface EndpointRelayOptions {
 export class EndpointRelay implements ServedEndpoint {
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** What the guest sees. */
-  readonly device: RelayDevice;
+  /** What is counted. */
+  readonly counters: RelayCounters = new RelayCounters();
   /** What log lines call it. */
   readonly name: string;
   /** What serves it to the VMM. */
@@ -65,6 +65,8 @@ export class EndpointRelay implements ServedEndpoint {
   /** Called when it is time to look, and no descriptor says so: the loop serves it again. */
   onDue: () => void = () => {};
   readonly #options: EndpointRelayOptions;
+  /** What the guest sees. */
+  readonly #device: RelayDevice;
   #session: BackEndSession | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #retryAt = 0;
@@ -80,11 +82,17 @@ export class EndpointRelay implements ServedEndpoint {
     this.endpoint = endpoint;
     this.#options = options;
     this.name = `relay ${endpointText(endpoint)}`;
-    this.device = new RelayDevice({ type, bufferBytes, name: this.name, log });
+    this.#device = new RelayDevice({
+      type,
+      bufferBytes,
+      name: this.name,
+      log,
+      counters: this.counters,
+    });
     this.service = new EndpointService({
       iommu,
       endpoint,
-      device: this.device,
+      device: this.#device,
       listener,
       log,
       ringFeatures: RINGS,
@@ -98,7 +106,7 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   get kind(): string {
-    return this.device.type;
+    return this.#device.type;
   }
 
   /** Whether a front end is connected. */
@@ -128,7 +136,7 @@ export class EndpointRelay implements ServedEndpoint {
   get pool(): { readonly used: number; readonly peak: number; readonly size: number } {
     const pool = this.#session?.memory?.pool;
     const [used, peak] = [pool?.used ?? 0, pool?.peak ?? 0];
-    return { used: used * POOL_PAGE, peak: peak * POOL_PAGE, size: this.#options.bufferBytes };
+    return { used: used * PAGE_SIZE, peak: peak * PAGE_SIZE, size: this.#options.bufferBytes };
   }
 
   /** Whether the front end must be polled, a time limit runs, or a session has ended: no descriptor signals these. */
@@ -143,7 +151,7 @@ export class EndpointRelay implements ServedEndpoint {
     const accepts = typeof backEnd !== "string" && performance.now() >= this.#retryAt;
     this.#backEndSlot = accepts ? poll.add(backEnd.descriptor.number) : -1;
     this.#session?.addTo(poll);
-    this.#isServed = this.device.isKnown &&
+    this.#isServed = this.#device.isKnown &&
       (this.service.connected || this.#session?.identity !== undefined);
     if (this.#isServed) this.service.addTo(poll);
   }
@@ -165,7 +173,7 @@ export class EndpointRelay implements ServedEndpoint {
 
   setNotifications(on: boolean): boolean {
     const hasRequests = this.service.setNotifications(on);
-    return this.device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
+    return this.#device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
   }
 
   /** Ends the sessions with the front end and with the back end: either may have failed. */
@@ -239,7 +247,7 @@ export class EndpointRelay implements ServedEndpoint {
       type,
       bufferBytes,
       patience,
-      counters: this.device.counters,
+      counters: this.counters,
       onIdentity: () => this.#identified(session),
       onConfig: () => this.#takeConfig(session),
       onOddity: (line) => log.warnLimited("relay-oddity", `${this.name}: ${line}`),
@@ -250,9 +258,9 @@ export class EndpointRelay implements ServedEndpoint {
   /** The back end has said what it is. */
   #identified(session: BackEndSession): void {
     const { type, log } = this.#options;
-    const { counters } = this.device;
+    const { counters } = this;
     const identity = session.identity!;
-    const refusal = this.device.admit(session, this.service.connected);
+    const refusal = this.#device.admit(session, this.service.connected);
     if (refusal !== undefined) {
       session.identity = undefined;
       session.violation(refusal);
@@ -275,7 +283,7 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   #takeConfig(session: BackEndSession): void {
-    if (this.device.takeConfig(session)) this.service.configChanged();
+    if (this.#device.takeConfig(session)) this.service.configChanged();
   }
 
   #checkSession(): void {
@@ -287,8 +295,8 @@ export class EndpointRelay implements ServedEndpoint {
     const session = this.#session;
     if (session === undefined) return;
     this.#session = undefined;
-    this.#isReplacement ||= this.device.isInUse && session.identity !== undefined;
-    this.device.backEndGone();
+    this.#isReplacement ||= this.#device.isInUse && session.identity !== undefined;
+    this.#device.backEndGone();
     session.close();
     this.#options.log.warnLimited(
       "relay",
@@ -305,12 +313,12 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   #frontEndGone(): void {
-    const wasInUse = this.device.isInUse;
-    this.device.forget();
+    const wasInUse = this.#device.isInUse;
+    this.#device.forget();
     if (!wasInUse || this.#session === undefined) return;
     const session = this.#session;
     this.#session = undefined;
-    this.device.backEndGone();
+    this.#device.backEndGone();
     session.close();
     this.#options.log.info(
       `The back end of ${this.name} is disconnected, as its front end is gone`,

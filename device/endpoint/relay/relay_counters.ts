@@ -4,9 +4,7 @@
  * @module
  */
 import { DmaCounters } from "../endpoint_device.ts";
-
-/** Times in the back end that median and p99 are taken of. */
-const WINDOW = 1024;
+import { RecentTimes } from "../recent_times.ts";
 
 /** Counters of one relay, over all its sessions. `requests` are chains answered to the guest. */
 export class RelayCounters extends DmaCounters {
@@ -34,22 +32,6 @@ export class RelayCounters extends DmaCounters {
   timeouts = 0;
   /** Messages of back ends that a relay does not serve. */
   messagesRefused = 0;
-  /** Longest time in the back end, in microseconds. */
-  longestMicroseconds = 0;
-  readonly #times = new Float64Array(WINDOW);
-  #measured = 0;
-
-  /** Takes the time of one request in the back end, in milliseconds. */
-  took(milliseconds: number): void {
-    const microseconds = milliseconds * 1000;
-    this.#times[this.#measured++ % WINDOW] = microseconds;
-    if (microseconds > this.longestMicroseconds) this.longestMicroseconds = microseconds;
-  }
-
-  /** Of the last times in the back end the one that a share of them is below, in microseconds; 0 before the first. */
-  quantile(share: number): number {
-    const known = Math.min(this.#measured, WINDOW);
-    const sorted = this.#times.slice(0, known).sort();
-    return known === 0 ? 0 : sorted[Math.min(known - 1, Math.floor(known * share))];
-  }
+  /** Times in the back end. */
+  readonly times: RecentTimes = new RecentTimes(1024);
 }

@@ -6,14 +6,14 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../../address.ts";
 import { PollSet } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import type { Queue } from "../../../vring/mod.ts";
 import type { ResetKind } from "../../virtio_device.ts";
 import type { Draining, EndpointDevice } from "../endpoint_device.ts";
 import type { BackEndSession } from "./back_end_session.ts";
-import { POOL_PAGE } from "./buffer_pool.ts";
-import { RelayCounters } from "./relay_counters.ts";
+import type { RelayCounters } from "./relay_counters.ts";
 import { RING_SIZE_MAX } from "./relay_memory.ts";
 import { RelayQueue } from "./relay_queue.ts";
 import { type FeatureWords, passedFeatures } from "./relayed_features.ts";
@@ -37,6 +37,8 @@ export interface RelayDeviceOptions {
   readonly name: string;
   /** Where they go. */
   readonly log: Log;
+  /** What is counted. */
+  readonly counters: RelayCounters;
 }
 
 /** A relayed device. */
@@ -44,7 +46,7 @@ export class RelayDevice implements EndpointDevice {
   readonly type = "relay";
   readonly deviceId = 0;
   readonly queueSizeMax: number = RING_SIZE_MAX;
-  readonly counters: RelayCounters = new RelayCounters();
+  readonly counters: RelayCounters;
   onProgress: () => void = () => {};
   readonly #options: RelayDeviceOptions;
   readonly #queues: RelayQueue[] = [];
@@ -63,6 +65,7 @@ export class RelayDevice implements EndpointDevice {
   /** A device that nothing is known of before {@linkcode admit}. */
   constructor(options: RelayDeviceOptions) {
     this.#options = options;
+    this.counters = options.counters;
   }
 
   /** Device features 0–31 on offer. */
@@ -264,7 +267,7 @@ export class RelayDevice implements EndpointDevice {
 
   #setQueues(count: number): void {
     const { bufferBytes, log, name } = this.#options;
-    const share = Math.floor(bufferBytes / POOL_PAGE / 2 / count) * POOL_PAGE;
+    const share = Math.floor(bufferBytes / PAGE_SIZE / 2 / count) * PAGE_SIZE;
     this.#queues.length = 0;
     for (let index = 0; index < count; index++) {
       this.#queues.push(

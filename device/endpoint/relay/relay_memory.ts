@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../../address.ts";
 import {
   createMemoryFile,
   type Descriptor,
@@ -18,7 +19,7 @@ import {
 } from "../../host/mod.ts";
 import { REGION_BYTES, writeU64 } from "../../vhost_user/mod.ts";
 import { GuestMemory, SplitDriverQueue } from "../../../vring/mod.ts";
-import { BufferPool, POOL_PAGE } from "./buffer_pool.ts";
+import { BufferPool } from "./buffer_pool.ts";
 
 /** What the back end calls the first byte of the file in descriptors: not 0, which some take for none. */
 const GUEST_BASE = 2 ** 20;
@@ -53,7 +54,7 @@ export class RelayMemory {
     this.#ringBytes = roundUp(SplitDriverQueue.byteLength(RING_SIZE_MAX, TABLE_LENGTH));
     this.#buffers = this.#ringBytes * queues;
     this.#size = this.#buffers + bufferBytes;
-    this.pool = new BufferPool(bufferBytes / POOL_PAGE, queues);
+    this.pool = new BufferPool(bufferBytes / PAGE_SIZE, queues);
     this.#file = createMemoryFile("viommu-relay", this.#size);
     try {
       this.#mapping = mapOrThrow(this.#file, this.#size);
@@ -89,7 +90,7 @@ export class RelayMemory {
 
   /** Index in `bytes` of a page of the pool. */
   offsetOf(page: number): number {
-    return this.#buffers + page * POOL_PAGE;
+    return this.#buffers + page * PAGE_SIZE;
   }
 
   /** Address of a byte in descriptors' terms. */
@@ -124,5 +125,5 @@ function mapOrThrow(file: Descriptor, size: number): SharedMemory {
 }
 
 function roundUp(bytes: number): number {
-  return Math.ceil(bytes / POOL_PAGE) * POOL_PAGE;
+  return Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 }

@@ -287,7 +287,7 @@ export class RelayQueue {
     this.#underWay[token] = undefined;
     request.usedLength = usedLength;
     request.phase = Phase.DONE;
-    this.#counters.took(this.#time() - request.since);
+    this.#counters.times.add(this.#time() - request.since);
     return request;
   }
 

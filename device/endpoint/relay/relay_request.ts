@@ -6,8 +6,9 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../../address.ts";
 import { Chain, type SplitDriverQueue } from "../../../vring/mod.ts";
-import { BufferRuns, POOL_PAGE } from "./buffer_pool.ts";
+import { BufferRuns } from "./buffer_pool.ts";
 import type { RelayMemory } from "./relay_memory.ts";
 
 /** The writable part begins at a multiple of this many bytes. */
@@ -84,7 +85,7 @@ export class RelayRequest {
     let count = 0;
     let at = 0;
     for (let i = 0; i < this.#runs.count; i++) {
-      const end = at + this.#runs.lengths[i] * POOL_PAGE;
+      const end = at + this.#runs.lengths[i] * PAGE_SIZE;
       if (at < this.chain.readableLength) count++;
       if (end > this.#writableAt && at < this.length) count++;
       at = end;
@@ -123,7 +124,7 @@ export class RelayRequest {
     let at = 0;
     const end = from + length;
     for (let i = 0; i < this.#runs.count; i++) {
-      const bytes = this.#runs.lengths[i] * POOL_PAGE;
+      const bytes = this.#runs.lengths[i] * PAGE_SIZE;
       const first = Math.max(at, from);
       const behind = Math.min(at + bytes, end);
       if (first < behind) {
@@ -143,7 +144,7 @@ export class RelayRequest {
     let at = 0;
     const end = from + length;
     for (let i = 0; i < this.#runs.count && at < end; i++) {
-      const room = this.#runs.lengths[i] * POOL_PAGE;
+      const room = this.#runs.lengths[i] * PAGE_SIZE;
       const first = Math.max(at, from);
       const piece = Math.min(at + room, end) - first;
       if (piece > 0) {

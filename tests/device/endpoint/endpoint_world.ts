@@ -11,7 +11,7 @@ import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests
 import { type EndpointDevice, EndpointService } from "../../../device/endpoint/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -6,10 +6,10 @@ import {
   BlockDevice,
   BlockDisk,
   type EndpointDevice,
-  EndpointMemory,
   EntropyDevice,
   SeededRandom,
 } from "../../../device/endpoint/mod.ts";
+import { EndpointMemory } from "../../../device/endpoint/endpoint_memory.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
 import {
   type AddressSpace,

@@ -8,7 +8,7 @@ import { EndpointService, EntropyDevice, SeededRandom } from "../../../device/en
 import { type Descriptor, UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import { FrontEnd, type FrontEndQueue, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { WRITE } from "../../../pagetable/mod.ts";
 import { until } from "../../until.ts";

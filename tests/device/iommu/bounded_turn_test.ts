@@ -12,7 +12,7 @@ import { createPipe, readNow, UnixListener, writeNow } from "../../../device/hos
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { MAPPINGS_PER_PIECE } from "../../../device/iommu/piecewise_unmap.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import { Turn, WORK_PER_LOOK } from "../../../device/iommu/turn.ts";
 import {
   FrontEnd,

@@ -9,7 +9,7 @@ import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/d
 import { Event, type PollSet, UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import type { IotlbListeners, RemoteIotlbListener } from "../../../device/iommu/iotlb_listeners.ts";
 import {
   FrontEnd,

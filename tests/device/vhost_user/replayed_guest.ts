@@ -9,7 +9,7 @@ import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/d
 import { UnixListener } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import { READ } from "../../../pagetable/mod.ts";
 import { until } from "../../until.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";

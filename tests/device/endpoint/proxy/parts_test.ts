@@ -3,11 +3,11 @@ import { assertEquals } from "@std/assert";
 import {
   invalidateMessage,
   readIotlbMessage,
-  RememberedMisses,
-  ReplyOrder,
   updateMessage,
-  UserRegions,
-} from "../../../../device/endpoint/proxy/mod.ts";
+} from "../../../../device/endpoint/proxy/iotlb_message.ts";
+import { RememberedMisses } from "../../../../device/endpoint/proxy/remembered_misses.ts";
+import { ReplyOrder } from "../../../../device/endpoint/proxy/reply_order.ts";
+import { UserRegions } from "../../../../device/endpoint/proxy/user_regions.ts";
 import { FLAG_NEED_REPLY, ProtocolFeature, Request } from "../../../../device/vhost_user/mod.ts";
 
 const LAST_PAGE = 2 ** 52 - 1;

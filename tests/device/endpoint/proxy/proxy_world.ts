@@ -15,7 +15,7 @@ import { EndpointProxy, type EndpointProxyOptions } from "../../../../device/end
 import { UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
-import { DeviceServer } from "../../../../device/serving/server.ts";
+import { DeviceServer } from "../../../../device/serving/device_server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,

@@ -1,18 +1,19 @@
 /** The pages of a relay: given once, within each queue's share, and again when they are given back. */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { BufferPool, BufferRuns, POOL_PAGE } from "../../../../device/endpoint/mod.ts";
+import { PAGE_SIZE } from "../../../../device/address.ts";
+import { BufferPool, BufferRuns } from "../../../../device/endpoint/relay/buffer_pool.ts";
 
 Deno.test("A buffer is one run where there is one, and is found again at once", () => {
   const pool = new BufferPool(256, 1);
   const [one, two] = [new BufferRuns(), new BufferRuns()];
-  assert(pool.take(0, 5 * POOL_PAGE, 64, one));
+  assert(pool.take(0, 5 * PAGE_SIZE, 64, one));
   // Six pages are the class of five.
   assertEquals([one.count, one.lengths[0], pool.used], [1, 6, 6]);
   const [page] = one.pages;
   pool.release(0, one);
   assertEquals(pool.used, 0);
-  assert(pool.take(0, 6 * POOL_PAGE, 64, two));
+  assert(pool.take(0, 6 * PAGE_SIZE, 64, two));
   assertEquals(two.pages[0], page);
   assertEquals(pool.peak, 6);
 });
@@ -30,8 +31,8 @@ Deno.test("A queue that holds what it has for ever leaves the others their share
     if (i % 2 === 0) pool.release(0, runs);
   });
   const scattered = new BufferRuns();
-  assert(pool.take(1, 60 * POOL_PAGE, 64, scattered));
-  assertEquals(pool.take(1, 200 * POOL_PAGE, 64, new BufferRuns()), false);
+  assert(pool.take(1, 60 * PAGE_SIZE, 64, scattered));
+  assertEquals(pool.take(1, 200 * PAGE_SIZE, 64, new BufferRuns()), false);
 });
 
 Deno.test("No page is in two buffers, whatever is taken and given back", () => {
@@ -67,7 +68,7 @@ Deno.test("No page is in two buffers, whatever is taken and given back", () => {
           for (let page = runs.pages[i]; page < runs.pages[i] + runs.lengths[i]; page++) {
             assert(page >= 0 && page < pages && owner[page] === -1, `page ${page} is free`);
             owner[page] = id;
-            room += POOL_PAGE;
+            room += PAGE_SIZE;
           }
         }
         assert(room >= bytes);
@@ -77,7 +78,7 @@ Deno.test("No page is in two buffers, whatever is taken and given back", () => {
       for (const { queue, runs } of held) pool.release(queue, runs);
       assertEquals([0, 1, 2].map((queue) => pool.usedBy(queue)), [0, 0, 0]);
       // And all of it can be had again: the share of one queue and what is common.
-      assert(pool.take(0, (pages - 2 * pool.share) * POOL_PAGE, 1, new BufferRuns()));
+      assert(pool.take(0, (pages - 2 * pool.share) * PAGE_SIZE, 1, new BufferRuns()));
     }),
     { numRuns: 300 },
   );

@@ -132,7 +132,7 @@ export async function hostileSessions(order: HostileOrder): Promise<HostileOutco
     await during(frontEnd.negotiate());
     connected = new Connected(frontEnd, await during(frontEnd.addMemory(0, MEMORY)));
     queues = [await during(connected.startQueue(0, 64))];
-    if (relay.device.queueCount > 1) queues.push(await during(connected.startQueue(1, 64)));
+    if (relay.service.device.queueCount > 1) queues.push(await during(connected.startQueue(1, 64)));
     for (let at = 0x60_0000; at < MEMORY; at += 4096) connected.bytes.set(canary, at);
   }
   const sent = queues.map(() => 0);
@@ -179,7 +179,7 @@ export async function hostileSessions(order: HostileOrder): Promise<HostileOutco
     assert(guestBytes.every((byte, i) => byte === after[i]), "nor has any changed");
     assertEquals(relay.service.connected, true, "the guest's session goes on");
     assertEquals(relay.service.faults, 0);
-    const { counters } = relay.device;
+    const { counters } = relay;
     return {
       sessions,
       identified: counters.sessions,

@@ -110,7 +110,7 @@ Deno.test("No message to a back end is longer than libvhost-user takes", async (
   }, "it asks for the config space");
   assertEquals([asked, longest], [1, 12 + 256]);
   await until(() => world.relay.hasBackEnd, "it has found out");
-  assertEquals(world.relay.device.configSize, 256);
+  assertEquals(world.relay.service.device.configSize, 256);
 });
 
 Deno.test("A network card's control queue is the VMM's: with type=net what needs it is withheld", async () => {

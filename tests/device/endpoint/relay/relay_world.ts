@@ -17,7 +17,7 @@ import {
 } from "../../../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { Log } from "../../../../device/log.ts";
-import { DeviceServer } from "../../../../device/serving/server.ts";
+import { DeviceServer } from "../../../../device/serving/device_server.ts";
 import {
   FrontEnd,
   type FrontEndQueue,
@@ -112,8 +112,8 @@ export class RelayWorld implements AsyncDisposable {
   }
 
   /** What the relay has counted. */
-  get counters(): EndpointRelay["device"]["counters"] {
-    return this.relay.device.counters;
+  get counters(): EndpointRelay["counters"] {
+    return this.relay.counters;
   }
 
   /** Warnings so far. */

@@ -5,7 +5,7 @@ import { attachRequest } from "../../../device/iommu/driver_requests.ts";
 import { UnixListener, UnixStream } from "../../../device/host/mod.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
-import { DeviceServer } from "../../../device/serving/server.ts";
+import { DeviceServer } from "../../../device/serving/device_server.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { words } from "../../bytes.ts";
 import { HANG_MS, until } from "../../until.ts";
