@@ -61,4 +61,4 @@ export { createMemoryFile, mapMemoryFile, sealMemoryFile, SharedMemory } from ".
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { groupNumber, type SocketAccess } from "./socket_file.ts";
 export { UnixListener } from "./unix_listener.ts";
-export { CLOSED, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";
+export { CLOSED, connectProblem, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";

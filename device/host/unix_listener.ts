@@ -8,6 +8,7 @@ import {
   EADDRINUSE,
   EAGAIN,
   ECONNABORTED,
+  ECONNREFUSED,
   EEXIST,
   EINTR,
   ENOENT,
@@ -232,13 +233,13 @@ function removeStale(path: string): void {
 }
 
 function isServed(path: string): boolean {
-  try {
-    const stream = UnixStream.tryConnect(path);
-    stream?.close();
-    return stream !== undefined;
-  } catch (error) {
-    // Its queue of connections is full: a process listens there and is busy.
-    if (error instanceof OsError && error.errno === EAGAIN) return true;
-    throw error;
+  const stream = UnixStream.tryConnect(path);
+  if (stream instanceof UnixStream) {
+    stream.close();
+    return true;
   }
+  if (stream.errno === ECONNREFUSED) return false;
+  // Its queue of connections is full: a process listens there and is busy.
+  if (stream.errno === EAGAIN) return true;
+  throw stream;
 }

@@ -12,6 +12,7 @@ import {
   ECONNREFUSED,
   ECONNRESET,
   EINTR,
+  ENOENT,
   ENOTCONN,
   EPIPE,
   ETOOMANYREFS,
@@ -81,26 +82,23 @@ export class UnixStream {
   /** Connects to a listening socket. Throws a RangeError for an impossible path, an OsError if nothing listens there. */
   static connect(path: string): UnixStream {
     const stream = UnixStream.tryConnect(path);
-    if (stream === undefined) {
-      throw new OsError(`Cannot connect to ${path}`, "connect", ECONNREFUSED);
-    }
+    if (stream instanceof OsError) throw stream;
     return stream;
   }
 
   /**
-   * Connects to a listening socket; `undefined` if the socket is there but not listened on. Does not
-   * wait for one whose queue is full: that is an OsError, EAGAIN.
+   * Connects to a listening socket, or says why that failed: ENOENT and ECONNREFUSED if nothing listens there, EAGAIN if
+   * too many connections wait there. Throws a RangeError for an impossible path.
    */
-  static tryConnect(path: string): UnixStream | undefined {
+  static tryConnect(path: string): UnixStream | OsError {
     const address = socketAddress(path);
     const number = libc().socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (number < 0) throw new OsError(`Cannot connect to ${path}`, "socket");
+    if (number < 0) return new OsError(`Cannot connect to ${path}`, "socket");
     const descriptor = new Descriptor(number);
     if (libc().connect(number, address, address.length) < 0) {
       const error = errno();
       descriptor.close();
-      if (error === ECONNREFUSED) return undefined;
-      throw new OsError(`Cannot connect to ${path}`, "connect", error);
+      return new OsError(`Cannot connect to ${path}`, "connect", error);
     }
     return new UnixStream(descriptor);
   }
@@ -241,4 +239,9 @@ export class UnixStream {
     if (error === EINTR || tries < MOST_TRIES) return AGAIN;
     throw new OsError(`${action} on descriptor ${this.descriptor.number}`, call, error);
   }
+}
+
+/** Why a connection failed, as the end of a log line; nothing where nothing listens yet. */
+export function connectProblem({ call, code, errno }: OsError): string {
+  return errno === ENOENT || errno === ECONNREFUSED ? "" : `: ${call} failed: ${code}`;
 }

@@ -5,7 +5,7 @@
  */
 import type { PollSource } from "../poll_source.ts";
 import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
-import { OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
+import { connectProblem, OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { DeviceLoop } from "./loop.ts";
@@ -107,18 +107,19 @@ export class DeviceServer {
    * @param path The front end's socket; waits until it listens.
    */
   async runClient(path: string): Promise<void> {
-    let told: string | undefined;
+    let logged: string | undefined;
     try {
       while (!this.#stopped) {
         const begun = performance.now();
-        const stream = connect(path);
-        if (stream instanceof UnixStream) {
-          told = undefined;
-          await this.#serve(stream, undefined);
-        } else if (stream !== told) {
-          told = stream;
-          this.#log.infoLimited("waiting", `Waiting for a front end to listen on ${path}${told}`);
+        const stream = UnixStream.tryConnect(path);
+        // What is at the path is not ours: any failure may be over the next time.
+        const problem = stream instanceof UnixStream ? undefined : connectProblem(stream);
+        if (problem !== undefined && problem !== logged) {
+          const line = `Waiting for a front end to listen on ${path}${problem}`;
+          this.#log.infoLimited("waiting", line);
         }
+        logged = problem;
+        if (stream instanceof UnixStream) await this.#serve(stream, undefined);
         // One that accepts and closes must not keep us busy.
         if (performance.now() - begun < SESSION_MS) {
           await this.#loop.servePollSources(undefined, RECONNECT_MS);
@@ -182,19 +183,3 @@ export class DeviceServer {
     this.#next = stream;
   }
 }
-
-/**
- * Connects, or says why not, as the end of a line. Whatever the host answers, it may be another answer the next time:
- * what is at the path is not ours.
- */
-function connect(path: string): UnixStream | string {
-  try {
-    return UnixStream.connect(path);
-  } catch (error) {
-    if (!(error instanceof OsError)) throw error;
-    return NOT_THERE.includes(error.code) ? "" : `: ${error.call} failed: ${error.code}`;
-  }
-}
-
-/** What connecting fails with while nothing listens. */
-const NOT_THERE = ["ENOENT", "ECONNREFUSED"];

@@ -12,12 +12,13 @@
  * @module
  */
 import { endpointText } from "../../address.ts";
-import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import type { PollSet, UnixListener, UnixStream } from "../../host/mod.ts";
 import { logFailure } from "../../guarded_poll_source.ts";
 import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { PeerClaim } from "../../host/peer_claim.ts";
 import type { RemoteIotlbListener } from "../../iommu/iotlb_listeners.ts";
+import { BackEndSocket } from "../back_end_socket.ts";
 import type { Draining } from "../endpoint_device.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
 import { ProxyCounters } from "./proxy_counters.ts";
@@ -26,8 +27,6 @@ import type { WriteOnly } from "./translated_run.ts";
 
 /** Milliseconds between two attempts to connect to a back end. */
 const RETRY_MS = 200;
-/** What connecting fails with while the back end is not there yet. */
-const NOT_THERE = ["ENOENT", "ECONNREFUSED"];
 
 /** What a proxied endpoint is made of. */
 export interface EndpointProxyOptions {
@@ -58,15 +57,12 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   readonly name: string;
   readonly kind = "proxy";
   readonly #options: EndpointProxyOptions;
+  readonly #backEndSocket: BackEndSocket;
   #frontEnd: UnixStream | undefined;
   /** Of the front end that is alone, or has a session. */
   #claim: PeerClaim | undefined;
   #backEnd: UnixStream | undefined;
   #session: ProxySession | undefined;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #retryAt = 0;
-  /** What was logged about a back end that cannot be reached. */
-  #told: string | undefined;
   #slots = [-1, -1, -1, -1];
   #isLeaving = false;
   /** Whether the session has failed since it leaves. */
@@ -78,11 +74,16 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     this.#options = options;
     this.name = `proxy ${endpointText(options.endpoint)}`;
     options.iommu.iotlbListeners.addRemote(options.endpoint, this);
-    const { listener, backEnd, log } = options;
-    for (const each of typeof backEnd === "string" ? [listener] : [listener, backEnd]) {
-      each.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
-      each.onRested = () => this.onDue();
-    }
+    const { listener, log } = options;
+    listener.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
+    listener.onRested = () => this.onDue();
+    this.#backEndSocket = new BackEndSocket({
+      place: options.backEnd,
+      retryMs: RETRY_MS,
+      name: this.name,
+      log,
+      onDue: () => this.onDue(),
+    });
   }
 
   /** Whether both sides are connected. */
@@ -95,8 +96,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   get backEnd(): string {
-    const { backEnd } = this.#options;
-    return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
+    return this.#backEndSocket.path;
   }
 
   get isLeaving(): boolean {
@@ -109,10 +109,9 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   addTo(poll: PollSet): void {
-    const { listener, backEnd } = this.#options;
     this.#slots = [
-      poll.add(listener.pollNumber),
-      poll.add(typeof backEnd === "string" ? -1 : backEnd.pollNumber),
+      poll.add(this.#options.listener.pollNumber),
+      poll.add(this.#backEndSocket.pollNumber),
       // Nothing is awaited from a side that is alone, but that it goes.
       poll.add(this.#frontEnd?.descriptor.number ?? -1, 0),
       poll.add(this.#backEnd?.descriptor.number ?? -1, 0),
@@ -186,12 +185,10 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
    * under way is not known here; the back end has to forget its translations, and has then nothing to work with.
    */
   leave(): Draining {
-    const { listener, backEnd } = this.#options;
     if (!this.#isLeaving) {
       this.#isLeaving = true;
-      clearTimeout(this.#retry);
-      listener.close();
-      if (typeof backEnd !== "string") backEnd.close();
+      this.#options.listener.close();
+      this.#backEndSocket.close();
       this.#session?.iotlb.leave();
       // One that waits for the other side will not get it.
       this.#dropFrontEnd();
@@ -204,9 +201,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   close(): void {
     this.endSession();
     this.#options.iommu.iotlbListeners.remove(this.endpoint, this);
-    clearTimeout(this.#retry);
     this.#options.listener.close();
-    if (typeof this.#options.backEnd !== "string") this.#options.backEnd.close();
+    this.#backEndSocket.close();
   }
 
   /**
@@ -238,8 +234,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     if (this.#session === undefined && this.#frontEnd === undefined) {
       this.#frontEnd = stream;
       this.#claim = new PeerClaim(stream);
-      this.#retryAt = 0;
-      this.#told = undefined;
+      this.#backEndSocket.tryNow();
       return;
     }
     stream.end();
@@ -247,21 +242,20 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   #acceptBackEnd(): void {
-    const { backEnd, log } = this.#options;
-    const stream = typeof backEnd === "string" ? undefined : backEnd.accept();
+    const stream = this.#backEndSocket.accept();
     if (stream === undefined) return;
     if (this.#session === undefined && this.#backEnd === undefined) {
       this.#backEnd = stream;
       return;
     }
     stream.end();
-    log.warnLimited("second", `Refused a second back end of ${this.name}`);
+    this.#options.log.warnLimited("second", `Refused a second back end of ${this.name}`);
   }
 
   /** Begins a session if both sides are there. */
   #begin(): void {
     if (this.#session !== undefined || this.#frontEnd === undefined) return;
-    if (this.#backEnd === undefined) this.#connect();
+    this.#backEnd ??= this.#backEndSocket.connect();
     if (this.#backEnd === undefined) return;
     const { iommu, endpoint, writeOnly, patience, log } = this.#options;
     this.#session = new ProxySession({
@@ -282,39 +276,6 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
       `connected ${this.name}`,
       `A front end and the back end of ${this.name} are connected`,
     );
-  }
-
-  /** Connects to the back end, if it listens; if not, tries again later. */
-  #connect(): void {
-    const { backEnd, log } = this.#options;
-    const now = performance.now();
-    if (typeof backEnd !== "string" || now < this.#retryAt) return;
-    const problem = this.#tryConnect(backEnd);
-    if (this.#backEnd !== undefined) return;
-    if (problem !== this.#told) {
-      this.#told = problem;
-      log.infoLimited(
-        `waiting ${this.name}`,
-        `A front end of ${this.name} waits for the back end to listen on ${backEnd}${problem}`,
-      );
-    }
-    this.#retryAt = now + RETRY_MS;
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.onDue(), RETRY_MS + 1);
-  }
-
-  /**
-   * Connects, or returns why not as the end of a line. What is at the path is the back end's, and whatever that is, it
-   * may be something else the next time.
-   */
-  #tryConnect(path: string): string {
-    try {
-      this.#backEnd = UnixStream.tryConnect(path);
-      return "";
-    } catch (error) {
-      if (!(error instanceof OsError)) throw error;
-      return NOT_THERE.includes(error.code) ? "" : `: ${error.call} failed: ${error.code}`;
-    }
   }
 
   #checkSession(): void {

@@ -9,10 +9,11 @@
  * @module
  */
 import { endpointText, PAGE_SIZE } from "../../address.ts";
-import { OsError, type PollSet, type UnixListener, UnixStream } from "../../host/mod.ts";
+import type { PollSet, UnixListener, UnixStream } from "../../host/mod.ts";
 import type { IommuDevice } from "../../iommu/iommu_device.ts";
 import type { Log } from "../../log.ts";
 import { ringFeatures } from "../../vhost_user/mod.ts";
+import { BackEndSocket } from "../back_end_socket.ts";
 import type { Draining } from "../endpoint_device.ts";
 import { EndpointService } from "../endpoint_service.ts";
 import type { ServedEndpoint } from "../served_endpoint.ts";
@@ -65,12 +66,10 @@ export class EndpointRelay implements ServedEndpoint {
   /** Called when it is time to look, and no descriptor says so: the loop serves it again. */
   onDue: () => void = () => {};
   readonly #options: EndpointRelayOptions;
+  readonly #backEndSocket: BackEndSocket;
   /** What the guest sees. */
   readonly #device: RelayDevice;
   #session: BackEndSession | undefined;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #retryAt = 0;
-  #isWaitTold = false;
   #isReplacement = false;
   /** Whether the service was added to the poll set. */
   #isServed = false;
@@ -99,10 +98,13 @@ export class EndpointRelay implements ServedEndpoint {
       onGone: () => this.#frontEndGone(),
     });
     this.service.onDue = () => this.onDue();
-    const { backEnd } = options;
-    if (typeof backEnd === "string") return;
-    backEnd.onProblem = (line) => log.warnLimited(`accept ${this.name}`, `${this.name}: ${line}`);
-    backEnd.onRested = () => this.onDue();
+    this.#backEndSocket = new BackEndSocket({
+      place: options.backEnd,
+      retryMs: options.retryMs ?? RETRY_MS,
+      name: this.name,
+      log,
+      onDue: () => this.onDue(),
+    });
   }
 
   get kind(): string {
@@ -119,8 +121,7 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   get backEnd(): string {
-    const { backEnd } = this.#options;
-    return typeof backEnd === "string" ? backEnd : backEnd.path ?? "";
+    return this.#backEndSocket.path;
   }
 
   get isLeaving(): boolean {
@@ -146,10 +147,9 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   addTo(poll: PollSet): void {
-    const { backEnd } = this.#options;
-    this.#connect();
-    const accepts = typeof backEnd !== "string" && performance.now() >= this.#retryAt;
-    this.#backEndSlot = accepts ? poll.add(backEnd.descriptor.number) : -1;
+    const stream = this.#session === undefined ? this.#backEndSocket.connect() : undefined;
+    if (stream !== undefined) this.#beginSession(stream);
+    this.#backEndSlot = poll.add(this.#backEndSocket.pollNumber);
     this.#session?.addTo(poll);
     this.#isServed = this.#device.isKnown &&
       (this.service.connected || this.#session?.identity !== undefined);
@@ -157,7 +157,7 @@ export class EndpointRelay implements ServedEndpoint {
   }
 
   look(poll: PollSet): void {
-    const backEndPending = this.#backEndSlot >= 0 && poll.ready(this.#backEndSlot) !== 0;
+    const backEndPending = poll.ready(this.#backEndSlot) !== 0;
     this.#session?.look(poll);
     this.#checkSession();
     if (backEndPending) this.#accept();
@@ -187,57 +187,26 @@ export class EndpointRelay implements ServedEndpoint {
 
   /** Takes no more requests, and connects to no other back end. */
   leave(): Draining {
-    const { backEnd } = this.#options;
-    if (typeof backEnd !== "string") backEnd.close();
-    clearTimeout(this.#retry);
+    this.#backEndSocket.close();
     return this.service.leave();
   }
 
   /** Ends both sides and the sockets. */
   close(): void {
-    clearTimeout(this.#retry);
+    this.#backEndSocket.close();
     this.#endSession("closed");
     this.service.close();
-    const { backEnd } = this.#options;
-    if (typeof backEnd !== "string") backEnd.close();
-    clearTimeout(this.#retry);
-  }
-
-  /** Connects to the back end, if it listens; if not, tries again later. */
-  #connect(): void {
-    const { backEnd, log } = this.#options;
-    if (typeof backEnd !== "string" || this.#session !== undefined || this.isLeaving) return;
-    if (performance.now() < this.#retryAt) return;
-    let stream: UnixStream | undefined;
-    let reason = "nothing listens there";
-    try {
-      stream = UnixStream.tryConnect(backEnd);
-    } catch (error) {
-      // Whatever is at the path is the back end's affair, and may be another thing the next time.
-      if (!(error instanceof OsError)) throw error;
-      reason = error.message;
-    }
-    if (stream !== undefined) {
-      this.#beginSession(stream);
-      return;
-    }
-    if (!this.#isWaitTold) {
-      log.info(`${this.name} waits for its back end on ${backEnd}: ${reason}`);
-    }
-    this.#isWaitTold = true;
-    this.#tryLater();
   }
 
   #accept(): void {
-    const { backEnd, log } = this.#options;
-    const stream = typeof backEnd === "string" ? undefined : backEnd.accept();
+    const stream = this.#backEndSocket.accept();
     if (stream === undefined) return;
     if (this.#session === undefined) {
       this.#beginSession(stream);
       return;
     }
     stream.close();
-    log.warnLimited("second", `Refused a second back end of ${this.name}`);
+    this.#options.log.warnLimited("second", `Refused a second back end of ${this.name}`);
   }
 
   #beginSession(stream: UnixStream): void {
@@ -271,7 +240,6 @@ export class EndpointRelay implements ServedEndpoint {
     counters.sessions++;
     if (this.#isReplacement) counters.reconnects++;
     this.#isReplacement = false;
-    this.#isWaitTold = false;
     const withheld = withheldNames(identity.features, identity.offeredProtocol, type);
     log.info(
       `The back end of ${this.name} is connected: ${identity.queueCount} queues, ` +
@@ -302,14 +270,7 @@ export class EndpointRelay implements ServedEndpoint {
       "relay",
       `The session with the back end of ${this.name} is over: ${reason}`,
     );
-    this.#tryLater();
-  }
-
-  #tryLater(): void {
-    const { retryMs = RETRY_MS } = this.#options;
-    this.#retryAt = performance.now() + retryMs;
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.onDue(), retryMs + 1);
+    this.#backEndSocket.tryLater();
   }
 
   #frontEndGone(): void {
@@ -324,6 +285,6 @@ export class EndpointRelay implements ServedEndpoint {
       `The back end of ${this.name} is disconnected, as its front end is gone`,
     );
     this.#isReplacement = false;
-    this.#tryLater();
+    this.#backEndSocket.tryLater();
   }
 }

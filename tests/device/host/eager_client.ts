@@ -4,19 +4,17 @@
  *
  * @module
  */
-import { OsError, UnixStream } from "../../../device/host/mod.ts";
+import { UnixStream } from "../../../device/host/mod.ts";
 
 if (import.meta.main) console.log(Deno.args.map(firstAttempt).join("\n"));
 
 function firstAttempt(path: string): string {
   for (;;) {
-    try {
-      const stream = UnixStream.tryConnect(path);
-      stream?.close();
-      return stream === undefined ? "refused" : "connected";
-    } catch (error) {
-      if (!(error instanceof OsError)) throw error;
-      if (error.code !== "ENOENT") return error.code;
+    const stream = UnixStream.tryConnect(path);
+    if (stream instanceof UnixStream) {
+      stream.close();
+      return "connected";
     }
+    if (stream.code !== "ENOENT") return stream.code;
   }
 }
