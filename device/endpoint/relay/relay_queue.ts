@@ -11,6 +11,7 @@ import type { Queue } from "../../../vring/mod.ts";
 import { answerRequest } from "./answer.ts";
 import type { BackEndRing } from "./back_end_ring.ts";
 import type { BackEndSession } from "./back_end_session.ts";
+import { CarriedRequests } from "./carried_requests.ts";
 import type { RelayCounters } from "./relay_counters.ts";
 import { Phase, type RelayRequest } from "./relay_request.ts";
 import type { Replay } from "./relayed_types.ts";
@@ -52,17 +53,13 @@ export class RelayQueue {
   /** Requests with the back end, by their token in its ring. */
   #underWay: (RelayRequest | undefined)[] = [];
   /** Requests of an earlier session or before a stop, in order. */
-  #carried: RelayRequest[] = [];
+  readonly #carried: CarriedRequests;
   /** Taken from the guest; it waits for room. */
   #pending: RelayRequest | undefined;
   readonly #table: RequestTable;
   readonly #room: RingRoom;
   /** Entries of the ring to be started when the stopping one has stopped; 0 for none. */
   #entriesAfterStop = 0;
-  /** Whether what is in the guest's ring has to be taken first, since it may repeat what is carried. */
-  #takesAll = false;
-  /** Slots of the guest's ring that it gives once more after a stop, carried or not. */
-  #repeated = 0;
   /** The time, taken once in a turn; 0 before. */
   #now = 0;
 
@@ -72,6 +69,7 @@ export class RelayQueue {
     this.#options = options;
     this.#counters = options.counters;
     this.#table = new RequestTable(options.counters);
+    this.#carried = new CarriedRequests(this.#table, options.counters);
     this.#room = new RingRoom(options.counters);
   }
 
@@ -87,7 +85,7 @@ export class RelayQueue {
 
   /** Whether a request was taken from the guest and is not answered. */
   get holdsRequests(): boolean {
-    return this.isUnderWay || this.#pending !== undefined || this.#carried.length > 0;
+    return this.isUnderWay || this.#pending !== undefined || this.#carried.count > 0;
   }
 
   /** Whether it would take nothing from the guest now. */
@@ -97,7 +95,7 @@ export class RelayQueue {
 
   /** Whether carried requests could go on now. */
   get isReady(): boolean {
-    return !this.isStalled && this.#carried.length > 0;
+    return !this.isStalled && this.#carried.count > 0;
   }
 
   /** Signals of the back end. Returns, when switching on, whether there is something already. */
@@ -118,7 +116,7 @@ export class RelayQueue {
     this.#ring = session.startRing(this.index, entries);
     this.#session = session;
     this.#underWay = new Array(this.#ring?.driver.size ?? 0);
-    this.#takesAll = this.#carried.length > 0 || this.#repeated > 0;
+    this.#carried.started();
     this.#room.reset();
   }
 
@@ -144,7 +142,7 @@ export class RelayQueue {
       this.#answer(queue, request);
     }
     if (this.#session?.ended !== undefined) return this.#publish(queue, spent > 0);
-    if (this.#takesAll && !this.takesNothing) this.#takeAll(queue);
+    if (!this.takesNothing) this.#carried.takeRepeated(queue);
     const reaped = spent;
     while (spent < TURN_BYTES) {
       const cost = this.#next(queue, ring);
@@ -178,7 +176,7 @@ export class RelayQueue {
   stop(): void {
     const ring = this.#ring;
     const session = this.#session;
-    this.#repeated = this.#slotsTaken();
+    this.#carried.stopped(this.#slotsTaken());
     this.#ring = undefined;
     this.#entriesAfterStop = 0;
     if (ring === undefined || session === undefined) return;
@@ -188,11 +186,9 @@ export class RelayQueue {
 
   /** A new life begins: nothing waits for what was on its way. */
   reset(): void {
-    for (const request of this.#carried) this.#table.recycle(request);
-    this.#carried = [];
+    this.#carried.clear();
     if (this.#pending !== undefined) this.#table.recycle(this.#pending);
     this.#pending = undefined;
-    this.#repeated = 0;
     for (const request of this.#underWay) if (request !== undefined) request.isDropped = true;
     this.#table.forgetHeads();
   }
@@ -203,54 +199,28 @@ export class RelayQueue {
     this.#stopping = undefined;
     this.#session = undefined;
     this.#entriesAfterStop = 0;
-    for (const request of this.#carried) {
-      request.forget();
-      // Its data is lost with the memory.
-      if (request.phase === Phase.DONE && request.usedLength > 0) this.#giveUp(request, replay);
-    }
+    this.#carried.backEndGone(replay);
     this.#pending?.forget();
-    for (const request of this.#takeUnderWay()) {
-      request.forget();
-      this.#giveUp(request, replay);
-      this.#carry(request);
-    }
+    for (const request of this.#takeUnderWay()) this.#carried.addLost(request, replay);
     this.#settle();
-  }
-
-  /** What becomes of a request that was with a back end that is gone. */
-  #giveUp(request: RelayRequest, replay: Replay): void {
-    request.usedLength = 0;
-    if (replay === "again") {
-      request.phase = Phase.WAITING;
-      this.#counters.resubmitted++;
-      return;
-    }
-    request.phase = replay === "drop" ? Phase.DONE : Phase.GIVEN_UP;
-    this.#counters.givenUp++;
   }
 
   #stopped(ring: BackEndRing): void {
     this.#stopping = undefined;
     this.#now = 0;
     for (let request = this.#reap(ring); request !== undefined; request = this.#reap(ring)) {
-      this.#carry(request);
+      this.#carried.add(request);
     }
     for (const request of this.#takeUnderWay()) {
       // What it holds is copied anew when it is submitted again.
       request.release();
       request.phase = Phase.WAITING;
-      this.#carry(request);
+      this.#carried.add(request);
     }
     this.#settle();
     const entries = this.#entriesAfterStop;
     this.#entriesAfterStop = 0;
     if (entries > 0 && this.#session !== undefined) this.start(this.#session, entries);
-  }
-
-  /** Keeps a request for later, unless it is of a life before. */
-  #carry(request: RelayRequest): void {
-    if (request.isDropped) this.#table.recycle(request);
-    else this.#carried.push(request);
   }
 
   /** The requests with the back end, which has them no longer. */
@@ -262,9 +232,9 @@ export class RelayQueue {
 
   /** What waits is carried, too, and all of it in order. */
   #settle(): void {
-    if (this.#pending !== undefined) this.#carried.push(this.#pending);
+    if (this.#pending !== undefined) this.#carried.add(this.#pending);
     this.#pending = undefined;
-    this.#carried.sort((one, other) => one.order - other.order);
+    this.#carried.sort();
   }
 
   /** The next request that the back end has used, if there is one. What it does wrong is the end of its session. */
@@ -297,7 +267,7 @@ export class RelayQueue {
 
   /** Goes on with a carried request, the one that waits, or the guest's next. Returns its cost, 0 if nothing could be done. */
   #next(queue: Queue, ring: BackEndRing): number {
-    let request = this.#pending ?? this.#carried[0];
+    let request = this.#pending ?? this.#carried.first;
     if (request === undefined) {
       if (this.takesNothing) return 0;
       request = this.#table.take();
@@ -311,7 +281,7 @@ export class RelayQueue {
       this.#answer(queue, request);
       return REQUEST_COST;
     }
-    const isCarried = request !== this.#pending && request === this.#carried[0];
+    const isCarried = request !== this.#pending && request === this.#carried.first;
     const cost = this.#submit(queue, ring, request);
     if (cost === 0) {
       if (!isCarried) this.#pending = request;
@@ -322,45 +292,9 @@ export class RelayQueue {
     return cost;
   }
 
-  /**
-   * Takes all requests that are in the guest's ring, as if they had been carried.
-   *
-   * A ring that was stopped begins at the first chain that was not used, as though those behind it had not been taken
-   * either (`Queue.base`); one with a record of requests in flight gives what is in the record. Either repeats what is
-   * carried here, and a back end must not get it twice. And where the back end did not use chains in order, those
-   * behind the first are given that the driver has back already: they are not for anybody.
-   */
-  #takeAll(queue: Queue): void {
-    this.#takesAll = false;
-    for (let left = queue.size; left > 0; left--) {
-      const request = this.#table.take();
-      const { chain } = request;
-      const isRepeated = this.#repeated > 0;
-      if (!queue.next(chain)) {
-        this.#table.give(request);
-        break;
-      }
-      if (isRepeated) this.#repeated -= chain.slots;
-      const carried = this.#table.find(chain.head);
-      if (carried === undefined && !isRepeated) {
-        this.#table.begin(request);
-        this.#carried.push(request);
-        continue;
-      }
-      if (carried !== undefined) {
-        request.chain = carried.chain;
-        carried.chain = chain;
-      }
-      this.#table.give(request);
-    }
-    this.#repeated = 0;
-    this.#settle();
-  }
-
   /** Slots of the guest's ring whose chains were taken and not answered. */
   #slotsTaken(): number {
-    let slots = this.#pending?.chain.slots ?? 0;
-    for (const { chain } of this.#carried) slots += chain.slots;
+    let slots = this.#carried.slots + (this.#pending?.chain.slots ?? 0);
     for (const request of this.#underWay) {
       if (request !== undefined && !request.isDropped) slots += request.chain.slots;
     }
@@ -412,7 +346,6 @@ export class RelayQueue {
   }
 
   #time(): number {
-    if (this.#now === 0) this.#now = performance.now();
-    return this.#now;
+    return this.#now ||= performance.now();
   }
 }
