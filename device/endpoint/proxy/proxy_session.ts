@@ -20,24 +20,17 @@ import {
 } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import {
-  CONFIG_HEADER_BYTES,
   Connection,
   FLAG_REPLY,
   MAX_TABLE_REGIONS,
   ProtocolError,
-  ProtocolFeature,
   Request,
   requestName,
   TransportFeature,
 } from "../../vhost_user/mod.ts";
 import { BackEndChannel } from "./back_end_channel.ts";
 import { BackEndIotlb, type BackEndIotlbOptions } from "./back_end_iotlb.ts";
-import {
-  type ConfigAccess,
-  configAnswer,
-  passedPayload,
-  readConfigAccess,
-} from "./config_access.ts";
+import { ConfigMessages } from "./config_messages.ts";
 import { FrontEndReplies } from "./front_end_replies.ts";
 import { ProtocolAgreement } from "./protocol_agreement.ts";
 import { eventsOf, pass, passAs } from "./pass_message.ts";
@@ -78,8 +71,7 @@ export class ProxySession {
   #channel: BackEndChannel | undefined;
   readonly #agreement = new ProtocolAgreement();
   readonly #replies: FrontEndReplies;
-  /** Bytes of configuration that the back end has given so far, up to the last. */
-  #configEnd = 0;
+  readonly #config: ConfigMessages;
   #slots = [-1, -1, -1, -1];
 
   /** Begins; nothing has been read from either side. */
@@ -88,17 +80,28 @@ export class ProxySession {
     this.#frontEnd = new Connection(options.frontEnd);
     this.#backEnd = new Connection(options.backEnd);
     this.#replies = new FrontEndReplies(this.#frontEnd, this.#agreement);
+    this.#config = new ConfigMessages({
+      frontEnd: this.#frontEnd,
+      backEnd: this.#backEnd,
+      replies: this.#replies,
+      agreement: this.#agreement,
+      name: options.name,
+      log: options.log,
+    });
     this.iotlb = new BackEndIotlb({ ...options, connection: this.#backEnd });
   }
 
   /** Adds what it has to be woken for to a set. */
   addTo(poll: PollSet): void {
     this.#slots = [
-      poll.add(this.#backEnd.stream.descriptor.number, eventsOf(this.#backEnd, this.#readsBackEnd)),
+      poll.add(
+        this.#backEnd.stream.descriptor.number,
+        eventsOf(this.#backEnd, !this.#frontEnd.hasUnsent),
+      ),
       this.#channel?.addBackEnd(poll) ?? -1,
       poll.add(
         this.#frontEnd.stream.descriptor.number,
-        eventsOf(this.#frontEnd, this.#readsFrontEnd),
+        eventsOf(this.#frontEnd, !this.#backEnd.hasUnsent),
       ),
       this.#channel?.addFrontEnd(poll) ?? -1,
     ];
@@ -109,7 +112,9 @@ export class ProxySession {
     const [backEnd, channel, frontEnd, upstream] = this.#slots.map((slot) => poll.ready(slot));
     this.#lookAtBackEnd(backEnd, channel);
     if (upstream !== 0) this.#channel?.passFrontEnd();
-    if (frontEnd !== 0 && this.ended === undefined) this.#passFrontEnd(frontEnd);
+    if (frontEnd !== 0 && this.ended === undefined) {
+      this.#read(this.#frontEnd, this.#backEnd, frontEnd);
+    }
     this.#checkPatience();
   }
 
@@ -123,16 +128,10 @@ export class ProxySession {
     return this.#frontEnd.request !== 0;
   }
 
-  get #readsBackEnd(): boolean {
-    return !this.#frontEnd.hasUnsent;
-  }
-
-  get #readsFrontEnd(): boolean {
-    return !this.#backEnd.hasUnsent;
-  }
-
   #lookAtBackEnd(backEnd: number, channel: number): void {
-    if (backEnd !== 0 && this.ended === undefined) this.#passBackEnd(backEnd);
+    if (backEnd !== 0 && this.ended === undefined) {
+      this.#read(this.#backEnd, this.#frontEnd, backEnd);
+    }
     if (channel === 0 || this.ended !== undefined) return;
     this.#channel?.passBackEnd();
     const problem = this.#channel?.problem;
@@ -145,21 +144,23 @@ export class ProxySession {
     this.#end(`the back end did not acknowledge within ${this.#options.patience} ms`);
   }
 
-  /** Messages of the front end. */
-  #passFrontEnd(ready: number): void {
-    if (!this.#frontEnd.flush()) return this.#end(FRONT_END_GONE);
-    if (!this.#readsFrontEnd) {
-      if ((ready & HUNG_UP) !== 0) this.#end(FRONT_END_GONE);
-      return;
-    }
+  /** Reads messages of one side, for as long as the other takes what they lead to. */
+  #read(from: Connection, to: Connection, ready: number): void {
+    const isFrontEnd = from === this.#frontEnd;
+    const gone = isFrontEnd ? FRONT_END_GONE : "the back end is gone";
+    if (!from.flush()) return this.#end(gone);
+    if (to.hasUnsent && (ready & HUNG_UP) !== 0) return this.#end(gone);
     const end = performance.now() + BURST_MS;
-    for (let i = 0; i < BURST && this.ended === undefined && this.#readsFrontEnd; i++) {
+    for (let i = 0; i < BURST && this.ended === undefined && !to.hasUnsent; i++) {
       if (i > 0 && performance.now() >= end) return;
-      const result = this.#frontEnd.read();
+      const result = from.read();
       if (result === "nothing") return;
-      if (result === "closed") return this.#end(FRONT_END_GONE);
-      if (result instanceof ProtocolError) return this.#end(`of the front end: ${result.message}`);
-      this.#fromFrontEnd();
+      if (result === "closed") return this.#end(gone);
+      if (result instanceof ProtocolError) {
+        return this.#end(`of the ${isFrontEnd ? "front" : "back"} end: ${result.message}`);
+      }
+      if (isFrontEnd) this.#fromFrontEnd();
+      else this.#fromBackEnd();
     }
   }
 
@@ -175,7 +176,8 @@ export class ProxySession {
         return this.#agree();
       case Request.GET_CONFIG:
       case Request.SET_CONFIG:
-        return this.#passConfig();
+        if (!this.#config.fromFrontEnd()) this.#toBackEnd();
+        return;
       case Request.SET_FEATURES:
         this.#toBackEnd();
         return this.#setFeatures();
@@ -224,22 +226,6 @@ export class ProxySession {
       this.#backEnd.send(Request.SET_BACKEND_REQ_FD, 0, new Uint8Array(0), [theirs]);
       theirs.close();
     }
-  }
-
-  /** GET_CONFIG and SET_CONFIG, as far as they are about bytes that a back end may have. */
-  #passConfig(): void {
-    const { request, flags } = this.#frontEnd;
-    const access = (this.#agreement.agreed & ProtocolFeature.CONFIG) === 0
-      ? undefined
-      : readConfigAccess(this.#frontEnd);
-    if (access === undefined) return this.#toBackEnd();
-    if (access.passed > 0 || access.length === 0) {
-      this.#replies.passed(request, flags, access);
-      const payload = passedPayload(this.#frontEnd, access);
-      return passAs(this.#frontEnd, this.#backEnd, this.#agreement.passedFlags(flags), payload);
-    }
-    if (request === Request.SET_CONFIG) return this.#replies.acknowledge(request, flags, 0);
-    this.#replies.answer({ request, payload: configAnswer(access, new Uint8Array(0)) });
   }
 
   #refuseTable(count: number): void {
@@ -300,24 +286,6 @@ export class ProxySession {
     return theirs;
   }
 
-  /** Messages of the back end: replies. */
-  #passBackEnd(ready: number): void {
-    if (!this.#backEnd.flush()) return this.#end("the back end is gone");
-    if (!this.#readsBackEnd) {
-      if ((ready & HUNG_UP) !== 0) this.#end("the back end is gone");
-      return;
-    }
-    const end = performance.now() + BURST_MS;
-    for (let i = 0; i < BURST && this.ended === undefined && this.#readsBackEnd; i++) {
-      if (i > 0 && performance.now() >= end) return;
-      const result = this.#backEnd.read();
-      if (result === "nothing") return;
-      if (result === "closed") return this.#end("the back end is gone");
-      if (result instanceof ProtocolError) return this.#end(`of the back end: ${result.message}`);
-      this.#fromBackEnd();
-    }
-  }
-
   #fromBackEnd(): void {
     const { request, flags } = this.#backEnd;
     // Only we send IOTLB messages to the back end, so replies to them are ours.
@@ -328,7 +296,7 @@ export class ProxySession {
     const { behind, access } = this.#replies.replied(request);
     if (request === Request.GET_FEATURES) this.#checkOffer();
     if (request === Request.GET_PROTOCOL_FEATURES) this.#noteOffer();
-    if (request === Request.GET_CONFIG && access !== undefined) this.#passConfigAnswer(access);
+    if (request === Request.GET_CONFIG && access !== undefined) this.#config.fromBackEnd(access);
     else pass(this.#backEnd, this.#frontEnd);
     this.#replies.give(behind);
   }
@@ -336,26 +304,6 @@ export class ProxySession {
   #noteOffer(): void {
     const { data, size } = this.#backEnd;
     if (size >= 4) this.#agreement.offered = data.getUint32(0, true);
-  }
-
-  /** A back end's answer to GET_CONFIG, in the length that the front end waits for. */
-  #passConfigAnswer(access: ConfigAccess): void {
-    const { payload, size, flags } = this.#backEnd;
-    const { log, name } = this.#options;
-    // Bytes that are there, or may be, must not turn to zeros: that is a failure, and the front end is told.
-    if (size === 0 && (access.offset === 0 || access.offset < this.#configEnd)) {
-      return pass(this.#backEnd, this.#frontEnd);
-    }
-    if (size === CONFIG_HEADER_BYTES + access.passed) {
-      this.#configEnd = Math.max(this.#configEnd, access.offset + access.passed);
-    } else {
-      log.warnLimited(
-        "config",
-        `${name}: the back end answered GET_CONFIG of ${access.passed} bytes at ${access.offset} with ` +
-          `${size} bytes; the front end gets zeros for what is missing`,
-      );
-    }
-    passAs(this.#backEnd, this.#frontEnd, flags, configAnswer(access, payload.subarray(0, size)));
   }
 
   #takeAcknowledgement(): void {

@@ -186,9 +186,8 @@ export class RelayQueue {
 
   /** A new life begins: nothing waits for what was on its way. */
   reset(): void {
+    this.#settle();
     this.#carried.clear();
-    if (this.#pending !== undefined) this.#table.recycle(this.#pending);
-    this.#pending = undefined;
     for (const request of this.#underWay) if (request !== undefined) request.isDropped = true;
     this.#table.forgetHeads();
   }
