@@ -23,6 +23,7 @@ import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { BackEnd } from "../vhost_user/mod.ts";
 import { Turn } from "../iommu/turn.ts";
+import { PollSources } from "./poll_sources.ts";
 import { PollWindow } from "./poll_window.ts";
 import { REQUEST_QUEUE } from "../iommu/wire.ts";
 
@@ -60,7 +61,7 @@ export class DeviceLoop {
   readonly #poll: PollSet;
   readonly #log: Log;
   readonly #window: PollWindow;
-  readonly #pollSources: readonly PollSource[];
+  readonly #pollSources: PollSources;
   readonly #turn = new Turn();
   /** When the last request was served. */
   #lastServed = 0;
@@ -72,21 +73,21 @@ export class DeviceLoop {
    * A loop that serves nothing yet.
    *
    * @param poll Where the descriptors to sleep on go; not to be used for anything else meanwhile.
-   * @param watchMicroseconds How long to watch the rings after a request at most; 0 to sleep at once.
-   * @param poll sources What else is served.
+   * @param pollMicroseconds How long to poll the rings after a request at most; 0 to sleep at once.
+   * @param pollSources What else is served.
    */
   constructor(
     device: IommuDevice,
     poll: PollSet,
     log: Log,
-    watchMicroseconds: number,
+    pollMicroseconds: number,
     pollSources: readonly PollSource[] = [],
   ) {
     this.#device = device;
     this.#poll = poll;
     this.#log = log;
-    this.#window = new PollWindow(watchMicroseconds / 1000);
-    this.#pollSources = pollSources;
+    this.#window = new PollWindow(pollMicroseconds / 1000);
+    this.#pollSources = new PollSources(pollSources);
   }
 
   /** Ends {@linkcode serve} promptly. */
@@ -119,7 +120,7 @@ export class DeviceLoop {
       for (let i = 0; i < this.#device.queueCount; i++) {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
-      this.#addPollSources();
+      this.#pollSources.addTo(poll);
       if (mayHaveWork) poll.poll(0);
       else await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
       mayHaveWork = false;
@@ -131,7 +132,7 @@ export class DeviceLoop {
       // The connection comes first: if it has just ended, a pending connection is the next and not a second.
       if (connectionReady && !backEnd.onReadable()) break;
       if (listenerReady) onListener();
-      this.#lookAtPollSources();
+      this.#pollSources.look(poll);
       if (backEnd.isDue && !backEnd.onReadable()) break;
       await this.#watch(backEnd, room);
     }
@@ -154,23 +155,23 @@ export class DeviceLoop {
     while (!this.#stopped) {
       poll.clear();
       const slot = poll.add(listener?.pollNumber ?? -1);
-      this.#addPollSources();
+      this.#pollSources.addTo(poll);
       if (isBusy) {
         await eventLoopTurn();
         poll.poll(0);
       } else {
         const left = end - performance.now();
         await poll.wait(
-          this.#pollSourceMustPoll() ? 1 : left === Infinity ? -1 : Math.max(0, left),
+          this.#pollSources.mustPoll ? 1 : left === Infinity ? -1 : Math.max(0, left),
         );
       }
-      this.#lookAtPollSources();
+      this.#pollSources.look(poll);
       if (this.#device.hasWork) {
         this.#turn.begin(performance.now(), TURN_MS);
         this.#device.work(this.#turn);
       }
-      isBusy = this.#workOfPollSources() > 0 || this.#device.hasWork ||
-        this.#setPollSourceNotifications(true);
+      isBusy = this.#pollSources.serve() > 0 || this.#device.hasWork ||
+        this.#pollSources.setNotifications(true);
       // Behind a piece of work, so that peers that come and go all the time do not keep the poll sources from being served.
       if (poll.ready(slot) !== 0 || performance.now() >= end) return;
     }
@@ -195,7 +196,7 @@ export class DeviceLoop {
         served += this.#serveQueues(backEnd);
       }
       if (served > 0) this.#window.served(served);
-      served += this.#workOfPollSources();
+      served += this.#pollSources.serve();
       let now = performance.now();
       if (served > 0) this.#lastServed = now;
       if (this.#device.holds) {
@@ -265,7 +266,7 @@ export class DeviceLoop {
       }
       if (queue.error !== 0) backEnd.ringFailed(i);
     }
-    if (this.#setPollSourceNotifications(on)) work = true;
+    if (this.#pollSources.setNotifications(on)) work = true;
     if (work) this.#setNotifications(backEnd, false);
     return work;
   }
@@ -298,11 +299,11 @@ export class DeviceLoop {
     poll.clear();
     const slot = poll.add(backEnd.descriptor, backEnd.events);
     const transferSlot = poll.add(backEnd.transferDescriptor, backEnd.transferEvents);
-    this.#addPollSources();
+    this.#pollSources.addTo(poll);
     if (timeout > 0) poll.poll(timeout);
     else poll.look();
     if (poll.runtimeReady) this.#busyUntil = performance.now() + BUSY_MS;
-    this.#lookAtPollSources();
+    this.#pollSources.look(poll);
     if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0 && !backEnd.isDue) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
@@ -314,35 +315,9 @@ export class DeviceLoop {
     return open;
   }
 
-  #addPollSources(): void {
-    for (const pollSource of this.#pollSources) pollSource.addTo(this.#poll);
-  }
-
-  #lookAtPollSources(): void {
-    for (const pollSource of this.#pollSources) pollSource.look(this.#poll);
-  }
-
-  /** Has each poll source do a piece of work. Returns how many had any. */
-  #workOfPollSources(): number {
-    let busy = 0;
-    for (let i = 0; i < this.#pollSources.length; i++) if (this.#pollSources[i].serve()) busy++;
-    return busy;
-  }
-
-  /** As {@linkcode PollSource.setNotifications}, of all. */
-  #setPollSourceNotifications(on: boolean): boolean {
-    let work = false;
-    for (const pollSource of this.#pollSources) if (pollSource.setNotifications(on)) work = true;
-    return work;
-  }
-
-  #pollSourceMustPoll(): boolean {
-    return this.#pollSources.some((pollSource) => pollSource.mustPoll);
-  }
-
   /** Whether requests of some ring come without a signal, so that it must be looked at from time to time. */
   #mustPoll(backEnd: BackEnd): boolean {
-    if (this.#pollSourceMustPoll()) return true;
+    if (this.#pollSources.mustPoll) return true;
     for (let i = 0; i < this.#device.queueCount; i++) {
       if (backEnd.wantsPolling(i)) return true;
     }
