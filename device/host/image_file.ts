@@ -1,15 +1,14 @@
 /**
  * A disk image: a file or block device read and written at offsets, straight from and to given memory.
  *
- * Results are bytes, or an error number below 0: what a disk refuses is the guest's to hear of and no
- * exception. Calls come back when they are done, {@linkcode ImageFile.syncOnThread} excepted.
+ * What a disk refuses is reported to the guest, and so is no exception: reads and writes return -1, the other calls an
+ * errno. Calls return when they are done, {@linkcode ImageFile.syncOnThread} excepted.
  *
  * @module
  */
 import {
   EAGAIN,
   EINTR,
-  EOPNOTSUPP,
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
@@ -30,9 +29,6 @@ import type { IoVectors } from "./io_vectors.ts";
 import { cString, errno, libc } from "./libc.ts";
 import { errnoName } from "./os_error.ts";
 
-/** The error of an operation that the file system does not have. */
-export const UNSUPPORTED: number = -EOPNOTSUPP;
-
 /** An open image. */
 export class ImageFile {
   /** Bytes it had when it was opened. */
@@ -48,9 +44,9 @@ export class ImageFile {
   }
 
   /**
-   * Opens an image and locks it (`flock`): against everybody for writing, against writers for reading.
+   * Opens an image and locks it (`flock`): for writing alone, for reading with other readers.
    *
-   * Throws a RangeError of one line if that cannot be.
+   * Throws a RangeError of one line if that fails.
    */
   static open(path: string, writable: boolean): ImageFile {
     const flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC;
@@ -74,21 +70,21 @@ export class ImageFile {
     }
   }
 
-  /** Reads from byte `offset` on into memory. @returns bytes, fewer than asked for at the end; or an error. */
+  /** Reads from byte `offset` on into memory. @returns bytes, fewer than asked for at the end; -1 if it failed. */
   read(target: IoVectors, offset: number): number {
     const at = BigInt(offset);
     let count: number;
     do {
       count = libc().preadv2(this.#descriptor.number, target.words, target.count, at, 0);
     } while (count < 0 && errno() === EINTR);
-    return count < 0 ? -errno() : count;
+    return count;
   }
 
   /**
    * Writes memory from byte `offset` on.
    *
    * @param stable Whether it has to be on the medium when the call returns.
-   * @returns bytes, or an error.
+   * @returns bytes; -1 if it failed.
    */
   write(source: IoVectors, offset: number, stable: boolean): number {
     const flags = stable ? RWF_DSYNC : 0;
@@ -97,25 +93,25 @@ export class ImageFile {
     do {
       count = libc().pwritev2(this.#descriptor.number, source.words, source.count, at, flags);
     } while (count < 0 && errno() === EINTR);
-    return count < 0 ? -errno() : count;
+    return count;
   }
 
-  /** Gives the blocks of a range back; it reads as zeros. @returns 0 or an error. */
+  /** Gives the blocks of a range back; it reads as zeros. @returns 0 or an errno. */
   punch(offset: number, length: number): number {
     return this.#allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
   }
 
-  /** Makes a range zero and keeps its blocks. @returns 0 or an error. */
+  /** Makes a range zero and keeps its blocks. @returns 0 or an errno. */
   zero(offset: number, length: number): number {
     return this.#allocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
   }
 
-  /** Brings what was written to the medium. @returns 0 or an error. */
+  /** Brings what was written to the medium. @returns 0 or an errno. */
   sync(): number {
-    return libc().fdatasync(this.#descriptor.number) < 0 ? -errno() : 0;
+    return libc().fdatasync(this.#descriptor.number) < 0 ? errno() : 0;
   }
 
-  /** The same while everything else goes on. @returns whether it worked; the reason stays on its thread. */
+  /** The same on another thread. @returns whether it worked; the errno stays on that thread. */
   async syncOnThread(): Promise<boolean> {
     this.#syncs++;
     try {
@@ -126,7 +122,7 @@ export class ImageFile {
     }
   }
 
-  /** Closes the image and lets go of its lock, once no sync is under way. */
+  /** Closes the image and releases its lock, once no sync is under way. */
   close(): void {
     this.#isClosed = true;
     this.#closeUnused();
@@ -146,6 +142,6 @@ export class ImageFile {
     do {
       result = libc().fallocate(this.#descriptor.number, mode, BigInt(offset), BigInt(length));
     } while (result < 0 && errno() === EINTR);
-    return result < 0 ? -errno() : 0;
+    return result < 0 ? errno() : 0;
   }
 }

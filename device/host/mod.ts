@@ -29,7 +29,16 @@
  *
  * @module
  */
-export { POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, S_IFIFO, S_IFSOCK } from "./constants.ts";
+export {
+  EOPNOTSUPP,
+  POLLERR,
+  POLLHUP,
+  POLLIN,
+  POLLNVAL,
+  POLLOUT,
+  S_IFIFO,
+  S_IFSOCK,
+} from "./constants.ts";
 export { truncations } from "./bus_guard.ts";
 export { descriptorsClosed, descriptorsClosing } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
@@ -37,7 +46,7 @@ export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
 export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
 export { HostPages } from "./host_pages.ts";
-export { ImageFile, UNSUPPORTED } from "./image_file.ts";
+export { ImageFile } from "./image_file.ts";
 export {
   activatedListener,
   type ActivationEnvironment,

@@ -3,16 +3,16 @@
  *
  * @module
  */
-import { type ImageFile, IoVectors, UNSUPPORTED } from "../../host/mod.ts";
+import { EOPNOTSUPP, type ImageFile, IoVectors } from "../../host/mod.ts";
 import { PIECE_BYTES } from "../endpoint_device.ts";
 import { ID_SIZE, SECTOR } from "./wire.ts";
 
-/** Zeros to write where the host cannot make them otherwise. */
+/** Written where the host cannot zero otherwise. */
 const ZEROS = new Uint8Array(PIECE_BYTES);
 
-/** An image with what a guest may do to it. Results are bytes, or an error number below 0. */
+/** An image with what a guest may do to it. */
 export class BlockDisk {
-  /** Where the sectors are. */
+  /** Holds the sectors. */
   readonly image: ImageFile;
   /** Whether it can only be read. */
   readonly readOnly: boolean;
@@ -41,24 +41,19 @@ export class BlockDisk {
     return sector <= this.sectors && count <= this.sectors - sector;
   }
 
-  /** Makes bytes zero: all of them at once where the host can, else a piece. @returns how many, or an error. */
+  /** Zeros bytes: all of them at once where the host can, else a piece. @returns how many; -1 if it failed. */
   zero(offset: number, length: number, mayUnmap: boolean): number {
     const error = mayUnmap ? this.image.punch(offset, length) : this.image.zero(offset, length);
-    if (error === 0) return this.writesStable ? this.#stable(length) : length;
-    if (error !== UNSUPPORTED) return error;
+    if (error === 0) return !this.writesStable || this.image.sync() === 0 ? length : -1;
+    if (error !== EOPNOTSUPP) return -1;
     this.#zeros.clear();
     this.#zeros.add(ZEROS, 0, Math.min(length, PIECE_BYTES));
     return this.image.write(this.#zeros, offset, this.writesStable);
   }
 
-  /** Gives bytes back whose content does not matter; a host that cannot just keeps them. @returns 0 or an error. */
+  /** Discards bytes; a host that cannot keeps them. @returns 0 or an errno. */
   discard(offset: number, length: number): number {
     const error = this.image.punch(offset, length);
-    return error === UNSUPPORTED ? 0 : error;
-  }
-
-  #stable(length: number): number {
-    const error = this.image.sync();
-    return error < 0 ? error : length;
+    return error === EOPNOTSUPP ? 0 : error;
   }
 }

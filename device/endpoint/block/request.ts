@@ -254,8 +254,7 @@ export class BlockRequest {
 
   #changeRange(at: number, offset: number, length: number): number {
     if (this.#type === T_DISCARD) {
-      const error = this.#disk.discard(offset, length);
-      return error < 0 ? error : length;
+      return this.#disk.discard(offset, length) === 0 ? length : -1;
     }
     const mayUnmap = (this.#view.getUint32(at + 12, true) & RANGE_UNMAP) !== 0;
     const zeroed = this.#disk.zero(offset, length, mayUnmap);
