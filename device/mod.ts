@@ -84,4 +84,4 @@ export { type DeviceOptions, type EndpointRange, IommuDevice } from "./iommu/mod
 export { Log, LOG_LEVELS, type LogLevel } from "./log.ts";
 export type { PollSource } from "./poll_source.ts";
 export { DeviceServer, type WarmUp, warmUp } from "./serving/mod.ts";
-export type { ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";
+export type { Refusal, ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";

@@ -8,6 +8,9 @@
  */
 import type { GuestMemory, MemoryRegion, Queue } from "../vring/mod.ts";
 
+/** Why something is refused, in one line of text; nothing if it is not. */
+export type Refusal = string | undefined;
+
 /**
  * What was reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest
  * machine restarted, or it is gone and another may come. `doubtful`: that may be, or the same guest goes on, which has
@@ -131,11 +134,11 @@ export interface VirtioDevice {
    *
    * @returns nothing, or one line that says why the bytes are no state or do not fit; then the device is as it was.
    */
-  loadState?(bytes: Uint8Array): string | undefined;
+  loadState?(bytes: Uint8Array): Refusal;
 
   /** As {@linkcode saveState}, in pieces: messages wait until `done` is called, perhaps at once. */
   beginSave?(done: (bytes: Uint8Array) => void): void;
 
   /** As {@linkcode loadState}, in pieces: messages wait until `done` is called, perhaps at once. */
-  beginLoad?(bytes: Uint8Array, done: (error: string | undefined) => void): void;
+  beginLoad?(bytes: Uint8Array, done: (refusal: Refusal) => void): void;
 }

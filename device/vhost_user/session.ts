@@ -6,14 +6,13 @@
  */
 import type { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory } from "../../vring/mod.ts";
-import type { VirtioDevice } from "../virtio_device.ts";
+import type { Refusal, VirtioDevice } from "../virtio_device.ts";
 import type { Connection } from "./connection.ts";
 import { MemoryTable } from "./memory_table.ts";
 import { FLAG_REPLY } from "./protocol.ts";
 import { RingSet } from "./ring_set.ts";
 
-/** Why a message was refused, or nothing. */
-export type Refusal = string | undefined;
+export type { Refusal };
 
 /** The state of a session. */
 export class Session {

@@ -24,6 +24,7 @@ import type { ProxyCounters } from "./proxy_counters.ts";
 import { type Miss, RememberedMisses } from "./remembered_misses.ts";
 import { TranslatedRun, type WriteOnly } from "./translated_run.ts";
 import { UserRegions } from "./user_regions.ts";
+import type { Refusal } from "../../virtio_device.ts";
 
 /** Leaves looked at for one MAP: of a larger mapping the beginning is pushed, and the rest when it is missed. */
 const MAP_LEAVES = 512;
@@ -170,7 +171,7 @@ export class BackEndIotlb {
    * @param status 0 if it did what it was told.
    * @returns Nothing, or why it cannot go on.
    */
-  acknowledged(status: number): string | undefined {
+  acknowledged(status: number): Refusal {
     const awaited = this.#awaited.shift();
     if (awaited === undefined) return "it acknowledged an IOTLB message that it was not sent";
     const { counters, iommu } = this.#options;

@@ -15,6 +15,7 @@ import {
   ProtocolError,
   requestName,
 } from "../../vhost_user/mod.ts";
+import type { Refusal } from "../../virtio_device.ts";
 
 /** Messages read at once, so that a back end that never stops keeps nothing else waiting. */
 const BURST = 64;
@@ -22,8 +23,8 @@ const BURST = 64;
 const OUTSTANDING_MAX = 4096;
 const NOTHING = new Uint8Array(0);
 
-/** What is done with the payload of an answer. Returns why it cannot be used, if so. */
-export type Answer = (data: DataView, size: number) => string | undefined;
+/** Handles the payload of an answer. Returns why it cannot be used, if so. */
+export type Answer = (data: DataView, size: number) => Refusal;
 
 /** A message whose answer is awaited. */
 interface Awaited {
@@ -74,7 +75,7 @@ export class BackEndMessages {
     request: number,
     payload: Uint8Array = NOTHING,
     descriptors: readonly Descriptor[] = [],
-    refused: () => string | undefined = () => `it refused ${requestName(request)}`,
+    refused: () => Refusal = () => `it refused ${requestName(request)}`,
   ): void {
     if (this.acknowledges) {
       const answer: Answer = (data, size) => {
@@ -93,7 +94,7 @@ export class BackEndMessages {
    *
    * @returns Why the session is over, if it is.
    */
-  serve(): string | undefined {
+  serve(): Refusal {
     const connection = this.#connection;
     if (!connection.flush()) return this.#gone();
     if (!connection.hasUnsent) this.#unsentSince = 0;
@@ -150,7 +151,7 @@ export class BackEndMessages {
     return "the back end is gone";
   }
 
-  #take(): string | undefined {
+  #take(): Refusal {
     const { request, flags, data, size } = this.#connection;
     const expected = this.#awaited[0];
     if ((flags & FLAG_REPLY) === 0) return `${requestName(request)} came, which is no reply`;
@@ -178,7 +179,7 @@ export function twoWords(first: number, second: number): Uint8Array {
 export function askWords(
   messages: BackEndMessages,
   request: number,
-  answer: (low: number, high: number) => string | undefined,
+  answer: (low: number, high: number) => Refusal,
   payload: Uint8Array = NOTHING,
 ): void {
   messages.ask(request, payload, (data, size) => {

@@ -10,7 +10,7 @@ import { PAGE_SIZE } from "../../address.ts";
 import { PollSet } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";
 import type { Queue } from "../../../vring/mod.ts";
-import type { ResetKind } from "../../virtio_device.ts";
+import type { Refusal, ResetKind } from "../../virtio_device.ts";
 import type { Draining, EndpointDevice } from "../endpoint_device.ts";
 import type { BackEndSession } from "./back_end_session.ts";
 import type { RelayCounters } from "./relay_counters.ts";
@@ -104,7 +104,7 @@ export class RelayDevice implements EndpointDevice {
    * @param isFixed Whether a front end has been told already what the device is.
    * @returns Why it cannot be taken, if so.
    */
-  admit(session: BackEndSession, isFixed: boolean): string | undefined {
+  admit(session: BackEndSession, isFixed: boolean): Refusal {
     const identity = session.identity!;
     const { type } = this.#options;
     const features = passedFeatures(identity.features, type);
