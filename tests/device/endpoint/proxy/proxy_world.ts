@@ -12,18 +12,19 @@ import {
   unmapRequest,
 } from "../../../../device/iommu/driver_requests.ts";
 import { EndpointProxy, type EndpointProxyOptions } from "../../../../device/endpoint/mod.ts";
-import { UnixListener, UnixStream } from "../../../../device/host/mod.ts";
+import { PollSet, UnixListener, UnixStream } from "../../../../device/host/mod.ts";
 import { IommuDevice } from "../../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../../device/log.ts";
 import { DeviceServer } from "../../../../device/serving/device_server.ts";
 import {
+  type Connection,
   FrontEnd,
   type FrontEndQueue,
   ProtocolFeature,
   Request,
   TransportFeature,
 } from "../../../../device/vhost_user/mod.ts";
-import { until } from "../../../until.ts";
+import { HANG_MS, until } from "../../../until.ts";
 import { DEFAULT_OPTIONS } from "../../in_process_guest.ts";
 import { ScriptedBackEnd } from "./scripted_back_end.ts";
 
@@ -323,4 +324,24 @@ export function invalidate(page?: number, pages = 1): string {
 /** Waits until all that was sent to the back end so far is there: a question whose answer comes from there is behind it. */
 async function delivered(frontEnd: FrontEnd): Promise<void> {
   await frontEnd.ask(Request.GET_QUEUE_NUM);
+}
+
+/** Waits for the next message on a connection. */
+export async function next(connection: Connection): Promise<string> {
+  using poll = new PollSet(1);
+  const end = performance.now() + HANG_MS;
+  while (performance.now() < end) {
+    const result = connection.read();
+    if (result === "message") return result;
+    if (result !== "nothing") return "closed";
+    poll.clear();
+    poll.add(connection.stream.descriptor.number);
+    await poll.wait(100);
+  }
+  return "nothing";
+}
+
+/** Waits until the front end's connection is closed from the other side. */
+export async function isClosed(frontEnd: FrontEnd): Promise<boolean> {
+  return await next(frontEnd.connection) === "closed";
 }

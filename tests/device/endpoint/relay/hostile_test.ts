@@ -5,14 +5,15 @@
  * `VIOMMU_FUZZ_SESSIONS` and `VIOMMU_FUZZ_SEED` choose how many and which. Two threads share them, each with a relay.
  */
 import { assert } from "@std/assert";
+import { isLong, setting } from "../../../long_mode.ts";
 import { type HostileOrder, type HostileOutcome, KINDS } from "./hostile_sessions.ts";
 import type { HostileAnswer } from "./hostile_sessions_worker.ts";
 
-const SESSIONS = Number(Deno.env.get("VIOMMU_FUZZ_SESSIONS") ?? 10_000);
-const SEED = Number(Deno.env.get("VIOMMU_FUZZ_SEED") ?? 20_261_130);
+const SESSIONS = Number(setting("VIOMMU_FUZZ_SESSIONS") ?? (isLong ? 10_000 : 2500));
+const SEED = Number(setting("VIOMMU_FUZZ_SEED") ?? 20_261_130);
 const THREADS = 2;
 
-/** Has a thread of its own do it. */
+/** Runs an order on a thread of its own. */
 async function onThread(order: HostileOrder): Promise<HostileOutcome> {
   const worker = new Worker(new URL("hostile_sessions_worker.ts", import.meta.url), {
     type: "module",
