@@ -271,14 +271,13 @@ rootTest("what has moved is looked for in all mappings, a little at a time", () 
 });
 
 Deno.test("nothing can have moved where tables hold guest-physical addresses", () => {
-  const guest = new InProcessGuest();
+  using guest = new InProcessGuest();
   const context = { device: guest.device, version: "0", connected: true };
   assertThrows(
     () => moved(context, new URLSearchParams(), new Work()),
     ApiError,
     "no host frames here",
   );
-  guest.close();
 });
 
 rootTest(

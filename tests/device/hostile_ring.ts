@@ -12,8 +12,9 @@ import {
 } from "../../device/iommu/driver_requests.ts";
 import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
 import type { Turn } from "../../device/iommu/turn.ts";
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import type { SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
+import { plainMemory, plainRing } from "./plain_ring.ts";
 
 /** Entries of the ring; a request takes two. */
 const ENTRIES = 256;
@@ -81,21 +82,19 @@ export const HOSTILE_REQUESTS: Readonly<Record<string, HostileRequest>> = {
 export class HostileRing implements Disposable {
   /** The device. */
   readonly device: IommuDevice = new IommuDevice(HOSTILE_OPTIONS);
-  readonly #bytes = new Uint8Array(MEMORY);
+  readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #driver: SplitDriverQueue;
   readonly #queue: SplitQueue;
 
   /** A ring in memory of its own. */
   constructor() {
-    const memory = new GuestMemory();
-    const { buffer } = this.#bytes;
-    memory.add({ guestAddress: 0, size: MEMORY, buffer, offset: 0 });
+    const { memory, bytes } = plainMemory(MEMORY);
+    this.#bytes = bytes;
     this.device.featuresAgreed(this.device.featuresLow, 0);
     this.device.iommu.attach(1, 8, false);
-    this.#driver = new SplitDriverQueue({ space: memory, address: 0, size: ENTRIES });
-    this.#queue = new SplitQueue(memory);
-    const { descriptors, driverArea, deviceArea } = this.#driver;
-    this.#queue.configure({ size: ENTRIES, descriptors, driverArea, deviceArea });
+    const { driver, queue } = plainRing(memory, 0, ENTRIES);
+    this.#driver = driver;
+    this.#queue = queue;
   }
 
   /** Puts requests `[0, count)` into the ring, which is empty. */

@@ -4,15 +4,11 @@
  * @module
  */
 import { assertEquals } from "@std/assert";
-import {
-  type GuestMemory,
-  type MemoryRegion,
-  SplitDriverQueue,
-  SplitQueue,
-} from "../../vring/mod.ts";
+import type { MemoryRegion, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { RESV_MEM_MSI } from "../../device/iommu/reserved_region.ts";
 import { Turn } from "../../device/iommu/turn.ts";
+import { plainRing } from "./plain_ring.ts";
 
 /** Guest memory in bytes; the rings and buffers of the driver lie in it. */
 const MEMORY_SIZE = 1 << 20;
@@ -47,7 +43,7 @@ export function piecesOf(
 }
 
 /** A device, and a driver that has set it up. */
-export class InProcessGuest {
+export class InProcessGuest implements Disposable {
   /** The device. */
   readonly device: IommuDevice;
   readonly #turn = new Turn();
@@ -69,10 +65,12 @@ export class InProcessGuest {
     this.addMemory(region);
     const { memory } = this.device;
     this.device.featuresAgreed(this.device.featuresLow & features, 0);
-    this.#requests = new SplitDriverQueue({ space: memory, address: REQUEST_RING, size: 8 });
-    this.#events = new SplitDriverQueue({ space: memory, address: EVENT_RING, size: 8 });
-    this.#requestQueue = deviceSide(memory, this.#requests);
-    this.#eventQueue = deviceSide(memory, this.#events);
+    const requests = plainRing(memory, REQUEST_RING, 8);
+    const events = plainRing(memory, EVENT_RING, 8);
+    this.#requests = requests.driver;
+    this.#requestQueue = requests.queue;
+    this.#events = events.driver;
+    this.#eventQueue = events.queue;
     this.device.queueStarted(0, this.#requestQueue);
     this.device.queueStarted(1, this.#eventQueue);
   }
@@ -90,7 +88,7 @@ export class InProcessGuest {
   }
 
   /**
-   * Sends one request and has the device serve it.
+   * Sends one request, which the device serves.
    *
    * @param poison What the writable part is filled with beforehand.
    * @param pieces How many buffers either part is cut into at most.
@@ -133,7 +131,7 @@ export class InProcessGuest {
     this.#events.kick();
   }
 
-  /** Has the device deliver reports, and takes the next one. */
+  /** Takes the next report that the device delivers. */
   takeEvent(
     size: number,
   ): { readonly length: number; readonly bytes: Uint8Array<ArrayBuffer> } | undefined {
@@ -153,16 +151,9 @@ export class InProcessGuest {
     for (const region of this.device.memory.regions) this.removeMemory(region);
     this.device.close();
   }
-}
 
-/** The device's side of a driver's ring. */
-function deviceSide(memory: GuestMemory, driver: SplitDriverQueue): SplitQueue {
-  const queue = new SplitQueue(memory);
-  queue.configure({
-    size: driver.size,
-    descriptors: driver.descriptors,
-    driverArea: driver.driverArea,
-    deviceArea: driver.deviceArea,
-  });
-  return queue;
+  /** Closes it at the end of a `using` block. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }

@@ -19,12 +19,13 @@ import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { Log } from "../../device/log.ts";
 import { Turn } from "../../device/iommu/turn.ts";
 import { BackEnd, Request } from "../../device/vhost_user/mod.ts";
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import type { SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
 import { joined, words } from "../bytes.ts";
 import { DEFAULT_OPTIONS } from "./in_process_guest.ts";
 import { PATIENCE, ScribbledFrontEnd } from "./scribbled_front_end.ts";
 import { ENDPOINTS, FIRST_ENDPOINT_RING, IOVA, MEMORY, RING_STEP } from "./scribbled_layout.ts";
 import { ScribbledMemory, type ScribbledMode } from "./scribbled_memory.ts";
+import { plainMemory, plainRing } from "./plain_ring.ts";
 
 /** Requests of the IOMMU's that one call may answer. */
 const BUDGET = 256;
@@ -276,19 +277,17 @@ export class ScribbledMachine implements Disposable {
 /** A driver of the IOMMU on a ring that nothing scribbles over. */
 class PrivateDriver {
   readonly #device: IommuDevice;
-  readonly #bytes = new Uint8Array(PRIVATE_BYTES);
+  readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #driver: SplitDriverQueue;
   readonly #queue: SplitQueue;
 
   constructor(device: IommuDevice) {
     this.#device = device;
-    const space = new GuestMemory();
-    const { buffer } = this.#bytes;
-    space.add({ guestAddress: 0, size: PRIVATE_BYTES, buffer, offset: 0 });
-    this.#driver = new SplitDriverQueue({ space, address: 0, size: 8 });
-    this.#queue = new SplitQueue(space);
-    const { size, descriptors, driverArea, deviceArea } = this.#driver;
-    assertEquals(this.#queue.configure({ size, descriptors, driverArea, deviceArea }), 0);
+    const { memory, bytes } = plainMemory(PRIVATE_BYTES);
+    this.#bytes = bytes;
+    const { driver, queue } = plainRing(memory, 0, 8);
+    this.#driver = driver;
+    this.#queue = queue;
   }
 
   /** Sends a request, which may fail. */

@@ -6,7 +6,8 @@
  */
 import { BlockDevice, BlockDisk } from "../../../device/endpoint/mod.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../../vring/mod.ts";
+import type { GuestMemory, SplitDriverQueue, SplitQueue } from "../../../vring/mod.ts";
+import { plainMemory, plainRing } from "../plain_ring.ts";
 
 /** Bytes of memory; the ring is at the beginning. */
 const MEMORY = 4 << 20;
@@ -62,8 +63,8 @@ export class BlockDriver {
   readonly device: BlockDevice;
   /** Path of the image. */
   readonly path: string;
-  readonly #bytes = new Uint8Array(MEMORY);
-  readonly #memory = new GuestMemory();
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #memory: GuestMemory;
   readonly #driver: SplitDriverQueue;
   readonly #queue: SplitQueue;
 
@@ -79,20 +80,12 @@ export class BlockDriver {
     const disk = new BlockDisk(ImageFile.open(this.path, !readOnly), readOnly, serial);
     this.device = new BlockDevice(disk, 1);
     this.device.featuresAgreed(this.device.featuresLow & features, 0);
-    this.#memory.add({
-      guestAddress: 0,
-      size: MEMORY,
-      buffer: this.#bytes.buffer,
-      offset: 0,
-    });
-    this.#driver = new SplitDriverQueue({ space: this.#memory, address: 0, size: 128 });
-    this.#queue = new SplitQueue(this.#memory);
-    this.#queue.configure({
-      size: 128,
-      descriptors: this.#driver.descriptors,
-      driverArea: this.#driver.driverArea,
-      deviceArea: this.#driver.deviceArea,
-    });
+    const { memory, bytes } = plainMemory(MEMORY);
+    this.#memory = memory;
+    this.#bytes = bytes;
+    const { driver, queue } = plainRing(memory, 0, 128);
+    this.#driver = driver;
+    this.#queue = queue;
     this.device.queueStarted(0, this.#queue);
   }
 

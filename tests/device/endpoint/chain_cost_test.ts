@@ -9,7 +9,8 @@ import { DmaCounters } from "../../../device/endpoint/endpoint_device.ts";
 import { BlockDisk, EntropyDevice } from "../../../device/endpoint/mod.ts";
 import { SeededRandom } from "../../../device/endpoint/random_source.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../../vring/mod.ts";
+import { GuestMemory } from "../../../vring/mod.ts";
+import { plainMemory, plainRing } from "../plain_ring.ts";
 
 const PAGE = 4096;
 /** Bytes of a guest's longest buffer here: 4096 pages. */
@@ -37,16 +38,13 @@ class CountedMemory extends GuestMemory {
 
 function memoryOf(size: number): CountedMemory {
   const memory = new CountedMemory();
-  memory.add({ guestAddress: 0, size, buffer: new ArrayBuffer(size), offset: 0 });
+  plainMemory(size, memory);
   return memory;
 }
 
 Deno.test("a buffer of megabytes costs an entropy device no more than the bytes it gives", () => {
   const memory = memoryOf(BUFFER + LARGE);
-  const driver = new SplitDriverQueue({ space: memory, address: 0, size: 16 });
-  const queue = new SplitQueue(memory);
-  const { descriptors, driverArea, deviceArea } = driver;
-  queue.configure({ size: 16, descriptors, driverArea, deviceArea });
+  const { driver, queue } = plainRing(memory, 0, 16);
   const device = new EntropyDevice(new SeededRandom(1));
   for (let i = 0; i < 3; i++) {
     driver.begin();

@@ -32,14 +32,25 @@ function mapPages(
 }
 
 /** A guest with endpoint 8 in domain 1, and that endpoint's view of memory. */
-function attached(bypass = false): { guest: InProcessGuest; memory: EndpointMemory } {
-  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass });
-  guest.request(attachRequest(1, 8), 4);
-  return { guest, memory: new EndpointMemory(guest.device, 8, guest.device.memory) };
+class Attached implements Disposable {
+  readonly guest: InProcessGuest;
+  readonly memory: EndpointMemory;
+
+  constructor(bypass = false) {
+    this.guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass });
+    this.guest.request(attachRequest(1, 8), 4);
+    this.memory = new EndpointMemory(this.guest.device, 8, this.guest.device.memory);
+  }
+
+  [Symbol.dispose](): void {
+    this.memory.close();
+    this.guest.close();
+  }
 }
 
 Deno.test("EndpointMemory reads and writes across scattered pages", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x12, 0x40], [0x13, 0x60]]);
   const bytes = Uint8Array.from({ length: 3 * 4096 }, (_, i) => i * 7);
   assertEquals(writeMemory(memory, 0x10800, bytes, 0, bytes.length), true);
@@ -49,52 +60,46 @@ Deno.test("EndpointMemory reads and writes across scattered pages", () => {
   const physical = new Uint8Array(4096);
   readMemory(guest.device.memory, 0x40000, physical, 0, 4096);
   assertEquals(physical, bytes.slice(0x1800, 0x2800));
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory logs each page of a write at its guest-physical page, in the log that is asked for", () => {
-  const { guest, memory } = attached();
-  try {
-    fc.assert(fc.property(
-      fc.uniqueArray(fc.integer({ min: 0x20, max: 0xff }), { minLength: 8, maxLength: 8 }),
-      fc.nat(8 * 4096 - 1),
-      fc.integer({ min: 1, max: 3 * 4096 }),
-      fc.boolean(),
-      (frames, at, length, own) => {
-        guest.request(unmapRequest(1, 0n, 2n ** 64n - 1n), 4);
-        mapPages(guest, frames.map((frame, i) => [0x1000 + i, frame]));
-        const bits = new Uint8Array(32);
-        const others = new Uint8Array(32);
-        guest.device.memory.dirtyLog = new DirtyLog(own ? others : bits);
-        const end = Math.min(at + length, 8 * 4096);
-        memory.written(0x1000 * 4096 + at, end - at, 0, own ? new DirtyLog(bits) : undefined);
-        guest.device.memory.dirtyLog = null;
-        const expected = new Uint8Array(32);
-        for (let page = Math.floor(at / 4096); page * 4096 < end; page++) {
-          expected[frames[page] >> 3] |= 1 << (frames[page] & 7);
-        }
-        assertEquals(bits, expected);
-        assertEquals(others.every((byte) => byte === 0), true);
-      },
-    ));
-  } finally {
-    memory.close();
-    guest.close();
-  }
+  using attached = new Attached();
+  const { guest, memory } = attached;
+  fc.assert(fc.property(
+    fc.uniqueArray(fc.integer({ min: 0x20, max: 0xff }), { minLength: 8, maxLength: 8 }),
+    fc.nat(8 * 4096 - 1),
+    fc.integer({ min: 1, max: 3 * 4096 }),
+    fc.boolean(),
+    (frames, at, length, own) => {
+      guest.request(unmapRequest(1, 0n, 2n ** 64n - 1n), 4);
+      mapPages(guest, frames.map((frame, i) => [0x1000 + i, frame]));
+      const bits = new Uint8Array(32);
+      const others = new Uint8Array(32);
+      guest.device.memory.dirtyLog = new DirtyLog(own ? others : bits);
+      const end = Math.min(at + length, 8 * 4096);
+      memory.written(0x1000 * 4096 + at, end - at, 0, own ? new DirtyLog(bits) : undefined);
+      guest.device.memory.dirtyLog = null;
+      const expected = new Uint8Array(32);
+      for (let page = Math.floor(at / 4096); page * 4096 < end; page++) {
+        expected[frames[page] >> 3] |= 1 << (frames[page] & 7);
+      }
+      assertEquals(bits, expected);
+      assertEquals(others.every((byte) => byte === 0), true);
+    },
+  ));
 });
 
 Deno.test("EndpointMemory finds pages that follow each other in memory together", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x12, 0x53]]);
   assertEquals(memory.resolve(0x10100, 0x3000, false), 0x1f00);
   assertEquals(memory.resolve(0x10100, 0x10, true), 0x10);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory refuses what is not mapped so, and reports the fault", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50]], 1);
   assertEquals(memory.resolve(0x10000, 8, false), 8);
   assertEquals(memory.resolve(0x10000, 8, true), 0);
@@ -105,24 +110,21 @@ Deno.test("EndpointMemory refuses what is not mapped so, and reports the fault",
   const view = new DataView(report.bytes.buffer);
   assertEquals([report.length, view.getUint32(0, true), view.getUint32(4, true)], [24, 2, 0x102]);
   assertEquals(view.getBigUint64(16, true), 0x10000n);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory lets go of a translation with the UNMAP that ends it", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
   assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [8, 8]);
   guest.request(unmapRequest(1, 0x10000n, 0x10fffn), 4);
   assertEquals([memory.resolve(0x10000, 8, true), memory.resolve(0x20000, 8, true)], [0, 8]);
   guest.request(detachRequest(1, 8), 4);
   assertEquals(memory.resolve(0x20000, 8, true), 0);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory in bypass is guest memory itself, until bypass is switched off", () => {
-  const guest = new InProcessGuest();
+  using guest = new InProcessGuest();
   const memory = new EndpointMemory(guest.device, 8, guest.device.memory);
   assertEquals(memory.resolve(0x5008, 8, true), 8);
   assertEquals(memory.offset, 0x5008);
@@ -133,11 +135,11 @@ Deno.test("EndpointMemory in bypass is guest memory itself, until bypass is swit
   guest.request(attachRequest(2, 8), 4);
   assertEquals(memory.resolve(0x5008, 8, true), 0);
   memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory changes its generation with the UNMAP of what is kept, and only then", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x11, 0x51], [0x20, 0x52]]);
   assertEquals(memory.resolve(0x10800, 0x1000, true), 0x1000);
   memory.keep(0x10800, 0x1000, true);
@@ -148,12 +150,11 @@ Deno.test("EndpointMemory changes its generation with the UNMAP of what is kept,
   guest.request(unmapRequest(1, 0x11000n, 0x11fffn), 4);
   assertEquals([memory.generation > generation, memory.pins], [true, 0]);
   assertEquals(memory.resolve(0x11000, 8, true), 0);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory lets go of what is kept when its endpoint changes domains or loses its own", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50]]);
   memory.keep(0x10000, 64, false);
   let generation = memory.generation;
@@ -163,23 +164,21 @@ Deno.test("EndpointMemory lets go of what is kept when its endpoint changes doma
   generation = memory.generation;
   guest.request(detachRequest(2, 8), 4);
   assertEquals(memory.generation > generation, true);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory takes any UNMAP for one of what is kept where that could not be pinned", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
   memory.keep(0x30000, 64, false);
   const generation = memory.generation;
   guest.request(unmapRequest(1, 0x20000n, 0x20fffn), 4);
   assertEquals([memory.generation > generation, memory.pins], [true, 0]);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory does not write by a translation that was found for a read", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50]]);
   memory.resolve(0x10000, 8, false);
   memory.resolve(0x10000, 8, false);
@@ -188,16 +187,13 @@ Deno.test("EndpointMemory does not write by a translation that was found for a r
   memory.resolve(0x10000, 8, true);
   memory.resolve(0x10000, 8, false);
   assertEquals([memory.iotlb.hits, memory.iotlb.misses], [3, 2]);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("EndpointMemory refuses a translation that leads to no memory", () => {
-  const { guest, memory } = attached();
+  using attached = new Attached();
+  const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0xfffff]]);
   assertEquals([memory.resolve(0x10000, 8, false), memory.faults], [0, 1]);
-  memory.close();
-  guest.close();
 });
 
 Deno.test("whatever was mapped and unmapped before, EndpointMemory sees the mappings as they are", () => {
@@ -207,7 +203,8 @@ Deno.test("whatever was mapped and unmapped before, EndpointMemory sees the mapp
     frame: fc.integer({ min: 64, max: 127 }),
   });
   fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-    const { guest, memory } = attached();
+    using attached = new Attached();
+    const { guest, memory } = attached;
     const model = new Map<number, number>();
     for (const { map, page, frame } of steps) {
       if (map) {
@@ -223,7 +220,5 @@ Deno.test("whatever was mapped and unmapped before, EndpointMemory sees the mapp
         if (found > 0) assertEquals(memory.offset, model.get(at)! * 4096 + 16);
       }
     }
-    memory.close();
-    guest.close();
   }));
 });

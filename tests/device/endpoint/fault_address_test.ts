@@ -11,13 +11,9 @@ import {
 } from "../../../device/endpoint/mod.ts";
 import { EndpointMemory } from "../../../device/endpoint/endpoint_memory.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
-import {
-  type AddressSpace,
-  GuestMemory,
-  SplitDriverQueue,
-  SplitQueue,
-} from "../../../vring/mod.ts";
+import type { AddressSpace, GuestMemory } from "../../../vring/mod.ts";
 import { InProcessGuest } from "../in_process_guest.ts";
+import { plainMemory, plainRing } from "../plain_ring.ts";
 
 const ENDPOINT = 8;
 const RING = 0x0;
@@ -75,30 +71,20 @@ function faultOf(
   index: number,
   address: bigint,
 ): bigint | undefined {
-  const guest = new InProcessGuest();
-  const memory = new GuestMemory();
-  const buffer = new ArrayBuffer(0x10000);
-  memory.add({ guestAddress: 0, size: 0x10000, buffer, offset: 0 });
+  using guest = new InProcessGuest();
+  const { memory, bytes } = plainMemory(0x10000);
   if (isAttached) guest.request(attachRequest(1, ENDPOINT), 4);
   const endpoint = new EndpointMemory(guest.device, ENDPOINT, guest.device.memory);
   const space = new SplitSpaces(memory, endpoint);
   try {
-    const driver = new SplitDriverQueue({ space: memory, address: RING, size: 8 });
-    const queue = new SplitQueue(space);
-    const error = queue.configure({
-      size: 8,
-      descriptors: driver.descriptors,
-      driverArea: driver.driverArea,
-      deviceArea: driver.deviceArea,
-    });
-    assertEquals(error, 0);
+    const { driver, queue } = plainRing(memory, RING, 8, space);
     driver.begin();
     for (const [length, writable] of lengths) {
       if (writable) driver.addWritable(HEADER, length);
       else driver.addReadable(HEADER, length);
     }
     driver.commit();
-    new DataView(buffer).setBigUint64(driver.descriptors + 16 * index, address, true);
+    new DataView(bytes.buffer).setBigUint64(driver.descriptors + 16 * index, address, true);
     driver.kick();
     guest.offerEventBuffer(24);
     device.queueStarted(0, queue);
@@ -110,7 +96,6 @@ function faultOf(
     return new DataView(event.bytes.buffer).getBigUint64(16, true);
   } finally {
     endpoint.close();
-    guest.close();
   }
 }
 

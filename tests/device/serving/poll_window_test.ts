@@ -1,14 +1,14 @@
 import { assertEquals } from "@std/assert";
 import { PollWindow } from "../../../device/serving/poll_window.ts";
 
-Deno.test("WatchWindow is a moment for the first request, and all that is allowed once the guest keeps coming", () => {
+Deno.test("PollWindow is a moment for the first request, and all that is allowed once the guest keeps coming", () => {
   const window = new PollWindow(1);
   assertEquals(window.milliseconds, 0.05);
   window.woken(0.2);
   assertEquals(window.milliseconds, 1);
 });
 
-Deno.test("WatchWindow stays open for a guest that is slow because it had to kick", () => {
+Deno.test("PollWindow stays open for a guest that is slow because it had to kick", () => {
   const window = new PollWindow(1);
   window.woken(0.2);
   window.woken(1.3);
@@ -16,14 +16,14 @@ Deno.test("WatchWindow stays open for a guest that is slow because it had to kic
   assertEquals(window.milliseconds, 1);
 });
 
-Deno.test("WatchWindow falls back when the guest has stayed away for long", () => {
+Deno.test("PollWindow falls back when the guest has stayed away for long", () => {
   const window = new PollWindow(1);
   window.woken(0.2);
   window.woken(10.1);
   assertEquals(window.milliseconds, 0.05);
 });
 
-Deno.test("WatchWindow opens for a burst after a long silence, and not for a few requests", () => {
+Deno.test("PollWindow opens for a burst after a long silence, and not for a few requests", () => {
   const window = new PollWindow(1);
   window.woken(1000);
   window.served(3);
@@ -35,7 +35,7 @@ Deno.test("WatchWindow opens for a burst after a long silence, and not for a few
   assertEquals(window.milliseconds, 0.05);
 });
 
-Deno.test("WatchWindow of 0 never watches", () => {
+Deno.test("PollWindow of 0 never watches", () => {
   const window = new PollWindow(0);
   window.woken(0);
   window.served(100);

@@ -61,7 +61,7 @@ export interface HostileOutcome {
 export async function hostileSessions(order: HostileOrder): Promise<HostileOutcome> {
   const chance = new Chance(order.seed);
   const folder = await Deno.makeTempDir();
-  const guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
+  using guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: false });
   guest.request(attachRequest(1, ENDPOINT), 4);
   const [virtStart, virtEnd] = [BigInt(IOVA), BigInt(IOVA + MEMORY - 1)];
   guest.request(mapRequest({ domain: 1, virtStart, virtEnd, physStart: 0n, flags: 3 }), 4);
@@ -193,7 +193,6 @@ export async function hostileSessions(order: HostileOrder): Promise<HostileOutco
     connected?.frontEnd.close();
     relay.close();
     listener.close();
-    guest.close();
     await Deno.remove(folder, { recursive: true });
   }
 }
