@@ -1,8 +1,8 @@
 /**
- * A chain's buffers as an endpoint reaches them: whether what is used of them can be accessed, and where they are in
- * this process's memory for I/O straight from and to them.
+ * Access to the buffers of a chain for I/O: whether the part that is used can be accessed, and where the buffers are in
+ * this process's memory.
  *
- * Positions are bytes from the beginning of the chain's readable or of its writable part.
+ * Positions are byte offsets into the chain's readable part or into its writable part.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import type { Chain } from "../../vring/mod.ts";
 import type { IoVectors } from "../host/mod.ts";
 
 /**
- * Whether a range of a part can be accessed throughout. The first byte that cannot is a fault, reported by the chain's
- * space. Each page is a translation: of a range without a bound, check a piece at a time.
+ * Whether all of a range of a part can be accessed. The first byte that cannot is a fault, which the chain's space
+ * reports. Each page costs a translation: check a long range in pieces.
  *
  * @param write Of the writable part, to write it; else of the readable part, to read it.
  * @param from Position of the first byte.
- * @param length Bytes; what the part does not have is not checked.
+ * @param length Bytes; bytes beyond the part are not checked.
  */
 export function isAccessible(chain: Chain, write: boolean, from: number, length: number): boolean {
   const space = chain.space;
@@ -44,12 +44,12 @@ export function isAccessible(chain: Chain, write: boolean, from: number, length:
 }
 
 /**
- * Finds where a range of a part is. What does not fit into the vectors is left for another call.
+ * Finds where a range of a part is in memory. What does not fit into the vectors is left for another call.
  *
  * @param write Of the writable part, to write it; else of the readable part, to read it.
  * @param from Position of the first byte.
  * @param length Bytes, at least 1.
- * @returns false if some byte cannot be accessed: a fault, reported by the chain's space.
+ * @returns false if a byte cannot be accessed: a fault, which the chain's space reports.
  */
 export function collect(
   chain: Chain,
@@ -85,7 +85,7 @@ export function collect(
   return true;
 }
 
-/** Notes that bytes `[from, from + length)` of the writable part have been written, for a dirty log. */
+/** Logs bytes `[from, from + length)` of the writable part as written, if there is a dirty log. */
 export function noteWritten(chain: Chain, from: number, length: number): void {
   let skip = from;
   let left = length;

@@ -1,12 +1,12 @@
 /**
- * What a device behind the IOMMU is to the loop that serves it: a virtio device that works in small pieces.
+ * The interface of a device behind the IOMMU: a virtio device that serves its requests in small pieces.
  *
  * @module
  */
 import type { Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
 
-/** Bytes that a device moves at most before something else gets its turn. */
+/** Most bytes that a device moves before something else is served. */
 export const PIECE_BYTES = 65536;
 
 /** What a device has done since it was made. */
@@ -20,22 +20,22 @@ export class DmaCounters {
 }
 
 /**
- * How far a device is that is about to be removed: what it has taken goes on, or is done, or some of it can no longer
- * end.
+ * The state of the requests of a device that is being removed: some are still under way, all are done, or some can
+ * never complete.
  */
 export type Draining = "under way" | "drained" | "lost";
 
 /** A virtio device whose requests are served in pieces. */
 export interface EndpointDevice extends VirtioDevice {
-  /** What it is, in a word: `rng`, `blk`. */
+  /** Short name of the type: `rng`, `blk`. */
   readonly type: string;
   /** What it has done. */
   readonly counters: DmaCounters;
-  /** Called when work that ran elsewhere is done, so that the loop serves the queues again. */
+  /** Called when work on another thread is done, so that the loop serves the queues again. */
   onProgress: () => void;
 
   /**
-   * Serves a queue for some {@linkcode PIECE_BYTES}. Answers are published, signals are the caller's.
+   * Serves a queue for about {@linkcode PIECE_BYTES}. Publishes used elements; the caller signals the driver.
    *
    * @returns whether there was anything to do.
    */
@@ -44,21 +44,21 @@ export interface EndpointDevice extends VirtioDevice {
   /** Whether a request was taken from a queue and is not answered yet. */
   isBusy(index: number): boolean;
 
-  /** Whether such a request could go on now. */
+  /** Whether such a request could be continued now. */
   isReady(index: number): boolean;
 
   /**
-   * Whether it would take nothing from a queue now, so that requests there are no reason to come back; by default it
+   * Whether it would take nothing from a queue now, so that requests there need not be served yet; by default it
    * always would.
    */
   isStalled?(index: number): boolean;
 
   /**
-   * Takes no further request from its queues, from the first call on: the device is about to be removed. To be called
-   * again while it is served.
+   * Takes no further request from its queues, from the first call on: the device is being removed. Call it again while
+   * the device is served.
    */
   drain(): Draining;
 
-  /** Gives back what it holds. */
+  /** Releases its resources. */
   close(): void;
 }

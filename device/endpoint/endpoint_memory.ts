@@ -1,13 +1,13 @@
 /**
- * Guest memory as an endpoint sees it: through its device tables and page tables, or not at all.
+ * Guest memory as an endpoint sees it: through its device table entry and page tables.
  *
- * An {@linkcode AddressSpace} whose addresses are I/O virtual addresses, so rings, chains and copies work on
- * it as on guest memory itself. Each page is translated from the endpoint's entry in the device tables on,
- * with an IOTLB in between that lets go of a translation before the guest hears that it is gone. An access
- * that is refused is a fault: counted, and reported to the guest.
+ * An {@linkcode AddressSpace} whose addresses are I/O virtual, so rings, chains and copies work on it as on guest memory
+ * itself. Each page is translated from the endpoint's device table entry on, with an IOTLB in between; a translation is
+ * dropped from the IOTLB before the guest is told that it is gone. An access that is refused is a fault: counted, and
+ * reported to the guest.
  *
- * Rings are held by pins (`ring_pins.ts`). Their unmapping changes the generation, at which a queue looks for
- * its ring anew: what it does not find is a fault, and the queue stops. Other unmappings leave rings alone.
+ * Rings are pinned (`ring_pins.ts`). An UNMAP of a ring's pages changes the generation, and a queue then looks up its ring
+ * again: if that fails, it is a fault, and the queue stops. An UNMAP of other pages does not affect rings.
  *
  * @module
  */
@@ -24,25 +24,25 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
   readonly #device: IommuDevice;
   readonly #endpoint: number;
   readonly #memory: GuestMemory;
-  /** How often what is kept may have changed. */
+  /** How often the pages that are kept may have changed. */
   #changes = 0;
-  /** Whether something is kept that could not be pinned: then any unmapping may concern it. */
+  /** Whether pages are kept that could not be pinned: then any UNMAP may affect them. */
   #keepsUnpinned = false;
   readonly #pins: RingPins = new RingPins(() => this.#lose());
-  /** The translations used last. */
+  /** The translations used most recently. */
   readonly iotlb: Iotlb;
   /** Accesses that were refused. */
   faults = 0;
   /**
-   * Called when what is kept is about to change its meaning: it can be reached a last time. A queue that keeps a
-   * ring and finds it changed later finds out by an access of its own.
+   * Called when the pages that are kept are about to be translated differently; they can be accessed once more. A queue
+   * that finds its ring changed later finds out by an access of its own.
    */
   onLosing: () => void = () => {};
 
   /**
-   * Observes the endpoint until {@linkcode close}.
+   * Adds itself as an IOTLB listener of the endpoint, until {@linkcode close}.
    *
-   * @param iotlb An empty one, for example with counters that go on.
+   * @param iotlb An empty one; its counters may have been used before.
    */
   constructor(
     device: IommuDevice,
@@ -57,7 +57,7 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
     device.iotlbListeners.add(endpoint, this);
   }
 
-  /** See {@linkcode AddressSpace.generation}: both parts only grow, so a change of either shows in the sum. */
+  /** Both parts only grow, so a change of either changes the sum. */
   get generation(): number {
     return this.#changes + this.#memory.generation;
   }
@@ -80,8 +80,8 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
   }
 
   /**
-   * See {@linkcode AddressSpace.resolve}. Pages that follow each other in guest memory are found together.
-   * Where the first byte is not accessible a fault is reported.
+   * Pages that are adjacent in guest memory are resolved together. If the first byte is not accessible, a fault is
+   * reported.
    */
   resolve(address: number, length: number, write: boolean, base: number = 0): number {
     const access = write ? WRITE : READ;
@@ -98,11 +98,11 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
     }
     const wanted = reach < length ? reach : length;
     const found = this.#memory.resolve(offset, wanted, write, frame);
-    // A translation that leads to no memory: real hardware would see its write or read go unanswered.
+    // A translation to no memory: on hardware, the bus would not answer the access.
     return found === 0 ? this.#refuse(page, offset, access) : found;
   }
 
-  /** See {@linkcode AddressSpace.written}. Each page is logged where it is translated to. */
+  /** Logs each page at the guest-physical page that it is translated to. */
   written(
     address: number,
     length: number,
@@ -122,14 +122,14 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
 
   keep(address: number, length: number, write: boolean): void {
     const domain = this.#device.endpoints.seen(this.#endpoint)?.domain;
-    // Untranslated, an address changes its meaning only with the attachment, and all change then.
+    // Without translation, only a change of the attachment changes what an address means, for all addresses at once.
     if (domain === undefined || domain.bypass) return;
     const first = Math.floor(address / PAGE_SIZE);
     const last = Math.floor((address + length - 1) / PAGE_SIZE);
     if (!this.#pins.pin(domain.space, first, last, write)) this.#keepsUnpinned = true;
   }
 
-  /** Lets go of everything kept: what is still in use is looked for anew and kept again. */
+  /** Unpins everything; queues look up the pages that they still use, and keep them again. */
   releaseKept(): void {
     this.#changes++;
     this.#keepsUnpinned = false;
@@ -149,7 +149,7 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
     this.iotlb.invalidateAll();
   }
 
-  /** Stops observing the endpoint. */
+  /** Removes itself from the endpoint's IOTLB listeners. */
   close(): void {
     this.releaseKept();
     this.iotlb.invalidateAll();
@@ -166,7 +166,7 @@ export class EndpointMemory implements AddressSpace, IotlbListener {
     if (cached >= 0) return cached;
     const walk = this.#device.access(this.#endpoint, page, access);
     if (!walk.ok) return -1;
-    // Hardware marks a page as dirty when it walks for a write: no write may go by a translation found for a read.
+    // Hardware sets the dirty bit when it walks for a write, so a write must not use a translation found for a read.
     this.iotlb.put(page, walk.frame, access === WRITE ? walk.permission : READ);
     return walk.frame;
   }

@@ -1,13 +1,12 @@
 /**
- * Serves one device behind the IOMMU on a socket of its own: one front end after another, in the loop of the
- * IOMMU itself.
+ * Serves one device behind the IOMMU on a socket of its own, one front end after another, in the loop of the IOMMU.
  *
- * Whatever the device touches of guest memory, rings included, it reaches through the translation of its
- * endpoint; see `endpoint_memory.ts`.
+ * Everything that the device accesses in guest memory, rings included, is translated for its endpoint
+ * (`endpoint_memory.ts`).
  *
- * A device has no reason to look at a ring without a notification. Ours looks all the time, to be quick.
- * So when a ring's translation changes (a firmware leaves rings behind, and the system attaches the endpoint),
- * it asks for a notification and does not look before that comes: only then is a ring that has gone a fault.
+ * A device has no reason to look at a ring before it is notified; this one polls its rings. When the translation of a ring
+ * changes (a system attaches the endpoint while the rings of the firmware are still set up), the service therefore switches
+ * notifications on and does not look at the ring before one arrives. Only then is a ring that is no longer mapped a fault.
  *
  * @module
  */
@@ -23,21 +22,21 @@ import { EndpointMemory } from "./endpoint_memory.ts";
 import { Iotlb } from "./iotlb.ts";
 import type { ServedEndpoint } from "./served_endpoint.ts";
 
-/** What a service is made of. */
+/** Options of an {@linkcode EndpointService}. */
 export interface EndpointServiceOptions {
   /** Translates for the endpoint. */
   readonly iommu: IommuDevice;
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** What is served. */
+  /** The device. */
   readonly device: EndpointDevice;
-  /** Where front ends come to; closed with the service. */
+  /** The socket that front ends connect to; closed with the service. */
   readonly listener: UnixListener;
-  /** Where log lines go. */
+  /** The log. */
   readonly log: Log;
-  /** Which features of rings are on offer; all by default. */
+  /** The ring features that are offered; all by default. */
   readonly ringFeatures?: RingFeatures;
-  /** Called when a front end is gone. */
+  /** Called when a front end has disconnected. */
   readonly onGone?: () => void;
 }
 
@@ -45,9 +44,9 @@ export interface EndpointServiceOptions {
 export class EndpointService implements ServedEndpoint {
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** What is served. */
+  /** The device. */
   readonly device: EndpointDevice;
-  /** What log lines call it. */
+  /** Its name in log lines. */
   readonly name: string;
   onDue: () => void = () => {};
   readonly #iommu: IommuDevice;
@@ -57,7 +56,7 @@ export class EndpointService implements ServedEndpoint {
   readonly #onGone: () => void;
   readonly #iotlb = new Iotlb();
   readonly #kickSlots: number[] = [];
-  /** Queues that wait for a notification before they are looked at. */
+  /** Queues that are not looked at before a notification arrives. */
   readonly #asleep: (Queue | undefined)[] = [];
   #listenerSlot = 0;
   #connectionSlot = -1;
@@ -67,7 +66,7 @@ export class EndpointService implements ServedEndpoint {
   #pastFaults = 0;
   #isLeaving = false;
 
-  /** Waits for front ends once it is in a loop. */
+  /** Accepts front ends once a loop serves it. */
   constructor(options: EndpointServiceOptions) {
     this.endpoint = options.endpoint;
     this.device = options.device;
@@ -124,7 +123,7 @@ export class EndpointService implements ServedEndpoint {
   addTo(poll: PollSet): void {
     const backEnd = this.#backEnd;
     this.#listenerSlot = poll.add(this.#listener.pollNumber);
-    // Messages start rings.
+    // A message could start a ring, whose translations are not restored yet.
     this.#connectionSlot = backEnd === undefined || this.#iommu.isRebuilding
       ? -1
       : poll.add(backEnd.descriptor, backEnd.events);
@@ -143,7 +142,7 @@ export class EndpointService implements ServedEndpoint {
         this.#asleep[i] = undefined;
       }
       if (poll.ready(this.#connectionSlot) !== 0 && !this.#iommu.isRebuilding) {
-        this.#listen(backEnd);
+        this.#serveMessages(backEnd);
       }
     }
     if (isPending) this.#accept();
@@ -206,7 +205,7 @@ export class EndpointService implements ServedEndpoint {
     }
   }
 
-  /** Takes no more requests; those taken are answered first if a front end is connected. */
+  /** Takes no more requests; requests taken are completed first if a front end is connected. */
   leave(): Draining {
     this.#isLeaving = true;
     this.#listener.close();
@@ -247,7 +246,7 @@ export class EndpointService implements ServedEndpoint {
     this.#log.infoLimited(`connected ${this.name}`, `A front end of ${this.name} connected`);
   }
 
-  /** Reports a ring's error. Whether notifications are on is not known then: it is looked at when it is back. */
+  /** Reports a ring's error. Whether its notifications are on is then unknown, so it is looked at once it runs again. */
   #ringFailed(backEnd: BackEnd, index: number): void {
     backEnd.ringFailed(index);
     this.#asleep[index] = undefined;
@@ -255,8 +254,8 @@ export class EndpointService implements ServedEndpoint {
   }
 
   /**
-   * Rings are about to be translated differently: asks for notifications while they can be reached. What is built again
-   * is waited for instead.
+   * Rings are about to be translated differently: switches notifications on while the rings can still be accessed. While
+   * a loaded state is restored, nothing is served anyway.
    */
   #sleep(): void {
     const backEnd = this.#backEnd;
@@ -269,14 +268,14 @@ export class EndpointService implements ServedEndpoint {
     }
   }
 
-  /** Serves messages; queues may come, go or move with them. */
-  #listen(backEnd: BackEnd): void {
+  /** Serves messages, which may start, stop or move queues. */
+  #serveMessages(backEnd: BackEnd): void {
     const generation = backEnd.generation;
     if (!backEnd.onReadable()) {
       this.#forgetSession();
       this.#log.infoLimited(`gone ${this.name}`, `The front end of ${this.name} is gone`);
     } else if (backEnd.generation !== generation) {
-      // Queues that stopped let go of their rings this way; those that run keep theirs anew.
+      // Unpins the rings of queues that stopped; running queues pin theirs again.
       this.#memory?.releaseKept();
       this.setNotifications(false);
     }

@@ -1,9 +1,8 @@
 /**
  * The entropy device (virtio device 4).
  *
- * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, each given back with random bytes
- * in it: all of it, or as much as the device likes, at least one (5.4.6.2). A buffer that the endpoint cannot
- * write as far as it would be filled is given back with nothing in it.
+ * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, which the device fills with random bytes, at least
+ * one in each (5.4.6.2). A buffer that the endpoint cannot write as far as it would be filled is returned empty.
  *
  * @module
  */
@@ -32,7 +31,7 @@ export class EntropyDevice implements EndpointDevice {
   readonly #bytes = new Uint8Array(PIECE_BYTES);
 
   /**
-   * A device that has given nothing yet.
+   * An entropy device.
    *
    * @param source Where the bytes come from.
    */
@@ -50,7 +49,7 @@ export class EntropyDevice implements EndpointDevice {
       const used = length > 0 && isAccessible(chain, true, 0, length) ? this.#give(length) : 0;
       queue.complete(chain, used);
       this.counters.requests++;
-      // A buffer counts for something, however small it is.
+      // Small buffers cost time, too.
       given += length + 64;
     }
     if (isAny) queue.publish();
@@ -73,7 +72,7 @@ export class EntropyDevice implements EndpointDevice {
     return false;
   }
 
-  /** Every request is answered in the turn in which it is taken. */
+  /** Every request is completed in the call that takes it. */
   drain(): Draining {
     this.#isDraining = true;
     return "drained";

@@ -1,9 +1,9 @@
 /**
- * A small IOTLB: the translations that an endpoint used last.
+ * A small IOTLB: the translations that an endpoint used most recently.
  *
- * Direct mapped: a page has one place, at its number modulo the size. An entry is one 4 KiB page, whatever
- * the leaf it came from, so an invalidation never has to look for parts of larger entries. Pages and
- * frames are numbers of 4 KiB; ranges are inclusive.
+ * Direct mapped: a page has one entry, at its number modulo the size. An entry is one 4 KiB page, whatever the size of
+ * the leaf, so an invalidation never has to find parts of larger entries. Pages and frames are numbers of 4 KiB; ranges
+ * are inclusive.
  *
  * @module
  */
@@ -16,16 +16,16 @@ export class Iotlb {
   readonly #pages: Float64Array<ArrayBuffer> = new Float64Array(SIZE).fill(-1);
   readonly #frames: Float64Array<ArrayBuffer> = new Float64Array(SIZE);
   readonly #permissions: Uint8Array<ArrayBuffer> = new Uint8Array(SIZE);
-  /** Look-ups that found their page. */
+  /** Lookups that found their page. */
   hits = 0;
-  /** Look-ups that did not, or found too little permission. */
+  /** Lookups that did not find it, or not with the permission. */
   misses = 0;
 
   /**
    * The frame of a page.
    *
    * @param access `READ` or `WRITE`.
-   * @returns -1 if the page is not here, or not with that permission.
+   * @returns -1 if there is no entry with that permission.
    */
   frameOf(page: number, access: number): number {
     const at = page % SIZE;
@@ -37,7 +37,7 @@ export class Iotlb {
     return -1;
   }
 
-  /** Keeps a translation, in the place of whichever had it. */
+  /** Adds a translation, replacing the one in its entry. */
   put(page: number, frame: number, permission: number): void {
     const at = page % SIZE;
     this.#pages[at] = page;
@@ -45,7 +45,7 @@ export class Iotlb {
     this.#permissions[at] = permission;
   }
 
-  /** Forgets pages `[firstPage, lastPage]`. */
+  /** Drops pages `[firstPage, lastPage]`. */
   invalidate(firstPage: number, lastPage: number): void {
     if (lastPage - firstPage >= SIZE) {
       this.invalidateAll();
@@ -56,7 +56,7 @@ export class Iotlb {
     }
   }
 
-  /** Forgets everything. */
+  /** Drops everything. */
   invalidateAll(): void {
     this.#pages.fill(-1);
   }

@@ -1,11 +1,9 @@
 /**
- * Devices behind the IOMMU: guest memory as an endpoint sees it, what keeps translations, and the devices that
- * live there (virtio-rng, virtio-blk), each served on a socket of its own; back ends of other programs, in `relay/` (confined)
- * and `proxy/` (translating for themselves).
+ * Devices behind the IOMMU: an entropy device and a disk of our own, and back ends of other programs, confined (`relay/`) or
+ * translating for themselves (`proxy/`). Each is served on a socket of its own.
  *
- * The devices themselves (`entropy.ts`, `block/`) get queues and do not know that there is an IOMMU; `endpoint_memory.ts`,
- * `endpoint_service.ts`, `ring_pins.ts`, `proxy/` and `relay/` do. May import `device/host`, `device/iommu`,
- * `device/serving`, `device/vhost_user`, the files of `device` itself, `iommufd`, `pagetable` and `vring`.
+ * The devices (`entropy.ts`, `block/`) are given queues and do not know of the IOMMU; `endpoint_memory.ts`,
+ * `endpoint_service.ts`, `ring_pins.ts`, `proxy/` and `relay/` do. `README.md` follows a request.
  *
  * @module
  */

@@ -1,29 +1,29 @@
 /**
- * Where an entropy device takes its bytes from: the host's generator, or a sequence that a seed determines.
+ * Sources of an entropy device's bytes: the host's generator, or a sequence that a seed determines.
  *
  * @module
  */
 
-/** Gives random bytes. */
+/** A source of random bytes. */
 export interface RandomSource {
   /** Fills `target[0, length)`. */
   fill(target: Uint8Array<ArrayBuffer>, length: number): void;
 }
 
-/** The host's own generator. */
+/** The host's generator. */
 export class HostRandom implements RandomSource {
-  /** See {@linkcode RandomSource.fill}; at most 65536 bytes. */
+  /** Fills at most 65536 bytes. */
   fill(target: Uint8Array<ArrayBuffer>, length: number): void {
     crypto.getRandomValues(target.subarray(0, length));
   }
 }
 
 /**
- * A sequence that comes out the same for the same seed, so that a test can check every byte. For tests only:
- * who sees some bytes can tell the rest.
+ * A sequence that depends on the seed alone, so that a test can check every byte. For tests only: the sequence can be
+ * predicted from a few bytes.
  *
- * The sequence is that of the generator mulberry32, each 32-bit output as four bytes, low byte first. It does
- * not depend on how it is cut into calls.
+ * The generator is mulberry32, each 32-bit output as four bytes, low byte first. The sequence does not depend on the
+ * lengths that are asked for.
  */
 export class SeededRandom implements RandomSource {
   #state: number;
@@ -31,7 +31,7 @@ export class SeededRandom implements RandomSource {
   #left = 0;
 
   /**
-   * The beginning of a sequence.
+   * A sequence from its beginning.
    *
    * @param seed 32 bits.
    */

@@ -1,10 +1,8 @@
 /**
- * The pins that hold an endpoint's rings: an access of the pages engine that follows the endpoint from domain
- * to domain.
+ * Pins of the pages that an endpoint's rings lie in. They follow the endpoint from domain to domain.
  *
- * A queue keeps views of its ring, so the ring's pages are pinned in the I/O address space, and an UNMAP that
- * wants them back asks here first. Whatever else is unmapped does not concern the rings.
- * Ranges are inclusive pages.
+ * A queue keeps views of its ring, so the ring's pages are pinned in the I/O address space, and an UNMAP of them calls this
+ * access first. An UNMAP of other pages does not. Ranges are inclusive pages.
  *
  * @module
  */
@@ -16,11 +14,11 @@ import { LAST_PAGE } from "../address.ts";
 export class RingPins {
   readonly #access: Access;
 
-  /** @param onUnmap Told that pinned pages are about to be unmapped; the pins are gone when it returns. */
+  /** @param onUnmap Called when pinned pages are about to be unmapped, after all pins have been removed. */
   constructor(onUnmap: () => void) {
     this.#access = new Access({
       onUnmap: (access) => {
-        // Queues take up their whole rings anew, so their other pins go, too.
+        // Queues look up their whole rings again, so their other pins are removed as well.
         access.unpinAll(0, LAST_PAGE);
         onUnmap();
       },
@@ -45,7 +43,7 @@ export class RingPins {
     return this.#access.pin(firstPage, lastPage, null, write) === OK;
   }
 
-  /** Lets go of everything, the space included. */
+  /** Unpins everything and detaches from the space. */
   release(): void {
     if (this.#access.space === null) return;
     this.#access.unpinAll(0, LAST_PAGE);

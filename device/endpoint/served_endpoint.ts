@@ -1,31 +1,31 @@
 /**
- * What an endpoint behind the IOMMU is to what adds and removes endpoints: a poll source of the loop that can leave.
+ * The interface of an endpoint behind the IOMMU for `ServedEndpoints`: a poll source that can be removed.
  *
  * @module
  */
 import type { PollSource } from "../poll_source.ts";
 import type { Draining } from "./endpoint_device.ts";
 
-/** A device behind the IOMMU that this process serves, relays or translates for. */
+/** An endpoint that this process serves, relays or proxies. */
 export interface ServedEndpoint extends PollSource {
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** What is there: `rng`, `blk`, `relay` or `proxy`. */
+  /** Kind of endpoint: `rng`, `blk`, `relay` or `proxy`. */
   readonly kind: string;
   /** Whether a front end is connected; of a proxy, whether both sides are. */
   readonly connected: boolean;
-  /** Where front ends come to. */
+  /** Path of the socket that front ends connect to. */
   readonly listen: string;
-  /** The socket of the back end, where there is one. */
+  /** Path of the back end's socket, if it has a back end. */
   readonly backEnd?: string | undefined;
   /** Whether {@linkcode leave} was called. */
   readonly isLeaving: boolean;
 
   /**
-   * Lets nothing more in: no front end or back end, and no request that is not taken yet. What was taken goes on. To be
-   * called again while it is served.
+   * Accepts no more front ends, back ends or requests. Requests taken are completed. Call it again while the endpoint is
+   * served.
    *
-   * @returns How far it is: it can be closed when nothing is under way.
+   * @returns The state of its requests: it can be closed when none is under way.
    */
   leave(): Draining;
 }

@@ -1,15 +1,13 @@
 /**
- * Every endpoint behind the IOMMU, as one poll source of the loop: endpoints are added to it and removed from it while it
- * is served.
+ * Every endpoint behind the IOMMU, as one poll source of the loop. Endpoints are added and removed while it is served.
  *
- * What the guest is told of does not change by that. An endpoint id is a place that a device can be plugged into, as a
- * slot of a PCI bus is: which ids there are is said at the start (`--endpoint`), PROBE and ATTACH of them are answered
- * whether a device is there or not, and so is the DETACH of one whose device has been removed. The configuration space
- * has nothing to change either.
+ * The guest is not told. An endpoint id is a place that a device can be plugged into, as a slot of a PCI bus is: the ids are
+ * set at the start (`--endpoint`), and PROBE, ATTACH and DETACH are answered whether a device is plugged in or not. Nothing
+ * in the configuration space changes either.
  *
- * An endpoint that is removed *leaves* first: nothing more is let in, and what it has taken may end, for a time. Then it
- * is closed, drained or not. The list changes outside of the loop's look at the poll set alone: what is added is
- * in it from the next sleep on, what is removed was closed before that.
+ * An endpoint that is removed first *leaves*: it accepts nothing more, and has a time limit to complete the requests that it
+ * has taken. Then it is closed. The list changes only between two polls: an endpoint that is added is in the poll set from
+ * the next sleep on, and one that is removed is closed before the next sleep.
  *
  * @module
  */
@@ -23,11 +21,11 @@ import { EndpointRelay } from "./relay/mod.ts";
 import { EndpointService } from "./endpoint_service.ts";
 import type { ServedEndpoint } from "./served_endpoint.ts";
 
-/** How the removal of an endpoint goes. */
+/** The progress of a removal. */
 export class Removal {
-  /** Whether it is closed, and nothing of it is left. */
+  /** Whether the endpoint is closed. */
   isDone = false;
-  /** Whether all that it had taken was done before that; known when it is closed. */
+  /** Whether all requests that it had taken were completed before; valid once it is closed. */
   isDrained = false;
 }
 
@@ -35,15 +33,15 @@ export class Removal {
 interface Member {
   readonly served: ServedEndpoint;
   readonly guarded: GuardedPollSource;
-  /** Under way, once it is removed. */
+  /** Its removal, if it is being removed. */
   removal?: Removal;
-  /** When it is closed at the latest, in milliseconds of `performance.now()`. */
+  /** When it is closed at the latest, on the clock of `performance.now()`. */
   deadline: number;
 }
 
 /** The endpoints. */
 export class ServedEndpoints implements PollSource {
-  /** What log lines call all of them. */
+  /** Its name in log lines. */
   readonly name: string = "the endpoints";
   onDue: () => void = () => {};
   /** Devices of ours. */
@@ -53,28 +51,28 @@ export class ServedEndpoints implements PollSource {
   /** Relayed back ends. */
   relays: readonly EndpointRelay[] = [];
   readonly #log: Log;
-  /** All of them; replaced, never changed, so that what goes through it sees it as it was. */
+  /** All endpoints; replaced and never changed, so that a loop over them is not disturbed. */
   #members: readonly Member[] = [];
-  /** Those that were added to the poll set last. */
+  /** The endpoints that were last added to the poll set. */
   #polled: readonly Member[] = [];
   #isClosed = false;
 
-  /** None yet. */
+  /** Without endpoints. */
   constructor(log: Log) {
     this.#log = log;
   }
 
-  /** Every endpoint, those that leave included, in the order in which they were added. */
+  /** Every endpoint, including those that are leaving, in the order in which they were added. */
   get all(): readonly ServedEndpoint[] {
     return this.#members.map(({ served }) => served);
   }
 
-  /** What is at an endpoint, if anything. */
+  /** The endpoint with an id, if there is one. */
   at(endpoint: number): ServedEndpoint | undefined {
     return this.#members.find(({ served }) => served.endpoint === endpoint)?.served;
   }
 
-  /** Serves one more; it is closed with the others. There must be none at its endpoint yet. */
+  /** Adds an endpoint, which is closed with the others. Its id must not be in use. */
   add(served: ServedEndpoint): void {
     if (this.at(served.endpoint) !== undefined) {
       throw new Error(`Cannot add ${served.name}: there is another one`);
@@ -87,10 +85,11 @@ export class ServedEndpoints implements PollSource {
   }
 
   /**
-   * Removes what is at an endpoint: it leaves, and is closed as soon as it is drained, or after a time.
+   * Removes an endpoint: it leaves, and is closed as soon as it is drained or its time is over.
    *
-   * @param milliseconds For which it may drain.
-   * @returns How that goes, or undefined where there is nothing. A second removal is the first, with the shorter time.
+   * @param milliseconds The time that it has to drain.
+   * @returns The progress, or undefined if there is no such endpoint. A second call returns the same removal, with the
+   * shorter of the two times.
    */
   remove(endpoint: number, milliseconds: number): Removal | undefined {
     const member = this.#members.find(({ served }) => served.endpoint === endpoint);
@@ -100,7 +99,7 @@ export class ServedEndpoints implements PollSource {
     return member.removal ??= new Removal();
   }
 
-  /** Whether one of them must be polled, or leaves: no descriptor signals that its time to drain is over. */
+  /** Whether one of them must be polled, or is leaving: no descriptor signals that its time is over. */
   get mustPoll(): boolean {
     return this.#members.some(({ guarded, removal }) => removal !== undefined || guarded.mustPoll);
   }
@@ -122,7 +121,7 @@ export class ServedEndpoints implements PollSource {
       if (members[i].guarded.serve()) isAny = true;
       if (members[i].removal !== undefined) leaves = true;
     }
-    if (leaves) this.#letGo();
+    if (leaves) this.#closeLeaving();
     return isAny;
   }
 
@@ -135,12 +134,12 @@ export class ServedEndpoints implements PollSource {
     return work;
   }
 
-  /** Ends the sessions of all. */
+  /** Ends all sessions. */
   endSession(): void {
     for (const { guarded } of this.#members) guarded.endSession();
   }
 
-  /** Closes all, those that leave included; does nothing the second time. */
+  /** Closes all endpoints. Does nothing the second time. */
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -149,8 +148,8 @@ export class ServedEndpoints implements PollSource {
     this.#polled = [];
   }
 
-  /** Closes those that have left, or had their time. */
-  #letGo(): void {
+  /** Closes endpoints that are drained or whose time is over. */
+  #closeLeaving(): void {
     const now = performance.now();
     const gone = this.#members.filter((member) => {
       if (member.removal === undefined) return false;
@@ -169,7 +168,7 @@ export class ServedEndpoints implements PollSource {
     this.#polled = this.#polled.filter((member) => !gone.includes(member));
   }
 
-  /** One that fails in leaving has nothing to wait for. */
+  /** An endpoint that throws here is not waited for. */
   #leave(served: ServedEndpoint): Draining {
     try {
       return served.leave();

@@ -1,8 +1,8 @@
 /**
- * The block device (virtio device 2) in front of an image: reads, writes, flushes, discards, zeroes.
+ * The block device (virtio device 2), backed by an image: reads, writes, flushes, discards and write-zeroes.
  *
- * Source: virtio 1.4, section 5.2. Each queue has one request under way, served in pieces, so that a large
- * request on one queue keeps nothing else waiting for long.
+ * Source: virtio 1.4, section 5.2. Each queue has one request under way, which is served in pieces, so that a large request
+ * on one queue does not delay everything else.
  *
  * @module
  */
@@ -31,7 +31,7 @@ import {
   PIECE_BYTES,
 } from "../endpoint_device.ts";
 
-/** What a small request counts against a turn, besides its data. */
+/** Cost of a request in a turn, in bytes, besides its data. */
 const REQUEST_COST = 4096;
 
 /** A disk behind the IOMMU. */
@@ -52,9 +52,9 @@ export class BlockDevice implements EndpointDevice {
   #isDraining = false;
 
   /**
-   * A device whose disk it closes in the end.
+   * A device, which owns its disk.
    *
-   * @param queues How many queues, from 1 on.
+   * @param queues Number of queues, at least 1.
    */
   constructor(disk: BlockDisk, queues: number) {
     this.#disk = disk;
@@ -131,7 +131,7 @@ export class BlockDevice implements EndpointDevice {
     this.#queues[index] = queue;
   }
 
-  /** A request under way is answered first: a machine that is stopped and goes on must not miss it. */
+  /** Completes the request under way first: a machine that is stopped and resumed must not lose it. */
   queueStopped(index: number): void {
     const request = this.#requests[index];
     const queue = this.#queues[index];

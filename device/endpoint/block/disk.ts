@@ -1,5 +1,5 @@
 /**
- * The disk behind a block device, as its requests use it.
+ * The disk of a block device.
  *
  * @module
  */
@@ -10,24 +10,24 @@ import { ID_SIZE, SECTOR } from "./wire.ts";
 /** Written where the host cannot zero otherwise. */
 const ZEROS = new Uint8Array(PIECE_BYTES);
 
-/** An image with what a guest may do to it. */
+/** An image as a disk of sectors. */
 export class BlockDisk {
   /** Holds the sectors. */
   readonly image: ImageFile;
-  /** Whether it can only be read. */
+  /** Whether it is read-only. */
   readonly readOnly: boolean;
   /** Sectors of 512 bytes. */
   readonly sectors: number;
-  /** The name a driver can ask for, filled up with zeros. */
+  /** The id that a driver can read, padded with zeros. */
   readonly id: Uint8Array<ArrayBuffer> = new Uint8Array(ID_SIZE);
-  /** Whether each write has to be stable when it is answered: the driver cannot flush (5.2.6.2). */
+  /** Whether each write has to be stable before it is completed: the driver cannot flush (5.2.6.2). */
   writesStable = true;
   readonly #zeros = new IoVectors(1);
 
   /**
    * A disk of the whole sectors of an image.
    *
-   * @param serial Its name, of which at most 20 bytes count.
+   * @param serial Its id, of which at most 20 bytes are used.
    */
   constructor(image: ImageFile, readOnly: boolean, serial: string) {
     this.image = image;

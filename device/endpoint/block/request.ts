@@ -1,11 +1,11 @@
 /**
  * One request to a block device, from its header to its status, a piece at a time.
  *
- * Source: virtio 1.4, section 5.2.6. The readable part begins with a header of 16 bytes, the writable part ends
- * with a status of one byte; what lies between is data. How it is cut into descriptors means nothing.
+ * Source: virtio 1.4, section 5.2.6. The readable part begins with a header of 16 bytes, the writable part ends with a status
+ * of one byte; the bytes between are data. How they are split into descriptors has no meaning.
  *
- * A buffer that the endpoint cannot reach ends the request with IOERR before anything is read or written. If
- * that buffer is the status itself, the request goes back unwritten.
+ * A buffer that the endpoint cannot access ends the request with IOERR before anything is read or written. If that buffer is
+ * the status itself, nothing is written.
  *
  * @module
  */
@@ -34,20 +34,20 @@ import {
 import { collect, isAccessible, noteWritten } from "../chain_access.ts";
 import { type DmaCounters, PIECE_BYTES } from "../endpoint_device.ts";
 
-/** Bytes that are checked at once: as many translations take some 50 µs. */
+/** Bytes checked in one step: so many translations take some 50 µs. */
 const CHECK_BYTES = 64 * PAGE_SIZE;
 /** Pieces of memory in one call to the host. */
 const VECTORS = 256;
 
-/** Nothing is under way. */
+/** No request is under way. */
 const IDLE = 0;
-/** It is checked whether the data can be accessed. */
+/** Checking that the data can be accessed. */
 const CHECKING = 5;
-/** Sectors are read or written. */
+/** Reading or writing sectors. */
 const MOVING = 1;
-/** Ranges are discarded or zeroed. */
+/** Discarding or zeroing ranges. */
 const CHANGING = 2;
-/** The disk is being made stable, on another thread. */
+/** Syncing the disk, on another thread. */
 const SYNCING = 3;
 /** The status is known. */
 const ENDING = 4;
@@ -80,7 +80,7 @@ export class BlockRequest {
   #rangeDone = 0;
   /** Bytes of data written to the chain, from the first writable one on. */
   #written = 0;
-  /** Which sync is awaited: a request given up does not hear of its sync any more. */
+  /** Number of the sync that is awaited: the result of an abandoned request's sync is ignored. */
   #syncs = 0;
 
   /** @param onSynced Called when the disk is stable: the next step will be the last. */
@@ -109,7 +109,7 @@ export class BlockRequest {
     this.#end(S_IOERR);
     const { chain } = this;
     if (chain.writableLength === 0 || chain.readableLength < HEADER_SIZE) return;
-    // Copied once: what the driver does to it afterwards does not matter.
+    // Copied once, so that the driver cannot change it after it was checked.
     const length = Math.min(chain.readableLength, this.#header.length);
     this.#type = chain.gather(this.#header, 0, HEADER_SIZE) === HEADER_SIZE
       ? this.#view.getUint32(0, true)
@@ -136,7 +136,7 @@ export class BlockRequest {
   /**
    * Does a piece of the request.
    *
-   * @returns whether it is over; then its status is written and `usedLength` is right.
+   * @returns whether it is complete; then its status is written and `usedLength` is valid.
    */
   step(): boolean {
     if (this.#phase === CHECKING) this.#check();
@@ -149,7 +149,7 @@ export class BlockRequest {
     return true;
   }
 
-  /** Brings the request to its end at once: the queue is about to stop. */
+  /** Completes the request at once: the queue is about to stop. */
   finish(): void {
     if (this.#phase === SYNCING) {
       this.#syncs++;
@@ -158,7 +158,7 @@ export class BlockRequest {
     while (!this.step());
   }
 
-  /** Gives the request up: it is not to be answered. */
+  /** Drops the request without an answer. */
   abandon(): void {
     this.#syncs++;
     this.#phase = IDLE;
@@ -175,7 +175,7 @@ export class BlockRequest {
     this.#phase = CHECKING;
   }
 
-  /** Checks a piece of the data, and the status behind the last one: nothing moves unless all can. */
+  /** Checks a piece of the data, and after the last piece the status: nothing is moved unless all can be accessed. */
   #check(): void {
     const { chain } = this;
     const write = this.#type === T_IN;
@@ -206,7 +206,7 @@ export class BlockRequest {
     const moved = write
       ? this.#disk.image.read(vectors, at)
       : this.#disk.image.write(vectors, at, this.#disk.writesStable);
-    // Nothing at all: the image has become shorter than it was.
+    // 0: the image is shorter than it was when it was opened.
     if (moved <= 0) return this.#end(S_IOERR);
     if (write) {
       noteWritten(chain, from, moved);

@@ -1,5 +1,5 @@
 /**
- * What a block device and its driver say to each other: names for the numbers.
+ * The constants of virtio-blk.
  *
  * Source: virtio 1.4, section 5.2. All fields are little endian.
  *
@@ -31,29 +31,29 @@ export const F_WRITE_ZEROES: number = 1 << 14;
 export const T_IN = 0;
 /** Write sectors. */
 export const T_OUT = 1;
-/** Make what was written stable. */
+/** Flush the write cache. */
 export const T_FLUSH = 4;
-/** Read the device's name. */
+/** Read the device's id. */
 export const T_GET_ID = 8;
-/** Sectors whose content does not matter any more. */
+/** Discard sectors. */
 export const T_DISCARD = 11;
-/** Sectors that shall read as zeros. */
+/** Write zeros to sectors. */
 export const T_WRITE_ZEROES = 13;
 
 /** Done. */
 export const S_OK = 0;
 /** Failed. */
 export const S_IOERR = 1;
-/** Not known. */
+/** Not supported. */
 export const S_UNSUPP = 2;
 
 /** Bytes of a request's header: type u32, reserved u32, sector u64. */
 export const HEADER_SIZE = 16;
-/** Bytes of the device's name; shorter ones are filled up with zeros. */
+/** Bytes of the device's id, padded with zeros. */
 export const ID_SIZE = 20;
 /** Bytes of a range to discard or zero: sector u64, sectors u32, flags u32. */
 export const RANGE_SIZE = 16;
-/** Flag of a range to zero: its blocks may be given back. */
+/** Flag of a range to zero: its blocks may be deallocated. */
 export const RANGE_UNMAP = 1;
 
 /** Ranges in one discard or write-zeroes request. */
