@@ -1,5 +1,5 @@
 /**
- * Answering a request of the guest's: with what the back end wrote, where that can still be written.
+ * Completes a request of the guest's with what the back end wrote, if that can still be written.
  *
  * @module
  */
@@ -8,19 +8,19 @@ import { answerWithError } from "./fuse_error.ts";
 import type { RelayCounters } from "./relay_counters.ts";
 import { Phase, type RelayRequest } from "./relay_request.ts";
 
-/** Completes a request's chain; to be published. */
+/** Completes a request's chain; the caller publishes it. */
 export function answerRequest(queue: Queue, request: RelayRequest, counters: RelayCounters): void {
   queue.complete(request.chain, writtenLength(request, counters));
   counters.requests++;
 }
 
-/** Writes what there is to write. Returns how many bytes the guest may believe. */
+/** Writes the answer. Returns the used length. */
 function writtenLength(request: RelayRequest, counters: RelayCounters): number {
   if (request.phase === Phase.GIVEN_UP) return answerWithError(request.chain);
   const { usedLength } = request;
   if (usedLength === 0) return 0;
   if (!request.copyOut()) {
-    // The guest has unmapped it meanwhile: it was told of the fault.
+    // The guest has unmapped it since; the fault has been reported.
     counters.lateDropped++;
     return 0;
   }

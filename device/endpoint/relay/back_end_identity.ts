@@ -1,8 +1,8 @@
 /**
- * Finding out what a back end is: its features, how many queues it has, its config space.
+ * Identifies a back end: its features, its number of queues, its config space.
  *
- * vhost-user has no message that asks for the size of the config space; VMMs know it by the device's type. Back ends
- * answer a range that they do not have with nothing, so the size is found by halving.
+ * vhost-user has no message that asks for the size of the config space; VMMs know it from the device's type. Back ends answer
+ * a range that they do not have with an empty payload, so the size is found by bisection.
  *
  * @module
  */
@@ -15,12 +15,12 @@ import {
 import { askWords, type BackEndMessages, twoWords } from "./back_end_messages.ts";
 import { type FeatureWords, USED_PROTOCOL } from "./relayed_features.ts";
 
-/** Bytes of config space asked for at most: libvhost-user, for one, closes the connection over a message with more. */
+/** Most bytes of config space asked for: libvhost-user closes the connection on more. */
 const CONFIG_MAX = 256;
 /** Most queues that a relay has. */
 const QUEUES_MAX = 256;
 
-/** What a back end is. */
+/** The identity of a back end. */
 export interface BackEndIdentity {
   /** The virtio features that it offers. */
   readonly features: FeatureWords;
@@ -35,11 +35,11 @@ export interface BackEndIdentity {
 }
 
 /**
- * Asks a back end what it is, and becomes its owner.
+ * Identifies a back end, and becomes its owner.
  *
- * @param queues How many queues one has that cannot say.
+ * @param queues Number of queues of a back end without MQ.
  * @param agreed Called as soon as the protocol features are agreed.
- * @param done Called with the answers. What cannot be used ends the session by the way answers do.
+ * @param done Called with the identity. An unusable reply ends the session.
  */
 export function identify(
   messages: BackEndMessages,
@@ -123,7 +123,7 @@ function askConfig(
   }
 }
 
-/** Reads so much of the config space; gives nothing where there is not so much. */
+/** Reads the first bytes of the config space; calls `done` with `undefined` if it is shorter. */
 export function readConfig(
   messages: BackEndMessages,
   length: number,

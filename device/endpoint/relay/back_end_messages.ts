@@ -1,9 +1,8 @@
 /**
- * The messages to a back end and its answers, one after the other and without waiting: what is asked is noted with what
- * to do when the answer comes.
+ * The messages to a back end and its replies, without waiting: a message is recorded with the handler of its reply.
  *
- * The back end may be hostile. An answer that does not fit what was asked, one that was not asked for, and silence each
- * end the session, with a line that says why.
+ * The back end may be hostile. A reply that does not fit the message, an unexpected reply, and silence each end the
+ * session, with a line that says why.
  *
  * @module
  */
@@ -17,7 +16,7 @@ import {
 } from "../../vhost_user/mod.ts";
 import type { Refusal } from "../../virtio_device.ts";
 
-/** Messages read at once, so that a back end that never stops keeps nothing else waiting. */
+/** Messages read at once, so that a back end that never stops does not delay everything else. */
 const BURST = 64;
 /** Answers that may be outstanding. */
 const OUTSTANDING_MAX = 4096;
@@ -26,7 +25,7 @@ const NOTHING = new Uint8Array(0);
 /** Handles the payload of an answer. Returns why it cannot be used, if so. */
 export type Answer = (data: DataView, size: number) => Refusal;
 
-/** A message whose answer is awaited. */
+/** A message whose reply is outstanding. */
 interface Awaited {
   readonly request: number;
   readonly since: number;
@@ -35,13 +34,13 @@ interface Awaited {
 
 /** One connection to a back end. */
 export class BackEndMessages {
-  /** Whether the back end has agreed to acknowledge every message. */
+  /** Whether REPLY_ACK is agreed. */
   acknowledges = false;
-  /** Whether the back end has gone by itself, as {@linkcode serve} found out. */
+  /** Whether {@linkcode serve} found that the back end has disconnected. */
   isGone = false;
   readonly #connection: Connection;
   readonly #awaited: Awaited[] = [];
-  /** When something unsent was first seen; 0 while all is sent. */
+  /** Since when there are unsent bytes; 0 if there are none. */
   #unsentSince = 0;
 
   /** Takes over a connection. */
@@ -54,23 +53,23 @@ export class BackEndMessages {
     return this.#connection.stream.descriptor.number;
   }
 
-  /** What to poll it for. */
+  /** The events to poll for. */
   get events(): number {
     return POLLIN | (this.#connection.hasUnsent ? POLLOUT : 0);
   }
 
-  /** Whether something of the back end is awaited, so that its silence must be noticed. */
+  /** Whether a reply or a read of the back end is outstanding, so that its time limit runs. */
   get isWaiting(): boolean {
     return this.#awaited.length > 0 || this.#connection.hasUnsent;
   }
 
-  /** Sends a message that has an answer of its own. */
+  /** Sends a message that has a reply of its own. */
   ask(request: number, payload: Uint8Array, answer: Answer): void {
     this.#awaited.push({ request, since: performance.now(), answer });
     this.#send(request, 0, payload, []);
   }
 
-  /** Sends a message that is acknowledged where that is agreed; that it was refused ends the session. */
+  /** Sends a message, which is acknowledged if REPLY_ACK is agreed; a refusal ends the session. */
   tell(
     request: number,
     payload: Uint8Array = NOTHING,
@@ -90,7 +89,7 @@ export class BackEndMessages {
   }
 
   /**
-   * Sends what waits and takes the answers that are there.
+   * Sends unsent bytes and handles the replies that have arrived.
    *
    * @returns Why the session is over, if it is.
    */
@@ -110,7 +109,7 @@ export class BackEndMessages {
     return undefined;
   }
 
-  /** What the back end has not done within so many milliseconds, if there is something. */
+  /** What the back end has not done within the time limit, if there is something. */
   overdue(milliseconds: number): string | undefined {
     const now = performance.now();
     if (this.#awaited.length > OUTSTANDING_MAX) {
@@ -139,7 +138,7 @@ export class BackEndMessages {
     payload: Uint8Array,
     descriptors: readonly Descriptor[],
   ): void {
-    // That the back end is gone is noticed when it is read.
+    // A disconnect is found at the next read.
     this.#connection.send(request, flags, payload, descriptors);
     if (this.#connection.hasUnsent && this.#unsentSince === 0) {
       this.#unsentSince = performance.now();

@@ -1,7 +1,7 @@
 /**
- * A ring between us and a back end: our driver's side of it in the session's memory, and the events that go with it.
+ * A ring between us and a back end: the driver's side, in the session's memory, and its events.
  *
- * The ring is always split, whatever the guest's is: every back end knows that.
+ * The ring is always split, whatever the layout of the guest's: every back end supports that.
  *
  * @module
  */

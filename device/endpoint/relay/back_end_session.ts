@@ -1,8 +1,8 @@
 /**
  * One connection to a back end, from its first message to its end: we are its front end, and its driver.
  *
- * Nothing here waits. Whatever the back end does against the rules of messages or rings is the end of its session, with
- * a line that says why; the guest's side knows only that requests are not answered for the time being.
+ * Nothing here waits. A violation of the rules of messages or rings ends the session, with a line that says why; for the
+ * guest, requests are then not answered for some time.
  *
  * @module
  */
@@ -26,54 +26,54 @@ import { RelayMemory } from "./relay_memory.ts";
 import { backEndFeatures, type FeatureWords } from "./relayed_features.ts";
 import type { RelayedType } from "./relayed_types.ts";
 
-/** Messages of the back end's own that are served at once. */
+/** Messages on the back end's channel that are served at once. */
 const BURST = 64;
-/** Writes to the config space that may be under way. */
+/** Most writes to the config space that are under way. */
 const CONFIG_WRITES_MAX = 64;
 
-/** What a session is made of. */
+/** Options of a {@linkcode BackEndSession}. */
 export interface BackEndSessionOptions {
-  /** Leads to the back end; owned by the session. */
+  /** The connection to the back end; owned by the session. */
   readonly stream: UnixStream;
-  /** What the user says of the back end. */
+  /** The type of the device. */
   readonly type: RelayedType;
   /** Bytes for buffers. */
   readonly bufferBytes: number;
-  /** Milliseconds within which a message has to be answered. */
+  /** Time limit of a reply in milliseconds. */
   readonly patience: number;
-  /** What is counted. */
+  /** The counters. */
   readonly counters: RelayCounters;
-  /** Called when the back end has said what it is. */
+  /** Called when the back end is identified. */
   readonly onIdentity: () => void;
   /** Called when its config space has changed. */
   readonly onConfig: () => void;
-  /** Called with a line for the log about something that does not end the session. */
+  /** Called with a log line about something that does not end the session. */
   readonly onOddity: (line: string) => void;
 }
 
-/** A session. */
+/** One session. */
 export class BackEndSession {
-  /** What the back end is, once it has said so. */
+  /** The identity of the back end, once it is known. */
   identity: BackEndIdentity | undefined;
-  /** Its config space as last read. */
+  /** Its config space, as last read. */
   config: Uint8Array<ArrayBuffer> = new Uint8Array(0);
-  /** Why it is over, once it is. */
+  /** Why the session has ended, once it has. */
   ended: string | undefined;
-  /** The memory that the back end has, once features are agreed. */
+  /** The back end's memory, once features are agreed. */
   memory: RelayMemory | undefined;
   readonly #options: BackEndSessionOptions;
   readonly #messages: BackEndMessages;
   readonly #rings: BackEndRing[] = [];
   #channel: Connection | undefined;
   #featuresLow = 0;
-  /** Whether the back end has been told of the memory since it started over. */
+  /** Whether SET_MEM_TABLE was sent since the last reset. */
   #isTableTold = false;
   #configReads = 0;
   #configWrites = 0;
   #messageSlot = -1;
   #channelSlot = -1;
 
-  /** Begins: asks the back end what it is. */
+  /** Begins by identifying the back end. */
   constructor(options: BackEndSessionOptions) {
     this.#options = options;
     this.#messages = new BackEndMessages(options.stream);
@@ -96,12 +96,12 @@ export class BackEndSession {
     return this.memory !== undefined && this.ended === undefined;
   }
 
-  /** Whether it waits for the back end, which may say nothing. */
+  /** Whether a time limit of the back end runs. */
   get isWaiting(): boolean {
     return this.ended === undefined && this.#messages.isWaiting;
   }
 
-  /** Agrees on features, and hands memory over if that has not been done. */
+  /** Agrees on features, and sends the memory table if that has not been done. */
   configure(agreed: FeatureWords): void {
     const { identity } = this;
     if (identity === undefined || this.ended !== undefined) return;
@@ -116,7 +116,7 @@ export class BackEndSession {
     });
   }
 
-  /** Starts a ring; `undefined` where that ends the session. */
+  /** Starts a ring; `undefined` if that ends the session. */
   startRing(index: number, entries: number): BackEndRing | undefined {
     const { memory } = this;
     if (memory === undefined || this.ended !== undefined) return undefined;
@@ -132,7 +132,7 @@ export class BackEndSession {
   /**
    * Stops a ring.
    *
-   * @param stopped Called when the back end does not touch it any more, unless the session ends before.
+   * @param stopped Called when the back end has stopped using it, unless the session ends before.
    */
   stopRing(ring: BackEndRing, stopped: () => void): void {
     if (this.ended !== undefined) return;
@@ -146,7 +146,7 @@ export class BackEndSession {
     );
   }
 
-  /** The device starts over, where the back end can be told. */
+  /** Resets the device, if the back end supports that. */
   resetDevice(): void {
     if (((this.identity?.protocol ?? 0) & ProtocolFeature.RESET_DEVICE) === 0) return;
     if (this.ended !== undefined) return;
@@ -154,7 +154,7 @@ export class BackEndSession {
     this.#guarded(() => this.#messages.tell(Request.RESET_DEVICE));
   }
 
-  /** Passes a write to the config space on. What the back end makes of it is read back. */
+  /** Passes a write to the config space, and reads the result back. */
   writeConfig(bytes: Uint8Array, offset: number): void {
     if (((this.identity?.protocol ?? 0) & ProtocolFeature.CONFIG) === 0) return;
     if (this.ended !== undefined || this.config.length === 0) return;
@@ -174,12 +174,12 @@ export class BackEndSession {
     });
   }
 
-  /** Ends the session, by no fault of the back end's. */
+  /** Ends the session without counting a violation. */
   fail(reason: string): void {
     this.ended ??= reason;
   }
 
-  /** Adds what it has to be woken for to a set. */
+  /** Adds its descriptors to a set. */
   addTo(poll: PollSet): void {
     this.#messageSlot = poll.add(this.#messages.descriptor, this.#messages.events);
     this.#channelSlot = poll.add(this.#channel?.stream.descriptor.number ?? -1);
@@ -222,13 +222,13 @@ export class BackEndSession {
     this.memory = undefined;
   }
 
-  /** The back end broke a rule. */
+  /** Ends the session because the back end violated the protocol. */
   violation(reason: string): void {
     if (this.ended === undefined) this.#options.counters.violations++;
     this.fail(reason);
   }
 
-  /** The host's refusals on behalf of this back end are the end of its session alone. */
+  /** Runs an action; an error of the host ends this session only. */
   #guarded(action: () => void): void {
     try {
       action();
@@ -266,13 +266,13 @@ export class BackEndSession {
       if ((channel.flags & FLAG_NEED_REPLY) !== 0) {
         channel.send(channel.request, FLAG_REPLY, twoWords(isServed ? 0 : 1, 0));
       }
-      // It asks and does not read: there is no bound to that.
+      // It does not read its replies, which would pile up without a bound.
       if (channel.hasUnsent) return this.violation("it does not read the replies on its channel");
     }
   }
 
   #configChanged(): void {
-    // One is on its way; another behind it reads what has changed since that was sent.
+    // A second read, sent after the first, sees what has changed since the first was sent.
     if (this.#configReads < 2 && this.config.length > 0) this.#readConfig(() => {});
   }
 

@@ -1,13 +1,12 @@
 /**
- * The pages that buffers are made of: which are free, and how many of them each queue may have.
+ * The pages that buffers are taken from: which are free, and how many of them each queue may have.
  *
- * **Size classes.** A buffer is a run of pages, as long as one of a few classes; a run that is given back waits for the
- * next buffer of its class, so that in steady state taking one is a look at the top of a stack. Only when nothing of
- * the class waits are pages searched for, and only when no run is long enough is a buffer put together from several.
+ * **Size classes.** A buffer is a run of pages, whose length is one of a few classes. A run that is returned is kept for the
+ * next buffer of its class, so that usually taking one pops a stack. Only if there is none, the free pages are searched, and
+ * only if no run is long enough, a buffer is made of several.
  *
- * **Shares.** Half of the pages are divided among the queues and can be had by no other: a queue whose buffers wait for
- * something that may never come (received packets) does not keep the others from going on. The other half is for
- * whichever needs it.
+ * **Shares.** Half of the pages are divided among the queues and reserved for them: a queue whose buffers wait for something
+ * that may never come (received packets) does not stop the others. The other half is used by any queue.
  *
  * @module
  */
@@ -17,7 +16,7 @@ import { PAGE_SIZE } from "../../address.ts";
 const CLASSES: readonly number[] = [1, 2, 3, 4, 6, 9, 17, 33, 65, 129, 257];
 /** Largest class; longer runs are not kept. */
 const LARGEST = CLASSES[CLASSES.length - 1];
-/** Runs that one buffer is put together from at most. */
+/** Most runs of one buffer. */
 export const RUNS_MAX = 64;
 
 /** The runs of one buffer, in order. Reused. */

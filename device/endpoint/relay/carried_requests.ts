@@ -16,18 +16,18 @@ export class CarriedRequests {
   readonly #table: RequestTable;
   readonly #counters: RelayCounters;
   #requests: RelayRequest[] = [];
-  /** Slots of the guest's ring that it gives once more after a stop, carried or not. */
+  /** Slots that the guest's ring gives again after a stop, carried or not. */
   #repeated = 0;
-  /** Whether the guest's ring has not been looked at since it runs again. */
+  /** Whether the guest's ring has not been read since it runs again. */
   #mayRepeat = false;
 
-  /** None. */
+  /** Without requests. */
   constructor(table: RequestTable, counters: RelayCounters) {
     this.#table = table;
     this.#counters = counters;
   }
 
-  /** How many there are. */
+  /** Number of requests. */
   get count(): number {
     return this.#requests.length;
   }
@@ -37,30 +37,30 @@ export class CarriedRequests {
     return this.#requests[0];
   }
 
-  /** Slots of the guest's ring that they have. */
+  /** Slots of the guest's ring that they take. */
   get slots(): number {
     let slots = 0;
     for (const { chain } of this.#requests) slots += chain.slots;
     return slots;
   }
 
-  /** Takes the first away. */
+  /** Removes the first. */
   shift(): void {
     this.#requests.shift();
   }
 
-  /** Adds a request, unless nothing waits for it any more; {@linkcode sort} has to follow. */
+  /** Adds a request, unless it is dropped; {@linkcode sort} has to follow. */
   add(request: RelayRequest): void {
     if (request.isDropped) this.#table.recycle(request);
     else this.#requests.push(request);
   }
 
-  /** Puts them in order. */
+  /** Sorts them. */
   sort(): void {
     this.#requests.sort((one, other) => one.order - other.order);
   }
 
-  /** The guest's ring stops, with so many slots taken and not answered. */
+  /** The guest's ring stops, with so many slots taken and not completed. */
   stopped(slots: number): void {
     this.#repeated = slots;
   }
@@ -70,14 +70,14 @@ export class CarriedRequests {
     this.#mayRepeat = this.#requests.length > 0 || this.#repeated > 0;
   }
 
-  /** Nothing waits for them any more. */
+  /** Drops all requests. */
   clear(): void {
     for (const request of this.#requests) this.#table.recycle(request);
     this.#requests = [];
     this.#repeated = 0;
   }
 
-  /** The back end's memory is lost, and with it what it wrote for those that are done. */
+  /** The back end's memory is lost, and with it the data of requests that are done. */
   backEndGone(replay: Replay): void {
     for (const request of this.#requests) {
       request.forget();
@@ -85,7 +85,7 @@ export class CarriedRequests {
     }
   }
 
-  /** Adds a request that was with a back end that is gone. */
+  /** Adds a request that was with a back end that has disconnected. */
   addLost(request: RelayRequest, replay: Replay): void {
     request.forget();
     this.#giveUp(request, replay);
@@ -128,7 +128,7 @@ export class CarriedRequests {
     this.sort();
   }
 
-  /** What becomes of a request that was with a back end that is gone. */
+  /** Submits a request of a lost back end again, or gives it up, as the device's type says. */
   #giveUp(request: RelayRequest, replay: Replay): void {
     request.usedLength = 0;
     if (replay === "again") {

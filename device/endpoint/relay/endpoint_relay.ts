@@ -1,10 +1,10 @@
 /**
  * A relayed endpoint: a vhost-user back end of another program behind the IOMMU, which gets none of the guest's memory.
  *
- * The VMM's side is that of any device of ours (`endpoint_service.ts`). The back end's side is a session at a time: it is
- * connected to, or comes to us, as soon as there is one, since only it knows what the device is; until it has said so,
- * VMMs wait. When it goes, or is cut off, the guest's requests wait for the next one. When the VMM goes, the back end is
- * disconnected, too, as if it had been the VMM's: nothing of one machine reaches the next.
+ * The VMM's side is that of our own devices (`endpoint_service.ts`). The back end's side is one session after another. The
+ * relay connects, or accepts a connection, as soon as it can, since only the back end knows what the device is; until then
+ * VMMs wait. When a back end disconnects or is cut off, the guest's requests wait for the next one. When the VMM disconnects,
+ * the back end is disconnected as well, so that nothing of one machine reaches the next.
  *
  * @module
  */
@@ -26,22 +26,22 @@ import type { RelayedType } from "./relayed_types.ts";
 /** Milliseconds before another back end is tried, unless the options say otherwise. */
 const RETRY_MS = 100;
 /**
- * What the guest's rings may be. Not used in order: a back end finishes requests in any order, and one that is late
- * would hold all others back.
+ * Features of the guest's rings. IN_ORDER is left out: a back end completes requests in any order, and a slow one would
+ * delay all others.
  */
 const RINGS = ringFeatures(["packed", "event-index", "indirect"])!;
 
-/** What a relayed endpoint is made of. */
+/** Options of an {@linkcode EndpointRelay}. */
 export interface EndpointRelayOptions {
   /** Translates for the endpoint. */
   readonly iommu: IommuDevice;
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** Where the VMM comes to; closed with the relay. */
+  /** The socket that the VMM connects to; closed with the relay. */
   readonly listener: UnixListener;
-  /** The back end: a path that it listens on, or where it comes to; a listener is closed with the relay. */
+  /** The back end: a path that it listens on, or a listener that it connects to, which is closed with the relay. */
   readonly backEnd: string | UnixListener;
-  /** What the user says of the back end. */
+  /** The type of the device, which the user states. */
   readonly type: RelayedType;
   /** Bytes for buffers; whole pages. */
   readonly bufferBytes: number;
@@ -49,7 +49,7 @@ export interface EndpointRelayOptions {
   readonly patience: number;
   /** Milliseconds before another back end is tried; 100 by default. */
   readonly retryMs?: number;
-  /** Where log lines go. */
+  /** The log. */
   readonly log: Log;
 }
 
@@ -57,17 +57,17 @@ export interface EndpointRelayOptions {
 export class EndpointRelay implements ServedEndpoint {
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** What is counted. */
+  /** What it has done. */
   readonly counters: RelayCounters = new RelayCounters();
-  /** What log lines call it. */
+  /** Its name in log lines. */
   readonly name: string;
-  /** What serves it to the VMM. */
+  /** Serves the device to the VMM. */
   readonly service: EndpointService;
-  /** Called when it is time to look, and no descriptor says so: the loop serves it again. */
+  /** Called when it has to be served although no descriptor is ready. */
   onDue: () => void = () => {};
   readonly #options: EndpointRelayOptions;
   readonly #backEndSocket: BackEndSocket;
-  /** What the guest sees. */
+  /** The device that the guest sees. */
   readonly #device: RelayDevice;
   #session: BackEndSession | undefined;
   #isReplacement = false;
@@ -75,7 +75,7 @@ export class EndpointRelay implements ServedEndpoint {
   #isServed = false;
   #backEndSlot = -1;
 
-  /** Waits for both sides once it is in a loop. */
+  /** Waits for both sides once a loop serves it. */
   constructor(options: EndpointRelayOptions) {
     const { iommu, endpoint, listener, type, bufferBytes, log } = options;
     this.endpoint = endpoint;
@@ -128,12 +128,12 @@ export class EndpointRelay implements ServedEndpoint {
     return this.service.isLeaving;
   }
 
-  /** Whether there is a back end that has said what it is. */
+  /** Whether a back end is connected and identified. */
   get hasBackEnd(): boolean {
     return this.#session?.identity !== undefined;
   }
 
-  /** Bytes of buffers in use, the most that were, and all there are. */
+  /** Bytes of buffers: in use, the most in use so far, and all. */
   get pool(): { readonly used: number; readonly peak: number; readonly size: number } {
     const pool = this.#session?.memory?.pool;
     const [used, peak] = [pool?.used ?? 0, pool?.peak ?? 0];
@@ -176,7 +176,7 @@ export class EndpointRelay implements ServedEndpoint {
     return this.#device.setSignals(on, (index) => this.service.serves(index)) || hasRequests;
   }
 
-  /** Ends the sessions with the front end and with the back end: either may have failed. */
+  /** Ends the sessions with both sides: either may have failed. */
   endSession(): void {
     try {
       this.service.endSession();
@@ -224,7 +224,7 @@ export class EndpointRelay implements ServedEndpoint {
     this.#session = session;
   }
 
-  /** The back end has said what it is. */
+  /** The back end is identified. */
   #identified(session: BackEndSession): void {
     const { type, log } = this.#options;
     const { counters } = this;
@@ -235,7 +235,7 @@ export class EndpointRelay implements ServedEndpoint {
       session.violation(refusal);
       return;
     }
-    // The disk, say, may be another size than the one before had.
+    // A disk, for example, may have another size than before.
     this.#takeConfig(session);
     counters.sessions++;
     if (this.#isReplacement) counters.reconnects++;
@@ -246,7 +246,7 @@ export class EndpointRelay implements ServedEndpoint {
         `${identity.config.length} bytes of config space` +
         (withheld.length === 0 ? "" : `; not passed on: ${withheld.join(", ")}`),
     );
-    // VMMs may have been waiting for this.
+    // VMMs may be waiting for this.
     this.onDue();
   }
 
@@ -258,7 +258,7 @@ export class EndpointRelay implements ServedEndpoint {
     if (this.#session?.ended !== undefined) this.#endSession(this.#session.ended);
   }
 
-  /** The back end is gone, or is cut off: a VMM's requests wait for the next one. */
+  /** The back end has disconnected or is cut off: requests wait for the next one. */
   #endSession(reason: string): void {
     const session = this.#session;
     if (session === undefined) return;

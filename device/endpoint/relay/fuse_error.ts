@@ -1,5 +1,5 @@
 /**
- * Answering a request of a file system in the server's place: with an error.
+ * Answers a FUSE request with an error in the server's place.
  *
  * Source: the kernel's `include/uapi/linux/fuse.h`. A request begins with length u32, opcode u32, unique u64; an answer
  * with length u32, error i32 (0 or a negative errno), unique u64. Requests without room for an answer have none.

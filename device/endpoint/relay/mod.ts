@@ -1,8 +1,6 @@
 /**
- * Back ends of other programs behind the IOMMU, confined by it: requests pass through memory of ours, and a back end gets
- * that alone. `README.md` follows a request through it.
- *
- * May import `device`, `vring`, and of the folder above what serves a device.
+ * Back ends of other programs behind the IOMMU, confined by it: requests are copied through memory of our own, which is all
+ * that a back end is given. `README.md` follows a request.
  *
  * @module
  */

@@ -1,8 +1,9 @@
 /**
- * A device whose work another process does: towards the guest it is what the back end says it is, towards the back end it
- * gives requests one after the other.
+ * A device whose work is done by another process: for the guest it is what the back end says it is, and for the back end it is
+ * the driver.
  *
- * It stays the same device while back ends come and go. One that is less than what the guest has agreed with is refused.
+ * It stays the same device while back ends come and go. A back end that lacks something that the guest has agreed to is
+ * refused.
  *
  * @module
  */
@@ -20,24 +21,24 @@ import { type FeatureWords, passedFeatures } from "./relayed_features.ts";
 import type { RelayedType } from "./relayed_types.ts";
 import { TransportEvents } from "./transport_events.ts";
 
-/** Bytes of the longest request, if the pool is large enough: copying one keeps everything else waiting. */
+/** Bytes of the longest request, if the pool is large enough: copying it delays everything else. */
 const LONGEST = 8 << 20;
-/** Milliseconds without an answer after which a queue that stops has nothing more to expect. */
+/** Milliseconds without an answer after which a queue that stops expects no more. */
 const QUIET_MS = 20;
-/** Milliseconds for which all queues that stop together are waited for. */
+/** Longest time in milliseconds that queues that stop together are waited for. */
 const DRAIN_MS = 200;
 
-/** What a relayed device is made of. */
+/** Options of a {@linkcode RelayDevice}. */
 export interface RelayDeviceOptions {
-  /** What the user says of the back end. */
+  /** The type of the device. */
   readonly type: RelayedType;
   /** Bytes for buffers. */
   readonly bufferBytes: number;
-  /** What log lines call it. */
+  /** Its name in log lines. */
   readonly name: string;
-  /** Where they go. */
+  /** The log. */
   readonly log: Log;
-  /** What is counted. */
+  /** The counters. */
   readonly counters: RelayCounters;
 }
 
@@ -62,7 +63,7 @@ export class RelayDevice implements EndpointDevice {
   #lastAnswer = 0;
   #stopsSince = 0;
 
-  /** A device that nothing is known of before {@linkcode admit}. */
+  /** A device that is unknown before {@linkcode admit}. */
   constructor(options: RelayDeviceOptions) {
     this.#options = options;
     this.counters = options.counters;
@@ -88,20 +89,20 @@ export class RelayDevice implements EndpointDevice {
     return this.#config.length;
   }
 
-  /** Whether a back end has said what the device is. */
+  /** Whether a back end has been identified. */
   get isKnown(): boolean {
     return this.#queues.length > 0;
   }
 
-  /** Whether the guest has agreed on features, so that a back end is in use. */
+  /** Whether the guest has agreed on features, so that it uses a back end. */
   get isInUse(): boolean {
     return this.#agreed !== undefined;
   }
 
   /**
-   * Takes a back end that has said what it is.
+   * Takes a back end that is identified.
    *
-   * @param isFixed Whether a front end has been told already what the device is.
+   * @param isFixed Whether a front end already knows what the device is.
    * @returns Why it cannot be taken, if so.
    */
   admit(session: BackEndSession, isFixed: boolean): Refusal {
@@ -131,7 +132,7 @@ export class RelayDevice implements EndpointDevice {
     return undefined;
   }
 
-  /** The back end is gone, and the session is about to be closed. */
+  /** The back end has disconnected, and the session is about to be closed. */
   backEndGone(): void {
     this.#session = undefined;
     const { type } = this.#options;
@@ -139,14 +140,14 @@ export class RelayDevice implements EndpointDevice {
     if (this.#agreed !== undefined) this.#events.due = type.eventQueue >= 0;
   }
 
-  /** Takes up the config space that the back end has now. Returns whether it is another one. */
+  /** Copies the back end's config space. Returns whether it has changed. */
   takeConfig(session: BackEndSession): boolean {
     const before = this.#config;
     this.#config = session.config.slice(0, before.length);
     return before.some((byte, i) => byte !== this.#config[i]);
   }
 
-  /** Signals of the back end. Returns, when switching on, whether one of these queues has something already. */
+  /** Switches signals of the back end on or off. Returns, when switching on, whether a queue has used buffers already. */
   setSignals(on: boolean, isServed: (index: number) => boolean): boolean {
     let work = false;
     for (const queue of this.#queues) {
@@ -160,7 +161,7 @@ export class RelayDevice implements EndpointDevice {
     return this.#queues[index].serve(queue);
   }
 
-  /** A ring whose translation changes is left alone until its driver notifies, whatever the back end has of it. */
+  /** A ring whose translation changes is not looked at before its driver notifies, whatever the back end holds of it. */
   isBusy(_index: number): boolean {
     return false;
   }
@@ -175,8 +176,8 @@ export class RelayDevice implements EndpointDevice {
   }
 
   /**
-   * See {@linkcode EndpointDevice.drain}. When what the back end can answer by itself is answered, it is asked to stop
-   * every ring, and done with when it has.
+   * When all requests that the back end can answer by itself are answered, it is asked to stop every ring; the device is
+   * drained when it has.
    */
   drain(): Draining {
     const { type } = this.#options;
@@ -198,7 +199,7 @@ export class RelayDevice implements EndpointDevice {
     target.set(this.#config.subarray(offset, offset + target.length));
   }
 
-  /** Some front ends write all of it whenever the driver writes a byte; what stays the same is not passed on. */
+  /** Some front ends write the whole space for each byte that the driver writes; a write without a change is not passed. */
   writeConfig(bytes: Uint8Array, offset: number): void {
     if (bytes.every((byte, i) => byte === this.#config[offset + i])) return;
     this.#session?.writeConfig(bytes, offset);
@@ -226,8 +227,8 @@ export class RelayDevice implements EndpointDevice {
   }
 
   /**
-   * What the back end has is waited for, for a moment: a machine that is stopped and goes on elsewhere must not miss it.
-   * Buffers that wait for packets are not used in that time, and carried.
+   * Waits a moment for the back end's answers: a machine that is stopped and resumed elsewhere must not lose them.
+   * Buffers that wait for packets are not used in that time, and are carried.
    */
   queueStopped(index: number): void {
     const guestQueue = this.#guestQueues[index];
@@ -237,7 +238,7 @@ export class RelayDevice implements EndpointDevice {
     queue.stop();
   }
 
-  /** The front end is gone: the next one is another machine. */
+  /** The front end has disconnected: the next one is another machine. */
   forget(): void {
     this.#agreed = undefined;
     for (const queue of this.#queues) queue.reset();
@@ -282,7 +283,7 @@ export class RelayDevice implements EndpointDevice {
     }
   }
 
-  /** Brings a new back end to where the guest is. */
+  /** Configures a new back end as the guest has configured the device. */
   #begin(): void {
     if (this.#agreed === undefined) return;
     this.#session?.configure(this.#agreed);

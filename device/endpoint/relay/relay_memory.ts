@@ -1,9 +1,9 @@
 /**
- * The memory that a back end gets: one file of ours, with its rings and the buffers that requests pass through. It is
- * the only memory in the back end's table.
+ * The memory of a session with a back end: one file of our own, with the rings and the buffers that requests are copied
+ * through. It is the only memory in the back end's table.
  *
- * A session has a file of its own. A back end that was cut off keeps its mapping of the old one, in which nothing
- * happens any more. The file's size is sealed before it is handed over: it can neither shrink under us nor grow.
+ * Each session has a file of its own. A back end that was cut off keeps its mapping of the old file, which is not used any
+ * more. The file's size is sealed before it is sent, so it can neither shrink nor grow.
  *
  * Addresses are bytes, as the back end sees them in descriptors.
  *

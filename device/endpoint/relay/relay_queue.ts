@@ -1,8 +1,8 @@
 /**
  * One queue of a relayed device: takes requests from the guest's ring, gives them to the back end, and takes them back.
  *
- * A queue outlives the sessions of back ends and the stops of the machine. What is on its way then is *carried*: kept in
- * the order in which the guest made it available, and submitted again or answered when both sides are there.
+ * A queue outlives sessions of back ends and stops of the machine. Requests that are under way then are *carried*: kept in
+ * the order in which the guest made them available, and submitted again or answered when both sides run again.
  *
  * @module
  */
@@ -18,52 +18,52 @@ import type { Replay } from "./relayed_types.ts";
 import { RequestTable } from "./request_table.ts";
 import { RingRoom, usesTable } from "./ring_room.ts";
 
-/** Bytes copied in one turn, at most by one request more. */
+/** Bytes copied in one turn; the last request may exceed it. */
 const TURN_BYTES = 1 << 18;
-/** What a request counts for in a turn, besides its bytes. */
+/** Cost of a request in a turn, in bytes, besides its data. */
 const REQUEST_COST = 2048;
 
-/** What a queue is made of. */
+/** Options of a {@linkcode RelayQueue}. */
 export interface RelayQueueOptions {
-  /** Which one. */
+  /** Index of the queue. */
   readonly index: number;
   /** Bytes of the longest request that is taken. */
   readonly longest: number;
-  /** What is counted. */
+  /** The counters. */
   readonly counters: RelayCounters;
-  /** Where log lines go. */
+  /** The log. */
   readonly log: Log;
-  /** What they call the device. */
+  /** The device's name in log lines. */
   readonly name: string;
 }
 
-/** A queue. */
+/** One queue. */
 export class RelayQueue {
-  /** Which one. */
+  /** Index of the queue. */
   readonly index: number;
-  /** Whether nothing more is taken from the guest: the device is about to be removed. */
+  /** Whether nothing more is taken from the guest: the device is being removed. */
   takesNothing = false;
   readonly #options: RelayQueueOptions;
   readonly #counters: RelayCounters;
   /** The session and the ring to the back end, while it runs. */
   #session: BackEndSession | undefined;
   #ring: BackEndRing | undefined;
-  /** A ring that the back end was asked to stop. */
+  /** A ring that the back end has been asked to stop. */
   #stopping: BackEndRing | undefined;
   /** Requests with the back end, by their token in its ring. */
   #underWay: (RelayRequest | undefined)[] = [];
   /** Requests of an earlier session or before a stop, in order. */
   readonly #carried: CarriedRequests;
-  /** Taken from the guest; it waits for room. */
+  /** A request that was taken from the guest and waits for room. */
   #pending: RelayRequest | undefined;
   readonly #table: RequestTable;
   readonly #room: RingRoom;
   /** Entries of the ring to be started when the stopping one has stopped; 0 for none. */
   #entriesAfterStop = 0;
-  /** The time, taken once in a turn; 0 before. */
+  /** The time, read once in a turn; 0 before. */
   #now = 0;
 
-  /** A queue that neither side runs. */
+  /** A queue that runs on neither side. */
   constructor(options: RelayQueueOptions) {
     this.index = options.index;
     this.#options = options;
@@ -78,7 +78,7 @@ export class RelayQueue {
     return this.#ring !== undefined && this.#ring.driver.inFlight > 0;
   }
 
-  /** Whether the back end runs it, or was asked to stop it and has not said that it has. */
+  /** Whether the back end runs it, or has not acknowledged the stop. */
   get isRunning(): boolean {
     return this.#ring !== undefined || this.#stopping !== undefined;
   }
@@ -93,12 +93,12 @@ export class RelayQueue {
     return this.#ring === undefined || this.#room.isFull;
   }
 
-  /** Whether carried requests could go on now. */
+  /** Whether carried requests could be continued now. */
   get isReady(): boolean {
     return !this.isStalled && this.#carried.count > 0;
   }
 
-  /** Signals of the back end. Returns, when switching on, whether there is something already. */
+  /** Switches signals of the back end on or off. Returns, when switching on, whether there are used buffers already. */
   setSignals(on: boolean): boolean {
     const driver = this.#ring?.driver;
     if (driver === undefined) return false;
@@ -107,7 +107,7 @@ export class RelayQueue {
     return false;
   }
 
-  /** Has the back end run it, as soon as it does not run it any more in the way it did before. */
+  /** Starts it at the back end, as soon as a stop that is under way has ended. */
   start(session: BackEndSession, entries: number): void {
     if (this.#stopping !== undefined) {
       this.#entriesAfterStop = entries;
@@ -126,7 +126,7 @@ export class RelayQueue {
   }
 
   /**
-   * Works for a while: takes back what the back end has used, then gives it more.
+   * Serves it for a while: takes back what the back end has used, then submits more.
    *
    * @returns Whether there was anything to do.
    */
@@ -153,12 +153,12 @@ export class RelayQueue {
     return this.#publish(queue, spent > 0);
   }
 
-  /** What the back end signals; -1 if it does not run the queue. */
+  /** The descriptor that the back end signals; -1 if it does not run the queue. */
   get callDescriptor(): number {
     return this.#ring?.callDescriptor ?? -1;
   }
 
-  /** Takes back what the back end has used, and gives it nothing more. Returns whether there was anything. */
+  /** Takes back what the back end has used, and submits nothing. Returns whether there was anything. */
   drain(queue: Queue): boolean {
     const ring = this.#ring;
     if (ring === undefined) return false;
@@ -172,7 +172,7 @@ export class RelayQueue {
     return this.#publish(queue, any);
   }
 
-  /** The machine stops the queue: what is with the back end is carried, once that has let go. */
+  /** The machine stops the queue: the back end's requests are carried once it has stopped the ring. */
   stop(): void {
     const ring = this.#ring;
     const session = this.#session;
@@ -184,7 +184,7 @@ export class RelayQueue {
     session.stopRing(ring, () => this.#stopped(ring));
   }
 
-  /** A new life begins: nothing waits for what was on its way. */
+  /** The device is reset: requests under way are dropped. */
   reset(): void {
     this.#settle();
     this.#carried.clear();
@@ -192,7 +192,7 @@ export class RelayQueue {
     this.#table.forgetHeads();
   }
 
-  /** The back end is gone, and its memory with it. */
+  /** The back end has disconnected, and its memory is lost. */
   backEndGone(replay: Replay): void {
     this.#ring = undefined;
     this.#stopping = undefined;
@@ -211,7 +211,7 @@ export class RelayQueue {
       this.#carried.add(request);
     }
     for (const request of this.#takeUnderWay()) {
-      // What it holds is copied anew when it is submitted again.
+      // Its data are copied again when it is submitted again.
       request.release();
       request.phase = Phase.WAITING;
       this.#carried.add(request);
@@ -222,21 +222,21 @@ export class RelayQueue {
     if (entries > 0 && this.#session !== undefined) this.start(this.#session, entries);
   }
 
-  /** The requests with the back end, which has them no longer. */
+  /** Takes back the requests that were with the back end. */
   #takeUnderWay(): RelayRequest[] {
     const found = this.#underWay.filter((request) => request !== undefined);
     this.#underWay = [];
     return found;
   }
 
-  /** What waits is carried, too, and all of it in order. */
+  /** Carries the request that waits as well, and sorts all of them. */
   #settle(): void {
     if (this.#pending !== undefined) this.#carried.add(this.#pending);
     this.#pending = undefined;
     this.#carried.sort();
   }
 
-  /** The next request that the back end has used, if there is one. What it does wrong is the end of its session. */
+  /** The next request that the back end has used, if there is one. A violation ends the session. */
   #reap(ring: BackEndRing): RelayRequest | undefined {
     const { driver } = ring;
     if (!driver.tryReap()) {
@@ -246,7 +246,7 @@ export class RelayQueue {
     const { token, usedLength } = driver;
     const request = this.#underWay[token]!;
     if (usedLength > request.chain.writableLength) {
-      // It stays under way: the next back end gets it.
+      // It stays under way, so that the next back end gets it.
       this.#broken(
         `it says that it wrote ${usedLength} bytes where there is room for ` +
           `${request.chain.writableLength}`,
@@ -264,7 +264,7 @@ export class RelayQueue {
     this.#session?.violation(`in queue ${this.index}, ${what}`);
   }
 
-  /** Goes on with a carried request, the one that waits, or the guest's next. Returns its cost, 0 if nothing could be done. */
+  /** Continues a carried request, the one that waits, or the guest's next. Returns its cost, 0 if nothing could be done. */
   #next(queue: Queue, ring: BackEndRing): number {
     let request = this.#pending ?? this.#carried.first;
     if (request === undefined) {
@@ -300,7 +300,7 @@ export class RelayQueue {
     return slots;
   }
 
-  /** Gives a request to the back end, or answers it. Returns its cost, 0 if there is no room yet. */
+  /** Submits a request to the back end, or answers it. Returns its cost, 0 if there is no room yet. */
   #submit(queue: Queue, ring: BackEndRing, request: RelayRequest): number {
     const { driver } = ring;
     const { length } = request;

@@ -1,8 +1,8 @@
 /**
- * One request on its way: the guest's chain, walked once, and the buffer that its bytes pass through.
+ * One request on its way: the guest's chain, walked once, and the buffer that its bytes are copied through.
  *
- * The buffer holds the readable bytes and behind them room for the writable ones, each in one piece where the pool has
- * one. How the guest cut its chain into descriptors is not repeated: it means nothing (virtio 1.4, 2.7.4.1).
+ * The buffer holds the readable bytes and behind them room for the writable ones, each contiguous if the pool has room for
+ * that. The split of the guest's chain into descriptors is not repeated: it has no meaning (virtio 1.4, 2.7.4.1).
  *
  * @module
  */
@@ -14,33 +14,33 @@ import type { RelayMemory } from "./relay_memory.ts";
 /** The writable part begins at a multiple of this many bytes. */
 const ALIGNMENT = 64;
 
-/** Where a request is. */
+/** State of a request. */
 export const Phase = {
-  /** Not in use: the object waits for its next request. */
+  /** Not in use. */
   IDLE: 0,
-  /** To be given to the back end. */
+  /** To be submitted to the back end. */
   WAITING: 1,
   /** With the back end. */
   UNDER_WAY: 2,
-  /** Used by the back end; the guest has yet to hear of it. */
+  /** Used by the back end, and not completed for the guest yet. */
   DONE: 3,
-  /** Given up by the back end's end, and to be answered as its device type says. */
+  /** Lost with its back end, and to be answered as the device's type says. */
   GIVEN_UP: 4,
 } as const;
 
-/** A request; reused for the next one. */
+/** A request. Objects are reused. */
 export class RelayRequest {
   /** The guest's descriptors. */
   chain: Chain = new Chain(16);
   /** One of {@linkcode Phase}. */
   phase: number = Phase.IDLE;
-  /** Place in the order in which the guest made its queue's requests available. */
+  /** Position in the order in which the guest made the queue's requests available. */
   order = 0;
-  /** When the back end got it, in milliseconds. */
+  /** When it was submitted, in milliseconds. */
   since = 0;
   /** Bytes that the back end says it wrote. */
   usedLength = 0;
-  /** Whether its answer is not waited for, since a new life has begun. */
+  /** Whether its answer is dropped, since the device has been reset. */
   isDropped = false;
   readonly #runs = new BufferRuns();
   #memory: RelayMemory | undefined;
@@ -48,14 +48,14 @@ export class RelayRequest {
   /** Position in the buffer of the writable part. */
   #writableAt = 0;
 
-  /** Bytes of both parts as they lie in the buffer. */
+  /** Bytes of both parts in the buffer. */
   get length(): number {
     const { readableLength, writableLength } = this.chain;
     return Math.ceil(readableLength / ALIGNMENT) * ALIGNMENT + writableLength;
   }
 
   /**
-   * Takes a buffer out of the pool.
+   * Takes a buffer from the pool.
    *
    * @returns Whether there was one.
    */
@@ -68,13 +68,13 @@ export class RelayRequest {
     return true;
   }
 
-  /** Gives the buffer back, if it has one. */
+  /** Returns the buffer to the pool, if it has one. */
   release(): void {
     this.#memory?.pool.release(this.#queue, this.#runs);
     this.#memory = undefined;
   }
 
-  /** Forgets the buffer: its memory is gone. */
+  /** Drops the buffer, whose memory is unmapped. */
   forget(): void {
     this.#memory = undefined;
     this.#runs.count = 0;
@@ -104,7 +104,7 @@ export class RelayRequest {
   }
 
   /**
-   * Copies what the back end wrote to where the guest's chain leads by now.
+   * Copies what the back end wrote to where the guest's chain is translated to now.
    *
    * @returns Whether all of it could be written; if not, the fault has been reported.
    */
@@ -136,7 +136,7 @@ export class RelayRequest {
     }
   }
 
-  /** Does something with each piece of a range of the buffer, until it fails. */
+  /** Applies an action to each piece of a range of the buffer, until it fails. */
   #each(from: number, length: number, action: number): boolean {
     const memory = this.#memory;
     if (memory === undefined) return false;

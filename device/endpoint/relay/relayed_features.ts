@@ -1,9 +1,9 @@
 /**
- * What a back end offers and what becomes of it on the way to the guest.
+ * What happens to the features that a back end offers.
  *
- * Features of the device itself (virtio 1.4, 6: bits 0–23 and 50–127) pass, unless they need more than queues. Features
- * of rings and of the transport are a matter of each side alone: what the guest is offered is ours, and the back end gets
- * the ones below, whatever the guest takes.
+ * Features of the device itself (virtio 1.4, 6: bits 0–23 and 50–127) are passed to the guest, unless they need more than
+ * queues. Features of rings and of the transport concern one side only: the guest is offered ours, and the back end gets those
+ * below, whatever the guest accepts.
  *
  * @module
  */
@@ -15,14 +15,14 @@ const DEVICE_LOW = 0x00ff_ffff;
 /** Bits 50–63. */
 const DEVICE_HIGH = 0xfffc_0000 | 0;
 
-/** What a ring that we drive may have, of bits 0–31. */
+/** Ring features that our driver supports, of bits 0–31. */
 export const RING_LOW: number = TransportFeature.INDIRECT_DESC | TransportFeature.EVENT_IDX;
 
-/** Protocol features that are used. */
+/** Protocol features that a relay uses. */
 export const USED_PROTOCOL: number = ProtocolFeature.MQ | ProtocolFeature.REPLY_ACK |
   ProtocolFeature.BACKEND_REQ | ProtocolFeature.CONFIG | ProtocolFeature.RESET_DEVICE;
 
-/** Names of the features that do not pass and are no device's own. */
+/** Names of features that are not passed and belong to no device. */
 const NAMES: Readonly<Record<number, string>> = {
   24: "NOTIFY_ON_EMPTY",
   26: "LOG_ALL",
@@ -37,11 +37,11 @@ const NAMES: Readonly<Record<number, string>> = {
   40: "RING_RESET",
   41: "ADMIN_VQ",
 };
-/** Of no concern to anybody: each side agrees on these for itself. */
+/** Not worth a log line: each side agrees on these for itself. */
 const SILENT_LOW = TransportFeature.PROTOCOL_FEATURES | RING_LOW;
 const SILENT_HIGH = TransportFeature.VERSION_1;
 
-/** Protocol features by bit, those that a relay cannot pass. */
+/** Names of protocol features that a relay cannot pass, by bit. */
 const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
   1: "LOG_SHMFD",
   2: "RARP",
@@ -62,7 +62,7 @@ const PROTOCOL_NAMES: Readonly<Record<number, string>> = {
   21: "SHMEM",
 };
 
-/** Features in two halves. */
+/** Feature bits in two halves. */
 export interface FeatureWords {
   /** Bits 0–31. */
   readonly low: number;
@@ -79,7 +79,7 @@ export function passedFeatures(offered: FeatureWords, type: RelayedType): Featur
 }
 
 /**
- * The features that the back end is told.
+ * The features that are set at the back end.
  *
  * @param agreed What the guest has agreed to of the device's own.
  */
@@ -91,7 +91,7 @@ export function backEndFeatures(offered: FeatureWords, agreed: FeatureWords): Fe
   };
 }
 
-/** Names of what a back end offers and a relay withholds, for a log line; empty if there is nothing. */
+/** Names of the features that a back end offers and a relay does not pass, for a log line. */
 export function withheldNames(
   offered: FeatureWords,
   protocol: number,

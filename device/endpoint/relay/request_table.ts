@@ -1,16 +1,16 @@
 /**
- * The requests of one queue: those in use by their head in the guest's ring, the others for use again.
+ * The requests of one queue: those in use by their head in the guest's ring, and unused ones.
  *
  * @module
  */
 import type { RelayCounters } from "./relay_counters.ts";
 import { Phase, RelayRequest } from "./relay_request.ts";
 
-/** Requests, as many as there ever were at once. */
+/** The requests of a queue. */
 export class RequestTable {
   readonly #counters: RelayCounters;
   readonly #idle: RelayRequest[] = [];
-  /** Those beyond the ring's size are not kept. */
+  /** By head; heads beyond the ring's size are not recorded. */
   #byHead: (RelayRequest | undefined)[] = [];
   #order = 0;
 
@@ -19,7 +19,7 @@ export class RequestTable {
     this.#counters = counters;
   }
 
-  /** The guest's ring has so many entries from now on. */
+  /** Sets the size of the guest's ring. */
   resize(entries: number): void {
     const before = this.#byHead;
     this.#byHead = new Array(entries);
@@ -28,17 +28,17 @@ export class RequestTable {
     }
   }
 
-  /** A request that is not in use, for its chain to be filled. */
+  /** An unused request, whose chain is to be filled. */
   take(): RelayRequest {
     return this.#idle.pop() ?? new RelayRequest();
   }
 
-  /** Takes a request back that was not begun. */
+  /** Returns a request that was not begun. */
   give(request: RelayRequest): void {
     this.#idle.push(request);
   }
 
-  /** A request has a chain of the guest's, behind all those before. */
+  /** Puts a request with a chain of the guest's in use, as the last in order. */
   begin(request: RelayRequest): void {
     const { head } = request.chain;
     request.phase = Phase.WAITING;
@@ -49,12 +49,12 @@ export class RequestTable {
     if (head < this.#byHead.length) this.#byHead[head] = request;
   }
 
-  /** The request in use that has a head. */
+  /** The request in use with a head. */
   find(head: number): RelayRequest | undefined {
     return this.#byHead[head];
   }
 
-  /** Takes a request back that is done, and its buffer. */
+  /** Returns a request that is done, and its buffer. */
   recycle(request: RelayRequest): void {
     const { head } = request.chain;
     if (this.#byHead[head] === request) this.#byHead[head] = undefined;
@@ -64,7 +64,7 @@ export class RequestTable {
     this.#idle.push(request);
   }
 
-  /** No head means anything any more. */
+  /** Forgets all heads: the guest's ring starts over. */
   forgetHeads(): void {
     this.#byHead.fill(undefined);
   }

@@ -1,8 +1,8 @@
 /**
  * Whether there is room for a request: pages for its buffer, and descriptors in the back end's ring.
  *
- * A request for which there is none is not tried again before something has been given back, for a search through the
- * pool that finds nothing takes as long as a request.
+ * A request without room is not tried again before a buffer or a descriptor has been returned: searching the pool in vain
+ * costs as much as a request.
  *
  * @module
  */
@@ -15,27 +15,27 @@ import type { RelayRequest } from "./relay_request.ts";
 /** The room of one queue. */
 export class RingRoom {
   readonly #counters: RelayCounters;
-  /** What there was when there was no room; -1 while there is some. */
+  /** The pool's releases and the ring's free descriptors when there was no room; -1 while there is room. */
   #releases = -1;
   #free = -1;
 
-  /** Room that has not been looked for. */
+  /** Assumes that there is room. */
   constructor(counters: RelayCounters) {
     this.#counters = counters;
   }
 
-  /** Whether the last request looked for found none. */
+  /** Whether there was no room for the last request. */
   get isFull(): boolean {
     return this.#releases >= 0;
   }
 
-  /** The ring is another one. */
+  /** Starts over with another ring. */
   reset(): void {
     this.#releases = -1;
     this.#free = -1;
   }
 
-  /** Takes a buffer for a request, if the ring has room for it, too. Returns whether there was all of it. */
+  /** Takes a buffer for a request, if the ring has room as well. Returns whether there was room. */
   take(ring: BackEndRing, request: RelayRequest): boolean {
     const { driver, memory } = ring;
     const { pool } = memory;
