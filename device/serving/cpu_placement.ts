@@ -1,14 +1,14 @@
 /**
- * Keeps the loop off the processor that its front end needs.
+ * Moves the loop away from the processor that its front end needs.
  *
- * A guest that waits for its IOMMU spins. If its thread and the loop's are on the same processor, each request
- * costs a time slice of 4 ms, in which one of the two waits for the other and nothing happens; the kernel sees two
- * busy threads there and an idle processor elsewhere, and separates them after 10 to 30 ms. It is the kernel,
- * too, that brings them together: it likes to wake a thread where it was woken from. Seen with a guest that maps
- * page by page, in a third of its bursts: 20 to 30 µs a call where it takes 14 otherwise.
+ * A guest that waits for its IOMMU spins. If its thread and the loop's are on the same processor, each request costs a time
+ * slice of 4 ms, in which one of the two waits for the other. The kernel separates them after 10 to 30 ms, when it finds two
+ * busy threads there and an idle processor elsewhere. The kernel also brings them together, as it tends to wake a thread where
+ * it was woken from. With a guest that maps page by page this was seen in a third of its bursts: 20 to 30 µs a call instead of
+ * 14.
  *
- * So when the guest falls silent just after the loop woke up, or after the loop was kept from running itself, the
- * loop looks where the threads of the front end are, and moves away if one of them is here.
+ * So when the guest is quiet just after the loop woke up, or after the loop was preempted, the loop looks up where the threads
+ * of the front end are, and moves away if one of them is on its processor.
  *
  * All times are milliseconds.
  *
@@ -29,7 +29,7 @@ export class CpuPlacement {
   #isMade = false;
   #lastLook = 0;
 
-  /** @param threads Those of the front end, where they can be seen; the room lets go of them. */
+  /** @param threads The front end's, if they can be seen; closed with this object. */
   constructor(threads: PeerThreads | undefined) {
     this.#threads = threads;
   }

@@ -14,7 +14,7 @@ import { ALL_RING_FEATURES, BackEnd, type RingFeatures } from "../vhost_user/mod
 
 /** Milliseconds between two attempts to connect. */
 const RECONNECT_MS = 200;
-/** A session that took as many milliseconds may be followed by the next at once. */
+/** A session of at least so many milliseconds may be followed by the next at once. */
 const SESSION_MS = 1000;
 
 /** A device on a socket. */
@@ -27,21 +27,21 @@ export class DeviceServer {
   readonly #ringFeatures: RingFeatures;
   #stopped = false;
   #connected = false;
-  /** A front end that has taken the place of the one before it. */
+  /** A front end that replaces the one that is connected. */
   #next: UnixStream | undefined;
   #failures = 0;
 
   /**
    * A server of a device.
    *
-   * @param watchMicroseconds How long to watch the rings after a request before sleeping.
-   * @param poll sources What is served beside the device, with or without a front end of the device's own.
-   * @param ringFeatures Which features of rings front ends are offered.
+   * @param pollMicroseconds How long to poll the rings after a request at most, before sleeping.
+   * @param pollSources What is served besides the device, with or without a front end of the device's own.
+   * @param ringFeatures The ring features that front ends are offered.
    */
   constructor(
     device: IommuDevice,
     log: Log,
-    watchMicroseconds: number,
+    pollMicroseconds: number,
     pollSources: readonly PollSource[] = [],
     ringFeatures: RingFeatures = ALL_RING_FEATURES,
   ) {
@@ -49,7 +49,7 @@ export class DeviceServer {
     this.#log = log;
     this.#pollSources = pollSources.map((each) => new GuardedPollSource(each, log));
     this.#ringFeatures = ringFeatures;
-    this.#loop = new DeviceLoop(device, this.#poll, log, watchMicroseconds, this.#pollSources);
+    this.#loop = new DeviceLoop(device, this.#poll, log, pollMicroseconds, this.#pollSources);
     for (const each of this.#pollSources) each.onDue = () => this.wake();
     this.#poll.onProblem = (line) => log.warnLimited("poll", line);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
@@ -74,7 +74,7 @@ export class DeviceServer {
     return failures;
   }
 
-  /** Ends a sleep: there is something to serve that no descriptor tells of. */
+  /** Ends a sleep: there is something to serve that no descriptor signals. */
   wake(): void {
     this.#poll.wake();
   }
@@ -102,7 +102,7 @@ export class DeviceServer {
   }
 
   /**
-   * Serves until stopped as a client: connects to a front end that listens, again whenever it has gone.
+   * Serves until stopped as a client: connects to a front end that listens, again whenever it has disconnected.
    *
    * @param path The front end's socket; waits until it listens.
    */
@@ -120,7 +120,7 @@ export class DeviceServer {
         }
         logged = problem;
         if (stream instanceof UnixStream) await this.#serve(stream, undefined);
-        // One that accepts and closes must not keep us busy.
+        // A front end that accepts and closes at once must not keep this process busy.
         if (performance.now() - begun < SESSION_MS) {
           await this.#loop.servePollSources(undefined, RECONNECT_MS);
         }
@@ -143,7 +143,7 @@ export class DeviceServer {
     }
   }
 
-  /** Serves a front end until it goes. What the host refuses on its behalf ends its session and nothing else. */
+  /** Serves a front end until it disconnects. An error of the host ends its session and nothing else. */
   async #serve(stream: UnixStream, listener: UnixListener | undefined): Promise<void> {
     const claim = new PeerClaim(stream);
     const backEnd = new BackEnd(stream, this.#device, {
@@ -170,7 +170,7 @@ export class DeviceServer {
     else this.#log.infoLimited("gone", "The front end is gone");
   }
 
-  /** A second front end comes: refuses it, or gives it the place of one that has lost it. */
+  /** Refuses a second front end, or lets it replace one that has lost its claim. */
   #admit(stream: UnixStream, backEnd: BackEnd, claim: PeerClaim): void {
     const lost = claim.lost(backEnd.hasSpoken);
     if (lost === undefined) {

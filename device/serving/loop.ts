@@ -1,18 +1,16 @@
 /**
- * The loop that serves one connection: sleeps until something happens, then watches the rings for a while.
+ * The loop that serves one connection: sleeps until something happens, then polls the rings for a while.
  *
- * A guest that waits for its IOMMU spins, with interrupts off, and waking a sleeping process takes some 50
- * microseconds: longer than any request. So after a request the loop does not sleep at once. It keeps looking
- * at the rings, with the guest's notifications switched off, for as long as a further request is likely, and
- * only then switches them on, looks once more, and sleeps.
+ * A guest that waits for its IOMMU spins with interrupts off, and waking a sleeping process takes some 50 microseconds, longer
+ * than any request. So after a request the loop does not sleep at once. It polls the rings, with the guest's notifications
+ * switched off, for as long as a further request is likely; then it switches them on, looks once more, and sleeps.
  *
- * Watching must not cost the guest the processor that it spins on: `cpu_placement.ts` sees to that.
+ * Polling must not take the processor that the guest spins on: `cpu_placement.ts` avoids that.
  *
- * Other work is never starved meanwhile, whatever the guest asks: a turn ends after a time (`turn.ts`), and what takes
- * longer goes in pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API
- * socket) are looked at twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices
- * behind the IOMMU are poll sources: the same sleep covers them, and between two looks at the clock each may do a
- * small piece of work.
+ * Other work is not starved, whatever the guest asks: a turn ends after a time (`turn.ts`), and longer work is done in pieces
+ * (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API socket) are polled twice a
+ * millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices behind the IOMMU are poll sources: the same
+ * sleep covers them, and between two looks at the clock each may do a small piece of work.
  *
  * @module
  */
@@ -31,26 +29,26 @@ import { REQUEST_QUEUE } from "../iommu/wire.ts";
 const BUDGET = 256;
 /** Looks at the rings between two looks at everything else: a look costs some 20 ns, the clock some 50. */
 const LOOKS_PER_TURN = 64;
-/** Milliseconds after which everything else is looked at whatever comes through the rings; see `turn.ts`. */
+/** Milliseconds after which everything else is served, whatever is in the rings; see `turn.ts`. */
 const TURN_MS = 1;
 /** The same while the event loop is busy: one HTTP request takes some 60 turns of it. */
 const BUSY_TURN_MS = 0.2;
-/** Milliseconds between two looks at the connection while watching the rings. */
+/** Milliseconds between two looks at the connection while the rings are polled. */
 const CONNECTION_MS = 0.5;
 /**
- * Milliseconds for which answers that wait for another process are waited for in a spin: a wake-up of that
- * process, and none of ours besides. Then this one sleeps, so that on a busy machine the other gets a processor.
+ * Milliseconds for which the loop spins while answers are held for another process: the time of one wake-up of that
+ * process. Then this one sleeps, so that on a busy machine the other gets a processor.
  */
 const SPIN_MS = 0.2;
-/** Milliseconds of such a sleep: what no descriptor tells of is looked at as often. */
+/** Longest such sleep in milliseconds, as not everything is signalled by a descriptor. */
 const HELD_SLEEP_MS = 1;
 /**
- * Milliseconds between two turns of the event loop while watching the rings and it has nothing to do that one
- * can see: its timers are late by as much. A turn takes 4 µs at best but one in a thousand takes 300, and a
- * guest that maps page by page meets every one: with a turn every 50 µs a call of it took 1 µs longer.
+ * Milliseconds between two turns of the event loop while the rings are polled and it has no visible work: its timers are
+ * late by as much. A turn takes 4 µs at best but one in a thousand takes 300, and a guest that maps page by page is delayed
+ * by each: with a turn every 50 µs a call took 1 µs longer.
  */
 const SLICE_MS = 2;
-/** The same while it is busy: one HTTP request takes some 60 turns, most of them for nothing one can see. */
+/** The same while it is busy: one HTTP request takes some 60 turns, most of them without visible work. */
 const BUSY_SLICE_MS = 0.05;
 /** Milliseconds for which the event loop counts as busy after one of its descriptors was ready. */
 const BUSY_MS = 5;
@@ -72,7 +70,7 @@ export class DeviceLoop {
   /**
    * A loop that serves nothing yet.
    *
-   * @param poll Where the descriptors to sleep on go; not to be used for anything else meanwhile.
+   * @param poll The poll set that the loop uses, and nothing else does.
    * @param pollMicroseconds How long to poll the rings after a request at most; 0 to sleep at once.
    * @param pollSources What else is served.
    */
@@ -108,8 +106,8 @@ export class DeviceLoop {
     onListener: () => void,
   ): Promise<void> {
     const poll = this.#poll;
-    using room = new CpuPlacement(backEnd.findPeerThreads());
-    // Poll sources may have been looked at, with their notifications off, and not served since: no sleep before that.
+    using placement = new CpuPlacement(backEnd.findPeerThreads());
+    // Poll sources may have been looked at, with their notifications off, and not served since: they must be before a sleep.
     let mayHaveWork = true;
     while (backEnd.isOpen && !this.#stopped) {
       poll.clear();
@@ -134,7 +132,7 @@ export class DeviceLoop {
       if (listenerReady) onListener();
       this.#pollSources.look(poll);
       if (backEnd.isDue && !backEnd.onReadable()) break;
-      await this.#watch(backEnd, room);
+      await this.#pollRings(backEnd, placement);
     }
   }
 
@@ -150,7 +148,7 @@ export class DeviceLoop {
   ): Promise<void> {
     const end = performance.now() + milliseconds;
     const poll = this.#poll;
-    // As at the beginning of a session: something may have been looked at and not served.
+    // As at the beginning of a session: a poll source may have been looked at and not served.
     let isBusy = true;
     while (!this.#stopped) {
       poll.clear();
@@ -172,17 +170,17 @@ export class DeviceLoop {
       }
       isBusy = this.#pollSources.serve() > 0 || this.#device.hasWork ||
         this.#pollSources.setNotifications(true);
-      // Behind a piece of work, so that peers that come and go all the time do not keep the poll sources from being served.
+      // After a piece of work, so that peers that connect and disconnect all the time do not starve the poll sources.
       if (poll.ready(slot) !== 0 || performance.now() >= end) return;
     }
   }
 
-  /** Serves the rings, and watches them until they have been quiet for long enough. */
-  async #watch(backEnd: BackEnd, room: CpuPlacement): Promise<void> {
+  /** Serves the rings, and polls them until they have been quiet for long enough. */
+  async #pollRings(backEnd: BackEnd, placement: CpuPlacement): Promise<void> {
     const woken = performance.now();
     let lastConnection = woken;
     let sliceStart = woken;
-    room.begin(woken);
+    placement.begin(woken);
     this.#setNotifications(backEnd, false);
     this.#turn.begin(woken, TURN_MS);
     if (this.#serveQueues(backEnd) > 0 || this.#device.holds) {
@@ -202,16 +200,16 @@ export class DeviceLoop {
       if (this.#device.holds) {
         if (!this.#awaitListeners(backEnd)) return;
         now = performance.now();
-        // Messages have waited, too, and come before further requests.
+        // Messages have waited as well, and are served before further requests.
         lastConnection = this.#device.holds ? now : 0;
         this.#lastServed = now;
-        room.back(now);
+        placement.back(now);
       }
       if (
         now - this.#lastServed >= this.#window.milliseconds && !this.#device.hasWork &&
         !this.#setNotifications(backEnd, true)
       ) return;
-      room.look(now, now - this.#lastServed);
+      placement.look(now, now - this.#lastServed);
       if (now - lastConnection >= CONNECTION_MS) {
         if (!this.#lookAtConnection(backEnd)) return;
         now = performance.now();
@@ -221,7 +219,7 @@ export class DeviceLoop {
         await eventLoopTurn();
         now = performance.now();
         sliceStart = now;
-        room.back(now);
+        placement.back(now);
       }
       turn.begin(now, now < this.#busyUntil ? BUSY_TURN_MS : TURN_MS);
     }
@@ -250,7 +248,7 @@ export class DeviceLoop {
   /**
    * Switches the guest's notifications on or off.
    *
-   * @returns When switching on: whether requests came in meanwhile, so that it is too early to sleep.
+   * @returns When switching on: whether there are requests already, so that it is too early to sleep.
    */
   #setNotifications(backEnd: BackEnd, on: boolean): boolean {
     let work = false;
@@ -272,8 +270,8 @@ export class DeviceLoop {
   }
 
   /**
-   * Serves everything but the queues until the device no longer has to hold its answers, and the event loop is
-   * due. Returns whether the connection is still open.
+   * Serves everything but the queues until no answer has to be held, or the event loop is due. Returns whether the
+   * connection is still open.
    */
   #awaitListeners(backEnd: BackEnd): boolean {
     const device = this.#device;
@@ -291,7 +289,7 @@ export class DeviceLoop {
   /**
    * Handles what the front end and those of the poll sources sent.
    *
-   * @param timeout Milliseconds to wait for something, with this thread standing still.
+   * @param timeout Milliseconds to wait, with this thread blocked.
    * @returns Whether the connection is still open.
    */
   #lookAtConnection(backEnd: BackEnd, timeout = 0): boolean {
@@ -307,7 +305,7 @@ export class DeviceLoop {
     if (poll.ready(slot) === 0 && poll.ready(transferSlot) === 0 && !backEnd.isDue) return true;
     const generation = backEnd.generation;
     const open = backEnd.onReadable();
-    // Queues may have come or gone: begin again with descriptors and notifications as they are now.
+    // Queues may have started or stopped: begin again with descriptors and notifications as they are now.
     if (open && backEnd.generation !== generation) {
       this.#log.debug("The front end changed the queues");
       this.#setNotifications(backEnd, false);

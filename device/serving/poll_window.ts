@@ -1,25 +1,25 @@
 /**
- * How long to watch the rings after a request: long enough for the guest's rhythm, and no longer.
+ * How long to poll the rings after a request: as long as the guest's pace needs, and no longer.
  *
- * Watching costs a processor, sleeping costs the guest a kick and a wake-up. While the guest keeps coming the
- * rings are watched for as long as the user allows; once it has stayed away for long, only for a moment.
+ * Polling takes a processor, sleeping costs the guest a kick and a wake-up. While the guest keeps sending requests the rings
+ * are polled for as long as the user allows; once it has been quiet for long, only for a moment.
  *
- * One request in a while, as for an interrupt or a single transfer, does not lengthen the window; a burst does, so
- * that a hiccup in the middle of it does not end in a sleep.
+ * A single request now and then, as for an interrupt or a single transfer, does not lengthen the window; a burst does, so that
+ * a short pause in it does not end in a sleep.
  *
- * What counts as long is ten times the longest window, and not the window itself: a guest that has to kick and
- * wait for a wake-up is slowed down by just that. Measured with a guest that maps page after page: a window
- * that fell back whenever a request came later than it could have watched never recovered, since the guest
- * then took 1.2 ms a call, where it takes some 30 µs while the rings are watched.
+ * "For long" is ten times the longest window, not the window itself: a guest that has to kick and wait for a wake-up is slowed
+ * down by that. Measured with a guest that maps page after page: a window that fell back whenever a request came later than it
+ * could have polled never recovered, since the guest then took 1.2 ms a call, where it takes some 30 µs while the rings are
+ * polled.
  *
  * @module
  */
 
-/** Milliseconds that rings are watched at least, if they are watched at all. */
+/** Shortest window in milliseconds, if the rings are polled at all. */
 const MINIMUM_MS = 0.05;
-/** How many of the longest windows a guest may stay away before it counts as gone. */
+/** Longest windows without a request after which a guest counts as quiet. */
 const GONE_AFTER = 10;
-/** Requests without a sleep between them, after which a guest that was gone counts as back. */
+/** Requests without a sleep between them after which a quiet guest counts as active. */
 const BACK_AFTER = 16;
 
 /** The window, between a minimum and what the user allows. Times are milliseconds. */

@@ -1,18 +1,17 @@
 /**
- * A warm-up before the first guest comes: the whole path of a request is run often enough to be compiled.
+ * A warm-up before the first guest connects: the whole path of a request runs often enough to be compiled.
  *
- * V8 interprets what it sees for the first time and compiles what has run some ten thousand times, on threads
- * that take a processor from the guest, which spins while it waits for its IOMMU. For its first 30 000 calls a
- * guest took 17 µs to map a page and 9 to unmap it, where it takes 14 and 6 afterwards. So before a front end is
- * let in, the device is served to a driver of our own, over a real connection, with real memory and rings. That
- * takes a quarter of a second, and the guest is quick from its first call on.
+ * V8 interprets code at first and compiles it after some ten thousand runs, on threads that take a processor from the
+ * guest, which spins while it waits for its IOMMU. Without a warm-up, the first 30 000 calls of a guest took 17 µs to map a
+ * page and 9 to unmap it, instead of 14 and 6. So before a front end is accepted, the device is served to a driver in this
+ * process, over a real connection, with real memory and rings. That takes a quarter of a second.
  *
- * What is learned there has to hold for the device that is served afterwards:
+ * V8's assumptions have to hold for the device that is served afterwards:
  *
- * - It is done with several devices, one after the other. What V8 assumes of objects of which there was only one
- *   it finds wrong at the second, and then it throws away the code.
- * - Memory is detached first. Up to the first time that this happens in a process, V8 compiles code that takes it
- *   for impossible, and then it throws away all of that at once; a front end may take its memory back at any time.
+ * - Several devices are warmed up, one after the other. Code that was compiled for the only object of its kind is
+ *   discarded at the second one.
+ * - An `ArrayBuffer` is detached first. Before that has happened in a process, V8 compiles code that assumes it cannot,
+ *   and discards all of it at the first time; a front end may remove memory at any time.
  *
  * @module
  */
@@ -29,9 +28,9 @@ import { REQUEST_QUEUE } from "../iommu/wire.ts";
 
 /** Devices that are made one after the other. */
 const DEVICES = 3;
-/** Times that each of them has all its mappings made and removed, over all formats. */
+/** Times that all mappings of each device are made and removed, over all formats. */
 const ROUNDS = 12;
-/** Requests after which the loop ends and begins again: that part is run, too. */
+/** Requests after which the loop ends and begins again, as that has to be compiled, too. */
 const BREAK_AFTER = 2500;
 /** Milliseconds after which no further device is made. */
 const LONGEST_MS = 1000;
@@ -47,18 +46,18 @@ const PROBE_SIZE_AT = 32;
 /** Bytes of table memory. */
 const TABLE_BYTES = 32 << 20;
 
-/** What came of a warm-up. */
+/** The result of a warm-up. */
 export interface WarmUp {
-  /** Requests that were made. */
+  /** Requests that were sent. */
   readonly requests: number;
   /** How many of them were answered with OK: all, unless the options forbid what the driver asks for. */
   readonly succeeded: number;
 }
 
 /**
- * Warms up with devices of the kind that is going to be served. They are gone when it returns.
+ * Warms up with devices like the one that is going to be served. They are closed when it returns.
  *
- * @param ringFeatures Which features of rings are going to be offered.
+ * @param ringFeatures The ring features that are going to be offered.
  * @throws {RangeError} If the options contradict each other.
  */
 export async function warmUp(
@@ -77,12 +76,12 @@ export async function warmUp(
   return { requests, succeeded };
 }
 
-/** Has it happened once that memory was detached: see above. */
+/** Detaches an `ArrayBuffer` once. */
 function detachSomething(): void {
   new ArrayBuffer(1).transfer(0);
 }
 
-/** A device that is like the one of the options but small, and lets the driver map where it wants. */
+/** A small device like that of the options, which lets the driver map anywhere. */
 function warmUpDevice(options: DeviceOptions): IommuDevice {
   const { endpoints, reserved, bypass, tableBaseFrame } = options;
   return new IommuDevice({
@@ -127,7 +126,7 @@ async function warmUpOnce(
   }
 }
 
-/** What a promise of a front end gives, with the back end answering its messages meanwhile. */
+/** Awaits a promise of a front end while the back end answers its messages. */
 async function served<T>(backEnd: BackEnd, promise: Promise<T>): Promise<T> {
   let settled = false;
   const ended = promise.finally(() => settled = true);

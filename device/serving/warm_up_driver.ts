@@ -1,9 +1,8 @@
 /**
  * The guest of a warm-up: a driver on a real ring that probes, attaches, maps, unmaps and detaches.
  *
- * It is a poll source of the loop, so it runs between two looks at the ring, in the same thread. Now and then it
- * sends one request and waits for it, as a guest does that maps page by page; mostly as many as the ring holds,
- * since that is over sooner.
+ * It is a poll source of the loop, so it runs between two looks at the ring, in the same thread. Sometimes it sends one
+ * request and waits for it, as a guest does that maps page by page; mostly it fills the ring, which is faster.
  *
  * @module
  */

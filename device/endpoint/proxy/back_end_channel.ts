@@ -1,9 +1,9 @@
 /**
- * The channel on which a back end sends messages of its own, with us in between: its misses are answered here, the rest
- * passes to the front end, and the replies back. A front end that has not agreed on such a channel has none; then only
- * misses have a meaning, and what asks for a reply is told that it failed.
+ * The channel on which a back end sends messages of its own. Its misses are answered here; other messages are passed to the
+ * front end, and the replies back. If the front end has not agreed on a channel, only misses have a meaning, and a message
+ * that asks for a reply gets a failure.
  *
- * Where the channel fails the session goes on without it, as it would between the two sides alone.
+ * If the channel fails, the session continues without it, as it would between the two sides alone.
  *
  * @module
  */
@@ -14,33 +14,33 @@ import type { BackEndIotlb } from "./back_end_iotlb.ts";
 import { IOTLB_BYTES, readIotlbMessage } from "./iotlb_message.ts";
 import { eventsOf, pass } from "./pass_message.ts";
 
-/** Messages that are passed at once: a miss costs up to some hundred walks. */
+/** Messages that are passed at once: a miss costs up to a few hundred walks. */
 const BURST = 16;
-/** A message of the back end on its own channel: about I/O addresses. */
+/** The back end's IOTLB message. */
 const CHANNEL_IOTLB = 1;
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
 
-/** What a channel leads to. */
+/** Options of a {@linkcode BackEndChannel}. */
 export interface BackEndChannelOptions {
   /** Answers misses. */
   readonly iotlb: BackEndIotlb;
-  /** Leads to the back end: answers go there, so misses wait while it is full. */
+  /** The connection to the back end. Translations are sent on it, so misses wait while it is full. */
   readonly backEnd: Connection;
-  /** What log lines call the endpoint. */
+  /** The endpoint's name in log lines. */
   readonly name: string;
-  /** Where they go. */
+  /** The log. */
   readonly log: Log;
 }
 
 /** Both ends of a channel. */
 export class BackEndChannel {
-  /** What the back end did against the protocol, once it has. */
+  /** How the back end violated the protocol, if it has. */
   problem: string | undefined;
   readonly #options: BackEndChannelOptions;
-  /** Leads to the back end. */
+  /** The end towards the back end. */
   readonly #own: Connection;
-  /** Leads to the front end, where that has agreed on a channel. */
+  /** The end towards the front end, if it has agreed on a channel. */
   readonly #upstream: Connection | undefined;
 
   private constructor(
@@ -54,10 +54,10 @@ export class BackEndChannel {
   }
 
   /**
-   * Opens one.
+   * Opens a channel.
    *
-   * @param upstream The end that the front end meant for the back end, if it has; owned by the channel from now on.
-   * @returns The channel, and the end for the back end, which is the caller's.
+   * @param upstream The end that the front end sent for the back end, if it did; owned by the channel from now on.
+   * @returns The channel, and the end for the back end, which the caller owns.
    */
   static open(
     upstream: Descriptor | undefined,
@@ -82,7 +82,7 @@ export class BackEndChannel {
     return poll.add(upstream.stream.descriptor.number, eventsOf(upstream, this.#readsFrontEnd));
   }
 
-  /** Serves what the back end has said. */
+  /** Serves the back end's messages. */
   passBackEnd(): void {
     if (!this.#own.flush()) return this.close();
     for (let i = 0; i < BURST && this.#isOpen && this.#readsBackEnd; i++) {
@@ -118,7 +118,7 @@ export class BackEndChannel {
     return this.#own.stream.descriptor.isOpen;
   }
 
-  /** Misses lead to messages to the back end, and the rest to the front end. */
+  /** Misses cause messages to the back end; other messages go to the front end. */
   get #readsBackEnd(): boolean {
     const { backEnd, iotlb } = this.#options;
     return !iotlb.isPutOff && !backEnd.hasUnsent && this.#upstream?.hasUnsent !== true;

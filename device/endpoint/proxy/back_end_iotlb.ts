@@ -1,10 +1,10 @@
 /**
- * The translations that a back end keeps: gives them, takes them back, and knows what is not acknowledged yet.
+ * The translations that a back end has: sends them, invalidates them, and keeps track of outstanding acknowledgements.
  *
- * What is mapped is *pushed* when it is mapped, so that a back end never has to ask in the middle of a packet; what it
- * asks for all the same is a *miss*. An entry never reaches beyond one mapping of the guest, so whatever the guest can
- * unmap covers whole entries. A back end does not replace an entry by another for the same page: an INVALIDATE
- * goes before any new UPDATE, which the order of a socket keeps.
+ * What is mapped is *pushed* when it is mapped, so that a back end does not have to ask in the middle of a packet; what it asks
+ * for all the same is a *miss*. An entry never extends beyond one mapping of the guest, so an UNMAP covers whole entries. A
+ * back end does not replace an entry by another for the same page: an INVALIDATE is sent before any new UPDATE, and a socket
+ * keeps the order.
  *
  * Pages are numbers of 4 KiB; ranges are inclusive.
  *
@@ -26,28 +26,28 @@ import { TranslatedRun, type WriteOnly } from "./translated_run.ts";
 import { UserRegions } from "./user_regions.ts";
 import type { Refusal } from "../../virtio_device.ts";
 
-/** Leaves looked at for one MAP: of a larger mapping the beginning is pushed, and the rest when it is missed. */
+/** Leaves walked for one MAP: of a larger mapping the beginning is pushed, and the rest when it is missed. */
 const MAP_LEAVES = 512;
-/** Leaves looked at when everything is pushed. DPDK keeps 2048 entries. */
+/** Leaves walked when everything is pushed. DPDK keeps 2048 entries. */
 const ALL_LEAVES = 2048;
-/** Leaves looked at for one miss. */
+/** Leaves walked for one miss. */
 const MISS_LEAVES = 256;
-/** Mappings looked at behind an INVALIDATE. */
+/** Mappings looked at after an INVALIDATE. */
 const SURVIVORS = 64;
 
-/** What the translations of one session are made of. */
+/** Options of a {@linkcode BackEndIotlb}. */
 export interface BackEndIotlbOptions {
   /** Translates. */
   readonly iommu: IommuDevice;
-  /** The endpoint that the back end is. */
+  /** The endpoint. */
   readonly endpoint: number;
-  /** What becomes of mappings that may only be written. */
+  /** How write-only mappings are translated. */
   readonly writeOnly: WriteOnly;
-  /** Counts what happens. */
+  /** The counters. */
   readonly counters: ProxyCounters;
-  /** Milliseconds within which an acknowledgement has to come. */
+  /** Time limit of an acknowledgement in milliseconds. */
   readonly patience: number;
-  /** Leads to the back end. */
+  /** The connection to the back end. */
   readonly connection: Connection;
 }
 
@@ -65,70 +65,70 @@ export class BackEndIotlb {
   readonly #run: TranslatedRun;
   readonly #remembered = new RememberedMisses();
   readonly #awaited: Awaited[] = [];
-  /** Misses that the push under way may make answerable. */
+  /** Remembered misses in the range of the push that is under way. */
   #late: readonly Miss[] = [];
-  /** An UPDATE that waits for what comes behind it: the last of a series asks for the acknowledgement. */
+  /** An UPDATE that is held back: only the last of a series asks for an acknowledgement. */
   #unsent: Uint8Array | undefined;
   #isOn = false;
   #isLeaving = false;
   #isActive = false;
   #wasActive = false;
 
-  /** Of a back end that has no memory yet and is given nothing. */
+  /** For a back end that has no memory yet. */
   constructor(options: BackEndIotlbOptions) {
     const { iommu, endpoint, writeOnly } = options;
     this.#options = options;
     this.#run = new TranslatedRun(iommu, endpoint, this.regions, writeOnly);
   }
 
-  /** Acknowledgements that are outstanding. */
+  /** Outstanding acknowledgements. */
   get awaited(): number {
     return this.#awaited.length;
   }
 
-  /** Whether the back end translates, and has memory to translate to. */
+  /** Whether the back end translates, and has memory. */
   get isActive(): boolean {
     return this.#isActive;
   }
 
-  /** Whether misses have to wait: what they ask for may be about to come. */
+  /** Whether misses have to wait: the mappings of a loaded state are not restored yet. */
   get isPutOff(): boolean {
     return this.#options.iommu.isRebuilding;
   }
 
-  /** Has the back end's addresses translated from now on, or not. */
+  /** Whether the back end's addresses are translated. */
   set isOn(on: boolean) {
     this.#isOn = on;
     this.#activate();
   }
 
-  /** The back end has other memory now, and may have dropped its translations with the old one. */
+  /** The back end's memory has changed, and it may have dropped translations. */
   memoryChanged(): void {
     const wasActive = this.#isActive;
     this.#activate();
     if (wasActive && this.#isActive) this.mapped(0, LAST_PAGE);
   }
 
-  /** Takes pages back. */
+  /** Invalidates pages. */
   invalidate(firstPage: number, lastPage: number): void {
     if (!this.#isActive) return;
     this.#sendInvalidate(firstPage, lastPage, this.#isMappingStart(lastPage + 1));
-    this.#giveSurvivors(firstPage, lastPage);
+    this.#pushSurvivors(firstPage, lastPage);
   }
 
-  /** Takes everything back. */
+  /** Invalidates everything. */
   invalidateAll(): void {
     if (this.#isActive) this.#sendInvalidate(0, LAST_PAGE);
   }
 
-  /** Takes everything back for good: what is asked for from now on gets no answer, and is no fault. */
+  /** Invalidates everything for good: later misses are not answered, and are no faults. */
   leave(): void {
     this.invalidateAll();
     this.#isLeaving = true;
     this.#isActive = false;
   }
 
-  /** Gives what can be translated in a range; the last of it is acknowledged. */
+  /** Pushes the translations of a range; the last one is acknowledged. */
   mapped(firstPage: number, lastPage: number): void {
     if (!this.#isActive) return;
     const run = this.#run;
@@ -150,7 +150,7 @@ export class BackEndIotlb {
     this.#sendUnsent(true);
   }
 
-  /** The back end needs a translation, or tells of an access that was none. */
+  /** Handles a MISS; other messages need no answer. */
   asked({ type, page, offset, permission }: BackEndIotlbMessage): void {
     if (type !== IotlbType.MISS || this.#isLeaving) return;
     const { counters, iommu, endpoint } = this.#options;
@@ -166,10 +166,10 @@ export class BackEndIotlb {
   }
 
   /**
-   * The back end acknowledged the oldest that it had to.
+   * The back end acknowledged the oldest message that it had to.
    *
-   * @param status 0 if it did what it was told.
-   * @returns Nothing, or why it cannot go on.
+   * @param status 0 if it succeeded.
+   * @returns Why the session has to end, if it has.
    */
   acknowledged(status: number): Refusal {
     const awaited = this.#awaited.shift();
@@ -186,12 +186,12 @@ export class BackEndIotlb {
     return undefined;
   }
 
-  /** Whether an acknowledgement has not come in time. */
+  /** Whether an acknowledgement is overdue. */
   isOverdue(now: number): boolean {
     return this.#awaited.length > 0 && now - this.#awaited[0].since > this.#options.patience;
   }
 
-  /** Waits for nothing any more: the connection is closed. */
+  /** Drops the outstanding acknowledgements: the connection is closed. */
   close(): void {
     this.#options.iommu.iotlbListeners.arrived(this.#awaited.length);
     this.#awaited.length = 0;
@@ -203,13 +203,13 @@ export class BackEndIotlb {
     if (active === this.#isActive) return;
     this.#isActive = active;
     if (!active) return;
-    // What it was given the last time is not kept up to date meanwhile.
+    // Translations that it got before were not kept up to date since.
     if (this.#wasActive) this.#sendInvalidate(0, LAST_PAGE);
     this.#wasActive = true;
     this.mapped(0, LAST_PAGE);
   }
 
-  /** Gives every run in a range. */
+  /** Sends an UPDATE for every run in a range. */
   #push(firstPage: number, lastPage: number): void {
     const run = this.#run;
     for (let page = firstPage; page <= lastPage && run.budget > 0; page = run.lastPage + 1) {
@@ -217,7 +217,7 @@ export class BackEndIotlb {
     }
   }
 
-  /** Answers one miss, if that is possible. */
+  /** Answers a miss, if it can be translated. */
   #answer(page: number, wanted: number): boolean {
     if (!this.#isActive) return false;
     const run = this.#run;
@@ -229,7 +229,7 @@ export class BackEndIotlb {
     return true;
   }
 
-  /** Answers the misses that a push left, for example because it did not get so far. */
+  /** Answers the remembered misses that a push left, for example because it ended before them. */
   #answerLate(): void {
     for (const miss of this.#late) {
       if (this.#answer(miss.page, miss.permission)) this.#options.counters.lateUpdates++;
@@ -238,7 +238,7 @@ export class BackEndIotlb {
     this.#late = [];
   }
 
-  /** Last page of the mapping that covers a page; without translation there is no such bound. */
+  /** Last page of the mapping that covers a page; without translation there is no bound. */
   #mappingEnd(page: number): number {
     const { iommu, endpoint } = this.#options;
     const domain = iommu.endpoints.seen(endpoint)?.domain;
@@ -256,8 +256,8 @@ export class BackEndIotlb {
     return cursor.next() && cursor.first === page;
   }
 
-  /** Gives again the mappings inside a range that are not gone: it was widened on its way here. */
-  #giveSurvivors(firstPage: number, lastPage: number): void {
+  /** Pushes the mappings inside a range that still exist: the range was widened on its way here. */
+  #pushSurvivors(firstPage: number, lastPage: number): void {
     const { iommu, endpoint } = this.#options;
     const domain = iommu.endpoints.seen(endpoint)?.domain;
     if (domain === undefined || domain.bypass) return;
@@ -265,7 +265,7 @@ export class BackEndIotlb {
     run.budget = MAP_LEAVES;
     const cursor = domain.space.mappings(firstPage);
     for (let i = 0; i < SURVIVORS && cursor.next() && cursor.first <= lastPage; i++) {
-      // A mapping is gone as a whole or not at all: one that is just being removed fails at its first page.
+      // A mapping is removed as a whole: one that is just being removed fails at its first page.
       for (let page = cursor.first; page <= cursor.last && run.find(page, cursor.last);) {
         this.#update();
         page = run.lastPage + 1;
@@ -315,7 +315,7 @@ export class BackEndIotlb {
       this.#awaited.push({ isInvalidation, since: performance.now() });
       iommu.iotlbListeners.expect();
     }
-    // That the back end is gone is noticed at the next read.
+    // A disconnect is found at the next read.
     connection.send(Request.IOTLB_MSG, isAwaited ? FLAG_NEED_REPLY : 0, message);
   }
 }

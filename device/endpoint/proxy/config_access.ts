@@ -1,34 +1,34 @@
 /**
- * GET_CONFIG and SET_CONFIG on their way to a back end: as every front end sends them, as any back end takes them.
+ * GET_CONFIG and SET_CONFIG in a form that every back end accepts.
  *
- * cloud-hypervisor and crosvm show the guest 4 KiB of configuration and pass each access on. libvhost-user takes
- * accesses of 256 bytes and ends with a longer one; the rust-vmm crates refuse what is beyond the device's own space,
- * with an empty answer for which rust-vmm's front end waits in vain. So what lies beyond 256 bytes is answered here, as
- * zeros and by ignoring, and where a back end has nothing to give behind what it gave before, that is zeros, too.
+ * cloud-hypervisor and crosvm show the guest 4 KiB of configuration and pass every access. libvhost-user accepts 256
+ * bytes and exits on more; the rust-vmm crates refuse an access beyond the device's own space with an empty reply, on which
+ * rust-vmm's front end hangs. So accesses beyond 256 bytes are answered here: reads with zeros, and writes are ignored. A
+ * read behind the last byte that the back end has returned is answered with zeros as well.
  *
  * @module
  */
 import { CONFIG_HEADER_BYTES, type Connection, MAX_CONFIG, Request } from "../../vhost_user/mod.ts";
 
-/** Bytes of configuration that a back end is asked for: all that libvhost-user has. */
+/** Most bytes of configuration that a back end is asked for: the limit of libvhost-user. */
 const BACK_END_BYTES = 256;
 const FLAGS_AT = 8;
-/** rust-vmm's number of the flag that the protocol has as 1. */
+/** rust-vmm's value of the flag that is 1 in the protocol. */
 const FLAG_LIVE_MIGRATION = 2;
 
-/** An access as the front end asked for it. */
+/** An access of the front end. */
 export interface ConfigAccess {
   /** First byte. */
   readonly offset: number;
-  /** How many. */
+  /** Number of bytes. */
   readonly length: number;
   /** Flags of the message. */
   readonly flags: number;
-  /** How many of them the back end is asked for: those at the beginning. */
+  /** How many of the first bytes the back end is asked for. */
   readonly passed: number;
 }
 
-/** The access in the message just read; `undefined` if it is none, or of a form that is the back end's to judge. */
+/** The access in the message just read; `undefined` if it is another message, or malformed, which the back end decides. */
 export function readConfigAccess({ request, data, size }: Connection): ConfigAccess | undefined {
   if (request !== Request.GET_CONFIG && request !== Request.SET_CONFIG) return undefined;
   if (size < CONFIG_HEADER_BYTES) return undefined;
@@ -41,7 +41,7 @@ export function readConfigAccess({ request, data, size }: Connection): ConfigAcc
   return { offset, length, flags: data.getUint32(FLAGS_AT, true), passed };
 }
 
-/** What a back end is sent of the message just read. */
+/** The payload that the back end is sent for the message just read. */
 export function passedPayload(
   { request, payload, size }: Connection,
   { passed, flags }: ConfigAccess,
@@ -56,7 +56,7 @@ export function passedPayload(
   return part;
 }
 
-/** The answer to GET_CONFIG with what the back end gave, a payload, and zeros in place of what it did not. */
+/** The reply to GET_CONFIG: the bytes in the back end's payload, and zeros for the rest. */
 export function configAnswer(
   { offset, length, flags, passed }: ConfigAccess,
   given: Uint8Array,

@@ -22,29 +22,29 @@ import type { ProtocolAgreement } from "./protocol_agreement.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** What the accesses of a session go through. */
+/** Options of {@linkcode ConfigMessages}. */
 export interface ConfigMessagesOptions {
-  /** Leads to the front end. */
+  /** The connection to the front end. */
   readonly frontEnd: Connection;
-  /** Leads to the back end. */
+  /** The connection to the back end. */
   readonly backEnd: Connection;
-  /** What the front end is answered. */
+  /** The replies to the front end. */
   readonly replies: FrontEndReplies;
-  /** Which protocol features are agreed. */
+  /** The agreed protocol features. */
   readonly agreement: ProtocolAgreement;
-  /** What log lines call the endpoint. */
+  /** The endpoint's name in log lines. */
   readonly name: string;
-  /** Where they go. */
+  /** The log. */
   readonly log: Log;
 }
 
 /** Accesses to the config space in one session. */
 export class ConfigMessages {
   readonly #options: ConfigMessagesOptions;
-  /** Bytes of configuration that the back end has given so far, up to the last. */
+  /** End of the bytes that the back end has returned so far. */
   #end = 0;
 
-  /** None yet. */
+  /** Without accesses so far. */
   constructor(options: ConfigMessagesOptions) {
     this.#options = options;
   }
@@ -73,7 +73,7 @@ export class ConfigMessages {
   fromBackEnd(access: ConfigAccess): void {
     const { frontEnd, backEnd, name, log } = this.#options;
     const { payload, size, flags } = backEnd;
-    // Bytes that are there, or may be, must not turn to zeros: that is a failure, and the front end is told.
+    // Bytes that exist, or may exist, must not be replaced by zeros: the failure is passed to the front end.
     if (size === 0 && (access.offset === 0 || access.offset < this.#end)) {
       return pass(backEnd, frontEnd);
     }

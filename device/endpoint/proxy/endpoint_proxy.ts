@@ -1,13 +1,13 @@
 /**
- * Any vhost-user back end, unmodified, behind the IOMMU: we stand between the VMM's connection and the back
- * end's, and give the back end the translations that the guest made for the endpoint.
+ * A proxied endpoint: an unmodified vhost-user back end behind the IOMMU. The proxy is between the VMM's connection and the
+ * back end's, and gives the back end the translations that the guest made for the endpoint.
  *
- * A session needs both sides. A VMM that comes first is not read until the back end is there; a back end that comes
- * first waits likewise. When one side goes, the other is disconnected, and both may come again: a VMM that reconnects
- * (QEMU's `reconnect-ms`) survives the restart of a back end this way.
+ * A session needs both sides. A VMM that connects first is not read before the back end is there, and a back end that connects
+ * first waits likewise. When one side disconnects, the other is disconnected, and both may connect again: a VMM that
+ * reconnects (QEMU's `reconnect-ms`) survives a restart of the back end.
  *
- * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest goes on. That takes
- * its connection away, not its mapping of guest memory: no more can be done from here.
+ * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest is not kept waiting. That
+ * ends the connection, not the back end's mapping of guest memory: no more can be done from here.
  *
  * @module
  */
@@ -28,21 +28,21 @@ import type { WriteOnly } from "./translated_run.ts";
 /** Milliseconds between two attempts to connect to a back end. */
 const RETRY_MS = 200;
 
-/** What a proxied endpoint is made of. */
+/** Options of an {@linkcode EndpointProxy}. */
 export interface EndpointProxyOptions {
   /** Translates for the endpoint. */
   readonly iommu: IommuDevice;
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** Where the VMM comes to; closed with the proxy. */
+  /** The socket that the VMM connects to; closed with the proxy. */
   readonly listener: UnixListener;
-  /** The back end: a path that it listens on, or where it comes to; a listener is closed with the proxy. */
+  /** The back end: a path that it listens on, or a listener that it connects to, which is closed with the proxy. */
   readonly backEnd: string | UnixListener;
-  /** What becomes of mappings that may only be written. */
+  /** How write-only mappings are translated. */
   readonly writeOnly: WriteOnly;
-  /** Milliseconds within which the back end has to acknowledge an invalidation. */
+  /** Time limit of an acknowledgement in milliseconds. */
   readonly patience: number;
-  /** Where log lines go. */
+  /** The log. */
   readonly log: Log;
 }
 
@@ -53,22 +53,22 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   /** What it has done. */
   readonly counters: ProxyCounters = new ProxyCounters();
   onDue: () => void = () => {};
-  /** What log lines call it. */
+  /** Its name in log lines. */
   readonly name: string;
   readonly kind = "proxy";
   readonly #options: EndpointProxyOptions;
   readonly #backEndSocket: BackEndSocket;
   #frontEnd: UnixStream | undefined;
-  /** Of the front end that is alone, or has a session. */
+  /** The claim of the front end that waits, or has a session. */
   #claim: PeerClaim | undefined;
   #backEnd: UnixStream | undefined;
   #session: ProxySession | undefined;
   #slots = [-1, -1, -1, -1];
   #isLeaving = false;
-  /** Whether the session has failed since it leaves. */
+  /** Whether the session has failed since the endpoint began to leave. */
   #isCutOff = false;
 
-  /** Observes the endpoint until {@linkcode close}; waits for both sides once it is in a loop. */
+  /** Listens to the endpoint's IOTLB until {@linkcode close}; waits for both sides once a loop serves it. */
   constructor(options: EndpointProxyOptions) {
     this.endpoint = options.endpoint;
     this.#options = options;
@@ -103,7 +103,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     return this.#isLeaving;
   }
 
-  /** Whether an acknowledgement is waited for: no descriptor signals that its time limit is over. */
+  /** Whether an acknowledgement is outstanding: no descriptor signals that its time limit is over. */
   get mustPoll(): boolean {
     return (this.#session?.iotlb.awaited ?? 0) > 0;
   }
@@ -112,7 +112,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     this.#slots = [
       poll.add(this.#options.listener.pollNumber),
       poll.add(this.#backEndSocket.pollNumber),
-      // Nothing is awaited from a side that is alone, but that it goes.
+      // From a side that waits for the other, only a disconnect is expected.
       poll.add(this.#frontEnd?.descriptor.number ?? -1, 0),
       poll.add(this.#backEnd?.descriptor.number ?? -1, 0),
     ];
@@ -123,7 +123,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     const [frontEndPending, backEndPending, frontEndGone, backEndGone] = this.#slots.map((slot) =>
       poll.ready(slot)
     );
-    // A session that has just ended makes room for a pending connection.
+    // A session that has just ended leaves room for a pending connection.
     if (this.#session !== undefined) {
       this.#session.look(poll);
       this.#checkSession();
@@ -170,7 +170,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     }
   }
 
-  /** Ends the session, and disconnects a front end that waits for its back end. */
+  /** Ends the session, and disconnects a side that waits for the other. */
   endSession(): void {
     const session = this.#session;
     this.#session = undefined;
@@ -181,8 +181,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   /**
-   * See {@linkcode ServedEndpoint.leave}. Requests pass between the guest and the back end directly, so what they have
-   * under way is not known here; the back end has to forget its translations, and has then nothing to work with.
+   * Requests pass between the guest and the back end directly, so it is not known here which are under way; the back end
+   * has to drop its translations, and cannot access memory after that.
    */
   leave(): Draining {
     if (!this.#isLeaving) {
@@ -190,14 +190,14 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
       this.#options.listener.close();
       this.#backEndSocket.close();
       this.#session?.iotlb.leave();
-      // One that waits for the other side will not get it.
+      // No back end will come.
       this.#dropFrontEnd();
     }
     if (this.#session === undefined) return this.#isCutOff ? "lost" : "drained";
     return this.#session.iotlb.awaited > 0 ? "under way" : "drained";
   }
 
-  /** Ends the session and the sockets, and observes nothing any more. */
+  /** Ends the session, closes the sockets, and removes itself from the IOTLB listeners. */
   close(): void {
     this.endSession();
     this.#options.iommu.iotlbListeners.remove(this.endpoint, this);
@@ -206,8 +206,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   /**
-   * What an IOTLB listener is told comes from within the IOMMU's own work, which goes on: a back end that cannot be told is
-   * disconnected.
+   * An IOTLB listener is called in the middle of a request to the IOMMU, which must not fail: a back end that cannot be
+   * sent a message is disconnected.
    */
   #failed(error: unknown): void {
     logFailure(this.#options.log, `The session of ${this.name} is ended`, error);
@@ -252,7 +252,7 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
     this.#options.log.warnLimited("second", `Refused a second back end of ${this.name}`);
   }
 
-  /** Begins a session if both sides are there. */
+  /** Begins a session if both sides are connected. */
   #begin(): void {
     if (this.#session !== undefined || this.#frontEnd === undefined) return;
     this.#backEnd ??= this.#backEndSocket.connect();

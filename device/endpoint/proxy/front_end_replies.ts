@@ -1,5 +1,5 @@
 /**
- * What a front end is answered, by the back end or here, in the order of its messages.
+ * Replies to a front end, from the back end or from the proxy, in the order of the front end's messages.
  *
  * @module
  */
@@ -17,18 +17,18 @@ export class FrontEndReplies {
   readonly #agreement: ProtocolAgreement;
   readonly #order = new ReplyOrder();
 
-  /** None is due yet. */
+  /** Without outstanding replies. */
   constructor(connection: Connection, agreement: ProtocolAgreement) {
     this.#connection = connection;
     this.#agreement = agreement;
   }
 
-  /** A message is passed on, so the back end replies to it; `access` is what it is about, if it is GET_CONFIG. */
+  /** A message is passed, so the back end replies to it; `access` is set for GET_CONFIG. */
   passed(request: number, flags: number, access?: ConfigAccess): void {
     this.#order.passed(request, flags, this.#agreement.agreed, access);
   }
 
-  /** Answers a message that is not passed, if it asks for a general reply. */
+  /** Acknowledges a message that is not passed, if it asks for that. */
   acknowledge(request: number, flags: number, status: number): void {
     if (!this.#agreement.wantsReply(flags)) return;
     const payload = new Uint8Array(STATUS_BYTES);
@@ -36,14 +36,14 @@ export class FrontEndReplies {
     this.answer({ request, payload });
   }
 
-  /** Answers a message that is not passed, as soon as the replies before it have come. */
+  /** Replies to a message that is not passed, as soon as the replies before it have been sent. */
   answer(reply: LocalReply): void {
     if (this.#order.answered(reply)) this.give([reply]);
   }
 
   /**
-   * The back end replied to a message. Replies of ours that are due before that go out; the caller passes the back end's
-   * own, and {@linkcode give}s those that are due behind it.
+   * The back end replied to a message. Sends the proxy's replies that are due before; the caller passes the back end's
+   * reply, and then sends those that are due after it with {@linkcode give}.
    */
   replied(request: number): Replied {
     const replied = this.#order.replied(request);
@@ -51,7 +51,7 @@ export class FrontEndReplies {
     return replied;
   }
 
-  /** Sends replies of ours. */
+  /** Sends replies of the proxy. */
   give(replies: readonly LocalReply[]): void {
     for (const { request, payload } of replies) this.#connection.send(request, FLAG_REPLY, payload);
   }

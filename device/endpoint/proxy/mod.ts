@@ -1,9 +1,7 @@
 /**
- * Back ends of other programs behind the IOMMU: what stands between a VMM's vhost-user connection and a back end's, and
- * translates for the back end.
- *
- * `proxy_session.ts` passes messages, `back_end_iotlb.ts` gives and takes translations, `endpoint_proxy.ts` waits for
- * both sides. Translates the way every endpoint does, through `IommuDevice`. May import `device` and `pagetable`.
+ * Proxied back ends: vhost-user back ends of other programs that translate I/O virtual addresses themselves. The proxy stands
+ * between the VMM's connection and the back end's, and gives the back end the guest's translations. `README.md` follows an
+ * UNMAP.
  *
  * @module
  */

@@ -6,12 +6,12 @@
 import { POLLIN, POLLOUT } from "../../host/mod.ts";
 import { type Connection, FLAG_VERSION } from "../../vhost_user/mod.ts";
 
-/** What to poll a connection for. */
+/** The events to poll a connection for. */
 export function eventsOf(connection: Connection, reads: boolean): number {
   return (reads ? POLLIN : 0) | (connection.hasUnsent ? POLLOUT : 0);
 }
 
-/** Passes the message just read, with its descriptors. That the other side is gone is noticed when it is read. */
+/** Passes the message just read, with its descriptors. A disconnect of the other side is found when it is read. */
 export function pass(from: Connection, to: Connection): void {
   passAs(from, to, from.flags, from.payload.subarray(0, from.size));
 }
@@ -23,6 +23,6 @@ export function passAs(
   flags: number,
   payload: Uint8Array,
 ): void {
-  // The version is a connection's own.
+  // The version belongs to a connection.
   to.send(from.request, flags & ~FLAG_VERSION, payload, from.descriptors);
 }

@@ -1,5 +1,5 @@
 /**
- * What a proxied endpoint has done and waited for since the start.
+ * Counters of a proxied endpoint, since the start.
  *
  * @module
  */
@@ -7,11 +7,11 @@ import { RecentTimes } from "../recent_times.ts";
 
 /** Counters of one proxied endpoint, over all its sessions. */
 export class ProxyCounters {
-  /** Sessions that began: front end and back end were both there. */
+  /** Sessions that have begun. */
   sessions = 0;
   /** Misses of the back end. */
   misses = 0;
-  /** Translations given to the back end. */
+  /** Translations sent to the back end. */
   updates = 0;
   /** Those of them that were the identity. */
   identityUpdates = 0;
@@ -21,11 +21,11 @@ export class ProxyCounters {
   acknowledged = 0;
   /** Translations that the back end refused. */
   refused = 0;
-  /** Times that answers to the guest began to wait for the back end. */
+  /** Times that an answer to the guest had to wait for the back end. */
   waits = 0;
   /** Misses that could not be answered. */
   faults = 0;
-  /** Misses that could be answered only when a mapping came. */
+  /** Misses that were answered by a later mapping. */
   lateUpdates = 0;
   /** Back ends that were disconnected because they did not acknowledge in time. */
   timeouts = 0;

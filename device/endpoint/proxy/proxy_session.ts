@@ -1,11 +1,11 @@
 /**
- * One session between a front end and a back end, with us in between: messages and descriptors pass both ways, in order
- * and in their own framing.
+ * One session between a front end and a back end: messages and descriptors are passed in both directions, in order and
+ * unchanged.
  *
- * What is understood on the way: which features are agreed, which memory there is, and everything about I/O addresses.
- * IOTLB messages of the front end are answered here and not passed; it knows only its own translation, and ours is the
- * guest's. Of the channel on which a back end sends messages of its own we keep the front end's end, and the back end
- * gets one of ours (`back_end_channel.ts`).
+ * The session follows which features are agreed, which memory there is, and everything about I/O virtual addresses. IOTLB
+ * messages of the front end are answered here and not passed: the front end knows its own translation, and the back end needs
+ * the guest's. Of the channel for the back end's own messages, the proxy keeps the front end's end, and the back end gets
+ * another one (`back_end_channel.ts`).
  *
  * @module
  */
@@ -35,7 +35,7 @@ import { FrontEndReplies } from "./front_end_replies.ts";
 import { ProtocolAgreement } from "./protocol_agreement.ts";
 import { eventsOf, pass, passAs } from "./pass_message.ts";
 
-/** Messages of one connection that are passed at once, so that none keeps the others waiting. */
+/** Messages of one connection that are passed at once, so that none delays the others. */
 const BURST = 64;
 /** Milliseconds after which no further one is. */
 const BURST_MS = 1;
@@ -44,37 +44,37 @@ const STATUS_BYTES = 8;
 const FRONT_END_GONE = "the front end is gone";
 const HUNG_UP = POLLHUP | POLLERR;
 
-/** What a session is made of. */
+/** Options of a {@linkcode ProxySession}. */
 export interface ProxySessionOptions extends Omit<BackEndIotlbOptions, "connection"> {
-  /** Leads to the front end; owned by the session. */
+  /** The connection to the front end; owned by the session. */
   readonly frontEnd: UnixStream;
-  /** Leads to the back end; owned by the session. */
+  /** The connection to the back end; owned by the session. */
   readonly backEnd: UnixStream;
-  /** What log lines call the endpoint. */
+  /** The endpoint's name in log lines. */
   readonly name: string;
-  /** Where they go. */
+  /** The log. */
   readonly log: Log;
 }
 
-/** A session. */
+/** One session. */
 export class ProxySession {
-  /** What the back end is given. */
+  /** The back end's translations. */
   readonly iotlb: BackEndIotlb;
-  /** Why it is over, once it is. */
+  /** Why the session has ended, once it has. */
   ended: string | undefined;
-  /** Whether that is no fault: a front end may go whenever it likes. */
+  /** Whether it ended in an orderly way: a front end may disconnect at any time. */
   isOrderly = false;
   readonly #options: ProxySessionOptions;
   readonly #frontEnd: Connection;
   readonly #backEnd: Connection;
-  /** The back end's own messages. */
+  /** The channel of the back end's own messages. */
   #channel: BackEndChannel | undefined;
   readonly #agreement = new ProtocolAgreement();
   readonly #replies: FrontEndReplies;
   readonly #config: ConfigMessages;
   #slots = [-1, -1, -1, -1];
 
-  /** Begins; nothing has been read from either side. */
+  /** Begins the session. */
   constructor(options: ProxySessionOptions) {
     this.#options = options;
     this.#frontEnd = new Connection(options.frontEnd);
@@ -91,7 +91,7 @@ export class ProxySession {
     this.iotlb = new BackEndIotlb({ ...options, connection: this.#backEnd });
   }
 
-  /** Adds what it has to be woken for to a set. */
+  /** Adds its descriptors to a set. */
   addTo(poll: PollSet): void {
     this.#slots = [
       poll.add(
@@ -107,7 +107,7 @@ export class ProxySession {
     ];
   }
 
-  /** Passes what is ready in the set that it has been added to last. The back end comes first: the front end may wait for it. */
+  /** Passes what is ready in the set that it was last added to. The back end is first, as the front end may wait for it. */
   look(poll: PollSet): void {
     const [backEnd, channel, frontEnd, upstream] = this.#slots.map((slot) => poll.ready(slot));
     this.#lookAtBackEnd(backEnd, channel);
@@ -214,7 +214,7 @@ export class ProxySession {
     );
   }
 
-  /** SET_PROTOCOL_FEATURES: agrees on what we need as well. */
+  /** SET_PROTOCOL_FEATURES: adds the features that translation needs. */
   #agree(): void {
     const { data, size } = this.#frontEnd;
     if (size === STATUS_BYTES) {
@@ -253,13 +253,13 @@ export class ProxySession {
     this.#checkProtocol();
   }
 
-  /** Without acknowledgements nothing could be promised to the guest. */
+  /** Without acknowledgements, an UNMAP could not be answered. */
   #checkProtocol(): void {
     if (!this.iotlb.isActive || this.#agreement.isEnough) return;
     this.#end("REPLY_ACK and BACKEND_REQ are not agreed, without which nothing can be translated");
   }
 
-  /** Keeps the front end's channel and gives the back end one of ours. */
+  /** Keeps the front end's channel and gives the back end another one. */
   #openChannel(): void {
     const { descriptors } = this.#frontEnd;
     if (descriptors.length !== 1 || !isUnixStream(descriptors[0])) {
@@ -268,14 +268,14 @@ export class ProxySession {
     if (isOtherEnd(descriptors[0], this.#frontEnd.stream)) {
       return this.#end("of the front end: SET_BACKEND_REQ_FD came with an end of its connection");
     }
-    // It stays in the list, which is closed, until the channel has it.
+    // Until the channel owns it, it stays in the list, which is closed.
     const theirs = this.#replaceChannel(descriptors[0]);
     descriptors.length = 0;
     descriptors.push(theirs);
     this.#toBackEnd();
   }
 
-  /** Opens a channel in place of the one there was. Returns the end for the back end, which is the caller's. */
+  /** Replaces the channel. Returns the end for the back end, which the caller owns. */
   #replaceChannel(upstream: Descriptor | undefined): Descriptor {
     this.#channel?.close();
     const { iotlb } = this;
@@ -288,7 +288,7 @@ export class ProxySession {
 
   #fromBackEnd(): void {
     const { request, flags } = this.#backEnd;
-    // Only we send IOTLB messages to the back end, so replies to them are ours.
+    // Only the proxy sends IOTLB messages to the back end.
     if (request === Request.IOTLB_MSG) return this.#takeAcknowledgement();
     if ((flags & FLAG_REPLY) === 0) {
       return this.#end(`of the back end: ${requestName(request)} is not marked as a reply`);

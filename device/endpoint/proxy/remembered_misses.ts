@@ -1,8 +1,8 @@
 /**
  * Misses that could not be answered.
  *
- * A back end keeps such a miss as pending and does not ask again for the same page and permission, so whatever
- * answers has to remember it until a mapping makes it answerable.
+ * A back end keeps such a miss as pending and does not ask again for the same page and permission, so the miss has to be
+ * remembered until a mapping answers it.
  *
  * @module
  */

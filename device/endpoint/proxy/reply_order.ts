@@ -1,6 +1,5 @@
 /**
- * Keeps the replies that a front end gets in the order of its messages, when some are answered on the way and the
- * others by the back end.
+ * Keeps replies to a front end in the order of its messages, where the proxy answers some and the back end the others.
  *
  * @module
  */
@@ -26,28 +25,28 @@ const REPLIES: ReadonlySet<number> = new Set([
   Request.GET_SHMEM_CONFIG,
 ]);
 
-/** A reply that is given on the way. */
+/** A reply of the proxy. */
 export interface LocalReply {
   /** The message that it replies to. */
   readonly request: number;
-  /** What it says. */
+  /** Its payload. */
   readonly payload: Uint8Array;
 }
 
-/** A reply that is due: the back end's, or one of ours that waits for those before it. */
+/** A reply that is due: the back end's, or the proxy's, which waits for those before it. */
 interface Due {
   readonly request: number;
   readonly local: LocalReply | undefined;
   readonly access: ConfigAccess | undefined;
 }
 
-/** What is due where the back end has replied. */
+/** The replies that are due around one of the back end. */
 export interface Replied {
-  /** Replies of ours that come before it. */
+  /** Replies of the proxy before it. */
   readonly before: readonly LocalReply[];
-  /** Replies of ours that come behind it. */
+  /** Replies of the proxy after it. */
   readonly behind: readonly LocalReply[];
-  /** What it replies to, if that is GET_CONFIG. */
+  /** The access that it replies to, for GET_CONFIG. */
   readonly access: ConfigAccess | undefined;
 }
 
@@ -56,10 +55,10 @@ export class ReplyOrder {
   readonly #due: Due[] = [];
 
   /**
-   * A message was passed on.
+   * A message was passed.
    *
    * @param agreed The protocol features that are agreed.
-   * @param access What it is about, if it is GET_CONFIG.
+   * @param access The access, for GET_CONFIG.
    */
   passed(request: number, flags: number, agreed: number, access?: ConfigAccess): void {
     const isAcknowledged = (flags & FLAG_NEED_REPLY) !== 0 &&
@@ -69,7 +68,7 @@ export class ReplyOrder {
     this.#due.push({ request, local: undefined, access });
   }
 
-  /** A message is answered on the way. Returns whether its reply is due now; if not, it will be. */
+  /** The proxy replies to a message. Returns whether the reply is due now; if not, it is queued. */
   answered(local: LocalReply): boolean {
     if (this.#due.length === 0) return true;
     this.#due.push({ request: local.request, local, access: undefined });
@@ -79,12 +78,12 @@ export class ReplyOrder {
   /**
    * The back end replied to a message. Replies that were due before it did not come, and never will.
    *
-   * @returns Which replies of ours are due before it and behind it.
+   * @returns The proxy's replies that are due before and after it.
    */
   replied(request: number): Replied {
     const due = this.#due;
     const at = due.findIndex((each) => each.local === undefined && each.request === request);
-    // It was not asked for: what was due stays so.
+    // An unexpected reply: the others stay due.
     if (at < 0) return { before: [], behind: [], access: undefined };
     const before = locals(due.splice(0, at));
     const access = due.shift()?.access;

@@ -1,9 +1,9 @@
 /**
- * Translates for a back end: pages of an endpoint that follow each other in the back end's memory, as one run.
+ * Translates for a back end: adjacent pages of an endpoint that are adjacent in the back end's memory, as one run.
  *
- * Each page goes the way that every access of an endpoint goes, from its entry in the device tables on. A translation
- * that is handed out counts as an access, as one that a device with an ATC asks for does: entries are marked accessed,
- * and dirty where it may be written.
+ * Each page is walked from the endpoint's device table entry on, as for any access. A translation that is handed out counts as
+ * an access, as a translation request of a device with an ATC does: entries are marked accessed, and dirty if they may be
+ * written.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 /**
- * Guest memory as the back end knows it: which guest-physical pages it has, and what the front end calls them.
+ * Guest memory as the back end knows it: which guest-physical pages it has, and at which user addresses.
  *
- * Followed from the messages that pass (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG). An UPDATE names memory by the front
- * end's *user addresses*, which are other ones on every connection. Only whole pages count. Ranges are inclusive.
+ * It is followed from the messages that pass (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG). An UPDATE names memory by the front
+ * end's *user addresses*, which differ on every connection. Only whole pages count. Ranges are inclusive.
  *
  * @module
  */
