@@ -1,10 +1,10 @@
 /**
- * Log lines: one line an event, on standard error, with a level.
+ * Log lines: one line for each event, with a level, on standard error.
  *
- * What a guest or a front end provokes may come a million times, so a {@linkcode Log} also has a limit:
- * of one kind of line, a burst is written and then one a second, with the number left out.
+ * A guest or a front end may cause an event a million times, so a {@linkcode Log} limits lines by kind: it writes a burst, and
+ * then one line a second with the number of those left out.
  *
- * A log never fails: a line that cannot be written is lost, and nothing else.
+ * A log never fails: a line that cannot be written is dropped.
  *
  * @module
  */
@@ -15,12 +15,12 @@ export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 /** One of {@linkcode LOG_LEVELS}. */
 export type LogLevel = typeof LOG_LEVELS[number];
 
-/** How many lines of one limited kind are written before the limit holds. */
+/** Lines of one limited kind that are written before the limit applies. */
 const BURST = 10;
-/** How long in milliseconds one further line of a limited kind stands for all of its kind. */
+/** Milliseconds between two further lines of a limited kind. */
 const INTERVAL = 1000;
 
-/** What a limited kind of line has used up. */
+/** The state of a limited kind. */
 interface Limit {
   written: number;
   leftOut: number;
@@ -35,7 +35,7 @@ export function oneLine(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.charCodeAt(0).toString(16)}}`);
 }
 
-/** Where log lines go. */
+/** A log with levels and limits. */
 export class Log {
   readonly #level: number;
   readonly #write: (line: string) => void;
@@ -43,7 +43,7 @@ export class Log {
   readonly #limits = new Map<string, Limit>();
 
   /**
-   * A log that writes what is important enough.
+   * A log that writes lines from a level on.
    *
    * @param level The least important level that is written.
    * @param write Takes a finished line without its newline; standard error by default, which may make the process
@@ -60,33 +60,33 @@ export class Log {
     this.#now = now;
   }
 
-  /** Whether lines of a level are written; ask before putting an expensive line together. */
+  /** Whether lines of a level are written; check it before building an expensive line. */
   enabled(level: LogLevel): boolean {
     return LOG_LEVELS.indexOf(level) <= this.#level;
   }
 
-  /** Something failed that the program cannot mend. */
+  /** Logs an error that the program cannot correct. */
   error(message: string): void {
     this.#line("error", message);
   }
 
-  /** Something is wrong, usually with the peer, and the program goes on. */
+  /** Logs a problem, usually of a peer, that does not stop the program. */
   warn(message: string): void {
     this.#line("warn", message);
   }
 
-  /** Something happened that a user wants to know of. */
+  /** Logs an event that is of interest to a user. */
   info(message: string): void {
     this.#line("info", message);
   }
 
-  /** Something happened that helps to find a fault. */
+  /** Logs an event that helps to debug. */
   debug(message: string): void {
     this.#line("debug", message);
   }
 
   /**
-   * A warning of a kind that a hostile peer can provoke at will: limited in rate.
+   * Logs a warning that a hostile peer can cause at will, limited in rate.
    *
    * @param kind Which limit it counts against; a constant, never text of the peer's.
    */
@@ -94,12 +94,12 @@ export class Log {
     this.#limited("warn", kind, message);
   }
 
-  /** An error of such a kind. */
+  /** Logs an error, limited in rate. */
   errorLimited(kind: string, message: string): void {
     this.#limited("error", kind, message);
   }
 
-  /** What a user wants to know of, of such a kind. */
+  /** Logs an event of interest, limited in rate. */
   infoLimited(kind: string, message: string): void {
     this.#limited("info", kind, message);
   }
@@ -128,7 +128,7 @@ export class Log {
     try {
       this.#write(`viommu: ${level}: ${oneLine(message)}`);
     } catch {
-      // There is no place left to say so.
+      // The failure cannot be logged either.
     }
   }
 }

@@ -1,26 +1,26 @@
 /**
- * What the loop serves besides the IOMMU, in the same thread: devices behind it, each with a socket of its own.
+ * What the loop serves besides the IOMMU, in the same thread: each endpoint behind it, and the API socket.
  *
  * @module
  */
 import type { PollSet } from "./host/mod.ts";
 
 /**
- * Has descriptors to sleep on and rings to look at. None of its methods waits. What `look`, `serve` and
- * `setNotifications` throw is on behalf of the session that is under way, which is ended.
+ * Has descriptors to poll and rings to look at. None of its methods blocks. An exception of `look`, `serve` or
+ * `setNotifications` ends the session that is under way.
  */
 export interface PollSource {
-  /** What log lines call it. */
+  /** Its name in log lines. */
   readonly name: string;
-  /** Called by it when it is time to look, and no descriptor says so; set by what serves it. */
+  /** Called by it when it has to be served although no descriptor is ready; set by what serves it. */
   onDue: () => void;
   /** Whether its rings must be looked at from time to time, because new requests are not signalled. */
   readonly mustPoll: boolean;
 
-  /** Adds what it has to be woken for to a set. */
+  /** Adds its descriptors to a set. */
   addTo(poll: PollSet): void;
 
-  /** Handles what is ready in the set that it has been added to last. */
+  /** Handles what is ready in the set that it was last added to. */
   look(poll: PollSet): void;
 
   /** Does a small piece of work. Returns whether there was any. */
@@ -33,9 +33,9 @@ export interface PollSource {
    */
   setNotifications(on: boolean): boolean;
 
-  /** Ends the session that is under way, for its peer failed; others may come. Does nothing without one. */
+  /** Ends the session that is under way, if there is one. Others may follow. */
   endSession(): void;
 
-  /** Ends it for good. */
+  /** Closes it. */
   close(): void;
 }

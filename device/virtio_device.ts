@@ -1,8 +1,7 @@
 /**
- * What a vhost-user back end needs of the device behind it, whatever the device does.
+ * The interface of a device for a vhost-user back end.
  *
- * Feature bits come as two halves: `low` holds bits 0–31, `high` bits 32–63. Byte addresses are
- * guest-physical.
+ * Feature bits come in two halves: `low` holds bits 0–31, `high` bits 32–63. Byte addresses are guest-physical.
  *
  * @module
  */
@@ -12,35 +11,34 @@ import type { GuestMemory, MemoryRegion, Queue } from "../vring/mod.ts";
 export type Refusal = string | undefined;
 
 /**
- * What was reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest
- * machine restarted, or it is gone and another may come. `doubtful`: that may be, or the same guest goes on, which has
- * asked for nothing so far.
+ * Kind of reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest machine
+ * restarted, or it has ended and another may follow. `doubtful`: either that, or the same guest continues and has sent no
+ * request so far.
  */
 export type ResetKind = "device" | "system" | "doubtful";
 
 /**
- * What the start of a queue says about the guest, where the session has not told it otherwise. `new`: the queue
- * starts at its beginning, after the configuration was read, as a driver does that has just come. `unused`: it starts
- * at its beginning, and the configuration was not read. `used`: it starts elsewhere, or what is in it shows that it was
- * used before, so the guest goes on. `loaded`:
- * a state was loaded, with which the guest goes on.
+ * What the start of a queue indicates about the guest, if the session has not said so otherwise. `new`: the queue starts
+ * at its beginning, after the configuration was read, as a driver does that has just been loaded. `unused`: it starts at
+ * its beginning, and the configuration was not read. `used`: it starts elsewhere, or its contents show that it was used
+ * before, so the guest continues. `loaded`: a state was loaded, with which the guest continues.
  */
 export type StartSign = "new" | "unused" | "used" | "loaded";
 
-/** What a device says to the start of a queue, one line each. */
+/** A device's answer to the start of a queue, one line each. */
 export interface StartVerdict {
   /** Why the queue cannot run. */
   readonly refusal?: string;
-  /** What the guest has to do without. */
+  /** What the guest loses. */
   readonly warning?: string;
   /**
-   * Whether the queue cannot run yet: something has begun that comes first, in pieces. Messages wait for it, see
-   * {@linkcode VirtioDevice.messagesWait}; then the device is asked again.
+   * Whether the queue cannot run yet: work in pieces has begun that must end first. Messages wait for it
+   * ({@linkcode VirtioDevice.messagesWait}); then the device is asked again.
    */
   readonly isLater?: boolean;
 }
 
-/** A virtio device, transport left out. None of its methods throws because of what a guest or peer did. */
+/** A virtio device without its transport. None of its methods throws because of what a guest or peer did. */
 export interface VirtioDevice {
   /** Virtio device id (§5): 23 for an IOMMU. */
   readonly deviceId: number;
@@ -48,16 +46,16 @@ export interface VirtioDevice {
   readonly featuresLow: number;
   /** Feature bits 32–63 on offer, without the transport's (32–41). */
   readonly featuresHigh: number;
-  /** How many virtqueues there are. */
+  /** Number of virtqueues. */
   readonly queueCount: number;
-  /** Most entries that a queue may have, at most 32768. */
+  /** Most entries of a queue, at most 32768. */
   readonly queueSizeMax: number;
   /** Size of the config space in bytes. */
   readonly configSize: number;
 
   /**
-   * While this is true the device is in the middle of something that a message must not cut short: messages wait, and
-   * everything else is served meanwhile.
+   * Whether work is under way that a message must not interrupt: messages wait, and everything else is served
+   * meanwhile.
    */
   readonly messagesWait?: boolean;
 
@@ -65,12 +63,12 @@ export interface VirtioDevice {
   readConfig(target: Uint8Array, offset: number): void;
 
   /**
-   * The front end passes on a write to the config space; the range lies within `configSize`. Only bytes that
-   * the driver may write count: some front ends write the whole space.
+   * The front end passes a write to the config space; the range lies within `configSize`. Only bytes that the driver may
+   * write are used: some front ends write the whole space.
    */
   writeConfig(bytes: Uint8Array, offset: number): void;
 
-  /** The driver's choice among the features on offer, transport bits included. */
+  /** The features that the driver has accepted, transport bits included. */
   featuresAgreed(low: number, high: number): void;
 
   /**
@@ -89,8 +87,8 @@ export interface VirtioDevice {
   memoryRemoved(region: MemoryRegion): void;
 
   /**
-   * Whether something that the device has handed out still leads to a region that it was just told has gone: then its
-   * memory has to stay where it is, and no message may be served, until `released` is called.
+   * Whether a translation that the device has handed out still leads to a region that was just removed: then its memory
+   * has to stay mapped, and no message may be served, until `released` is called.
    */
   keepsMemory?(region: MemoryRegion, released: () => void): boolean;
 
@@ -98,14 +96,14 @@ export interface VirtioDevice {
   reset(kind: ResetKind): void;
 
   /**
-   * A queue is about to run for the first time in a session, or since a state was loaded in it. A device that keeps
-   * something for its guest has this method, and {@linkcode disconnected}.
+   * A queue is about to run for the first time in a session, or since a state was loaded in it. A device that keeps state
+   * for its guest has this method, and {@linkcode disconnected}.
    */
   queueBegins?(index: number, sign: StartSign): StartVerdict | undefined;
 
   /**
-   * The session has ended; its queues have stopped and its memory is gone. That is no reset of the guest, which may
-   * go on with another session. A device without this method has nothing to keep, and is reset.
+   * The session has ended; its queues are stopped and its memory is removed. That is no reset of the guest, which may
+   * continue with another session. A device without this method keeps no state, and is reset.
    *
    * @returns nothing, or one line to be logged.
    */
@@ -114,16 +112,16 @@ export interface VirtioDevice {
   /** A queue runs from now on. */
   queueStarted(index: number, queue: Queue): void;
 
-  /** The session is about to end. What the device is in the middle of needs no answer, and must not delay the end. */
+  /** The session is about to end. Requests under way need no answer, and must not delay the end. */
   sessionEnds?(): void;
 
   /**
    * A queue stops now; after this call it is released. Chains taken and not completed are lost to the driver.
-   * One whose ring loses its memory is not stopped: it is not served until the memory is back, and then goes on.
+   * A queue whose ring loses its memory is not stopped: it is not served until the memory is back, and then continues.
    */
   queueStopped(index: number): void;
 
-  /** Most bytes that a state of it has; a device that can be saved says so. */
+  /** Most bytes of a saved state; set by a device that can be saved. */
   readonly stateSizeMax?: number;
 
   /** The whole device as bytes, to be loaded elsewhere; a device without it cannot migrate. */
@@ -132,7 +130,7 @@ export interface VirtioDevice {
   /**
    * Becomes the device that was saved.
    *
-   * @returns nothing, or one line that says why the bytes are no state or do not fit; then the device is as it was.
+   * @returns why the bytes are no state or do not fit; then the device is unchanged.
    */
   loadState?(bytes: Uint8Array): Refusal;
 

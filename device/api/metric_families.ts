@@ -128,13 +128,13 @@ export const FAMILIES: readonly MetricFamily[] = [
   gauge(
     "viommu_proxy_acknowledge_median_seconds",
     "From an invalidation to its acknowledgement, of the last 256.",
-    (context) => proxies(context, ({ counters }) => counters.medianMicroseconds / 1e6),
+    (context) => proxies(context, ({ counters }) => counters.times.quantile(0.5) / 1e6),
     "seconds",
   ),
   gauge(
     "viommu_proxy_acknowledge_longest_seconds",
     "The longest from an invalidation to its acknowledgement.",
-    (context) => proxies(context, ({ counters }) => counters.longestMicroseconds / 1e6),
+    (context) => proxies(context, ({ counters }) => counters.times.longest / 1e6),
     "seconds",
   ),
   gauge(

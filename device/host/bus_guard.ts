@@ -1,12 +1,12 @@
 /**
- * Surviving SIGBUS in shared memory.
+ * Survives SIGBUS in shared memory.
  *
  * A peer that shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which
- * ends the process. No check beforehand helps: the file may shrink right after it. JavaScript cannot run
- * inside a signal handler, so the handler is a few machine instructions: if the address lies in a mapping of
- * the table below, it puts private zeros in the place of that page and everything behind it, and counts; the
- * access then goes on. (One page at a time would let a peer use up the mappings that a process may have.) Any
- * other SIGBUS gets the default action when it occurs again, right after.
+ * ends the process. A check beforehand does not help: the file may shrink right after it. JavaScript cannot run
+ * in a signal handler, so the handler is a few machine instructions: if the address lies in a mapping of the table below,
+ * it maps private zeros over that page and the rest of the mapping, and counts; the access is then repeated. (One page at a
+ * time would let a peer use up the number of mappings of the process.) Any other SIGBUS gets the default action when it
+ * occurs again, right after.
  *
  * Written for x86-64; elsewhere nothing is installed, and only sealed files are safe.
  *
@@ -22,7 +22,7 @@ import {
 import { libc } from "./libc.ts";
 
 const SIGBUS = 7;
-/** The handler is told the address; it runs on the signal stack that the runtime has set up. */
+/** The handler gets the address, and runs on the signal stack that the runtime has set up. */
 const SA_SIGINFO_ONSTACK = 0x0800_0004;
 /** `struct sigaction`: handler u64, mask of 128 bytes, flags i32 at 136, restorer u64 at 144. */
 const SIGACTION_BYTES = 152;
@@ -54,8 +54,8 @@ let entries = 0;
  * Guards a mapping from its first byte to the byte before `end`, in pages of `page` bytes. The mapping begins
  * and ends at such a page.
  *
- * @returns whether it is guarded: not on other machines than x86-64, nor beyond some 2700 mappings, nor where the host
- * refuses what it takes.
+ * @returns whether it is guarded: not on other machines than x86-64, nor beyond some 2700 mappings, nor if the host
+ * refuses a system call that it needs.
  */
 export function guardMapping(first: bigint, end: bigint, page: number): boolean {
   if (Deno.build.arch !== "x86_64" || entries >= MOST_ENTRIES) return false;
@@ -80,12 +80,12 @@ export function unguardMapping(first: bigint): void {
   }
 }
 
-/** How often the rest of a mapping was replaced by zeros since the process began, as peers truncated files. */
+/** How often a mapping was replaced by zeros since the process began, because a peer truncated a file. */
 export function truncations(): number {
   return data === undefined ? 0 : Number(data[COUNT_WORD]);
 }
 
-/** Puts the handler in memory and gives it SIGBUS. The words behind the code, or `undefined` where the host refuses. */
+/** Installs the handler of SIGBUS. Returns the words behind the code, or `undefined` if the host refuses. */
 function install(): BigUint64Array | undefined {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS;
   const size = CODE_BYTES + DATA_BYTES;

@@ -1,11 +1,11 @@
 /**
- * Closing what a peer has handed over, where that may wait.
+ * Closes descriptors that a peer has sent, where that may block.
  *
- * `close(2)` waits for the daemon of a FUSE file system, however long that takes and with no way to end it, and for a
- * TCP socket that lingers (`SO_LINGER`) up to an hour. Closing a unix socket closes the descriptors that are still on
- * their way in it, with the same effect. So what may wait is closed on threads of the runtime's pool, a few at a time:
- * the pool is small, and waiting for rings needs a thread of it, too. (A process that ends while a close waits for a FUSE
- * daemon still waits for that; there the kernel leaves no choice.)
+ * `close(2)` waits for the daemon of a FUSE file system, without a time limit and without a way to interrupt it, and for a TCP
+ * socket with SO_LINGER up to an hour. Closing a unix socket closes the descriptors that are queued in it, with the same
+ * effect. So descriptors whose closing may block are closed on threads of the runtime's pool, a few at a time: the pool is
+ * small, and waiting for rings needs a thread of it, too. (A process that exits while a close waits for a FUSE daemon still
+ * waits for it; the kernel offers no way around that.)
  *
  * @module
  */
@@ -24,21 +24,21 @@ let underWay = 0;
 let whenIdle: (() => void)[] = [];
 
 /**
- * Whether closing a descriptor of a peer's cannot wait: it is memory, an event or a pipe. Asks no file system, which
- * could wait itself.
+ * Whether closing a peer's descriptor cannot block: it is memory, an event or a pipe. Calls no file system, which could
+ * block itself.
  */
 export function closesAtOnce(number: number): boolean {
   return libc().fcntl(number, F_GET_SEALS, 0) >= 0 || libc().fcntl(number, F_GETPIPE_SZ, 0) >= 0 ||
     descriptorName(number) === EVENT_NAME;
 }
 
-/** Whether a socket holds bytes that are not read yet, and with them perhaps descriptors; also where it cannot tell. */
+/** Whether a socket holds unread bytes, and perhaps descriptors with them, or does not say. */
 export function hasUnread(number: number): boolean {
   const bytes = new Int32Array(1);
   return libc().ioctl(number, BigInt(FIONREAD), bytes) < 0 || bytes[0] !== 0;
 }
 
-/** Closes a descriptor on another thread, sometime. */
+/** Closes a descriptor on another thread, some time later. */
 export function closeElsewhere(number: number): void {
   waiting.push(number);
   closeNext();

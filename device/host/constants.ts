@@ -16,7 +16,7 @@ export const EBADF = 9;
 export const EAGAIN = 11;
 /** There is no memory for it. */
 export const ENOMEM = 12;
-/** The argument is none of the kind. */
+/** Invalid argument. */
 export const EINVAL = 22;
 /** The other end of a pipe or socket is closed. */
 export const EPIPE = 32;

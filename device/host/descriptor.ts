@@ -1,6 +1,6 @@
 /**
- * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, and the
- * holder of that object closes it or hands it on.
+ * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, whose owner closes it or
+ * passes it on.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import {
 import { errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 
-/** An open file descriptor and the duty to close it. */
+/** An open file descriptor, to be closed by its owner. */
 export class Descriptor {
   #number: number;
   readonly #closesAtOnce: boolean;
@@ -24,7 +24,7 @@ export class Descriptor {
   /**
    * Takes over an open descriptor.
    *
-   * @param mayWait Whether closing it may take as long as a peer likes; then it is closed on another thread.
+   * @param mayWait Whether closing it may block for as long as a peer likes; then it is closed on another thread.
    */
   constructor(number: number, mayWait = false) {
     if (!Number.isInteger(number) || number < 0) {
@@ -34,7 +34,7 @@ export class Descriptor {
     this.#closesAtOnce = !mayWait;
   }
 
-  /** Takes over a descriptor that a peer has sent, and that may be of any file. */
+  /** Takes over a descriptor that a peer has sent, which may be of any kind. */
   static received(number: number): Descriptor {
     return new Descriptor(number, !closesAtOnce(number));
   }
@@ -83,8 +83,8 @@ export class Descriptor {
     if (number < 0) return;
     this.#number = -1;
     if (!this.#closesAtOnce) return closeElsewhere(number);
-    // Linux has let go of the number even when close reports an error, so it is never tried again; EBADF
-    // alone means that something else closed what was ours.
+    // Linux releases the number even if close reports an error, so it is never tried again; only EBADF means that
+    // something else closed a descriptor of ours.
     if (libc().close(number) < 0 && errno() === EBADF) {
       throw new OsError(`Cannot close descriptor ${number}`, "close");
     }
@@ -96,7 +96,7 @@ export class Descriptor {
   }
 }
 
-/** Whether the process may open so many descriptors more: tried, because nothing else tells. */
+/** Whether the process can open so many more descriptors, found out by trying. */
 export function hasDescriptors(count: number): boolean {
   const opened: Descriptor[] = [];
   try {
@@ -114,9 +114,9 @@ export function hasDescriptors(count: number): boolean {
 }
 
 /**
- * Closes a socket of a peer's. What the peer sent and is not read yet is closed with it, which may wait.
+ * Closes a connection to a peer. Descriptors that were sent and not received are closed with it, which may block.
  *
- * @param socket Shut down, so that nothing comes any more.
+ * @param socket It is shut down, so that nothing more is received.
  */
 export function closeSocket(socket: Descriptor): void {
   if (socket.isOpen && hasUnread(socket.number)) closeElsewhere(socket.take());

@@ -1,9 +1,9 @@
 /**
- * Event descriptors (`eventfd(2)`): what rings the bell between a front end and its back end.
+ * Event descriptors (`eventfd(2)`), by which a front end and its back end signal each other.
  *
- * Neither end may be made to wait by the other, whatever that has set on the shared file and however full the
- * counter is. Reading asks the kernel not to wait in the call itself (`RWF_NOWAIT`, Linux 5.8). Writing cannot
- * be asked so: an event of a peer's is signalled in another way ({@link ./remote_signal.ts}).
+ * Neither side may block the other, whatever it has set on the shared file and however full the counter is. A read asks the
+ * kernel not to block in the call itself (`RWF_NOWAIT`, Linux 5.8). A write cannot ask that, so an event of a peer's is signalled
+ * in another way (`remote_signal.ts`).
  *
  * @module
  */
@@ -17,7 +17,7 @@ import { signalRemote } from "./remote_signal.ts";
 
 /** Times that a signal is tried. */
 const SIGNAL_TRIES = 8;
-/** Times that single signals are taken back at once. */
+/** Most single signals that are drained at once. */
 const MOST_SINGLES = 64;
 
 const one = new BigUint64Array([1n]);
@@ -30,7 +30,7 @@ export class Event {
   /** The descriptor; this object closes it. Poll it for reading. */
   readonly descriptor: Descriptor;
 
-  /** Whether the file was made by a peer, which may have done anything to it. */
+  /** Whether the file was made by a peer, which may have changed its flags. */
   readonly #remote: boolean;
   #endless = false;
 
@@ -39,12 +39,12 @@ export class Event {
     this.#remote = remote;
   }
 
-  /** A new one that has not been signalled. */
+  /** A new event that has not been signalled. */
   static create(): Event {
     return Event.#make(false);
   }
 
-  /** The same for a peer that is not trusted: whatever it does to the file, signalling never waits. */
+  /** The same for a peer that is not trusted: whatever it does to the file, signalling never blocks. */
   static createShared(): Event {
     return Event.#make(true);
   }
@@ -55,7 +55,7 @@ export class Event {
     return new Event(new Descriptor(number), remote);
   }
 
-  /** Takes over a peer's descriptor; `undefined` if it is no event descriptor, and then it stays the caller's. */
+  /** Takes over a peer's descriptor; `undefined` if it is no event descriptor, which the caller then keeps. */
   static adopt(descriptor: Descriptor): Event | undefined {
     if (descriptorName(descriptor.number) !== EVENT_NAME) return undefined;
     descriptor.setNonblocking();
@@ -65,17 +65,17 @@ export class Event {
   /** Signals it. If the counter is full, a signal is pending anyway. */
   signal(): void {
     if (this.#remote) return signalRemote(this.descriptor.number);
-    // A signal of our own that is lost is waited for without end.
+    // Whatever waits for this signal would wait without end if it were lost.
     for (let tries = 0; tries < SIGNAL_TRIES; tries++) {
       if (libc().write(this.descriptor.number, one, 8n) === 8 || errno() === EAGAIN) return;
     }
   }
 
   /**
-   * Takes all signals back; whether there were any.
+   * Drains all signals. Returns whether there were any.
    *
-   * An event in semaphore mode gives them back one by one, and its maker can fill it with more than anybody
-   * could take: see {@linkcode Event.isEndless}.
+   * An event in semaphore mode returns them one by one, and its maker can add more than can ever be read:
+   * {@linkcode Event.isEndless}.
    */
   drain(): boolean {
     if (!this.#read()) return false;
@@ -89,7 +89,7 @@ export class Event {
     return true;
   }
 
-  /** Whether {@linkcode Event.drain} has met signals without end: a wait for this event never sleeps. */
+  /** Whether {@linkcode Event.drain} did not reach the last signal: a wait for this event never sleeps. */
   get isEndless(): boolean {
     return this.#endless;
   }

@@ -1,13 +1,13 @@
 /**
- * What a file or an open descriptor is: type, size and block size, asked through `statx`, whose structure is
- * the same on every architecture.
+ * The type, size and block size of a file or an open descriptor, from `statx`, whose structure is the same on every
+ * architecture.
  *
  * @module
  */
 import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, S_IFMT, STATX_BASIC } from "./constants.ts";
 import { cString, errno, libc } from "./libc.ts";
 
-/** What is known of a file. */
+/** The status of a file. */
 export interface FileStatus {
   /** File type, such as `S_IFREG`: the mode under `S_IFMT`. */
   readonly type: number;

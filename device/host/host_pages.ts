@@ -1,10 +1,10 @@
 /**
- * The frames behind memory of this process, as far as the kernel tells user space: `/proc/self/pagemap`, and what keeps
- * pages from being swapped out, `mlock2`.
+ * The frames behind the memory of this process, as far as the kernel shows them (`/proc/self/pagemap`), and locking of memory
+ * (`mlock2`).
  *
- * Memory is locked as a whole, and each page from its first use on (MLOCK_ONFAULT): that makes nothing resident, and
- * splits no kernel mapping however pages are used. A locked page is not swapped out or dropped; the kernel may still move
- * it to another frame. Memory stays locked until it is unmapped.
+ * Memory is locked as a whole, and each page from its first use on (MLOCK_ONFAULT): no page becomes resident before it is used,
+ * and no kernel mapping is split. A locked page is not swapped out or dropped; the kernel may still move it to another frame.
+ * Memory stays locked until it is unmapped.
  *
  * @module
  */

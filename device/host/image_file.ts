@@ -1,5 +1,5 @@
 /**
- * A disk image: a file or block device read and written at offsets, straight from and to given memory.
+ * A disk image: a file or block device that is read and written at offsets, directly from and to memory.
  *
  * What a disk refuses is reported to the guest, and so is no exception: reads and writes return -1, the other calls an
  * errno. Calls return when they are done, {@linkcode ImageFile.syncOnThread} excepted.
@@ -34,7 +34,7 @@ export class ImageFile {
   /** Bytes it had when it was opened. */
   readonly size: number;
   readonly #descriptor: Descriptor;
-  /** Syncs that run on other threads: the file stays open for them. */
+  /** Syncs that run on other threads, for which the file stays open. */
   #syncs = 0;
   #isClosed = false;
 

@@ -1,5 +1,5 @@
 /**
- * Places in this process's memory, as the host's vectored I/O takes them (`struct iovec`).
+ * Pieces of this process's memory for vectored I/O (`struct iovec`).
  *
  * @module
  */
@@ -9,8 +9,8 @@ import { addressOf } from "./libc.ts";
 const WORDS = 4;
 
 /**
- * A list of pieces of memory, reused. The memory must be such that does not move: mapped, or larger than what
- * the garbage collector moves. It has to stay as long as a call uses the list, and no longer.
+ * A list of pieces of memory, which is reused. The memory must not move: it is mapped, or too large for the garbage
+ * collector to move. It has to exist while a call uses the list.
  */
 export class IoVectors {
   /** `struct iovec` after `struct iovec`. */
@@ -27,14 +27,14 @@ export class IoVectors {
   /**
    * An empty list.
    *
-   * @param capacity Pieces there is room for, at most 1024.
+   * @param capacity Most pieces, at most 1024.
    */
   constructor(capacity: number) {
     this.#capacity = capacity;
     this.words = new Uint32Array(WORDS * capacity);
   }
 
-  /** Forgets all pieces. */
+  /** Removes all pieces. */
   clear(): void {
     this.count = 0;
     this.byteLength = 0;

@@ -112,18 +112,18 @@ export function libc(): Libc {
 }
 
 /**
- * Puts a table in the place of the C library's, or with `undefined` takes it away again: for tests, in which calls have
- * to fail that otherwise never do. (A preloaded library would not do: symbols are looked up in the C library itself. And
- * it would reach the runtime's own calls, too.)
+ * Replaces the C library by another table, or with `undefined` restores it: for tests, in which calls have to fail that
+ * otherwise never do. (A preloaded library would not work: symbols are looked up in the C library itself. It would also
+ * affect the runtime's own calls.)
  */
 export function replaceLibc(replacement: Libc | undefined): void {
   opened = replacement;
 }
 
 /**
- * Times that a call is made on which a connection or more depends, and whose error is none to be expected. Between the
- * call and the look at {@linkcode errno} the runtime may have made failing calls of its own: it collects garbage and
- * compiles whenever it likes. So an error counts once it stays.
+ * Attempts of a call that a session depends on and that fails with an unexpected error. Between the call and the read of
+ * {@linkcode errno} the runtime may have made failing calls of its own, as it collects garbage and compiles at any time. So
+ * an error counts if it persists.
  */
 export const MOST_TRIES = 3;
 

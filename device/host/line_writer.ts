@@ -1,17 +1,16 @@
 /**
- * Lines for a file, pipe or terminal that another process may leave full, stop, or take away: standard error.
+ * Writes lines to a file, pipe or terminal that another process may leave full, stop, or close: standard error.
  *
- * A write may wait (a pipe whose reader is stuck, a stopped terminal, a network file system) or fail (a full disk, a
- * closed terminal, a nonblocking pipe that is full), and what is served must not notice. So writes are made on
- * a thread of the runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and
- * the next line that gets through says how many. A write that fails is tried again until it succeeds: the disk may have
- * room again.
+ * A write may block (a pipe whose reader is stuck, a stopped terminal, a network file system) or fail (a full disk, a closed
+ * terminal, a nonblocking pipe that is full), and that must not delay what is served. So writes are made on a thread of the
+ * runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and the next line that is
+ * written says how many. A write that fails is repeated until it succeeds, as the disk may have room again.
  *
  * @module
  */
 import { libc } from "./libc.ts";
 
-/** Characters that wait for a write at most. */
+/** Most characters that wait for a write. */
 const MOST_WAITING = 256 * 1024;
 /** Milliseconds between a write that failed and the next attempt. */
 const RETRY_MS = 200;
@@ -52,7 +51,7 @@ export class LineWriter {
   }
 
   /**
-   * Waits until the lines so far are written, or so many milliseconds.
+   * Waits until the lines so far are written, or until a time limit in milliseconds.
    *
    * @returns whether all of them were.
    */
@@ -67,7 +66,7 @@ export class LineWriter {
     return done;
   }
 
-  /** Gives up what is not written yet, and takes no more. */
+  /** Drops what is not written yet, and takes no more lines. */
   close(): void {
     this.#closed = true;
   }
@@ -94,7 +93,7 @@ export class LineWriter {
     while (left.length > 0 && !this.#closed) {
       const count = await libc().writeOnThread(this.#number, left, BigInt(left.length));
       if (count > 0) left = left.slice(count);
-      // Its errno stays on its thread; a moment later the same write may succeed whatever it was.
+      // Its errno stays on its thread; whatever it was, the same write may succeed a moment later.
       else await new Promise<void>((resolve) => setTimeout(resolve, RETRY_MS));
     }
   }

@@ -1,5 +1,5 @@
 /**
- * What a failed system call becomes where it is the host's fault and not a peer's.
+ * The exception for a system call that failed, where the host refused it and not a peer.
  *
  * @module
  */

@@ -1,10 +1,10 @@
 /**
- * Whether a peer that is connected keeps its place when another one comes.
+ * Whether a connected peer keeps its place when another one connects.
  *
- * There is one place for a VMM on each socket, and a second one is refused. But a connection may outlive its peer (it
- * handed its own end over to us, or to a process that does nothing with it), and a peer may connect and say nothing
- * ever. Neither is ended for that alone: a VMM may be given its connection by another process, and may be slow to
- * begin. They lose the place when another peer wants it.
+ * A socket serves one VMM at a time, and a second one is refused. But a connection may outlive its peer (which sent its own end
+ * to this process, or to one that does nothing with it), and a peer may connect and never send anything. Neither is
+ * disconnected for that alone: a VMM may be given its connection by another process, and may be slow to begin. It loses its
+ * place when another peer connects.
  *
  * @module
  */
@@ -31,7 +31,7 @@ export class PeerClaim {
   }
 
   /**
-   * Why the peer has to make room for another, or nothing if it keeps its place.
+   * Why the peer loses its place, or nothing if it keeps it.
    *
    * @param hasSpoken Whether it has ever sent a whole message.
    */
@@ -41,7 +41,7 @@ export class PeerClaim {
     return `it has said nothing for ${SILENT_MS / 1000} seconds`;
   }
 
-  /** Lets go of the peer. */
+  /** Closes the descriptor of the peer's process. */
   close(): void {
     this.#process?.close();
   }

@@ -1,8 +1,8 @@
 /**
- * The process at the other end of a socket, and whether it still lives.
+ * The process at the other end of a socket, and whether it has ended.
  *
- * The end of a connection is no sure sign of that: a peer can hand its own end over to us, and then it is we
- * alone that keep the connection open when it is gone.
+ * A connection does not tell: a peer can send its own end to this process, which then keeps the connection open alone after
+ * the peer has ended.
  *
  * @module
  */
@@ -17,7 +17,7 @@ const PIDFD_OPEN = 434n;
 
 /** The process that made the other end of a socket: connected it, listened, or made the pair. */
 export class PeerProcess {
-  /** A descriptor of the process (`pidfd_open(2)`); none where the process was gone already. */
+  /** A descriptor of the process (`pidfd_open(2)`); `undefined` if the process had ended already. */
   readonly #process: Descriptor | undefined;
 
   private constructor(process: Descriptor | undefined) {
@@ -26,7 +26,7 @@ export class PeerProcess {
 
   /** The process behind a connection, or `undefined` where it cannot be seen from here. */
   static of({ descriptor }: UnixStream): PeerProcess | undefined {
-    // Asked by number, the process may be another one by now that has got the same.
+    // By number, it could be a later process that has the same number.
     const direct = socketOption(descriptor.number, SO_PEERPIDFD);
     if (direct >= 0) return new PeerProcess(new Descriptor(direct));
     const pid = socketOption(descriptor.number, SO_PEERCRED);
@@ -47,7 +47,7 @@ export class PeerProcess {
     return libc().poll(slot, 1n, 0) === 1 && ((slot[1] >>> 16) & POLLIN) !== 0;
   }
 
-  /** Lets go of the process. */
+  /** Closes the descriptor of the process. */
   close(): void {
     this.#process?.close();
   }

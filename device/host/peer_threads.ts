@@ -1,5 +1,5 @@
 /**
- * The threads of the process at the other end of a socket, and where they run, as `/proc` tells.
+ * The threads of the process at the other end of a socket, and the processors that they run on, from `/proc`.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import type { UnixStream } from "./unix_stream.ts";
 /** `struct linux_dirent64`: length u16 at 16, name from 19 on. */
 const LENGTH_AT = 16;
 const NAME_AT = 19;
-/** Threads that are looked at, at most: nothing is served meanwhile, and a guest with more has processors enough. */
+/** Most threads that are looked at: nothing is served meanwhile, and a guest with more has enough processors. */
 const MOST_THREADS = 16;
 /** Spaces in `/proc/PID/task/TID/stat` between the state, which follows the name, and the processor. */
 const SPACES_TO_PROCESSOR = 36;
@@ -85,7 +85,7 @@ export class PeerThreads {
     return processorIn(status, length);
   }
 
-  /** Lets go of the process. */
+  /** Closes the descriptor of the process. */
   close(): void {
     this.#folder.close();
   }

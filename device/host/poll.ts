@@ -4,12 +4,12 @@
  * There are three ways, from busy to idle:
  *
  * - Looking ({@linkcode PollSet.poll} with 0) costs one system call of about half a microsecond.
- * - Dozing ({@linkcode PollSet.doze}) sleeps in this thread and wakes in some 40 µs. The event loop stands
- *   still meanwhile, but the runtime's own epoll descriptors are in the set, so that it runs as soon as it has
- *   a socket or a signal to serve; only timers may be late, by {@linkcode SLICE} milliseconds. Where nothing
- *   comes for a while, dozing turns into awaiting.
+ * - Dozing ({@linkcode PollSet.doze}) sleeps in this thread and wakes in some 40 µs. The event loop is
+ *   blocked meanwhile, but the runtime's own epoll descriptors are in the set, so that it runs as soon as it has
+ *   a socket or a signal to serve; only timers may be late, by {@linkcode SLICE} milliseconds. After a while
+ *   without events, dozing turns into awaiting.
  * - Awaiting ({@linkcode PollSet.wait}) runs the call on a thread of the runtime's pool while the event loop
- *   goes on. Handing over and back makes that some 110 µs.
+ *   runs. A wake-up takes some 110 µs.
  *
  * The figures are medians between two processes on the 2-core build machine.
  *
@@ -26,7 +26,7 @@ import { errnoName } from "./os_error.ts";
 const FOREVER = -1;
 /** Most milliseconds that dozing keeps the event loop from its timers. */
 const SLICE = 10;
-/** Times that dozing looks after the event loop before it turns into awaiting. */
+/** Turns of the event loop before dozing turns into awaiting. */
 const MOST_SLICES = 20;
 /** How `/proc` calls an epoll descriptor, and how far to look for those of the runtime, which opens them first. */
 const EPOLL_NAME = "anon_inode:[eventpoll]";
@@ -101,7 +101,7 @@ export class PollSet {
   }
 
   /**
-   * Looks, or waits with the whole process standing still.
+   * Looks, or waits with the event loop blocked.
    *
    * @param timeout Milliseconds, 0 to look only, -1 without end.
    * @returns how many slots are ready. 0 also when a signal came, or the host refused: serve the event loop then.
@@ -122,7 +122,7 @@ export class PollSet {
   }
 
   /**
-   * Waits while the event loop goes on; one wait at a time. {@linkcode PollSet.wake} ends it early.
+   * Waits while the event loop runs; one wait at a time. {@linkcode PollSet.wake} ends it early.
    *
    * @param timeout Milliseconds; -1, the default, without end.
    * @returns how many slots are ready.
@@ -144,9 +144,9 @@ export class PollSet {
       } finally {
         waitsOnThreads--;
       }
-      // The thread's errno cannot be read, and the set may have changed: what counts is how things are now.
+      // The thread's errno cannot be read, and the set may have changed, so the current state is read.
       const ready = this.poll(0);
-      // What fails at once again and again would keep the processor busy.
+      // A call that keeps failing at once would keep the processor busy.
       if (this.#refused || (found < 0 && ready === 0)) {
         await new Promise<void>((resolve) => setTimeout(resolve, REFUSED_MS));
       }
@@ -159,8 +159,8 @@ export class PollSet {
   /**
    * Waits in this thread for as long as that is likely to be short, then as {@linkcode PollSet.wait} does.
    *
-   * Where another set of this process is awaited, this one is, too: no descriptor tells that a thread of the pool
-   * has finished, so that the other wait would end late by up to {@linkcode SLICE} milliseconds.
+   * If another set of this process is awaited, this one is, too: no descriptor signals that a thread of the pool has
+   * finished, so the other wait would end late by up to {@linkcode SLICE} milliseconds.
    *
    * @param timeout Milliseconds; -1, the default, without end.
    * @returns how many slots are ready.
@@ -174,7 +174,7 @@ export class PollSet {
       const found = this.#pollWithRuntime(Math.ceil(Math.min(SLICE, left)));
       if (found > 0 || this.#woken || left === 0) return found;
       await eventLoopTurn();
-      // The set may have been changed meanwhile: what follows looks at it anew.
+      // The set may have been changed meanwhile.
       if (this.#count !== count) break;
     }
     const left = Math.max(0, deadline - performance.now());
@@ -197,7 +197,7 @@ export class PollSet {
     this.close();
   }
 
-  /** The number of ready slots without the wake-up's, which is taken back. */
+  /** The number of ready slots without the wake-up's, which is drained. */
   #collect(found: number): number {
     this.#woken = (this.#slots[1] >>> 16) !== 0;
     if (!this.#woken) return found;

@@ -1,6 +1,6 @@
 /**
- * What a descriptor is that a peer has sent, asked in ways that no file system has to answer, for that could take as
- * long as the peer likes.
+ * The kind of a descriptor that a peer has sent, found out without calling a file system, which could block for as long as the
+ * peer likes.
  *
  * @module
  */

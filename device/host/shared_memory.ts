@@ -14,7 +14,7 @@
  * **A file that shrinks.** Touching a mapped page beyond the end of the file is SIGBUS. The size is checked
  * when mapping, and a file that allows it is sealed against shrinking (`F_SEAL_SHRINK`) before that, as QEMU's own
  * memfds already are. Other files (tmpfs or hugetlbfs by path, a memfd without seals) can be truncated by the peer
- * at any time, and the host may run out of huge pages: `bus_guard.ts` puts zeros in the place of what is gone,
+ * at any time, and the host may run out of huge pages: `bus_guard.ts` replaces lost pages by zeros,
  * on x86-64. {@linkcode SharedMemory.isSafe} tells whether one of the two holds.
  *
  * @module
@@ -188,7 +188,7 @@ export function mapMemoryFile(descriptor: Descriptor, offset: number, size: numb
   return memory;
 }
 
-/** Whether the file cannot shrink; sees to it where the file allows. */
+/** Seals a file against shrinking if it allows that. Returns whether it cannot shrink. */
 function sealAgainstShrinking(number: number): boolean {
   const seals = libc().fcntl(number, F_GET_SEALS, 0);
   if (seals < 0) return false;

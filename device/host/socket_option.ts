@@ -1,5 +1,5 @@
 /**
- * What a socket says of itself.
+ * Options of a socket (`getsockopt`).
  *
  * @module
  */

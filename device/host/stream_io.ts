@@ -1,7 +1,7 @@
 /**
- * Reading and writing pipes and sockets of a peer's without waiting: the kernel is asked in the call itself
- * (`RWF_NOWAIT`), so that it does not matter what the peer sets on the file. Linux before 6.4 cannot do that
- * for pipes; there it is up to the file, which the owner of the descriptor has made nonblocking.
+ * Reads and writes pipes and sockets of a peer without blocking: the call itself asks for that (`RWF_NOWAIT`), so the
+ * flags that the peer sets on the file do not matter. Linux before 6.4 does not support it for pipes; there the owner of
+ * the descriptor has to make the file nonblocking.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { addressOf, errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { WOULD_BLOCK } from "./unix_stream.ts";
 
-/** Answer of a call that the host or the peer refused: closed, or not readable or writable. */
+/** Returned if the call failed: the file is closed, or not readable or writable. */
 export const FAILED: number = -2;
 
 /**

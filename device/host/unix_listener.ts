@@ -33,7 +33,7 @@ const BACKLOG = 16;
 const TRIES = 64;
 /** Bytes of the name that a socket has before it listens, where the folder's path leaves room for them. */
 const NAME_BYTES = 12;
-/** Descriptors that no connection gets: the process goes on working with them. */
+/** Descriptors that are reserved for the process itself. */
 const RESERVED_DESCRIPTORS = 16;
 /** Milliseconds for which a listener is left alone after an accept that the host refused. */
 const REST_MS = 100;
@@ -113,9 +113,8 @@ export class UnixListener {
   }
 
   /**
-   * Accepts the next connection; `undefined` when there is none. One that the host refuses, or that would need one of
-   * the process's last {@linkcode RESERVED_DESCRIPTORS} descriptors, counts as none and is told of by
-   * {@linkcode UnixListener.onProblem}.
+   * Accepts the next connection; `undefined` if there is none. One that the host refuses, or that would need one of the
+   * process's last {@linkcode RESERVED_DESCRIPTORS} descriptors, is reported to {@linkcode UnixListener.onProblem}.
    */
   accept(): UnixStream | undefined {
     const number = libc().accept4(this.descriptor.number, null, null, SOCK_CLOEXEC);
@@ -138,7 +137,7 @@ export class UnixListener {
   close(): void {
     if (!this.descriptor.isOpen) return;
     clearTimeout(this.#rest);
-    // One that was handed to us goes on listening elsewhere.
+    // An inherited socket keeps listening in another process.
     if (this.path !== undefined) this.#refuseWaiting();
     this.descriptor.close();
     if (this.path === undefined) return;

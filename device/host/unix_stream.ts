@@ -1,8 +1,8 @@
 /**
  * One end of a connected unix stream socket that carries bytes and descriptors (`unix(7)`, SCM_RIGHTS).
  *
- * Calls never wait and never raise SIGPIPE: what would block says so, and the caller polls. A descriptor
- * that arrives belongs to {@linkcode UnixStream.received} at once, so that nothing received is ever lost.
+ * Calls never block and never raise SIGPIPE: a call that would block returns {@linkcode WOULD_BLOCK}, and the caller
+ * polls. A descriptor that is received is put into {@linkcode UnixStream.received} at once, so that none is lost.
  *
  * @module
  */
@@ -34,14 +34,14 @@ import { addressOf, errno, libc, MOST_TRIES } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
 
-/** Answer of a call that found the peer gone. */
+/** Returned if the peer has disconnected. */
 export const CLOSED = 0;
-/** Answer of a call that would have had to wait. */
+/** Returned if a call would block. */
 export const WOULD_BLOCK: number = -1;
-/** The call has to be made once more. */
+/** The call has to be repeated. */
 const AGAIN = -2;
 
-/** What the peer can bring about: it is gone, or it lets descriptors pile up unread. */
+/** Errors that a peer can cause: it has disconnected, or it does not receive descriptors. */
 const PEER_ERRORS: readonly number[] = [ECONNRESET, EPIPE, ENOTCONN, ETOOMANYREFS];
 
 /** Descriptors that may wait to be closed before a peer that sends more of the kind counts as hostile. */

@@ -20,12 +20,12 @@ export class PollSources {
     return this.#all.some((each) => each.mustPoll);
   }
 
-  /** Adds what they have to be woken for to a set. */
+  /** Adds their descriptors to a set. */
   addTo(poll: PollSet): void {
     for (const each of this.#all) each.addTo(poll);
   }
 
-  /** Handles what is ready in the set that they have been added to last. */
+  /** Handles what is ready in the set that they were last added to. */
   look(poll: PollSet): void {
     for (const each of this.#all) each.look(poll);
   }
