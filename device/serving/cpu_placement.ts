@@ -25,7 +25,7 @@ const INTERRUPTED_MS = 1;
 export class CpuPlacement {
   readonly #threads: PeerThreads | undefined;
   readonly #busy = new ProcessorSet();
-  /** Whether there was room when that was last looked at, and nothing has happened since. */
+  /** Whether no thread of the front end was on this processor at the last look, and nothing has happened since. */
   #isMade = false;
   #lastLook = 0;
 
@@ -46,7 +46,7 @@ export class CpuPlacement {
   }
 
   /**
-   * To be called often while the loop watches the rings.
+   * To be called often while the loop polls the rings.
    *
    * @param silence For how long there has been no request.
    */

@@ -33,7 +33,7 @@ export class PollWindow {
   /**
    * A window at its minimum.
    *
-   * @param maximum Longest window; 0 never watches.
+   * @param maximum Longest window; 0 to never poll.
    */
   constructor(maximum: number) {
     this.#maximum = maximum;
@@ -56,7 +56,7 @@ export class PollWindow {
     this.#window = quiet <= GONE_AFTER * this.#maximum ? this.#maximum : this.#minimum;
   }
 
-  /** So many requests came while the rings were watched. */
+  /** So many requests were served while the rings were polled. */
   served(requests: number): void {
     this.#requests += requests;
     if (this.#requests >= BACK_AFTER) this.#window = this.#maximum;
