@@ -27,7 +27,7 @@ export function isSameAddress(one: Address, other: Address): boolean {
 }
 
 /** An inclusive range of whole pages. */
-export interface PageRange {
+export interface AddressRange {
   /** First page. */
   readonly firstPage: number;
   /** Last page, inclusive. */
@@ -75,7 +75,7 @@ export function parseAddress(text: string): Address | undefined {
  *
  * @returns undefined if the text is not such a range.
  */
-export function parsePageRange(text: string): PageRange | undefined {
+export function parseAddressRange(text: string): AddressRange | undefined {
   const dash = text.indexOf("-");
   const first = parseAddress(text.slice(0, dash));
   const last = parseAddress(text.slice(dash + 1));

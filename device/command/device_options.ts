@@ -6,10 +6,10 @@
 import type { ParseArgsOptionsConfig } from "node:util";
 import { formatNames } from "../../pagetable/mod.ts";
 import {
-  type PageRange,
+  type AddressRange,
+  parseAddressRange,
   parseEndpointRange,
   parseNumber,
-  parsePageRange,
   parseSize,
 } from "../address.ts";
 import type { EndpointRange } from "../iommu/endpoint_table.ts";
@@ -38,9 +38,9 @@ const DEFAULT_MSI_REGION = { firstPage: 0xfee00, lastPage: 0xfeeff };
 const TABLE_BASE_FRAME = 2 ** 31;
 
 /** Addresses of a range. */
-const PAGE_RANGE: TextForm<PageRange> = {
+const PAGE_RANGE: TextForm<AddressRange> = {
   form: "two page-aligned addresses, both included, such as 0x8000000-0x80fffff",
-  read: parsePageRange,
+  read: parseAddressRange,
 };
 /** Endpoints of a range. */
 const ENDPOINT_RANGE: TextForm<readonly [first: number, last: number]> = {
@@ -143,7 +143,7 @@ function parseReserved(text: string): ReservedRegion {
 function msiRegion(values: OptionValues): readonly ReservedRegion[] {
   if (textOption(values, "msi-region") === "none") return [];
   const form = "two page-aligned addresses such as 0xfee00000-0xfeefffff, or none";
-  const region = parsedOption(values, "msi-region", parsePageRange, form) ?? DEFAULT_MSI_REGION;
+  const region = parsedOption(values, "msi-region", parseAddressRange, form) ?? DEFAULT_MSI_REGION;
   return [{ ...region, subtype: RESV_MEM_MSI }];
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { parsePageRange } from "../../device/address.ts";
+import { parseAddressRange } from "../../device/address.ts";
 import type { DeviceOptions } from "../../device/iommu/iommu_device.ts";
 import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../device/iommu/reserved_region.ts";
 import { DEFAULT_OPTIONS } from "../device/in_process_guest.ts";
@@ -16,7 +16,7 @@ export function optionsOf(configuration: Configuration): DeviceOptions {
   return {
     ...DEFAULT_OPTIONS,
     ...(bypass === undefined ? {} : { bypass }),
-    ...(inputRange === undefined ? {} : { inputRange: parsePageRange(inputRange)! }),
+    ...(inputRange === undefined ? {} : { inputRange: parseAddressRange(inputRange)! }),
     ...(maxDomains === undefined ? {} : { maxDomains }),
     ...(maxMappings === undefined ? {} : { maxMappings }),
     ...(withoutFeature === undefined ? {} : { withoutFeatures: 1 << withoutFeature }),
@@ -25,7 +25,7 @@ export function optionsOf(configuration: Configuration): DeviceOptions {
       : { endpoints: [{ first: 0, last: lastEndpoint, format: "vtd-ss" }] }),
     ...(reserved === undefined ? {} : {
       reserved: reserved.map(({ range, endpoint, msi }) => ({
-        ...parsePageRange(range)!,
+        ...parseAddressRange(range)!,
         subtype: msi === true ? RESV_MEM_MSI : RESV_MEM_RESERVED,
         ...(endpoint === undefined ? {} : { firstEndpoint: endpoint, lastEndpoint: endpoint }),
       })),

@@ -4,10 +4,10 @@ import {
   addressText,
   endpointText,
   parseAddress,
+  parseAddressRange,
   parseEndpoint,
   parseEndpointRange,
   parseNumber,
-  parsePageRange,
   parseSize,
   rangeText,
   readAddress,
@@ -43,11 +43,11 @@ Deno.test("parseAddress() refuses what is no address below 2^64", () => {
   }
 });
 
-Deno.test("parsePageRange() takes whole pages only, both ends included", () => {
-  assertEquals(parsePageRange("0x8000000-0x80fffff"), { firstPage: 0x8000, lastPage: 0x80ff });
-  assertEquals(parsePageRange("0-0xffffffffffffffff"), { firstPage: 0, lastPage: 2 ** 52 - 1 });
+Deno.test("parseAddressRange() takes whole pages only, both ends included", () => {
+  assertEquals(parseAddressRange("0x8000000-0x80fffff"), { firstPage: 0x8000, lastPage: 0x80ff });
+  assertEquals(parseAddressRange("0-0xffffffffffffffff"), { firstPage: 0, lastPage: 2 ** 52 - 1 });
   for (const text of ["0x1000", "0x1000-0x2000", "0x1001-0x1fff", "0x2000-0x1fff", "-", "a-b"]) {
-    assertEquals(parsePageRange(text), undefined, text);
+    assertEquals(parseAddressRange(text), undefined, text);
   }
 });
 
