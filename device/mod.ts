@@ -39,7 +39,6 @@ export {
   type EndpointChanges,
   type RemovalState,
   type ServedEndpointState,
-  Work,
 } from "./api/mod.ts";
 export { VERSION } from "./command/version.ts";
 export {

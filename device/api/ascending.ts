@@ -1,5 +1,5 @@
 /**
- * Ids in ascending order out of a set that has them in none, a small piece of work at a time.
+ * Sorts the ids of an unordered set in small pieces of work.
  *
  * @module
  */

@@ -1,24 +1,33 @@
 /**
  * The API socket: HTTP with JSON about the live state of a device; `docs/api.md` describes each route.
  *
- * One file a route. `server.ts` and `connection.ts` know of sockets and HTTP, `work.ts` of how much may be done at a
- * time. Addresses are hexadecimal texts of byte addresses; ids, counts and sizes are numbers. May import the rest of
- * `device`.
+ * Exported is what serves the socket, what it needs of its surroundings, and the answers that a client gets. Addresses
+ * are hexadecimal texts of byte addresses; ids, counts and sizes are numbers.
  *
  * @module
  */
-export * from "./context.ts";
-export * from "./dma.ts";
-export * from "./endpoints.ts";
-export * from "./health.ts";
-export * from "./mappings.ts";
-export * from "./metric_families.ts";
-export * from "./metrics.ts";
-export * from "./moved.ts";
-export * from "./relay_state.ts";
-export * from "./routes.ts";
-export * from "./server.ts";
-export * from "./state.ts";
-export * from "./telemetry.ts";
-export * from "./translate.ts";
-export * from "./work.ts";
+export {
+  type ApiAccess,
+  type ApiContext,
+  ApiError,
+  type EndpointChanges,
+  type RouteAnswer,
+  type RouteRequest,
+} from "./context.ts";
+export type { DmaBody, DmaResult } from "./dma.ts";
+export { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "./endpoints.ts";
+export type { HealthState, VersionState } from "./health.ts";
+export type { MappingState } from "./mappings.ts";
+export type { MovedState } from "./moved.ts";
+export type { EndpointRelayState } from "./relay_state.ts";
+export { ApiServer } from "./server.ts";
+export type {
+  DomainState,
+  EndpointDeviceState,
+  EndpointProxyState,
+  EndpointState,
+  State,
+  TableState,
+} from "./state.ts";
+export { exportMetrics } from "./telemetry.ts";
+export type { FaultState, TranslateAnswer } from "./translate.ts";

@@ -3,7 +3,11 @@
  * tables lead to, what the device's own endpoints reach, and what becomes of it all when memory goes.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { ApiError, dma, moved, translate, Work } from "../../device/api/mod.ts";
+import { ApiError } from "../../device/api/mod.ts";
+import { dma } from "../../device/api/dma.ts";
+import { moved } from "../../device/api/moved.ts";
+import { translate } from "../../device/api/translate.ts";
+import { Work } from "../../device/api/work.ts";
 import { movedText, translationText } from "../../device/command/inspect_text.ts";
 import { attachRequest } from "../../device/iommu/driver_requests.ts";
 import { EndpointMemory } from "../../device/endpoint/endpoint_memory.ts";

@@ -4,14 +4,10 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import {
-  type ApiContext,
-  type MovedState,
-  route,
-  translate,
-  Work,
-  WORK_MAX,
-} from "../../device/api/mod.ts";
+import { type ApiContext, type MovedState } from "../../device/api/mod.ts";
+import { route } from "../../device/api/routes.ts";
+import { translate } from "../../device/api/translate.ts";
+import { Work, WORK_MAX } from "../../device/api/work.ts";
 import { attachRequest, mapRequest, unmapRequest } from "../../device/iommu/driver_requests.ts";
 import {
   createMemoryFile,

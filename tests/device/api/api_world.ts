@@ -7,12 +7,12 @@ import {
   type ApiAccess,
   type ApiContext,
   ApiServer,
-  mappings,
   type MappingState,
   type State,
-  state,
-  Work,
 } from "../../../device/api/mod.ts";
+import { mappings } from "../../../device/api/mappings.ts";
+import { state } from "../../../device/api/state.ts";
+import { Work } from "../../../device/api/work.ts";
 import { PollSet, UnixListener, UnixStream, WOULD_BLOCK } from "../../../device/host/mod.ts";
 import { Log } from "../../../device/log.ts";
 import { InProcessGuest } from "../in_process_guest.ts";

@@ -1,13 +1,9 @@
 /** What a client of the API sees while the guest changes what it asks for (docs/api.md). */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import {
-  type ApiContext,
-  mappings,
-  type MappingState,
-  Work,
-  WORK_MAX,
-} from "../../../device/api/mod.ts";
+import type { ApiContext, MappingState } from "../../../device/api/mod.ts";
+import { mappings } from "../../../device/api/mappings.ts";
+import { Work, WORK_MAX } from "../../../device/api/work.ts";
 import {
   attachRequest,
   detachRequest,

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
-import { type ApiContext, ApiError, dma } from "../../../device/api/mod.ts";
+import { type ApiContext, ApiError } from "../../../device/api/mod.ts";
+import { dma } from "../../../device/api/dma.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
 /** A guest with a page of endpoint 8 mapped to be read and written, and the next to be read. */

@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
-import { FAMILIES, metrics, Work } from "../../../device/api/mod.ts";
+import { FAMILIES } from "../../../device/api/metric_families.ts";
+import { metrics } from "../../../device/api/metrics.ts";
+import { Work } from "../../../device/api/work.ts";
 import { InProcessGuest } from "../in_process_guest.ts";
 import { ApiWorld, textOf } from "./api_world.ts";
 

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
-import { type ApiContext, ApiError, translate } from "../../../device/api/mod.ts";
+import { type ApiContext, ApiError } from "../../../device/api/mod.ts";
+import { translate } from "../../../device/api/translate.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { mappingsOf, stateOf } from "./api_world.ts";

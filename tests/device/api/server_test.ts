@@ -1,7 +1,8 @@
 /** The API socket byte by byte: HTTP, its limits, and how little of it comes between two looks at the rings. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
-import { CONNECTIONS_MAX, WORK_MAX } from "../../../device/api/mod.ts";
+import { CONNECTIONS_MAX } from "../../../device/api/server.ts";
+import { WORK_MAX } from "../../../device/api/work.ts";
 import { attachRequest, mapRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { runs } from "../../vring/ring_fixture.ts";

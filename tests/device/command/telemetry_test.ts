@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { deadline } from "@std/async";
 import { attachRequest } from "../../../device/iommu/driver_requests.ts";
-import { FAMILIES } from "../../../device/api/mod.ts";
+import { FAMILIES } from "../../../device/api/metric_families.ts";
 import { HANG_MS } from "../../until.ts";
 import { connect, send, withServe } from "../served_process.ts";
 

@@ -8,7 +8,7 @@ import {
   unmapRequest,
 } from "../../../device/iommu/driver_requests.ts";
 import { formatNames, WRITE } from "../../../pagetable/mod.ts";
-import { translate } from "../../../device/api/mod.ts";
+import { translate } from "../../../device/api/translate.ts";
 import { isLong } from "../../long_mode.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 
