@@ -12,7 +12,7 @@ import { inspect } from "../device/command/inspect.ts";
 import { serve } from "../device/command/serve.ts";
 import { viot } from "../device/command/viot.ts";
 import { walk } from "../device/command/walk.ts";
-import { filter } from "./device/command/filter.ts";
+import { viommu } from "./device/command/in_process.ts";
 
 const ROOT = new URL("../", import.meta.url);
 const DOCS = new URL("docs/", ROOT);
@@ -131,7 +131,7 @@ Deno.test("the examples of docs/walk-json.md give the output that is shown", asy
     for (const { command, json } of outputs) {
       const input = examples.find((each) => each.kind === "Input" && each.command === command);
       const args = command.replace("tables.img", `${folder}/tables.img`).split(" ");
-      const { code, out, err } = await filter(input?.json ?? "", ...args);
+      const { code, out, err } = await viommu(args, { input: input?.json ?? "" });
       assertEquals([code, err], [0, ""], command);
       assertEquals(JSON.parse(out), JSON.parse(json), command);
     }

@@ -41,23 +41,23 @@ Example:
             "phys": "0x4000000", "length": "0x1000", "prot": "rw" }] }],
           "endpoints": [{ "sid": "0x20", "domain": 1 }] }' | viommu build
 `,
-  async run(args) {
+  async run(args, streams) {
     const { values, positionals } = parseOptions(args, IMAGE_OPTIONS);
     refusePositionals(positionals);
     const base = baseOption(values);
-    const input = await readJson("describe fewer mappings");
+    const input = await readJson(streams, "describe fewer mappings");
     const description = base === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, base: addressText(base.page, base.offset) };
     const built = checked(() => buildTables(description));
     const file = textOption(values, "image");
     if (file === undefined) {
-      await printJson({ ...built.description, mem: builtChunks(built) });
+      await printJson(streams, { ...built.description, mem: builtChunks(built) });
       return 0;
     }
     const { memory, nestedMemory } = built;
     await writeImage(file, nestedMemory === null ? [memory] : [memory, nestedMemory]);
-    await printJson(built.description);
+    await printJson(streams, built.description);
     return 0;
   },
 };

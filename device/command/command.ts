@@ -6,6 +6,7 @@
 import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
 import { oneLine } from "../log.ts";
 import { closestName } from "./closest_name.ts";
+import type { Streams } from "./streams.ts";
 
 /** One command of `main.ts`. */
 export interface Command {
@@ -21,10 +22,11 @@ export interface Command {
    * Runs it.
    *
    * @param args The arguments behind its name, `--help` already dealt with.
+   * @param streams Where its input comes from and its output goes to.
    * @returns The exit code: 0 for success, 1 for a failure while running.
    * @throws {UsageError} If the arguments are wrong: exit code 2.
    */
-  run(args: readonly string[]): Promise<number> | number;
+  run(args: readonly string[], streams: Streams): Promise<number> | number;
 }
 
 /** An error whose message is one line: control characters, which an argument may contain, are shown as `\u{…}`. */

@@ -49,7 +49,7 @@ Options:
 Example:
   viommu build < description.json | viommu dump
 `,
-  async run(args) {
+  async run(args, streams) {
     const { values, positionals } = parseOptions(args, {
       ...IMAGE_OPTIONS,
       "endpoint": { type: "string" },
@@ -66,7 +66,7 @@ Example:
       "a number below 2^20",
     ) ?? NO_PASID;
     using image = await openImage(values);
-    const input = await readJson();
+    const input = await readJson(streams);
     const found = checked(() => {
       if (typeof input !== "object" || input === null) {
         throw new TypeError("Cannot dump: the input must be a JSON object");
@@ -80,9 +80,9 @@ Example:
       const one = dumpEndpoint(walker, endpoint, pasid);
       return one === null ? [] : [one];
     });
-    if (values["json"] === true) await printJson(found);
+    if (values["json"] === true) await printJson(streams, found);
     else if (found.length === 0) throw new CommandError("Cannot dump: no endpoint has an entry");
-    else await printPieces([dumpText(found)]);
+    else await printPieces(streams, [dumpText(found)]);
     return 0;
   },
 };

@@ -60,7 +60,7 @@ Examples:
 
 Exit code 1 if nothing answers, or it is refused.
 `,
-  async run(args) {
+  async run(args, streams) {
     const { values, positionals } = parseOptions(args, {
       "api-socket": { type: "string" },
       ...ENDPOINT_OPTIONS_CONFIG,
@@ -75,7 +75,7 @@ Exit code 1 if nothing answers, or it is refused.
     const client = new ApiClient(path);
     try {
       const { answer, text } = await action(client);
-      console.log(values["json"] === true ? JSON.stringify(answer, null, 2) : text);
+      await streams.write(`${values["json"] === true ? JSON.stringify(answer, null, 2) : text}\n`);
       return 0;
     } finally {
       client.close();

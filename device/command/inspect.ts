@@ -15,6 +15,8 @@ import {
   UsageError,
 } from "./command.ts";
 import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
+import { printPieces } from "./output.ts";
+import type { Streams } from "./streams.ts";
 import { watch, type WatchOptions } from "./watch.ts";
 
 /** Shows what a running device holds. */
@@ -52,7 +54,7 @@ Examples:
 
 Exit code 1 if nothing answers; a translation that faults is an answer.
 `,
-  async run(args) {
+  async run(args, streams) {
     const { values, positionals } = parseOptions(args, {
       "api-socket": { type: "string" },
       "domain": { type: "string" },
@@ -68,7 +70,7 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       throw new UsageError("Cannot inspect without --api-socket PATH, as given to serve");
     }
     const isWatch = positionals.length === 1 && positionals[0] === "watch";
-    const look = watchOptions(values);
+    const look = watchOptions(values, streams);
     const question = isWatch ? undefined : questionOf(positionals, values);
     const client = new ApiClient(path);
     try {
@@ -78,16 +80,12 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       }
       const isJson = values["json"] === true;
       if (question.text === undefined) {
-        await showLines(client.lines(question.route), question, isJson);
+        await showLines(streams, client.lines(question.route), question, isJson);
         return 0;
       }
       const answer = await client.get(question.route);
-      console.log(isJson ? JSON.stringify(answer, null, 2) : question.text(answer));
+      await streams.write(`${isJson ? JSON.stringify(answer, null, 2) : question.text(answer)}\n`);
       return 0;
-    } catch (error) {
-      // The reader of the output has closed it, as `head` does.
-      if (error instanceof Deno.errors.BrokenPipe) return 0;
-      throw error;
     } finally {
       client.close();
     }
@@ -95,7 +93,7 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
 };
 
 /** How to watch. */
-function watchOptions(values: OptionValues): WatchOptions {
+function watchOptions(values: OptionValues, streams: Streams): WatchOptions {
   const interval = parsedOption(
     values,
     "interval",
@@ -108,46 +106,33 @@ function watchOptions(values: OptionValues): WatchOptions {
     (text) => parseNumber(text, 2 ** 53 - 1),
     "a number such as 10",
   );
-  const encoder = new TextEncoder();
   return {
     interval,
     ...(count === undefined ? {} : { count }),
-    isTerminal: Deno.stdout.isTerminal(),
-    write(text) {
-      writeAll(encoder.encode(text));
-    },
+    isTerminal: streams.isTerminal,
+    write: (text) => streams.write(text),
   };
 }
 
-/** Writes to standard output, however often that takes. */
-function writeAll(bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length;) done += Deno.stdout.writeSync(bytes.subarray(done));
-}
-
-/** Characters of output that are written at once. */
-const OUTPUT = 65536;
-
 /** Writes elements as they come: there may be more than would fit into memory. */
 async function showLines(
+  streams: Streams,
   lines: AsyncIterable<string>,
   { line: textOf, none }: Question,
   isJson: boolean,
 ): Promise<void> {
-  const encoder = new TextEncoder();
-  let text = "";
-  let isAny = false;
-  for await (const line of lines) {
-    if (isJson) text += `${line}\n`;
-    else if (line.startsWith("{")) {
-      text += `${textOf!(line.replace(/,$/, ""))}\n`;
-      isAny = true;
+  async function* texts(): AsyncGenerator<string> {
+    let isAny = false;
+    for await (const line of lines) {
+      if (isJson) yield `${line}\n`;
+      else if (line.startsWith("{")) {
+        yield `${textOf!(line.replace(/,$/, ""))}\n`;
+        isAny = true;
+      }
     }
-    if (text.length < OUTPUT) continue;
-    writeAll(encoder.encode(text));
-    text = "";
+    if (!isAny && !isJson) yield `${none}\n`;
   }
-  if (!isAny && !isJson) text = `${none}\n`;
-  writeAll(encoder.encode(text));
+  await printPieces(streams, texts());
 }
 
 /** A route of the API and how its answer reads; mappings are shown as they come. */

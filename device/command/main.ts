@@ -15,6 +15,7 @@ import { dump } from "./dump.ts";
 import { endpoint } from "./endpoint.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
+import { PROCESS_STREAMS, type Streams } from "./streams.ts";
 import { viot } from "./viot.ts";
 import { walk } from "./walk.ts";
 
@@ -50,34 +51,40 @@ const HOST_ERRORS = [
  * Runs the command line.
  *
  * @param args The arguments behind the program's name.
+ * @param streams Standard input, output and error.
  * @returns The exit code: 0 for success, 1 for a failure while running, 2 for wrong arguments.
  */
-export async function main(args: readonly string[]): Promise<number> {
+export async function main(
+  args: readonly string[],
+  streams: Streams = PROCESS_STREAMS,
+): Promise<number> {
   const [name, ...rest] = args;
   const command = [...COMMANDS, ...INNER_COMMANDS].find((candidate) => candidate.name === name);
   try {
-    if (command === undefined) return runWithoutCommand(name);
+    if (command === undefined) return await runWithoutCommand(name, streams);
     if (command.printing !== undefined && rest.includes(command.printing.option)) {
-      console.log(command.printing.text());
+      await streams.write(`${command.printing.text()}\n`);
       return 0;
     }
     if (rest.includes("--help") || rest.includes("-h")) {
-      console.log(command.help.trimEnd());
+      await streams.write(command.help);
       return 0;
     }
     if (rest.includes("--version")) {
-      console.log(VERSION);
+      await streams.write(`${VERSION}\n`);
       return 0;
     }
-    return await command.run(rest);
+    return await command.run(rest, streams);
   } catch (error) {
+    // The reader of the output has all that it wants, as `head` does.
+    if (error instanceof Deno.errors.BrokenPipe) return 0;
     if (error instanceof UsageError) {
       const help = command === undefined ? "viommu --help" : `viommu ${command.name} --help`;
-      console.error(`viommu: ${error.message} (see ${help})`);
+      streams.writeError(`viommu: ${error.message} (see ${help})`);
       return 2;
     }
     if (isHostError(error)) {
-      console.error(`viommu: ${oneLine(error.message)}`);
+      streams.writeError(`viommu: ${oneLine(error.message)}`);
       return 1;
     }
     throw error;
@@ -85,13 +92,16 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 /** `--help`, `--version`, or a name that is no command. */
-function runWithoutCommand(name: string | undefined): number {
+async function runWithoutCommand(
+  name: string | undefined,
+  streams: Streams,
+): Promise<number> {
   if (name === "--version" || name === "-V") {
-    console.log(VERSION);
+    await streams.write(`${VERSION}\n`);
     return 0;
   }
   if (name === "--help" || name === "-h" || name === "help") {
-    console.log(overview());
+    await streams.write(`${overview()}\n`);
     return 0;
   }
   const known = COMMANDS.map((command) => command.name).join(", ");

@@ -1,39 +1,35 @@
 /**
- * Standard output of the commands that are filters: JSON of any size, piece by piece.
+ * Output of the commands that are filters: JSON of any size, piece by piece.
  *
  * @module
  */
+import type { Streams } from "./streams.ts";
 
 /** Characters that are gathered before they are written. */
 const PIECE = 65_536;
 
 /** Prints a JSON value, indented by two; iterables are lists. */
-export async function printJson(value: unknown): Promise<void> {
-  await printPieces(jsonPieces(value, ""));
-  await printPieces(["\n"]);
+export async function printJson(streams: Streams, value: unknown): Promise<void> {
+  await printPieces(streams, jsonPieces(value, ""));
+  await streams.write("\n");
 }
 
-/** Writes texts to standard output as they come. A reader that has gone wants no more: that is no error. */
-export async function printPieces(pieces: Iterable<string>): Promise<void> {
-  const encoder = new TextEncoder();
+/** Writes texts to standard output as they come. */
+export async function printPieces(
+  streams: Streams,
+  pieces: Iterable<string> | AsyncIterable<string>,
+): Promise<void> {
   let gathered: string[] = [];
   let length = 0;
-  const flush = async (): Promise<void> => {
-    const bytes = encoder.encode(gathered.join(""));
+  for await (const piece of pieces) {
+    gathered.push(piece);
+    length += piece.length;
+    if (length < PIECE) continue;
+    await streams.write(gathered.join(""));
     gathered = [];
     length = 0;
-    for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
-  };
-  try {
-    for (const piece of pieces) {
-      gathered.push(piece);
-      length += piece.length;
-      if (length >= PIECE) await flush();
-    }
-    await flush();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
   }
+  await streams.write(gathered.join(""));
 }
 
 /** A value as pieces of JSON, none much longer than the longest text in it: one string may have 512 MiB. */

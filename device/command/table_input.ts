@@ -12,6 +12,7 @@ import {
   textOption,
   UsageError,
 } from "./command.ts";
+import type { Streams } from "./streams.ts";
 import { TableImage } from "./table_image.ts";
 
 /** Most bytes of JSON: as a text and as values it takes several times as much memory. */
@@ -30,9 +31,10 @@ export const IMAGE_OPTIONS = {
  * @throws {CommandError} If it is none, or one of more than 256 MiB.
  */
 export async function readJson(
+  { input }: Streams,
   hint = "give tables of that size as a raw image, with --image",
 ): Promise<unknown> {
-  const bytes = await readBounded(Deno.stdin.readable, MOST_JSON, "standard input", hint);
+  const bytes = await readBounded(input, MOST_JSON, "standard input", hint);
   try {
     return JSON.parse(new TextDecoder().decode(bytes));
   } catch (error) {

@@ -43,7 +43,7 @@ Options:
 Example:
   viommu walk --text --iova 0x1008 --endpoint 00:04.0 < tables.json
 `,
-  async run(args) {
+  async run(args, streams) {
     const { values, positionals } = parseOptions(args, {
       ...IMAGE_OPTIONS,
       "iova": { type: "string" },
@@ -55,12 +55,15 @@ Example:
     refusePositionals(positionals);
     const query = queryOf(values);
     using image = await openImage(values);
-    const input = await readJson();
+    const input = await readJson(streams);
     const asked = query === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, queries: [query] };
-    if (values["text"] === true) await printPieces([checked(() => walkText(asked, image))]);
-    else await printJson(checked(() => walkTables(asked, image)));
+    if (values["text"] === true) {
+      await printPieces(streams, [checked(() => walkText(asked, image))]);
+    } else {
+      await printJson(streams, checked(() => walkTables(asked, image)));
+    }
     return 0;
   },
 };

@@ -27,7 +27,7 @@ export interface WatchOptions {
   /** Whether to draw on a terminal. */
   readonly isTerminal: boolean;
   /** Takes what is to be shown. */
-  readonly write: (text: string) => void;
+  readonly write: (text: string) => Promise<void> | void;
 }
 
 /**
@@ -45,19 +45,19 @@ export async function watch(client: ApiClient, options: WatchOptions): Promise<v
   }
   Deno.addSignalListener("SIGINT", end);
   Deno.addSignalListener("SIGTERM", end);
-  if (isTerminal) write(ENTER);
   try {
+    if (isTerminal) await write(ENTER);
     let before = await sample(client);
     for (let i = 0; i < count && !isStopped; i++) {
       await pause(interval, stop.promise);
       if (isStopped) break;
       const now = await sample(client);
-      if (isTerminal) write(screenText(watchScreen(before, now)));
-      else write(watchLines(before, now).map((line) => `${line}\n`).join(""));
+      if (isTerminal) await write(screenText(watchScreen(before, now)));
+      else await write(watchLines(before, now).map((line) => `${line}\n`).join(""));
       before = now;
     }
   } finally {
-    if (isTerminal) write(LEAVE);
+    if (isTerminal) await write(LEAVE);
     Deno.removeSignalListener("SIGINT", end);
     Deno.removeSignalListener("SIGTERM", end);
   }

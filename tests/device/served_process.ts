@@ -164,12 +164,3 @@ export async function send(
   assert(await queue.reap());
   return statusName(bytes.slice(0x9000, 0x9004), queue.driver.usedLength);
 }
-
-/** Runs `inspect`. */
-export async function inspect(api: string, ...args: string[]): Promise<string> {
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [...DENO, "inspect", "--api-socket", api, ...args],
-    env: { NO_COLOR: "1" },
-  }).output();
-  return new TextDecoder().decode(stdout);
-}

@@ -1,33 +1,16 @@
 /** `viommu endpoint`: what it asks, what it prints, and the one line that says what is wrong. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { endpoint } from "../../../device/command/endpoint.ts";
-import { main } from "../../../device/command/main.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { EchoBackEnd } from "../endpoint/relay/echo_back_end.ts";
 import { IOVA } from "../endpoint/relay/relay_world.ts";
 import { HotplugWorld } from "../hotplug_world.ts";
+import { type Outcome, viommu } from "./in_process.ts";
 
-/** What a run of the command line came to. */
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the command in this process. One at a time: the console is one. */
+/** Runs `endpoint`. */
 async function run(...args: readonly string[]): Promise<Outcome> {
-  const { log, error } = console;
-  const [out, err]: [string[], string[]] = [[], []];
-  console.log = (text: string) => out.push(`${text}\n`);
-  console.error = (text: string) => err.push(`${text}\n`);
-  try {
-    const code = await main(["endpoint", ...args]);
-    return { code, out: out.join(""), err: err.join("") };
-  } finally {
-    console.log = log;
-    console.error = error;
-  }
+  return await viommu(["endpoint", ...args]);
 }
 
 Deno.test("endpoint adds, lists and removes, and says what QEMU's monitor has to be told", async () => {

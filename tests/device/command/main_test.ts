@@ -1,43 +1,36 @@
-/** The command line as a user meets it: each test starts the program itself. */
+/** The command line as a user meets it. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { readDeviceTree } from "../../../device/firmware/device_tree.ts";
 import { writeDeviceTree } from "../../../device/firmware/device_tree_writer.ts";
 import { VERSION } from "../../../device/command/version.ts";
-import { MAIN } from "../served_process.ts";
+import { DENO } from "../served_process.ts";
+import { viommu } from "./in_process.ts";
 
-/** What a run of the program came to. */
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-/** Runs the program to its end. */
-async function viommu(...args: string[]): Promise<Outcome> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--quiet",
-      "--allow-ffi",
-      "--allow-write",
-      "--allow-read",
-      "--allow-net",
-      MAIN,
-      ...args,
-    ],
-    env: { NO_COLOR: "1", RUST_BACKTRACE: "0" },
-  }).output();
-  const text = new TextDecoder();
-  return { code, out: text.decode(stdout), err: text.decode(stderr) };
-}
-
-/** Runs the program with wrong arguments: exit code 2, one line that holds the text. */
+/** Runs a command line with wrong arguments: exit code 2, one line that holds the text. */
 async function assertUsageError(args: string[], text: string): Promise<void> {
-  const { code, out, err } = await viommu(...args);
+  const { code, out, err } = await viommu(args);
   assertEquals([code, out], [2, ""], `${args.join(" ")}: ${err}`);
   assertMatch(err, /^viommu: [^\n]+\n$/);
   assertStringIncludes(err, text);
 }
+
+Deno.test("the program writes to its own streams and exits with the code of its command", async () => {
+  const cases: readonly (readonly [readonly string[], number, RegExp, RegExp])[] = [
+    [["--version"], 0, /^[0-9.]+\n$/, /^$/],
+    [["sevre"], 2, /^$/, /^viommu: [^\n]+\n$/],
+    [["viot", "--iommu", "2", "-o", "/nowhere/x"], 1, /^$/, /^viommu: [^\n]+\n$/],
+  ];
+  for (const [args, expected, out, err] of cases) {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [...DENO, ...args],
+      env: { NO_COLOR: "1" },
+    }).output();
+    const decoder = new TextDecoder();
+    assertEquals(code, expected);
+    assertMatch(decoder.decode(stdout), out);
+    assertMatch(decoder.decode(stderr), err);
+  }
+});
 
 Deno.test("without a command, or with one that is none, the commands are named", async () => {
   await assertUsageError([], "the commands are demo, serve, inspect");
@@ -45,18 +38,18 @@ Deno.test("without a command, or with one that is none, the commands are named",
 });
 
 Deno.test("--help and --version answer on standard output", async () => {
-  const { code, out } = await viommu("--help");
+  const { code, out } = await viommu(["--help"]);
   assertEquals(code, 0);
   for (const name of ["demo", "serve", "inspect", "endpoint", "viot", "dtb"]) {
     assertStringIncludes(out, `  ${name} `);
   }
-  assertEquals(await viommu("--version"), { code: 0, out: `${VERSION}\n`, err: "" });
-  assertEquals((await viommu("serve", "--version")).out, `${VERSION}\n`);
+  assertEquals(await viommu(["--version"]), { code: 0, out: `${VERSION}\n`, err: "" });
+  assertEquals((await viommu(["serve", "--version"])).out, `${VERSION}\n`);
 });
 
 Deno.test("every command's --help fits a terminal and names its usage", async () => {
   for (const name of ["demo", "serve", "inspect", "endpoint", "viot", "dtb"]) {
-    const { code, out } = await viommu(name, "--help");
+    const { code, out } = await viommu([name, "--help"]);
     assertEquals(code, 0);
     assertStringIncludes(out, `Usage: viommu ${name}`);
     assert(out.split("\n").every((line) => line.length <= 80), `${name}: a line is too long`);
@@ -75,7 +68,7 @@ Deno.test("serve --print-capabilities says what the back end is, whatever else i
     const args = i % 2 === 0
       ? [...other, "--print-capabilities"]
       : ["--print-capabilities", ...other];
-    const { code, out, err } = await viommu("serve", ...args);
+    const { code, out, err } = await viommu(["serve", ...args]);
     assertEquals([code, out, err], [0, '{"type":"iommu","features":[]}\n', ""], args.join(" "));
   }
 });
@@ -105,7 +98,7 @@ Deno.test("serve refuses wrong arguments in one line that says what would be rig
     [[...serve, "--poll-us", "-1"], "--poll-us"],
     [["serve", "--fd", "x"], "inherited descriptor"],
   ];
-  await Promise.all(cases.map(([args, text]) => assertUsageError(args, text)));
+  for (const [args, text] of cases) await assertUsageError(args, text);
 });
 
 Deno.test("serve refuses a descriptor that is no vhost-user socket", async () => {
@@ -113,7 +106,7 @@ Deno.test("serve refuses a descriptor that is no vhost-user socket", async () =>
 });
 
 Deno.test("serve ends with exit code 1 where its socket cannot be", async () => {
-  const { code, err } = await viommu("serve", "--socket-path", "/nowhere/x.sock");
+  const { code, err } = await viommu(["serve", "--socket-path", "/nowhere/x.sock"]);
   assertEquals(code, 1);
   assertMatch(err, /^viommu: [^\n]*\/nowhere\/x\.sock[^\n]*\n$/);
 });
@@ -121,7 +114,7 @@ Deno.test("serve ends with exit code 1 where its socket cannot be", async () => 
 Deno.test("viot writes the table, and says what is missing", async () => {
   const file = await Deno.makeTempFile();
   try {
-    assertEquals(await viommu("viot", "--iommu", "00:02.0", "-o", file), {
+    assertEquals(await viommu(["viot", "--iommu", "00:02.0", "-o", file]), {
       code: 0,
       out: "",
       err: "",
@@ -155,7 +148,7 @@ Deno.test("dtb patches the device tree, and says what is missing or wrong", asyn
     const root = { name: "", properties: [], children: [bridge] };
     const tree = writeDeviceTree({ bootProcessor: 0, reservations: [], root });
     await Deno.writeFile(input, tree);
-    assertEquals(await viommu(...patch), { code: 0, out: "", err: "" });
+    assertEquals(await viommu(patch), { code: 0, out: "", err: "" });
     const patched = readDeviceTree(await Deno.readFile(output)).root.children[0];
     assertEquals(patched.children.map(({ name }) => name), ["iommu@2,0"]);
 
@@ -169,12 +162,12 @@ Deno.test("dtb patches the device tree, and says what is missing or wrong", asyn
     ];
     for (const [bytes, line] of damaged) {
       await Deno.writeFile(input, bytes);
-      const { code, out, err } = await viommu(...patch);
+      const { code, out, err } = await viommu(patch);
       assertEquals([code, out], [1, ""]);
       assertMatch(err, line);
     }
     await Deno.remove(input);
-    const { code, err } = await viommu(...patch);
+    const { code, err } = await viommu(patch);
     assertEquals(code, 1);
     assertMatch(err, /^viommu: [^\n]*in\.dtb[^\n]*\n$/);
   } finally {
@@ -196,7 +189,7 @@ Deno.test("inspect refuses wrong arguments, and says when nothing answers", asyn
   await assertUsageError([...inspect], "state, mappings");
   await assertUsageError([...inspect, "translate", "--endpoint", "8"], "--iova ADDR");
   await assertUsageError([...inspect, "mappings", "--domain", "x"], "a domain id");
-  const { code, err } = await viommu(...inspect, "state");
+  const { code, err } = await viommu([...inspect, "state"]);
   assertEquals(code, 1);
   assertMatch(err, /^viommu: Cannot ask \/nowhere\/api.sock: nothing answers there[^\n]*\n$/);
 });

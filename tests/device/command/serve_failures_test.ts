@@ -7,6 +7,7 @@ import { F_GET_SEALS } from "../../../device/host/constants.ts";
 import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
 import { connect, DENO, exists, exitCode, kill, send, withServe } from "../served_process.ts";
+import { viommu } from "./in_process.ts";
 
 /** A folder for one test. */
 async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
@@ -115,11 +116,14 @@ Deno.test("a socket path that cannot be listened on is told of in one line", asy
     for (const [path, reason] of cases) {
       for (const option of ["--socket-path", "--api-socket"]) {
         const args = option === "--socket-path" ? [] : ["--socket-path", `${folder}/s`];
-        const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-          args: [...DENO, "serve", ...args, "--log-level", "error", option, path],
-          env: { NO_COLOR: "1" },
-        }).output();
-        const text = new TextDecoder().decode(stderr);
+        const { code, err: text } = await viommu([
+          "serve",
+          ...args,
+          "--log-level",
+          "error",
+          option,
+          path,
+        ]);
         assertEquals([code, text.trimEnd().split("\n").length], [1, 1], text);
         assertStringIncludes(text, "viommu: Cannot ");
         assertStringIncludes(text, reason);

@@ -11,7 +11,7 @@ import { CommandError } from "../../../device/command/command.ts";
 import { jsonPieces } from "../../../device/command/output.ts";
 import { TableImage } from "../../../device/command/table_image.ts";
 import { ImageReader } from "../../../pagetable/mod.ts";
-import { filterBytes } from "./filter.ts";
+import { endless, viommu } from "./in_process.ts";
 
 /** Registers that lead to tables at 0. */
 const REGISTERS = new TextEncoder().encode('{ "format": "vtd-ss", "rtaddr": 0 }');
@@ -33,9 +33,9 @@ Deno.test("an image of a terabyte is read where the walk comes to, by walk and b
     }
     const image = ["--image", file, "--base", "0"];
     const one = ["--iova", "0x12345678", "--endpoint", "0"];
-    const walked = await filterBytes(["walk", ...image, ...one], REGISTERS);
+    const walked = await viommu(["walk", ...image, ...one], { input: REGISTERS });
     assertEquals(JSON.parse(walked.out).results[0].pa, "0x12345678", walked.err);
-    const dumped = await filterBytes(["dump", ...image], REGISTERS);
+    const dumped = await viommu(["dump", ...image], { input: REGISTERS });
     assertStringIncludes(dumped.out, "0x0-0x3fffffff -> 0x0 rw 0x40000000\n");
   } finally {
     await Deno.remove(file);
@@ -53,8 +53,8 @@ Deno.test("input without end is refused in one line by each command that takes s
     [["dump"], "standard input: it has more than 256 MiB"],
   ];
   for (const [args, text] of cases) {
-    const endless = args.length === 1;
-    const { code, out, err } = await filterBytes(args, endless ? zeros : REGISTERS, endless);
+    const input = args.length === 1 ? endless(zeros) : REGISTERS;
+    const { code, out, err } = await viommu(args, { input });
     assertEquals([code, out], [1, ""], err);
     assertMatch(err, /^viommu: [^\n]+\n$/);
     assertStringIncludes(err, text);
@@ -64,7 +64,7 @@ Deno.test("input without end is refused in one line by each command that takes s
 Deno.test("more domains than hardware has ids are refused before any is built", async () => {
   const domains = Array.from({ length: 200_000 }, (_, id) => ({ id }));
   const input = JSON.stringify({ format: "vtd-ss", base: 0, domains });
-  const { code, err } = await filterBytes(["build"], new TextEncoder().encode(input));
+  const { code, err } = await viommu(["build"], { input });
   assertEquals(code, 1);
   assertEquals(
     err,

@@ -1,6 +1,6 @@
 /** `build`, `walk` and `dump` as filters, one feeding the next. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { filter } from "./filter.ts";
+import { viommu } from "./in_process.ts";
 
 /** One domain with a page and two 2 MiB blocks, for two endpoints; a third bypasses. */
 function description(format: string, extra: object = {}): string {
@@ -21,7 +21,7 @@ function description(format: string, extra: object = {}): string {
 
 Deno.test("what build makes, walk translates and dump prints, in every format", async () => {
   for (const format of ["vtd-ss", "vtd-fs", "smmuv3-s1", "smmuv3-s2", "amdv1"]) {
-    const built = await filter(description(format), "build");
+    const built = await viommu(["build"], { input: description(format) });
     assertEquals([built.code, built.err], [0, ""], format);
     const queries = [
       { id: "a", sid: "0x20", iova: "0x10008", access: "w" },
@@ -30,7 +30,9 @@ Deno.test("what build makes, walk translates and dump prints, in every format", 
       { id: "d", sid: "0x30", iova: "0x123456", access: "w" },
       { id: "e", sid: "0x20", iova: "0x11000", access: "r" },
     ];
-    const walked = await filter(JSON.stringify({ ...JSON.parse(built.out), queries }), "walk");
+    const walked = await viommu(["walk"], {
+      input: JSON.stringify({ ...JSON.parse(built.out), queries }),
+    });
     assertEquals([walked.code, walked.err], [0, ""], format);
     const { results } = JSON.parse(walked.out);
     assertEquals(
@@ -44,19 +46,16 @@ Deno.test("what build makes, walk translates and dump prints, in every format", 
       "0x123456",
     ]);
     assertMatch(results[2].fault.code, /^0x[0-9a-f]+$/);
-    const asText = await filter(
-      JSON.stringify({ ...JSON.parse(built.out), queries }),
-      "walk",
-      "--text",
-    );
+    const input = JSON.stringify({ ...JSON.parse(built.out), queries });
+    const asText = await viommu(["walk", "--text"], { input });
     assertEquals(
       asText.out.split("\n").filter((line) => /^\S/.test(line))[0],
       "0x20 w 0x10008: 0x4000008, leaf of 0x1000 bytes",
     );
-    const dumped = await filter(built.out, "dump", "--endpoint", "0x20");
+    const dumped = await viommu(["dump", "--endpoint", "0x20"], { input: built.out });
     assertStringIncludes(dumped.out, "0x10000-0x10fff -> 0x4000000 rw");
     assertStringIncludes(dumped.out, "-> 0x8000000 r 0x200000 x2");
-    const json = await filter(built.out, "dump", "--json");
+    const json = await viommu(["dump", "--json"], { input: built.out });
     assertEquals(JSON.parse(json.out).length, 3, format);
   }
 });
@@ -74,15 +73,17 @@ Deno.test("a raw image serves walk and dump as chunks do, also with two stages",
   });
   try {
     for (const [input, pa] of [[description("vtd-ss"), "0x4000123"], [nested, "0x14000123"]]) {
-      const built = await filter(input, "build", "--image", file, "--base", "0x2000000");
+      const built = await viommu(["build", "--image", file, "--base", "0x2000000"], {
+        input,
+      });
       assertEquals([built.code, built.err], [0, ""]);
       const rest = JSON.parse(built.out);
       assertEquals([rest.base, "mem" in rest], ["0x2000000", false]);
       const image = ["--image", file, "--base", "0x2000000"];
       const one = ["--iova", "0x10123", "--endpoint", "00:04.0", "--access", "w"];
-      const walked = await filter(built.out, "walk", ...image, ...one);
+      const walked = await viommu(["walk", ...image, ...one], { input: built.out });
       assertEquals(JSON.parse(walked.out).results[0].pa, pa, walked.err);
-      const dumped = await filter(built.out, "dump", ...image);
+      const dumped = await viommu(["dump", ...image], { input: built.out });
       assert(dumped.out.startsWith("endpoint 0x20: domain"), dumped.err);
     }
   } finally {
@@ -105,7 +106,7 @@ Deno.test("build, walk and dump say in one line what is wrong with their input",
     [description("vtd-ss"), ["walk", "--image", "/nowhere", "--base", "0"], 1, "nowhere"],
   ];
   for (const [input, args, code, text] of cases) {
-    const found = await filter(input, ...args);
+    const found = await viommu(args, { input });
     assertEquals([found.code, found.out], [code, ""], `${args.join(" ")}: ${found.err}`);
     assertMatch(found.err, /^viommu: [^\n]+\n$/);
     assertStringIncludes(found.err, text);
