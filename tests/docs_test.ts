@@ -12,6 +12,7 @@ import { inspect } from "../device/command/inspect.ts";
 import { serve } from "../device/command/serve.ts";
 import { viot } from "../device/command/viot.ts";
 import { walk } from "../device/command/walk.ts";
+import { helpText } from "../device/command/help.ts";
 import { viommu } from "./device/command/in_process.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -108,7 +109,7 @@ Deno.test("every option in a command of the documents is one that the command ha
         const own = line.slice(line.indexOf(` ${command.name}`));
         for (const [option] of own.matchAll(/(?<= )--[a-z][a-z-]*/g)) {
           seen++;
-          const isKnown = new RegExp(`${option}(?![a-z-])`).test(command.help);
+          const isKnown = new RegExp(`${option}(?![a-z-])`).test(helpText(command));
           if (!isKnown) wrong.push(`${pathOf(document)}: ${option}`);
         }
       }

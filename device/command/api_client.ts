@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CommandError } from "./command.ts";
+import { CommandError } from "./errors.ts";
 
 /**
  * What stands in front of a route. A number: Deno looks names up even where a unix socket is what it connects to, and a

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CommandError } from "./command.ts";
+import { CommandError } from "./errors.ts";
 
 /**
  * Reads a stream to its end.

@@ -10,17 +10,20 @@ import {
   type TableMemory,
 } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE } from "../address.ts";
-import { type Command, parseOptions, refusePositionals, textOption } from "./command.ts";
+import type { Command } from "./command.ts";
+import { textOption } from "./options.ts";
 import { printJson } from "./output.ts";
-import { baseOption, checked, IMAGE_OPTIONS, readJson } from "./table_input.ts";
+import { baseOption, checked, readJson } from "./table_input.ts";
 
 /** Builds tables. */
 export const build: Command = {
   name: "build",
   summary: "make page tables and device tables from a description in JSON",
-  help: `Usage: viommu build < description.json > tables.json
-       viommu build --image FILE [--base ADDR] < description.json
-
+  usage: [
+    "< description.json > tables.json",
+    "--image FILE [--base ADDR] < description.json",
+  ],
+  description: `
 A filter: a description in JSON on standard input, the tables as chunks of
 memory in JSON on standard output, which "viommu walk" and "viommu dump" take.
 
@@ -28,22 +31,29 @@ The description: format (vtd-ss, vtd-fs, vtd-nested, smmuv3-s1, smmuv3-s2,
 smmuv3-nested, amdv1) and its parameters (mode, levels, granule, iaBits, oaBits,
 streamTable), base, domains with mappings, endpoints. Numbers may be texts such
 as "0x1000". StreamIDs have up to 32 bits; beyond 18 the streamTable is 2-level.
-In the output a long run of zeros is a chunk with its bytes' number ("zeros").
-
-Options:
-  --image FILE   write the tables as a raw image that begins at the base, and
-                 the completed description without them to standard output
-  --base ADDR    address of the first table page, instead of the description's
-
+In the output a long run of zeros is a chunk with its bytes' number ("zeros").`,
+  options: [{
+    title: "Options",
+    options: [{
+      name: "image",
+      value: "FILE",
+      help:
+        "write the tables as a raw image that begins at the base, and the completed description " +
+        "without them to standard output",
+    }, {
+      name: "base",
+      value: "ADDR",
+      help: "address of the first table page, instead of the description's",
+    }],
+  }],
+  ending: `
 Example:
   echo '{ "format": "vtd-ss", "base": "0x1000000",
           "domains": [{ "id": 1, "mappings": [{ "iova": "0x1000",
             "phys": "0x4000000", "length": "0x1000", "prot": "rw" }] }],
           "endpoints": [{ "sid": "0x20", "domain": 1 }] }' | viommu build
 `,
-  async run(args, streams) {
-    const { values, positionals } = parseOptions(args, IMAGE_OPTIONS);
-    refusePositionals(positionals);
+  async run({ values }, streams) {
     const base = baseOption(values);
     const input = await readJson(streams, "describe fewer mappings");
     const description = base === undefined || typeof input !== "object" || input === null

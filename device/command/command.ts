@@ -1,11 +1,11 @@
 /**
- * What a command of the command line is, and how its arguments are read.
+ * What a command of the command line is, and how its arguments are read by its definition.
  *
  * @module
  */
-import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
-import { oneLine } from "../log.ts";
 import { closestName } from "./closest_name.ts";
+import { UsageError } from "./errors.ts";
+import { type OptionDefinition, type OptionValues, parseOptions } from "./options.ts";
 import type { Streams } from "./streams.ts";
 
 /** One command of `main.ts`. */
@@ -14,129 +14,124 @@ export interface Command {
   readonly name: string;
   /** What it does, in one line of the overview. */
   readonly summary: string;
-  /** The text of `--help`. */
-  readonly help: string;
+  /** How it is typed: what follows its name, one text a form. */
+  readonly usage: readonly string[];
+  /** What it does, in paragraphs. */
+  readonly description: string;
+  /** What it can be told to do, if it has to be told. */
+  readonly actions?: ActionGroup;
+  /** Its options, as `--help` groups them. */
+  readonly options: readonly OptionGroup[];
+  /** What `--help` says at the end: exit codes, examples. */
+  readonly ending?: string;
+  /** An argument that it needs besides options. */
+  readonly operand?: string;
   /** An option that prints a text, beside which everything else is ignored. */
   readonly printing?: { readonly option: string; text(): string };
   /**
    * Runs it.
    *
-   * @param args The arguments behind its name, `--help` already dealt with.
+   * @param given What was typed.
    * @param streams Where its input comes from and its output goes to.
    * @returns The exit code: 0 for success, 1 for a failure while running.
    * @throws {UsageError} If the arguments are wrong: exit code 2.
    */
-  run(args: readonly string[], streams: Streams): Promise<number> | number;
+  run(given: GivenArguments, streams: Streams): Promise<number> | number;
 }
 
-/** An error whose message is one line: control characters, which an argument may contain, are shown as `\u{…}`. */
-class OneLineError extends Error {
-  constructor(message: string) {
-    super(oneLine(message));
-  }
+/** Options under a heading. */
+export interface OptionGroup {
+  /** The heading, without its colon. */
+  readonly title: string;
+  /** The options. */
+  readonly options: readonly OptionDefinition[];
+  /** What is to be said below them. */
+  readonly note?: string;
 }
 
-/** Wrong arguments. The message is one line that says what is wrong and what would be right. */
-export class UsageError extends OneLineError {
-  /** Name of the class. */
-  override readonly name = "UsageError";
+/** Actions under a heading. */
+export interface ActionGroup {
+  /** The heading, without its colon. */
+  readonly title: string;
+  /** The actions. */
+  readonly list: readonly ActionDefinition[];
 }
 
-/** A failure while running that is no bug: exit code 1. The message is one line. */
-export class CommandError extends OneLineError {
-  /** Name of the class. */
-  override readonly name = "CommandError";
+/** One thing that a command can be told to do. */
+export interface ActionDefinition {
+  /** The word for it. */
+  readonly word: string;
+  /** What else belongs behind the word. */
+  readonly takes?: string;
+  /** What it does. */
+  readonly help: string;
+  /** An argument that it needs besides options. */
+  readonly operand?: string;
 }
 
-/** Option values by name, as typed: a text, a switch, or the texts of a repeated option. */
-export type OptionValues = Readonly<
-  Record<string, string | boolean | (string | boolean)[] | undefined>
->;
-
-/** What was typed behind the name of a command. */
-export interface ParsedArguments {
+/** What was typed behind the name of a command, and fits its definition. */
+export interface GivenArguments {
   /** Values of the options that were given. */
   readonly values: OptionValues;
-  /** What was given besides options. */
-  readonly positionals: readonly string[];
+  /** The action; empty for a command that has none. */
+  readonly action: string;
+  /** The argument besides options; empty where none is needed. */
+  readonly operand: string;
+}
+
+/** Every option of a command. */
+export function optionsOf({ options }: Pick<Command, "options">): readonly OptionDefinition[] {
+  return options.flatMap((group) => group.options);
 }
 
 /**
- * Splits arguments into options and the rest.
+ * Reads the arguments of a command.
  *
- * @throws {UsageError} On an unknown option, or one that lacks its value.
+ * @throws {UsageError} If they do not fit its definition.
  */
-export function parseOptions(
-  args: readonly string[],
-  options: ParseArgsOptionsConfig,
-): ParsedArguments {
-  try {
-    const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
-    return { values, positionals };
-  } catch (error) {
-    if (!(error instanceof TypeError)) throw error;
-    const message = error.message.split(/\.?\s*\n|\. /)[0];
-    const names = Object.keys(options);
-    const typed = /^Unknown option '--([^']+)'/.exec(message)?.[1] ?? "";
-    const meant = closestName(typed, names);
-    const right = meant === undefined
-      ? `the options are ${names.map((name) => `--${name}`).join(", ")}`
-      : `did you mean --${meant}?`;
-    throw new UsageError(`${message}: ${right}`);
+export function readArguments(command: Command, args: readonly string[]): GivenArguments {
+  const { values, positionals } = parseOptions(args, optionsOf(command));
+  const rest = [...positionals];
+  const action = command.actions === undefined
+    ? undefined
+    : actionOf(command.actions, rest.shift());
+  checkActions(command, values, action?.word);
+  const operand = action?.operand ?? command.operand;
+  const given = operand === undefined ? "" : rest.shift();
+  if (given === undefined) {
+    const whole = action === undefined ? command.name : `${command.name} ${action.word}`;
+    throw new UsageError(`Cannot run ${whole} without its argument: ${operand} is missing`);
   }
-}
-
-/** The text of an option, or undefined where it was not given. */
-export function textOption(values: OptionValues, name: string): string | undefined {
-  const value = values[name];
-  return typeof value === "string" ? value : undefined;
-}
-
-/** The texts of an option that can be given several times. */
-export function textOptions(values: OptionValues, name: string): readonly string[] {
-  const value = values[name];
-  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
-}
-
-/**
- * The value of an option, parsed.
- *
- * @param parse Returns undefined for a text that is no such value.
- * @param form What the text must look like, with an example, for the message.
- * @throws {UsageError} If the text cannot be parsed.
- */
-export function parsedOption<T>(
-  values: OptionValues,
-  name: string,
-  parse: (text: string) => T | undefined,
-  form: string,
-): T | undefined {
-  const text = textOption(values, name);
-  return text === undefined ? undefined : parseText(`--${name}`, text, parse, form);
-}
-
-/** Parses the text of one option, or says what it must look like. */
-export function parseText<T>(
-  option: string,
-  text: string,
-  parse: (text: string) => T | undefined,
-  form: string,
-): T {
-  const value = parse(text);
-  if (value === undefined) {
-    throw new UsageError(`Cannot take ${option} ${text}: it must be ${form}`);
+  if (rest.length > 0) {
+    const right = command.actions === undefined
+      ? "this command has options only"
+      : "one thing at a time";
+    throw new UsageError(`Cannot take argument "${rest[0]}": ${right}`);
   }
-  return value;
+  return { values, action: action?.word ?? "", operand: given };
 }
 
-/** Parses a switch, `on` or `off`. */
-export function parseSwitch(text: string): boolean | undefined {
-  return text === "on" ? true : text === "off" ? false : undefined;
+/** The action that a word names. */
+function actionOf({ list }: ActionGroup, typed: string | undefined): ActionDefinition {
+  const found = list.find(({ word }) => word === typed);
+  if (found !== undefined) return found;
+  const words = list.map(({ word }) => word);
+  const all = `it must be ${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+  if (typed === undefined) throw new UsageError(`Cannot run without an action: ${all}`);
+  const meant = closestName(typed, words);
+  throw new UsageError(
+    `Cannot do ${typed}: ${meant === undefined ? all : `did you mean ${meant}?`}`,
+  );
 }
 
-/** Fails if there are arguments that no option took. */
-export function refusePositionals(positionals: readonly string[]): void {
-  if (positionals.length > 0) {
-    throw new UsageError(`Cannot take argument "${positionals[0]}": this command has options only`);
+/** Fails if an option was given that belongs to other actions. */
+function checkActions(command: Command, values: OptionValues, action: string | undefined): void {
+  for (const { name, actions } of optionsOf(command)) {
+    if (actions === undefined || action === undefined || actions.includes(action)) continue;
+    if (values[name] === undefined) continue;
+    const places = actions.map((each) => `"${command.name} ${each}"`).join(" or ");
+    throw new UsageError(
+      `Cannot take --${name} with "${command.name} ${action}": it belongs to ${places}`,
+    );
   }
 }

@@ -19,7 +19,8 @@ import { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";
 import { DeviceServer } from "../serving/device_server.ts";
 import { T_PROBE } from "../iommu/wire.ts";
-import { type Command, CommandError, parseOptions, refusePositionals } from "./command.ts";
+import type { Command } from "./command.ts";
+import { CommandError } from "./errors.ts";
 import type { DemoAnswer, DemoOrder } from "./demo_guest.ts";
 import { parseDeviceOptions } from "./device_options.ts";
 
@@ -34,15 +35,12 @@ const PAIRS = 3200;
 export const demo: Command = {
   name: "demo",
   summary: "serve the device and drive it from a second process, and show what happens",
-  help: `Usage: viommu demo
-
-Serves a device on a socket in a temporary place, starts a second process that
-plays VMM and guest over that socket with shared memory, and shows each request,
-its answer, and the page tables that came out. Needs nothing but Deno.
-`,
-  async run(args) {
-    const { positionals } = parseOptions(args, {});
-    refusePositionals(positionals);
+  usage: [""],
+  description: `Serves a device on a socket in a temporary place, starts a second process that
+    plays VMM and guest over that socket with shared memory, and shows each request,
+    its answer, and the page tables that came out. Needs nothing but Deno.`,
+  options: [],
+  async run() {
     const path = `/tmp/viommu-demo-${Deno.pid}.sock`;
     const device = new IommuDevice({ ...parseDeviceOptions({}), bypass: false });
     const server = new DeviceServer(device, new Log("warn"), 1000);

@@ -42,9 +42,12 @@ export type DemoAnswer =
 export const demoGuest: Command = {
   name: "demo-guest",
   summary: "the second process of the demo",
-  help: "Usage: viommu demo-guest SOCKET\n\nThe second process of the demo, started by it.\n",
-  async run(args) {
-    const frontEnd = FrontEnd.connect(args[0]);
+  usage: ["SOCKET"],
+  description: "The second process of the demo, started by it.",
+  options: [],
+  operand: "SOCKET",
+  async run({ operand: socket }) {
+    const frontEnd = FrontEnd.connect(socket);
     await frontEnd.negotiate();
     const memory = await frontEnd.addMemory(0, DEMO_MEMORY);
     const bytes = new Uint8Array(memory.mapping.buffer);

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { ParseArgsOptionsConfig } from "node:util";
 import { formatNames } from "../../pagetable/mod.ts";
 import {
   type AddressRange,
@@ -15,15 +14,16 @@ import {
 import type { EndpointRange } from "../iommu/endpoint_table.ts";
 import type { DeviceOptions } from "../iommu/iommu_device.ts";
 import { type ReservedRegion, RESV_MEM_MSI, RESV_MEM_RESERVED } from "../iommu/reserved_region.ts";
+import { UsageError } from "./errors.ts";
+import { oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
 import {
+  type OptionDefinition,
   type OptionValues,
   parsedOption,
   parseSwitch,
   textOption,
   textOptions,
-  UsageError,
-} from "./command.ts";
-import { oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
+} from "./options.ts";
 
 /** Format of endpoints for which none is named. */
 const DEFAULT_FORMAT = "vtd-ss";
@@ -61,42 +61,55 @@ const RESERVED_OPTION = {
   },
 };
 
-/** How the options are spelt. */
-export const DEVICE_OPTIONS = {
-  "endpoint": { type: "string", multiple: true },
-  "input-range": { type: "string" },
-  "page-sizes": { type: "string" },
-  "bypass": { type: "string" },
-  "msi-region": { type: "string" },
-  "resv": { type: "string", multiple: true },
-  "max-domains": { type: "string" },
-  "max-mappings": { type: "string" },
-  "max-table-memory": { type: "string" },
-  "max-pinned": { type: "string" },
-} as const satisfies ParseArgsOptionsConfig;
-
-/** What `--help` says of them. */
-export const DEVICE_OPTIONS_HELP = `  --endpoint FIRST[-LAST][,format=FORMAT]
-                           endpoints that exist, by number or PCI address, and
-                           the tables that translate for them; can be repeated,
-                           a later one decides where they overlap
-                           (default 0-0xffff,format=${DEFAULT_FORMAT})
-                           formats: ${formatNames().join(", ")}
-  --input-range A-B        I/O virtual addresses that the guest may map, both
-                           included (default: what the formats span)
-  --page-sizes 4K,2M,1G    leaf sizes (default: those of the formats)
-  --bypass on|off          whether unattached endpoints reach memory at
-                           power-on (default on)
-  --msi-region A-B|none    where endpoints write interrupts to, never mapped
-                           (default 0xfee00000-0xfeefffff)
-  --resv A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]
-                           a further range that endpoints reserve; can be
-                           repeated
-  --max-domains N          domains there may be (default 4096)
-  --max-mappings N         mappings there may be (default 4194304)
-  --max-table-memory SIZE  memory of all tables (default 1G)
-  --max-pinned SIZE        guest memory that mappings may hold (default all)
-`;
+/** How they are given. */
+export const DEVICE_OPTIONS: readonly OptionDefinition[] = [{
+  name: "endpoint",
+  value: "FIRST[-LAST][,format=FORMAT]",
+  help:
+    "endpoints that exist, by number or PCI address, and the tables that translate for them; can be repeated, a " +
+    `later one decides where they overlap (default 0-0xffff,format=${DEFAULT_FORMAT}); formats: ${
+      formatNames().join(", ")
+    }`,
+  repeats: true,
+}, {
+  name: "input-range",
+  value: "A-B",
+  help:
+    "I/O virtual addresses that the guest may map, both included (default: what the formats span)",
+}, {
+  name: "page-sizes",
+  value: "4K,2M,1G",
+  help: "leaf sizes (default: those of the formats)",
+}, {
+  name: "bypass",
+  value: "on|off",
+  help: "whether unattached endpoints reach memory at power-on (default on)",
+}, {
+  name: "msi-region",
+  value: "A-B|none",
+  help: "where endpoints write interrupts to, never mapped (default 0xfee00000-0xfeefffff)",
+}, {
+  name: "resv",
+  value: "A-B[,endpoint=FIRST[-LAST]][,type=reserved|msi]",
+  help: "a further range that endpoints reserve; can be repeated",
+  repeats: true,
+}, {
+  name: "max-domains",
+  value: "N",
+  help: "domains there may be (default 4096)",
+}, {
+  name: "max-mappings",
+  value: "N",
+  help: "mappings there may be (default 4194304)",
+}, {
+  name: "max-table-memory",
+  value: "SIZE",
+  help: "memory of all tables (default 1G)",
+}, {
+  name: "max-pinned",
+  value: "SIZE",
+  help: "guest memory that mappings may hold (default all)",
+}];
 
 /**
  * Reads the options of a device.

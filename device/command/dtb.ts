@@ -3,20 +3,14 @@
  *
  * @module
  */
-import { parseEndpoint, parseEndpointRange } from "../address.ts";
 import { type DeviceTree, readDeviceTree } from "../firmware/device_tree.ts";
 import { addVirtioIommu, checkIommuTopology } from "../firmware/device_tree_iommu.ts";
 import { writeDeviceTree } from "../firmware/device_tree_writer.ts";
 import { readBounded } from "./bounded_input.ts";
-import {
-  type Command,
-  CommandError,
-  parsedOption,
-  parseOptions,
-  refusePositionals,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import type { Command } from "./command.ts";
+import { CommandError, UsageError } from "./errors.ts";
+import { textOption } from "./options.ts";
+import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.ts";
 
 /** Most bytes of a device tree. */
 const MOST_BYTES = 16 * 2 ** 20;
@@ -25,38 +19,31 @@ const MOST_BYTES = 16 * 2 ** 20;
 export const dtb: Command = {
   name: "dtb",
   summary: "patch the device tree that puts a guest's PCI devices behind the IOMMU",
-  help: `Usage: viommu dtb --iommu ADDRESS [--endpoints FIRST-LAST] -i FILE -o FILE
-
-Reads a flattened device tree as QEMU's "-M virt,...,dumpdtb=FILE" writes it,
-puts the virtio-iommu and the endpoints behind it into its PCI host bridge, and
-writes what QEMU's "-dtb FILE" takes. An endpoint's id is its PCI address.
-
-Options:
-  --iommu ADDRESS          PCI address of the virtio-iommu, e.g. 00:02.0; it
-                           must be on bus 0
-  --endpoints FIRST-LAST   PCI addresses behind it, both included; the IOMMU
-                           itself is left out (default: all of its segment)
-  -i, --input FILE         device tree to read
-  -o, --output FILE        where to write the patched one
-
+  usage: ["--iommu ADDRESS [--endpoints FIRST-LAST] -i FILE -o FILE"],
+  description: `Reads a flattened device tree as QEMU's "-M virt,...,dumpdtb=FILE" writes it,
+    puts the virtio-iommu and the endpoints behind it into its PCI host bridge, and
+    writes what QEMU's "-dtb FILE" takes. An endpoint's id is its PCI address.`,
+  options: [{
+    title: "Options",
+    options: [
+      { ...IOMMU_OPTION, help: `${IOMMU_OPTION.help}; it must be on bus 0` },
+      {
+        name: "endpoints",
+        value: "FIRST-LAST",
+        help:
+          "PCI addresses behind it, both included; the IOMMU itself is left out (default: all of its segment)",
+      },
+      { name: "input", short: "i", value: "FILE", help: "device tree to read" },
+      { name: "output", short: "o", value: "FILE", help: "where to write the patched one" },
+    ],
+  }],
+  ending: `
 Example:
   qemu-system-aarch64 -M virt,gic-version=3,dumpdtb=virt.dtb -cpu max
   viommu dtb --iommu 00:02.0 -i virt.dtb -o viommu.dtb
 `,
-  async run(args) {
-    const { values, positionals } = parseOptions(args, {
-      iommu: { type: "string" },
-      endpoints: { type: "string" },
-      input: { type: "string", short: "i" },
-      output: { type: "string", short: "o" },
-    });
-    refusePositionals(positionals);
-    const iommu = parsedOption(values, "iommu", parseEndpoint, "a PCI address such as 00:02.0");
-    if (iommu === undefined) {
-      throw new UsageError(
-        "Cannot patch the tree without --iommu ADDRESS, such as --iommu 00:02.0",
-      );
-    }
+  async run({ values }) {
+    const iommu = iommuOption(values);
     const input = textOption(values, "input");
     const output = textOption(values, "output");
     if (input === undefined) {
@@ -65,10 +52,8 @@ Example:
     if (output === undefined) {
       throw new UsageError("Cannot write the tree without -o FILE, such as -o viommu.dtb");
     }
-    const form = "two PCI addresses such as 00:00.0-ff:1f.7";
     const segment = iommu - iommu % 65536;
-    const [firstEndpoint, lastEndpoint] =
-      parsedOption(values, "endpoints", parseEndpointRange, form) ?? [segment, segment + 0xffff];
+    const [firstEndpoint, lastEndpoint] = endpointsOption(values) ?? [segment, segment + 0xffff];
     const topology = { iommu, firstEndpoint, lastEndpoint };
     attempt(UsageError, () => checkIommuTopology(topology));
     using file = await Deno.open(input);

@@ -13,13 +13,9 @@ import {
   type WalkInput,
 } from "../../pagetable/mod.ts";
 import { parseEndpoint, parseNumber } from "../address.ts";
-import {
-  type Command,
-  CommandError,
-  parsedOption,
-  parseOptions,
-  refusePositionals,
-} from "./command.ts";
+import type { Command } from "./command.ts";
+import { CommandError } from "./errors.ts";
+import { parsedOption } from "./options.ts";
 import { printJson, printPieces } from "./output.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
@@ -30,33 +26,36 @@ const LAST_ENDPOINT = 0xffff;
 export const dump: Command = {
   name: "dump",
   summary: "print tables as a tree",
-  help: `Usage: viommu dump [options] < tables.json
-
+  usage: ["[options] < tables.json"],
+  description: `
 Prints what hardware finds behind each endpoint: the device-table entries, then
 the page tables as a tree, with runs of equal leaves folded into one line. A
 table that several entries lead to, or that leads to itself, is printed once a
 level, and "seen at" an input address from then on. A dump stops after 262144
 entries and says so. Takes what "viommu build" writes on standard input; of
-endpoints above 0xffff it finds those that the description names.
-
-Options:
-  --endpoint ID   one endpoint: a number or a PCI address (default: all)
-  --pasid N       with --endpoint: its tables for this PASID
-  --image FILE    read the tables from a raw image instead of "mem"
-  --base ADDR     the address that the image begins at
-  --json          JSON instead of text
-
+endpoints above 0xffff it finds those that the description names.`,
+  options: [{
+    title: "Options",
+    options: [
+      {
+        name: "endpoint",
+        value: "ID",
+        help: "one endpoint: a number or a PCI address (default: all)",
+      },
+      {
+        name: "pasid",
+        value: "N",
+        help: "with --endpoint: its tables for this PASID",
+      },
+      ...IMAGE_OPTIONS,
+      { name: "json", help: "JSON instead of text" },
+    ],
+  }],
+  ending: `
 Example:
   viommu build < description.json | viommu dump
 `,
-  async run(args, streams) {
-    const { values, positionals } = parseOptions(args, {
-      ...IMAGE_OPTIONS,
-      "endpoint": { type: "string" },
-      "pasid": { type: "string" },
-      "json": { type: "boolean" },
-    });
-    refusePositionals(positionals);
+  async run({ values }, streams) {
     const form = "an endpoint such as 24, 0x18 or 00:03.0";
     const endpoint = parsedOption(values, "endpoint", parseEndpoint, form);
     const pasid = parsedOption(

@@ -6,53 +6,66 @@
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
-import {
-  type Command,
-  type OptionValues,
-  parsedOption,
-  parseOptions,
-  parseText,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import type { Command } from "./command.ts";
 import type { EndpointChoice } from "./endpoint_choices.ts";
-import {
-  ENDPOINT_OPTIONS,
-  ENDPOINT_OPTIONS_CONFIG,
-  ENDPOINT_OPTIONS_HELP,
-  parseEndpointChoices,
-} from "./endpoint_control.ts";
+import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
+import { UsageError } from "./errors.ts";
+import { type OptionValues, parsedOption, parseText, textOption, textOptions } from "./options.ts";
 
 /** Options that say what is to be added. */
-const ADDED = ENDPOINT_OPTIONS.map(({ name }) => name);
+const ADDED = ENDPOINT_DEFINITIONS.map(({ name }) => name);
 const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 01:00.0";
 
 /** Changes what is behind the IOMMU. */
 export const endpoint: Command = {
   name: "endpoint",
   summary: "add devices behind the IOMMU of a running serve, remove and list them",
-  help: `Usage: viommu endpoint list --api-socket PATH [--json]
-       viommu endpoint add --api-socket PATH OPTION
-       viommu endpoint remove --api-socket PATH ENDPOINT [--timeout-ms N]
-
-Asks a running "viommu serve --api-socket PATH"; "add" and "remove" need its
---api-access full.
-
-add: serves one more, and prints what QEMU's monitor has to be told. OPTION is
-what serve takes, one of these, once. Paths are as serve sees them, relative
-ones from where it was started.
-${ENDPOINT_OPTIONS_HELP}
-remove: takes nothing more from its guest, waits for what it has taken, at most
-so long, then closes its connections and removes its sockets. Let the guest give
-the device back first (QEMU's device_del). What the guest is told of the IOMMU
-stays as it is: an endpoint is a place for a device, as a slot is.
-
-Options:
-  --api-socket PATH   where serve answers
-  --timeout-ms N      milliseconds to wait for what is under way, 0 to ${DRAIN_MS_MAX}
-                      (default 5000)
-  --json              the JSON of the API instead of text
-
+  usage: [
+    "list --api-socket PATH [--json]",
+    "add --api-socket PATH OPTION",
+    "remove --api-socket PATH ENDPOINT [--timeout-ms N]",
+  ],
+  description: `Asks a running "viommu serve --api-socket PATH"; "add" and "remove" need its
+    --api-access full. What the guest is told of the IOMMU stays as it is: an endpoint is a
+    place for a device, as a slot is.`,
+  actions: {
+    title: "What to do",
+    list: [
+      { word: "list", help: "what is served behind the IOMMU" },
+      {
+        word: "add",
+        takes: "OPTION",
+        help:
+          "serve one more, and print what QEMU's monitor has to be told; OPTION is what serve takes, one of " +
+          "those below, once; paths are as serve sees them, relative ones from where it was started",
+      },
+      {
+        word: "remove",
+        takes: "ENDPOINT",
+        operand: "ENDPOINT",
+        help:
+          "take nothing more from its guest, wait for what it has taken, at most so long, then close its " +
+          "connections and remove its sockets; let the guest give the device back first (QEMU's device_del)",
+      },
+    ],
+  },
+  options: [{
+    title: "What to add",
+    options: ENDPOINT_DEFINITIONS.map((definition) => ({ ...definition, actions: ["add"] })),
+  }, {
+    title: "Options",
+    options: [
+      { name: "api-socket", value: "PATH", help: "where serve answers" },
+      {
+        name: "timeout-ms",
+        value: "N",
+        help: `milliseconds to wait for what is under way, 0 to ${DRAIN_MS_MAX} (default 5000)`,
+        actions: ["remove"],
+      },
+      { name: "json", help: "the JSON of the API instead of text" },
+    ],
+  }],
+  ending: `
 Examples:
   viommu endpoint add --api-socket api.sock \\
     --endpoint-device blk:01:00.0,socket=/tmp/blk.sock,file=/tmp/disk.img
@@ -60,21 +73,15 @@ Examples:
 
 Exit code 1 if nothing answers, or it is refused.
 `,
-  async run(args, streams) {
-    const { values, positionals } = parseOptions(args, {
-      "api-socket": { type: "string" },
-      ...ENDPOINT_OPTIONS_CONFIG,
-      "timeout-ms": { type: "string" },
-      "json": { type: "boolean" },
-    });
+  async run({ action, operand, values }, streams) {
     const path = textOption(values, "api-socket");
     if (path === undefined) {
       throw new UsageError("Cannot ask without --api-socket PATH, as given to serve");
     }
-    const action = actionOf(positionals, values);
+    const act = actionOf(action, operand, values);
     const client = new ApiClient(path);
     try {
-      const { answer, text } = await action(client);
+      const { answer, text } = await act(client);
       await streams.write(`${values["json"] === true ? JSON.stringify(answer, null, 2) : text}\n`);
       return 0;
     } finally {
@@ -92,28 +99,9 @@ interface Outcome {
 type Action = (client: ApiClient) => Promise<Outcome>;
 
 /** What is to be done. All that is wrong with the arguments is found here. */
-function actionOf([what, ...rest]: readonly string[], values: OptionValues): Action {
-  const most = what === "remove" ? 1 : 0;
-  if (rest.length > most) {
-    throw new UsageError(`Cannot take argument "${rest[most]}": there is nothing to do with it`);
-  }
-  const misplaced = (what === "add" ? [] : ADDED).find((name) => values[name] !== undefined);
-  if (misplaced !== undefined) {
-    throw new UsageError(`Cannot take --${misplaced} here: it belongs to "endpoint add"`);
-  }
-  if (what !== "remove" && values["timeout-ms"] !== undefined) {
-    throw new UsageError('Cannot take --timeout-ms here: it belongs to "endpoint remove"');
-  }
-  switch (what) {
-    case "list":
-      return list;
-    case "add":
-      return adding(values);
-    case "remove":
-      return removing(rest[0], values);
-    default:
-      throw new UsageError(`Cannot do ${what ?? "nothing"}: it must be list, add or remove`);
-  }
+function actionOf(action: string, operand: string, values: OptionValues): Action {
+  if (action === "add") return adding(values);
+  return action === "remove" ? removing(operand, values) : list;
 }
 
 async function list(client: ApiClient): Promise<Outcome> {
@@ -133,7 +121,7 @@ function lineOf({ endpoint, kind, listen, backEnd, connected, leaving }: ServedE
 /** The one that the options name. */
 function adding(values: OptionValues): Action {
   const given = ADDED.flatMap((name) =>
-    [values[name] ?? []].flat().map((value) => [name, String(value)] as const)
+    textOptions(values, name).map((text) => [name, text] as const)
   );
   if (given.length !== 1) {
     throw new UsageError(
@@ -171,10 +159,7 @@ function addedText(
 }
 
 /** The removal of one. */
-function removing(which: string | undefined, values: OptionValues): Action {
-  if (which === undefined) {
-    throw new UsageError("Cannot remove without an ENDPOINT, such as 01:00.0");
-  }
+function removing(which: string, values: OptionValues): Action {
   const id = parseText("ENDPOINT", which, parseEndpoint, ENDPOINT_FORM);
   const milliseconds = parsedOption(
     values,

@@ -9,7 +9,8 @@ import type { ServedEndpoint } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { UsageError } from "./command.ts";
+import { UsageError } from "./errors.ts";
+import type { OptionDefinition } from "./options.ts";
 import {
   numberFrom,
   oneOf,
@@ -21,10 +22,8 @@ import {
 
 /** An option about an endpoint. */
 export interface EndpointOption {
-  /** Its name, without dashes. */
-  readonly name: string;
-  /** What `--help` says of it. */
-  readonly help: string;
+  /** How it is given. */
+  readonly definition: OptionDefinition;
   /**
    * Reads its text.
    *

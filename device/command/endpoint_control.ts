@@ -4,14 +4,14 @@
  *
  * @module
  */
-import type { ParseArgsOptionsConfig } from "node:util";
 import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";
 import { type Removal, type ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
 import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { type OptionValues, textOptions, UsageError } from "./command.ts";
+import { UsageError } from "./errors.ts";
+import { type OptionDefinition, type OptionValues, textOptions } from "./options.ts";
 import type { EndpointChoice, EndpointOption } from "./endpoint_choices.ts";
 import { endpointDevice } from "./endpoint_options.ts";
 import { endpointProxy } from "./proxy_options.ts";
@@ -23,12 +23,10 @@ export const ENDPOINT_OPTIONS: readonly EndpointOption[] = [
   endpointProxy,
   endpointRelay,
 ];
-/** How they are spelt. */
-export const ENDPOINT_OPTIONS_CONFIG: ParseArgsOptionsConfig = Object.fromEntries(
-  ENDPOINT_OPTIONS.map(({ name }) => [name, { type: "string", multiple: true }]),
-);
-/** What `--help` says of them. */
-export const ENDPOINT_OPTIONS_HELP: string = ENDPOINT_OPTIONS.map(({ help }) => help).join("");
+/** How they are given. */
+export const ENDPOINT_DEFINITIONS: readonly OptionDefinition[] = ENDPOINT_OPTIONS.map((
+  { definition },
+) => definition);
 
 /** Descriptors that must be free: those that no connection gets, and some for the connections of what is added. */
 const RESERVE = 24;
@@ -54,7 +52,7 @@ export interface EndpointControlOptions {
  */
 export function parseEndpointChoices(values: OptionValues): readonly EndpointChoice[] {
   const seen = new Set<number>();
-  return ENDPOINT_OPTIONS.flatMap(({ name, parse }) =>
+  return ENDPOINT_OPTIONS.flatMap(({ definition: { name }, parse }) =>
     textOptions(values, name).map((text) => {
       const choice = parse(text);
       const { endpoint } = choice;

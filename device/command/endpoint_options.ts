@@ -91,16 +91,19 @@ function headOf(type: "rng" | "blk"): TextForm<number> {
 
 /** Devices of ours. */
 export const endpointDevice: EndpointOption = {
-  name: "endpoint-device",
-  help: `  --endpoint-device rng:ENDPOINT,socket=PATH[,seed=N]
-                           a virtio-rng on a socket of its own, whose DMA goes
-                           through the tables of its endpoint; with a seed it
-                           gives the same bytes every time
-  --endpoint-device blk:ENDPOINT,socket=PATH,file=IMAGE[,readonly][,serial=S]
-                           [,queues=N]
-                           a virtio-blk with an image, likewise
-                           (default serial viommu, 1 queue); can be repeated
-`,
+  definition: {
+    name: "endpoint-device",
+    value: "rng:ENDPOINT,socket=PATH[,seed=N]",
+    help:
+      "a virtio-rng on a socket of its own, whose DMA goes through the tables of its endpoint; with a seed it " +
+      "gives the same bytes every time",
+    more: [{
+      value: "blk:ENDPOINT,socket=PATH,file=IMAGE[,readonly][,serial=S][,queues=N]",
+      help:
+        "a virtio-blk with an image, likewise (default serial viommu, 1 queue); can be repeated",
+    }],
+    repeats: true,
+  },
   parse(text) {
     const options = parseEndpointDevice(text);
     const { endpoint, socket } = options;

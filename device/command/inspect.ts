@@ -6,15 +6,10 @@
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import type { State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
-import {
-  type Command,
-  type OptionValues,
-  parsedOption,
-  parseOptions,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import type { Command } from "./command.ts";
+import { UsageError } from "./errors.ts";
 import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
+import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { printPieces } from "./output.ts";
 import type { Streams } from "./streams.ts";
 import { watch, type WatchOptions } from "./watch.ts";
@@ -23,55 +18,76 @@ import { watch, type WatchOptions } from "./watch.ts";
 export const inspect: Command = {
   name: "inspect",
   summary: "show the domains, mappings and translations of a running device",
-  help: `Usage: viommu inspect --api-socket PATH WHAT [--json]
-
-Asks a running "viommu serve --api-socket PATH".
-
-What to show:
-  state                              domains, endpoints, requests, faults
-  mappings [--domain N]              what is mapped, by address
-  translate --endpoint ID --iova ADDR [--access r|w]
-                                     one address through the endpoint's tables,
-                                     entry by entry, as hardware walks them
-  moved                              with serve --frames host, pages that are
-                                     in other host frames than they were
-  watch [--interval MS] [--count N]  rates of requests and DMA, until Ctrl-C;
-                                     drawn anew on a terminal, else as lines
-
-Options:
-  --api-socket PATH   where the device listens
-  --domain N          one domain only
-  --endpoint ID       a number (24, 0x18) or a PCI address (00:03.0)
-  --iova ADDR         a byte address, hexadecimal (0x...) or decimal
-  --access r|w        the access to try (default r)
-  --json              the JSON of the API instead of text
-  --interval MS       milliseconds between two looks (default 1000)
-  --count N           end after so many looks
-
+  usage: ["--api-socket PATH WHAT [options]"],
+  description: 'Asks a running "viommu serve --api-socket PATH".',
+  actions: {
+    title: "What to show",
+    list: [
+      { word: "state", help: "domains, endpoints, requests, faults" },
+      { word: "mappings", takes: "[--domain N]", help: "what is mapped, by address" },
+      {
+        word: "translate",
+        takes: "--endpoint ID --iova ADDR [--access r|w]",
+        help: "one address through the endpoint's tables, entry by entry, as hardware walks them",
+      },
+      {
+        word: "moved",
+        help: "with serve --frames host, pages that are in other host frames than they were",
+      },
+      {
+        word: "watch",
+        takes: "[--interval MS] [--count N]",
+        help: "rates of requests and DMA, until Ctrl-C; drawn anew on a terminal, else as lines",
+      },
+    ],
+  },
+  options: [{
+    title: "Options",
+    options: [
+      { name: "api-socket", value: "PATH", help: "where the device listens" },
+      { name: "domain", value: "N", help: "one domain only", actions: ["mappings"] },
+      {
+        name: "endpoint",
+        value: "ID",
+        help: "a number (24, 0x18) or a PCI address (00:03.0)",
+        actions: ["translate"],
+      },
+      {
+        name: "iova",
+        value: "ADDR",
+        help: "a byte address, hexadecimal (0x...) or decimal",
+        actions: ["translate"],
+      },
+      {
+        name: "access",
+        value: "r|w",
+        help: "the access to try (default r)",
+        actions: ["translate"],
+      },
+      { name: "json", help: "the JSON of the API instead of text" },
+      {
+        name: "interval",
+        value: "MS",
+        help: "milliseconds between two looks (default 1000)",
+        actions: ["watch"],
+      },
+      { name: "count", value: "N", help: "end after so many looks", actions: ["watch"] },
+    ],
+  }],
+  ending: `
 Examples:
   viommu inspect --api-socket api.sock state
   viommu inspect --api-socket api.sock translate --endpoint 32 --iova 0x1000
 
 Exit code 1 if nothing answers; a translation that faults is an answer.
 `,
-  async run(args, streams) {
-    const { values, positionals } = parseOptions(args, {
-      "api-socket": { type: "string" },
-      "domain": { type: "string" },
-      "endpoint": { type: "string" },
-      "iova": { type: "string" },
-      "access": { type: "string" },
-      "interval": { type: "string" },
-      "count": { type: "string" },
-      "json": { type: "boolean" },
-    });
+  async run({ action, values }, streams) {
     const path = textOption(values, "api-socket");
     if (path === undefined) {
       throw new UsageError("Cannot inspect without --api-socket PATH, as given to serve");
     }
-    const isWatch = positionals.length === 1 && positionals[0] === "watch";
     const look = watchOptions(values, streams);
-    const question = isWatch ? undefined : questionOf(positionals, values);
+    const question = action === "watch" ? undefined : questionOf(action, values);
     const client = new ApiClient(path);
     try {
       if (question === undefined) {
@@ -145,11 +161,8 @@ interface Question {
 }
 
 /** What was asked for. */
-function questionOf(positionals: readonly string[], values: OptionValues): Question {
-  if (positionals.length > 1) {
-    throw new UsageError(`Cannot take argument "${positionals[1]}": show one thing at a time`);
-  }
-  switch (positionals[0]) {
+function questionOf(action: string, values: OptionValues): Question {
+  switch (action) {
     case "state":
       return { route: "/v1/state", text: (answer) => stateText(answer as State) };
     case "mappings": {
@@ -179,11 +192,7 @@ function questionOf(positionals: readonly string[], values: OptionValues): Quest
       };
     }
     default:
-      throw new UsageError(
-        `Cannot show ${
-          positionals[0] ?? "nothing"
-        }: it must be state, mappings, translate, moved or watch`,
-      );
+      throw new Error(`Cannot show ${action}: it has no question`);
   }
 }
 

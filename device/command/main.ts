@@ -7,12 +7,15 @@ import { OsError } from "../host/mod.ts";
 import { oneLine } from "../log.ts";
 import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
-import { type Command, CommandError, UsageError } from "./command.ts";
+import { closestName } from "./closest_name.ts";
+import { type Command, readArguments } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoGuest } from "./demo_guest.ts";
 import { dtb } from "./dtb.ts";
 import { dump } from "./dump.ts";
 import { endpoint } from "./endpoint.ts";
+import { CommandError, UsageError } from "./errors.ts";
+import { helpText } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
@@ -61,20 +64,20 @@ export async function main(
   const [name, ...rest] = args;
   const command = [...COMMANDS, ...INNER_COMMANDS].find((candidate) => candidate.name === name);
   try {
-    if (command === undefined) return await runWithoutCommand(name, streams);
+    if (command === undefined) return await runWithoutCommand(args, streams);
     if (command.printing !== undefined && rest.includes(command.printing.option)) {
       await streams.write(`${command.printing.text()}\n`);
       return 0;
     }
     if (rest.includes("--help") || rest.includes("-h")) {
-      await streams.write(command.help);
+      await streams.write(helpText(command));
       return 0;
     }
     if (rest.includes("--version")) {
       await streams.write(`${VERSION}\n`);
       return 0;
     }
-    return await command.run(rest, streams);
+    return await command.run(readArguments(command, rest), streams);
   } catch (error) {
     // The reader of the output has all that it wants, as `head` does.
     if (error instanceof Deno.errors.BrokenPipe) return 0;
@@ -93,7 +96,7 @@ export async function main(
 
 /** `--help`, `--version`, or a name that is no command. */
 async function runWithoutCommand(
-  name: string | undefined,
+  [name, ...rest]: readonly string[],
   streams: Streams,
 ): Promise<number> {
   if (name === "--version" || name === "-V") {
@@ -101,14 +104,27 @@ async function runWithoutCommand(
     return 0;
   }
   if (name === "--help" || name === "-h" || name === "help") {
-    await streams.write(`${overview()}\n`);
+    await streams.write(help(rest));
     return 0;
   }
-  const known = COMMANDS.map((command) => command.name).join(", ");
+  const names = COMMANDS.map((command) => command.name);
+  const all = `the commands are ${names.join(", ")}`;
+  if (name === undefined) throw new UsageError(`Cannot run without a command: ${all}`);
+  const meant = closestName(name, names);
   throw new UsageError(
-    name === undefined
-      ? `Cannot run without a command: the commands are ${known}`
-      : `Cannot run "${name}": the commands are ${known}`,
+    `Cannot run "${name}": ${meant === undefined ? all : `did you mean ${meant}?`}`,
+  );
+}
+
+/** The overview, or the help of the command that is named. */
+function help([name, ...more]: readonly string[]): string {
+  if (name === undefined) return overview();
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (command !== undefined && more.length === 0) return helpText(command);
+  throw new UsageError(
+    `Cannot explain "${[name, ...more].join(" ")}": it must be one of ${
+      COMMANDS.map((each) => each.name).join(", ")
+    }`,
   );
 }
 
@@ -130,5 +146,6 @@ function overview(): string {
     ...COMMANDS.map((command) => `  ${command.name.padEnd(10)}${command.summary}`),
     "",
     "viommu COMMAND --help says more; --version prints the version.",
+    "",
   ].join("\n");
 }

@@ -7,7 +7,7 @@ import { type DeviceOptions, IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { warmUp } from "../serving/warm_up.ts";
 import type { RingFeatures } from "../vhost_user/mod.ts";
-import { UsageError } from "./command.ts";
+import { UsageError } from "./errors.ts";
 
 /**
  * The device that the options describe, warmed up and as new.

@@ -8,7 +8,7 @@
  */
 import { parseEndpoint, parseNumber } from "../address.ts";
 import { closestName } from "./closest_name.ts";
-import { UsageError } from "./command.ts";
+import { UsageError } from "./errors.ts";
 
 /** What a text must look like, and how it is read. */
 export interface TextForm<T> {

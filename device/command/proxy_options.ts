@@ -29,18 +29,17 @@ const OPTION = {
 
 /** Back ends that translate for themselves. */
 export const endpointProxy: EndpointOption = {
-  name: "endpoint-proxy",
-  help: `  --endpoint-proxy ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N]
-                   [,backend-mode=connect|listen][,write-only=widen|keep]
-                           a vhost-user back end of another program, such as
-                           a DPDK port: the VMM connects to "listen", we to
-                           "backend" (or the back end to us, with "listen"),
-                           and the back end gets the translations of the
-                           endpoint; can be repeated; see docs/endpoints.md
-                           (default connect, widen: what the guest maps for
-                           writing alone may be read, too; ${DEFAULT_TIMEOUT_MS} ms for an
-                           invalidation, then the back end is disconnected)
-`,
+  definition: {
+    name: "endpoint-proxy",
+    value:
+      "ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N][,backend-mode=connect|listen][,write-only=widen|keep]",
+    help:
+      'a vhost-user back end of another program, such as a DPDK port: the VMM connects to "listen", we to ' +
+      '"backend" (or the back end to us, with "listen"), and the back end gets the translations of the endpoint; ' +
+      "can be repeated; see docs/endpoints.md (default connect, widen: what the guest maps for writing alone may be " +
+      `read, too; ${DEFAULT_TIMEOUT_MS} ms for an invalidation, then the back end is disconnected)`,
+    repeats: true,
+  },
   parse(text) {
     const choice = parseEndpointProxy(text);
     const { endpoint, writeOnly, timeout: patience } = choice;

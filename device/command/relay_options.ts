@@ -60,19 +60,18 @@ const OPTION = {
 
 /** Back ends that are confined. */
 export const endpointRelay: EndpointOption = {
-  name: "endpoint-relay",
-  help: `  --endpoint-relay ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N]
-                   [,backend-mode=connect|listen][,memory=SIZE]
-                   [,type=${RELAYED_TYPE_NAMES.join("|")}]
-                           any vhost-user back end, such as virtiofsd: the VMM
-                           connects to "listen", we to "backend" (or the back
-                           end to us, with "listen"), and requests pass
-                           through memory of ours, so that the back end
-                           reaches none of the guest's; can be repeated; see
-                           docs/endpoints.md (default connect, 64M for
-                           buffers, ${DEFAULT_TIMEOUT_MS} ms for a message, other: what is in
-                           flight when the back end dies is submitted again)
-`,
+  definition: {
+    name: "endpoint-relay",
+    value:
+      "ENDPOINT,listen=PATH,backend=PATH[,timeout-ms=N][,backend-mode=connect|listen][,memory=SIZE]" +
+      `[,type=${RELAYED_TYPE_NAMES.join("|")}]`,
+    help:
+      'any vhost-user back end, such as virtiofsd: the VMM connects to "listen", we to "backend" (or the back ' +
+      'end to us, with "listen"), and requests pass through memory of ours, so that the back end reaches none of the ' +
+      "guest's; can be repeated; see docs/endpoints.md (default connect, 64M for buffers, " +
+      `${DEFAULT_TIMEOUT_MS} ms for a message, other: what is in flight when the back end dies is submitted again)`,
+    repeats: true,
+  },
   parse(text) {
     const choice = parseEndpointRelay(text);
     const { endpoint, type, memory: bufferBytes, timeout: patience } = choice;

@@ -25,33 +25,20 @@ import { memoryBound } from "../iommu/memory_bound.ts";
 import { DeviceServer } from "../serving/device_server.ts";
 import { VERSION } from "./version.ts";
 import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_user/mod.ts";
+import type { Command } from "./command.ts";
+import { DEVICE_OPTIONS, parseDeviceOptions } from "./device_options.ts";
 import {
-  type Command,
-  CommandError,
-  type OptionValues,
-  parsedOption,
-  parseOptions,
-  refusePositionals,
-  textOption,
-  UsageError,
-} from "./command.ts";
-import { DEVICE_OPTIONS, DEVICE_OPTIONS_HELP, parseDeviceOptions } from "./device_options.ts";
-import {
-  ENDPOINT_OPTIONS_CONFIG,
-  ENDPOINT_OPTIONS_HELP,
+  ENDPOINT_DEFINITIONS,
   EndpointControl,
   openEndpoints,
   parseEndpointChoices,
 } from "./endpoint_control.ts";
+import { CommandError, UsageError } from "./errors.ts";
 import { openDevice } from "./open_device.ts";
+import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
-import {
-  apiSocketAccess,
-  SOCKET_OPTIONS,
-  SOCKET_OPTIONS_HELP,
-  socketAccess,
-} from "./socket_options.ts";
+import { apiSocketAccess, SOCKET_OPTIONS, socketAccess } from "./socket_options.ts";
 
 /** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
 const DEFAULT_POLL_US = 2000;
@@ -72,49 +59,77 @@ const STANDARD_ERROR = 2;
 export const serve: Command = {
   name: "serve",
   summary: "offer the device to a VMM on a vhost-user socket",
-  help: `Usage: viommu serve --socket-path PATH [options]
-       viommu serve --connect PATH [options]
-       viommu serve --fd N [options]
-
-Offers a virtio-iommu (virtio device 23) to one VMM after another. What to give
-to QEMU is printed at the start. SIGTERM and SIGINT end it and remove its
-sockets.
-
-Where:
-  --socket-path PATH       listen on a unix socket
-  --connect PATH           connect to a VMM that listens there, again whenever
-                           it has gone
-  --fd N                   serve the connected or listening socket that was
-                           inherited as N
-                           (none of these: the socket that LISTEN_FDS passes)
-  --api-socket PATH        HTTP and JSON about the live state, for "inspect"
-  --api-access read|full   what its clients may do: look (read), or read and
-                           write guest memory as an endpoint, and add and remove
-                           devices behind the IOMMU, too (default read)
-${SOCKET_OPTIONS_HELP}
-The device:
-${DEVICE_OPTIONS_HELP}
-Devices behind it:
-${ENDPOINT_OPTIONS_HELP}
-Other:
-  --poll-us N              microseconds for which the rings are watched after a
-                           request before sleeping; 0 sleeps at once, which
-                           costs a guest some 100 us a request (default ${DEFAULT_POLL_US})
-  --rings FEATURES         what the IOMMU's rings may be, of
-                           ${RING_FEATURE_NAMES.slice(0, 3).join(",")},
-                           ${RING_FEATURE_NAMES.slice(3).join(",")}, or none
-                           (default ${DEFAULT_RINGS})
-  --frames guest|host      what tables hold: guest-physical addresses, or the
-                           host-physical ones behind them, as a table for real
-                           hardware does; host needs root (CAP_SYS_ADMIN), see
-                           docs/frames.md (default guest)
-  --allow-file-memory      take guest memory in a file of any file system, not
-                           only a memfd or a file on tmpfs or hugetlbfs. One
-                           that does not answer (FUSE, a network) then stops
-                           everything for as long, SIGKILL included
-  --log-level L            ${LOG_LEVELS.join(", ")} (default info)
-  --print-capabilities     what this back end is, as JSON, and exit
-
+  usage: ["--socket-path PATH [options]", "--connect PATH [options]", "--fd N [options]"],
+  description: `Offers a virtio-iommu (virtio device 23) to one VMM after another. What to give to
+    QEMU is printed at the start. SIGTERM, SIGINT and SIGHUP end it and remove its sockets.`,
+  options: [{
+    title: "Where (without any of the first three: the socket that LISTEN_FDS passes)",
+    options: [{
+      name: "socket-path",
+      value: "PATH",
+      help: "listen on a unix socket",
+    }, {
+      name: "connect",
+      value: "PATH",
+      help: "connect to a VMM that listens there, again whenever it has gone",
+    }, {
+      name: "fd",
+      value: "N",
+      help: "serve the connected or listening socket that was inherited as N",
+    }, {
+      name: "api-socket",
+      value: "PATH",
+      help: 'HTTP and JSON about the live state, for "inspect"',
+    }, {
+      name: "api-access",
+      value: "read|full",
+      help:
+        "what its clients may do: look (read), or read and write guest memory as an endpoint, and add and " +
+        "remove devices behind the IOMMU, too (default read)",
+    }, ...SOCKET_OPTIONS],
+  }, {
+    title: "The device",
+    options: DEVICE_OPTIONS,
+  }, {
+    title: "Devices behind it",
+    options: ENDPOINT_DEFINITIONS,
+  }, {
+    title: "Other",
+    options: [{
+      name: "poll-us",
+      value: "N",
+      help:
+        "microseconds for which the rings are watched after a request before sleeping; 0 sleeps at once, which " +
+        `costs a guest some 100 us a request (default ${DEFAULT_POLL_US})`,
+    }, {
+      name: "rings",
+      value: "FEATURES",
+      help:
+        `what the IOMMU's rings may be, of ${
+          RING_FEATURE_NAMES.join(", ")
+        }, with commas between them, or none ` +
+        `(default ${DEFAULT_RINGS})`,
+    }, {
+      name: "frames",
+      value: "guest|host",
+      help:
+        "what tables hold: guest-physical addresses, or the host-physical ones behind them, as a table for real " +
+        "hardware does; host needs root (CAP_SYS_ADMIN), see docs/frames.md (default guest)",
+    }, {
+      name: "allow-file-memory",
+      help:
+        "take guest memory in a file of any file system, not only a memfd or a file on tmpfs or hugetlbfs. One " +
+        "that does not answer (FUSE, a network) then stops everything for as long, SIGKILL included",
+    }, {
+      name: "log-level",
+      value: LOG_LEVELS.join("|"),
+      help: "how much is logged (default info)",
+    }, {
+      name: "print-capabilities",
+      help: "what this back end is, as JSON, and exit",
+    }],
+  }],
+  ending: `
 Exit codes: 0 ended as asked, 1 failed while running, 2 wrong arguments.
 
 Example:
@@ -125,24 +140,7 @@ Example:
     option: "--print-capabilities",
     text: () => JSON.stringify({ type: "iommu", features: [] }),
   },
-  async run(args) {
-    const { values, positionals } = parseOptions(args, {
-      ...DEVICE_OPTIONS,
-      ...ENDPOINT_OPTIONS_CONFIG,
-      "socket-path": { type: "string" },
-      "connect": { type: "string" },
-      "fd": { type: "string" },
-      ...SOCKET_OPTIONS,
-      "api-socket": { type: "string" },
-      "api-access": { type: "string" },
-      "frames": { type: "string" },
-      "allow-file-memory": { type: "boolean" },
-      "poll-us": { type: "string" },
-      "rings": { type: "string" },
-      "log-level": { type: "string" },
-      "print-capabilities": { type: "boolean" },
-    });
-    refusePositionals(positionals);
+  async run({ values }) {
     const level = parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", "));
     const pollUs = parsedOption(
       values,

@@ -3,30 +3,30 @@
  *
  * @module
  */
-import type { ParseArgsOptionsConfig } from "node:util";
 import { parseNumber } from "../address.ts";
 import { groupNumber, type SocketAccess } from "../host/mod.ts";
-import { type OptionValues, parsedOption } from "./command.ts";
+import { type OptionDefinition, type OptionValues, parsedOption } from "./options.ts";
 
-/** How the options are spelt. */
-export const SOCKET_OPTIONS = {
-  "socket-mode": { type: "string" },
-  "socket-group": { type: "string" },
-  "api-socket-mode": { type: "string" },
-  "api-socket-group": { type: "string" },
-} as const satisfies ParseArgsOptionsConfig;
-
-/** What `--help` says of them. */
-export const SOCKET_OPTIONS_HELP =
-  `  --socket-mode MODE       permission bits, in octal, of the vhost-user sockets
-                           that are made here, those of devices behind the
-                           IOMMU included (default: what the umask leaves; 660
-                           with --socket-group)
-  --socket-group GROUP     their group, by name or number
-  --api-socket-mode MODE   likewise for the API socket (default 600; 660 with
-                           --api-socket-group)
-  --api-socket-group GROUP
-`;
+/** How they are given. */
+export const SOCKET_OPTIONS: readonly OptionDefinition[] = [{
+  name: "socket-mode",
+  value: "MODE",
+  help:
+    "permission bits, in octal, of the vhost-user sockets that are made here, those of devices behind the IOMMU " +
+    "included (default: what the umask leaves; 660 with --socket-group)",
+}, {
+  name: "socket-group",
+  value: "GROUP",
+  help: "their group, by name or number",
+}, {
+  name: "api-socket-mode",
+  value: "MODE",
+  help: "likewise for the API socket (default 600; 660 with --api-socket-group)",
+}, {
+  name: "api-socket-group",
+  value: "GROUP",
+  help: "likewise for the API socket",
+}];
 
 /** Mode of a socket that a group is named for. */
 const GROUP_MODE = 0o660;

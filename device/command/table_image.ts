@@ -5,7 +5,7 @@
  */
 import type { TableReader } from "../../pagetable/mod.ts";
 import { type Address, addressText, PAGE_SIZE } from "../address.ts";
-import { CommandError } from "./command.ts";
+import { CommandError } from "./errors.ts";
 
 /** Pages that are kept: 64 MiB. */
 const KEPT_PAGES = 16_384;

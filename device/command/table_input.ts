@@ -5,24 +5,19 @@
  */
 import { type Address, parseAddress } from "../address.ts";
 import { readBounded } from "./bounded_input.ts";
-import {
-  CommandError,
-  type OptionValues,
-  parsedOption,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import { CommandError, UsageError } from "./errors.ts";
+import { type OptionDefinition, type OptionValues, parsedOption, textOption } from "./options.ts";
 import type { Streams } from "./streams.ts";
 import { TableImage } from "./table_image.ts";
 
 /** Most bytes of JSON: as a text and as values it takes several times as much memory. */
 const MOST_JSON = 256 * 2 ** 20;
 
-/** Options that name a raw image, for `parseOptions`. */
-export const IMAGE_OPTIONS = {
-  "image": { type: "string" },
-  "base": { type: "string" },
-} as const;
+/** Options that name a raw image. */
+export const IMAGE_OPTIONS: readonly OptionDefinition[] = [
+  { name: "image", value: "FILE", help: 'read the tables from a raw image instead of "mem"' },
+  { name: "base", value: "ADDR", help: "the address that the image begins at" },
+];
 
 /**
  * Reads one JSON value from standard input.

@@ -3,55 +3,39 @@
  *
  * @module
  */
-import { parseEndpoint, parseEndpointRange } from "../address.ts";
 import { buildViot } from "../firmware/viot.ts";
-import {
-  type Command,
-  parsedOption,
-  parseOptions,
-  refusePositionals,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import type { Command } from "./command.ts";
+import { UsageError } from "./errors.ts";
+import { textOption } from "./options.ts";
+import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.ts";
 
 /** Writes an ACPI VIOT table. */
 export const viot: Command = {
   name: "viot",
   summary: "write the ACPI table that puts a guest's PCI devices behind the IOMMU",
-  help: `Usage: viommu viot --iommu ADDRESS [--endpoints FIRST-LAST] -o FILE
-
-Writes an ACPI VIOT table (ACPI 6.5, 5.2.34), checksum included, as QEMU's
-"-acpitable file=FILE" takes it. An endpoint's id is its PCI address.
-
-Options:
-  --iommu ADDRESS          PCI address of the virtio-iommu, e.g. 00:02.0
-  --endpoints FIRST-LAST   PCI addresses behind it, both included; the IOMMU
-                           itself leaves itself out (default 00:00.0-ff:1f.7)
-  -o, --output FILE        where to write the table
-
+  usage: ["--iommu ADDRESS [--endpoints FIRST-LAST] -o FILE"],
+  description: `Writes an ACPI VIOT table (ACPI 6.5, 5.2.34), checksum included, as QEMU's
+    "-acpitable file=FILE" takes it. An endpoint's id is its PCI address.`,
+  options: [{
+    title: "Options",
+    options: [IOMMU_OPTION, {
+      name: "endpoints",
+      value: "FIRST-LAST",
+      help: "PCI addresses behind it, both included; the IOMMU itself leaves itself out " +
+        "(default 00:00.0-ff:1f.7)",
+    }, { name: "output", short: "o", value: "FILE", help: "where to write the table" }],
+  }],
+  ending: `
 Example:
   viommu viot --iommu 00:02.0 -o viot.aml
 `,
-  async run(args) {
-    const { values, positionals } = parseOptions(args, {
-      iommu: { type: "string" },
-      endpoints: { type: "string" },
-      output: { type: "string", short: "o" },
-    });
-    refusePositionals(positionals);
-    const iommu = parsedOption(values, "iommu", parseEndpoint, "a PCI address such as 00:02.0");
+  async run({ values }) {
+    const iommu = iommuOption(values);
     const output = textOption(values, "output");
-    if (iommu === undefined) {
-      throw new UsageError(
-        "Cannot write the table without --iommu ADDRESS, such as --iommu 00:02.0",
-      );
-    }
     if (output === undefined) {
       throw new UsageError("Cannot write the table without -o FILE, such as -o viot.aml");
     }
-    const form = "two PCI addresses such as 00:00.0-ff:1f.7";
-    const [firstEndpoint, lastEndpoint] =
-      parsedOption(values, "endpoints", parseEndpointRange, form) ?? [0, 0xffff];
+    const [firstEndpoint, lastEndpoint] = endpointsOption(values) ?? [0, 0xffff];
     let table: Uint8Array;
     try {
       table = buildViot({ iommu, firstEndpoint, lastEndpoint });

@@ -5,15 +5,9 @@
  */
 import { type JsonQuery, walk as walkTables, walkText } from "../../pagetable/mod.ts";
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
-import {
-  type Command,
-  type OptionValues,
-  parsedOption,
-  parseOptions,
-  refusePositionals,
-  textOption,
-  UsageError,
-} from "./command.ts";
+import type { Command } from "./command.ts";
+import { UsageError } from "./errors.ts";
+import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { printJson, printPieces } from "./output.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
@@ -21,38 +15,48 @@ import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 export const walk: Command = {
   name: "walk",
   summary: "translate addresses through tables in JSON or a raw image",
-  help: `Usage: viommu walk < tables-with-queries.json
-       viommu walk --iova ADDR --endpoint ID [--access r|w] < tables.json
-       viommu walk --image FILE --base ADDR ... < description.json
-
+  usage: [
+    "< tables-with-queries.json",
+    "--iova ADDR --endpoint ID [--access r|w] < tables.json",
+    "--image FILE --base ADDR ... < description.json",
+  ],
+  description: `
 A filter: what "viommu build" writes, with "queries" added, on standard input;
 one result a query on standard output. Each begins at the endpoint's entry in
 the device tables and ends with an output address, or with the fault that the
-hardware's specification names.
-
-Options:
-  --image FILE    read the tables from a raw image instead of "mem"
-  --base ADDR     the address that the image begins at
-  --iova ADDR     ask this one question instead of the input's queries
-  --endpoint ID   of this endpoint: a number or a PCI address (00:03.0)
-  --access r|w    with this access (default r)
-  --pasid N       with this PASID
-  --text          text instead of JSON: below each answer every entry that was
-                  read, with its table and fields as the specification names them
-
+hardware's specification names.`,
+  options: [{
+    title: "Options",
+    options: [
+      ...IMAGE_OPTIONS,
+      {
+        name: "iova",
+        value: "ADDR",
+        help: "ask this one question instead of the input's queries",
+      },
+      {
+        name: "endpoint",
+        value: "ID",
+        help: "of this endpoint: a number or a PCI address (00:03.0)",
+      },
+      {
+        name: "access",
+        value: "r|w",
+        help: "with this access (default r)",
+      },
+      { name: "pasid", value: "N", help: "with this PASID" },
+      {
+        name: "text",
+        help: "text instead of JSON: below each answer every entry that was read, " +
+          "with its table and fields as the specification names them",
+      },
+    ],
+  }],
+  ending: `
 Example:
   viommu walk --text --iova 0x1008 --endpoint 00:04.0 < tables.json
 `,
-  async run(args, streams) {
-    const { values, positionals } = parseOptions(args, {
-      ...IMAGE_OPTIONS,
-      "iova": { type: "string" },
-      "endpoint": { type: "string" },
-      "access": { type: "string" },
-      "pasid": { type: "string" },
-      "text": { type: "boolean" },
-    });
-    refusePositionals(positionals);
+  async run({ values }, streams) {
     const query = queryOf(values);
     using image = await openImage(values);
     const input = await readJson(streams);

@@ -1,6 +1,6 @@
 /** `--endpoint` and `--resv`: what they say, and how they are refused. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { parseDeviceOptions } from "../../../device/command/device_options.ts";
 import { RESV_MEM_MSI, RESV_MEM_RESERVED } from "../../../device/iommu/reserved_region.ts";
 

@@ -1,6 +1,6 @@
 /** What `--endpoint-proxy` and `--endpoint-relay` have in common: an endpoint, two sockets, and how they are opened. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { openEndpoints, parseEndpointChoices } from "../../../device/command/endpoint_control.ts";
 import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay_options.ts";
@@ -37,7 +37,7 @@ Deno.test("an endpoint has one device, whatever options name it", () => {
 });
 
 for (const { option, values } of KINDS) {
-  const { name, parse } = option;
+  const { definition: { name }, parse } = option;
 
   Deno.test(`--${name}: an endpoint and two sockets are enough; more can be said of the back end`, () => {
     const least = values("00:03.0,listen=/a,backend=/b");

@@ -1,6 +1,6 @@
 /** `--endpoint-device`: the parts of each type, and what QEMU is told. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { endpointDevice, parseEndpointDevice } from "../../../device/command/endpoint_options.ts";
 
 Deno.test("a device is a type, an endpoint and a socket; each type has parts of its own", () => {

@@ -1,6 +1,5 @@
 /** `viommu endpoint`: what it asks, what it prints, and the one line that says what is wrong. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { endpoint } from "../../../device/command/endpoint.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { EchoBackEnd } from "../endpoint/relay/echo_back_end.ts";
@@ -112,7 +111,7 @@ Deno.test("what is wrong with the arguments is said in one line, before anything
     [["add", ...api, "--endpoint-device", "rng:24"], "socket=… is missing"],
     [["add", ...api, "--endpoint-relay", "24,listen=/a,backend=/b,type=gpu"], "other, blk, net"],
     [["add", ...api, "--endpoint-proxy", "24,listen=/a"], "backend=… is missing"],
-    [["remove", ...api], "without an ENDPOINT"],
+    [["remove", ...api], "ENDPOINT is missing"],
     [["remove", ...api, "24", "25"], '"25"'],
     [["remove", ...api, "1:2:3"], "an endpoint such as 24"],
     [["remove", ...api, "24", "--timeout-ms", "60001"], "milliseconds from 0 to 60000"],
@@ -132,5 +131,4 @@ Deno.test("endpoint --help fits a terminal and has everything that can be added"
   for (const name of ["--endpoint-device", "--endpoint-relay", "--endpoint-proxy"]) {
     assertStringIncludes(out, `  ${name} `);
   }
-  assertEquals(out.trimEnd(), endpoint.help.trimEnd());
 });

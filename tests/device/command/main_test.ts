@@ -34,7 +34,8 @@ Deno.test("the program writes to its own streams and exits with the code of its 
 
 Deno.test("without a command, or with one that is none, the commands are named", async () => {
   await assertUsageError([], "the commands are demo, serve, inspect");
-  await assertUsageError(["sevre"], 'Cannot run "sevre"');
+  await assertUsageError(["sevre"], 'Cannot run "sevre": did you mean serve?');
+  await assertUsageError(["play"], 'Cannot run "play": the commands are demo, serve');
 });
 
 Deno.test("--help and --version answer on standard output", async () => {
@@ -79,7 +80,7 @@ Deno.test("serve refuses wrong arguments in one line that says what would be rig
     [["serve"], "without --socket-path PATH, --connect PATH or --fd N"],
     [[...serve, "--fd", "3"], "give one of them"],
     [[...serve, "--sockt-path", "x"], "Unknown option '--sockt-path': did you mean --socket-path?"],
-    [[...serve, "--speed", "x"], "Unknown option '--speed': the options are --endpoint, "],
+    [[...serve, "--speed", "x"], "Unknown option '--speed': the options are --socket-path, "],
     [[...serve, "extra"], '"extra"'],
     [[...serve, "--endpoint", "00:40.0"], "such as 00:03.0"],
     [[...serve, "--endpoint", "8,format=x86"], "format must be one of vtd-ss, "],

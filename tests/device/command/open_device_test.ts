@@ -1,6 +1,6 @@
 /** The device is there with and without a warm-up. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { openDevice } from "../../../device/command/open_device.ts";
 import { Log } from "../../../device/log.ts";
 import { ALL_RING_FEATURES } from "../../../device/vhost_user/mod.ts";

@@ -1,7 +1,7 @@
 /** Options of several parts: what is read, and the one line that says what is wrong. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { parseDeviceOptions } from "../../../device/command/device_options.ts";
 import { parseEndpointDevice } from "../../../device/command/endpoint_options.ts";
 import {

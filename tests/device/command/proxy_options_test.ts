@@ -1,6 +1,6 @@
 /** `--endpoint-proxy`: its own parts, and what a state shows of a proxy. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { ServedEndpoints } from "../../../device/endpoint/mod.ts";

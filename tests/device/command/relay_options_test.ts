@@ -1,6 +1,6 @@
 /** `--endpoint-relay`: its own parts, what QEMU is told, and what a state shows of a relay. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/command.ts";
+import { UsageError } from "../../../device/command/errors.ts";
 import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { watchLines } from "../../../device/command/watch_text.ts";

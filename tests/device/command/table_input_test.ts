@@ -7,7 +7,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import fc from "fast-check";
-import { CommandError } from "../../../device/command/command.ts";
+import { CommandError } from "../../../device/command/errors.ts";
 import { jsonPieces } from "../../../device/command/output.ts";
 import { TableImage } from "../../../device/command/table_image.ts";
 import { ImageReader } from "../../../pagetable/mod.ts";
