@@ -11,7 +11,9 @@ import {
 } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE } from "../address.ts";
 import type { Command } from "./command.ts";
+import { UsageError } from "./errors.ts";
 import { textOption } from "./options.ts";
+import { STANDARD_STREAM, writeAll, writeFile } from "./output_file.ts";
 import { printJson } from "./output.ts";
 import { baseOption, checked, readJson } from "./table_input.ts";
 
@@ -55,12 +57,15 @@ Example:
 `,
   async run({ values }, streams) {
     const base = baseOption(values);
+    const file = textOption(values, "image");
+    if (file === STANDARD_STREAM) {
+      throw new UsageError("Cannot take --image -: standard output is for the description");
+    }
     const input = await readJson(streams, "describe fewer mappings");
     const description = base === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, base: addressText(base.page, base.offset) };
     const built = checked(() => buildTables(description));
-    const file = textOption(values, "image");
     if (file === undefined) {
       await printJson(streams, { ...built.description, mem: builtChunks(built) });
       return 0;
@@ -74,10 +79,10 @@ Example:
 
 /** Writes memories at their distances from the first; what lies between takes no space on the disk. */
 async function writeImage(path: string, memories: readonly TableMemory[]): Promise<void> {
-  using file = await Deno.open(path, { write: true, create: true, truncate: true });
-  for (const memory of memories) {
-    await file.seek((memory.baseFrame - memories[0].baseFrame) * PAGE_SIZE, Deno.SeekMode.Start);
-    const image = imageOf(memory);
-    for (let done = 0; done < image.length;) done += await file.write(image.subarray(done));
-  }
+  await writeFile(path, async (file) => {
+    for (const memory of memories) {
+      await file.seek((memory.baseFrame - memories[0].baseFrame) * PAGE_SIZE, Deno.SeekMode.Start);
+      await writeAll(file, imageOf(memory));
+    }
+  });
 }

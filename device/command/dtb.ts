@@ -6,10 +6,11 @@
 import { type DeviceTree, readDeviceTree } from "../firmware/device_tree.ts";
 import { addVirtioIommu, checkIommuTopology } from "../firmware/device_tree_iommu.ts";
 import { writeDeviceTree } from "../firmware/device_tree_writer.ts";
-import { readBounded } from "./bounded_input.ts";
+import { readInput } from "./bounded_input.ts";
 import type { Command } from "./command.ts";
 import { CommandError, UsageError } from "./errors.ts";
 import { textOption } from "./options.ts";
+import { writeOutput } from "./output_file.ts";
 import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.ts";
 
 /** Most bytes of a device tree. */
@@ -33,8 +34,18 @@ export const dtb: Command = {
         help:
           "PCI addresses behind it, both included; the IOMMU itself is left out (default: all of its segment)",
       },
-      { name: "input", short: "i", value: "FILE", help: "device tree to read" },
-      { name: "output", short: "o", value: "FILE", help: "where to write the patched one" },
+      {
+        name: "input",
+        short: "i",
+        value: "FILE",
+        help: "device tree to read; - is standard input",
+      },
+      {
+        name: "output",
+        short: "o",
+        value: "FILE",
+        help: "where to write the patched one; - is standard output",
+      },
     ],
   }],
   ending: `
@@ -42,7 +53,7 @@ Example:
   qemu-system-aarch64 -M virt,gic-version=3,dumpdtb=virt.dtb -cpu max
   viommu dtb --iommu 00:02.0 -i virt.dtb -o viommu.dtb
 `,
-  async run({ values }) {
+  async run({ values }, streams) {
     const iommu = iommuOption(values);
     const input = textOption(values, "input");
     const output = textOption(values, "output");
@@ -55,21 +66,20 @@ Example:
     const segment = iommu - iommu % 65536;
     const [firstEndpoint, lastEndpoint] = endpointsOption(values) ?? [segment, segment + 0xffff];
     const topology = { iommu, firstEndpoint, lastEndpoint };
-    attempt(UsageError, () => checkIommuTopology(topology));
-    using file = await Deno.open(input);
+    orError(UsageError, () => checkIommuTopology(topology));
     const hint = "Linux takes none of more than 2 MiB";
-    const bytes = await readBounded(file.readable, MOST_BYTES, input, hint);
-    const patched = attempt(
+    const bytes = await readInput(input, MOST_BYTES, hint, streams);
+    const patched = orError(
       CommandError,
       (): DeviceTree => addVirtioIommu(readDeviceTree(bytes), topology),
     );
-    await Deno.writeFile(output, writeDeviceTree(patched));
+    await writeOutput(output, writeDeviceTree(patched), streams);
     return 0;
   },
 };
 
 /** Does something, and makes a RangeError the kind of error that it is for the command line. */
-function attempt<T>(kind: typeof UsageError | typeof CommandError, work: () => T): T {
+function orError<T>(kind: typeof UsageError | typeof CommandError, work: () => T): T {
   try {
     return work();
   } catch (error) {

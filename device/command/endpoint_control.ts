@@ -10,7 +10,7 @@ import { type Removal, type ServedEndpoint, ServedEndpoints } from "../endpoint/
 import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
-import { UsageError } from "./errors.ts";
+import { CommandError, UsageError } from "./errors.ts";
 import { type OptionDefinition, type OptionValues, textOptions } from "./options.ts";
 import type { EndpointChoice, EndpointOption } from "./endpoint_choices.ts";
 import { endpointDevice } from "./endpoint_options.ts";
@@ -70,7 +70,8 @@ export function parseEndpointChoices(values: OptionValues): readonly EndpointCho
 /**
  * Opens what was chosen, in its order; where one cannot be opened, those before it are closed.
  *
- * @throws {UsageError} If one cannot be, or an error of the host.
+ * @throws {UsageError} If the device has no such endpoint.
+ * @throws {CommandError} If one cannot be opened, or an error of the host.
  */
 export function openEndpoints(
   choices: readonly EndpointChoice[],
@@ -91,7 +92,8 @@ export function openEndpoints(
 /**
  * Opens the sockets and files of an endpoint.
  *
- * @throws {UsageError} If that cannot be, or an error of the host.
+ * @throws {UsageError} If the device has no such endpoint.
+ * @throws {CommandError} If that cannot be, or an error of the host.
  */
 function openEndpoint(
   choice: EndpointChoice,
@@ -107,7 +109,7 @@ function openEndpoint(
   try {
     return choice.open(iommu, log, access);
   } catch (error) {
-    if (error instanceof RangeError) throw new UsageError(error.message);
+    if (error instanceof RangeError) throw new CommandError(error.message);
     throw error;
   }
 }
@@ -175,7 +177,8 @@ function inApiWords<T>(status: number, action: () => T): T {
   try {
     return action();
   } catch (error) {
-    const isRefusal = error instanceof UsageError || error instanceof OsError;
+    const isRefusal = error instanceof UsageError || error instanceof CommandError ||
+      error instanceof OsError;
     throw isRefusal ? new ApiError(status, error.message) : error;
   }
 }

@@ -3,8 +3,6 @@
  *
  * @module
  */
-import { OsError } from "../host/mod.ts";
-import { oneLine } from "../log.ts";
 import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
 import { closestName } from "./closest_name.ts";
@@ -14,8 +12,9 @@ import { demoGuest } from "./demo_guest.ts";
 import { dtb } from "./dtb.ts";
 import { dump } from "./dump.ts";
 import { endpoint } from "./endpoint.ts";
-import { CommandError, UsageError } from "./errors.ts";
+import { UsageError } from "./errors.ts";
 import { helpText } from "./help.ts";
+import { hostErrorText } from "./host_error.ts";
 import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
@@ -36,19 +35,6 @@ const COMMANDS: readonly Command[] = [
 ];
 /** Commands that other commands start. */
 const INNER_COMMANDS: readonly Command[] = [demoGuest];
-
-/** What files, sockets and permissions fail with. */
-const HOST_ERRORS = [
-  CommandError,
-  OsError,
-  Deno.errors.NotFound,
-  Deno.errors.PermissionDenied,
-  Deno.errors.NotCapable,
-  Deno.errors.AlreadyExists,
-  Deno.errors.AddrInUse,
-  Deno.errors.IsADirectory,
-  Deno.errors.NotADirectory,
-];
 
 /**
  * Runs the command line.
@@ -86,11 +72,10 @@ export async function main(
       streams.writeError(`viommu: ${error.message} (see ${help})`);
       return 2;
     }
-    if (isHostError(error)) {
-      streams.writeError(`viommu: ${oneLine(error.message)}`);
-      return 1;
-    }
-    throw error;
+    const text = hostErrorText(error);
+    if (text === undefined) throw error;
+    streams.writeError(`viommu: ${text}`);
+    return 1;
   }
 }
 
@@ -126,13 +111,6 @@ function help([name, ...more]: readonly string[]): string {
       COMMANDS.map((each) => each.name).join(", ")
     }`,
   );
-}
-
-/** Whether an error is the host's (a file, a socket, a permission) and not a bug of ours. */
-function isHostError(error: unknown): error is Error {
-  if (HOST_ERRORS.some((errorClass) => error instanceof errorClass)) return true;
-  // Errors that the runtime has no class for, such as ENOSPC, have the host's name of theirs.
-  return error instanceof Error && "code" in error && /^E[A-Z0-9]+$/.test(`${error.code}`);
 }
 
 /** The text of `--help`. */

@@ -7,6 +7,7 @@
  * @module
  */
 import { parseEndpoint, parseNumber } from "../address.ts";
+import { LONGEST_SOCKET_PATH } from "../host/socket_address.ts";
 import { closestName } from "./closest_name.ts";
 import { UsageError } from "./errors.ts";
 
@@ -67,7 +68,13 @@ export const ENDPOINT: TextForm<number> = {
 };
 
 /** A path of a socket. */
-export const SOCKET_PATH: TextForm<string> = { form: "the path of a socket", read: (text) => text };
+export const SOCKET_PATH: TextForm<string> = {
+  form: `the path of a socket, of at most ${LONGEST_SOCKET_PATH} bytes`,
+  read(text) {
+    const bytes = new TextEncoder().encode(text);
+    return bytes.length > LONGEST_SOCKET_PATH || bytes.includes(0) ? undefined : text;
+  },
+};
 
 /** One of some words. */
 export function oneOf<T extends string>(...words: readonly T[]): TextForm<T> {

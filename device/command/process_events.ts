@@ -6,9 +6,9 @@
 import { logFailure } from "../guarded_poll_source.ts";
 import type { Log } from "../log.ts";
 
-const STOP_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** SIGINT and SIGTERM while it lives: a request to stop. */
+/** SIGINT, SIGTERM and SIGHUP while it lives: a request to stop. */
 export class StopSignals implements Disposable {
   /** Whether one has come. */
   isAsked = false;

@@ -35,7 +35,8 @@ import {
 } from "./endpoint_control.ts";
 import { CommandError, UsageError } from "./errors.ts";
 import { openDevice } from "./open_device.ts";
-import { type OptionValues, parsedOption, textOption } from "./options.ts";
+import { SOCKET_PATH } from "./option_parts.ts";
+import { type OptionValues, parsedOption } from "./options.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuArguments } from "./qemu_arguments.ts";
 import { apiSocketAccess, SOCKET_OPTIONS, socketAccess } from "./socket_options.ts";
@@ -295,14 +296,19 @@ function openHostPages(log: Log): HostPages {
   return pages;
 }
 
+/** The path of a socket that an option names. */
+function socketPath(values: OptionValues, name: string): string | undefined {
+  return parsedOption(values, name, SOCKET_PATH.read, SOCKET_PATH.form);
+}
+
 /** The socket that the options name, or the path to connect to. */
 function openSocket(
   values: OptionValues,
   access: SocketAccess,
 ): UnixListener | UnixStream | string {
-  const path = textOption(values, "socket-path");
+  const path = socketPath(values, "socket-path");
   if (path !== undefined) return listen(path, access);
-  const peer = textOption(values, "connect");
+  const peer = socketPath(values, "connect");
   if (peer !== undefined) return peer;
   if (values["fd"] === undefined) return openActivated();
   const fd = parsedOption(
@@ -368,7 +374,7 @@ interface ApiChoice {
 function apiChoice(values: OptionValues): ApiChoice | undefined {
   const access = parsedOption(values, "api-access", parseApiAccess, "read or full") ?? "read";
   const socket = apiSocketAccess(values);
-  const path = textOption(values, "api-socket");
+  const path = socketPath(values, "api-socket");
   if (path !== undefined) return { path, access, socket };
   const name = ["api-access", "api-socket-mode", "api-socket-group"].find((option) =>
     values[option] !== undefined

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { attempt } from "./host_error.ts";
 
 /** The streams of a command. */
 export interface Streams {
@@ -32,7 +33,11 @@ export const PROCESS_STREAMS: Streams = {
   },
   async write(data) {
     const bytes = typeof data === "string" ? ENCODER.encode(data) : data;
-    for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
+    await attempt("write to standard output", async () => {
+      for (let done = 0; done < bytes.length;) {
+        done += await Deno.stdout.write(bytes.subarray(done));
+      }
+    });
   },
   writeError: (line) => console.error(line),
 };

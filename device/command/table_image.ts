@@ -6,6 +6,7 @@
 import type { TableReader } from "../../pagetable/mod.ts";
 import { type Address, addressText, PAGE_SIZE } from "../address.ts";
 import { CommandError } from "./errors.ts";
+import { attempt } from "./host_error.ts";
 
 /** Pages that are kept: 64 MiB. */
 const KEPT_PAGES = 16_384;
@@ -41,11 +42,13 @@ export class TableImage implements TableReader, Disposable {
           "it must be a multiple of 8 below 2^53",
       );
     }
-    const { isFile, isBlockDevice } = await Deno.stat(path);
-    if (!isFile && !isBlockDevice) {
-      throw new CommandError(`Cannot read ${path}: an image is a regular file or a block device`);
-    }
-    return new TableImage(await Deno.open(path), base.page * PAGE_SIZE + base.offset);
+    return await attempt(`read ${path}`, async () => {
+      const { isFile, isBlockDevice } = await Deno.stat(path);
+      if (!isFile && !isBlockDevice) {
+        throw new CommandError(`Cannot read ${path}: an image is a regular file or a block device`);
+      }
+      return new TableImage(await Deno.open(path), base.page * PAGE_SIZE + base.offset);
+    });
   }
 
   /** See `TableReader`. */

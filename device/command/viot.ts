@@ -7,6 +7,7 @@ import { buildViot } from "../firmware/viot.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { textOption } from "./options.ts";
+import { writeOutput } from "./output_file.ts";
 import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.ts";
 
 /** Writes an ACPI VIOT table. */
@@ -23,13 +24,18 @@ export const viot: Command = {
       value: "FIRST-LAST",
       help: "PCI addresses behind it, both included; the IOMMU itself leaves itself out " +
         "(default 00:00.0-ff:1f.7)",
-    }, { name: "output", short: "o", value: "FILE", help: "where to write the table" }],
+    }, {
+      name: "output",
+      short: "o",
+      value: "FILE",
+      help: "where to write the table; - is standard output",
+    }],
   }],
   ending: `
 Example:
   viommu viot --iommu 00:02.0 -o viot.aml
 `,
-  async run({ values }) {
+  async run({ values }, streams) {
     const iommu = iommuOption(values);
     const output = textOption(values, "output");
     if (output === undefined) {
@@ -43,7 +49,7 @@ Example:
       if (error instanceof RangeError) throw new UsageError(error.message);
       throw error;
     }
-    await Deno.writeFile(output, table);
+    await writeOutput(output, table, streams);
     return 0;
   },
 };

@@ -1,6 +1,6 @@
 /** What `--endpoint-proxy` and `--endpoint-relay` have in common: an endpoint, two sockets, and how they are opened. */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { UsageError } from "../../../device/command/errors.ts";
+import { CommandError, UsageError } from "../../../device/command/errors.ts";
 import { openEndpoints, parseEndpointChoices } from "../../../device/command/endpoint_control.ts";
 import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay_options.ts";
@@ -85,17 +85,23 @@ for (const { option, values } of KINDS) {
       ];
       const good = parse(`24,listen=${one},backend=${two},backend-mode=listen`);
       try {
-        const cases: readonly (readonly [text: string, problem: string])[] = [
-          [`25,listen=${taken},backend=/b`, "another process serves it"],
-          [`25,listen=${free},backend=${taken},backend-mode=listen`, "another process serves it"],
-          [`32,listen=${free},backend=/b`, "00:04.0: no --endpoint includes it"],
+        const cases: readonly (readonly [
+          text: string,
+          kind: typeof UsageError | typeof CommandError,
+          problem: string,
+        ])[] = [
+          [`25,listen=${taken},backend=/b`, CommandError, "another process serves it"],
+          [
+            `25,listen=${free},backend=${taken},backend-mode=listen`,
+            CommandError,
+            "another process serves it",
+          ],
+          [`32,listen=${free},backend=/b`, UsageError, "00:04.0: no --endpoint includes it"],
         ];
         const count = openDescriptors().length;
-        for (const [text, problem] of cases) {
-          const { message } = assertThrows(
-            () => openEndpoints([good, parse(text)], iommu, log, {}),
-            UsageError,
-          );
+        for (const [text, kind, problem] of cases) {
+          const open = () => openEndpoints([good, parse(text)], iommu, log, {});
+          const { message } = assertThrows<Error>(open, kind);
           assertStringIncludes(message, problem);
           assertEquals(iommu.iotlbListeners.hasRemotes, false);
           assertEquals(openDescriptors().length, count);

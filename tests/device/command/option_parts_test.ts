@@ -45,9 +45,9 @@ Deno.test("what is wrong with a part is said in one line that names it and what 
   const cases: readonly (readonly [text: string, problem: string])[] = [
     ["", "it must begin with an endpoint such as 00:03.0"],
     ["socket=/a", "it must begin with an endpoint such as 00:03.0"],
-    ["24", "socket=… is missing: it must be the path of a socket"],
-    ["24,socket=", "socket has no value: it must be the path of a socket"],
-    ["24,socket", "socket has no value: it must be the path of a socket"],
+    ["24", "socket=… is missing: it must be the path of a socket, of at most 107 bytes"],
+    ["24,socket=", "socket has no value: it must be the path of a socket, of at most 107 bytes"],
+    ["24,socket", "socket has no value: it must be the path of a socket, of at most 107 bytes"],
     ["24,socket=/a,mode=", "mode has no value: it must be fast or slow"],
     ["24,socket=/a,mode=fats", "mode must be fast or slow"],
     ["24,socket=/a,size=10", "size must be a number from 1 to 9"],
