@@ -1,5 +1,5 @@
 /**
- * Makes the device that `serve` serves.
+ * Makes the device that `serve` serves, and prepares the process for its first guest.
  *
  * @module
  */
@@ -10,17 +10,12 @@ import type { RingFeatures } from "../vhost_user/mod.ts";
 import { UsageError } from "./errors.ts";
 
 /**
- * The device that the options describe, warmed up and as new.
+ * The device that the options describe.
  *
  * @throws {UsageError} If the options contradict each other.
  */
-export async function openDevice(
-  options: DeviceOptions,
-  rings: RingFeatures,
-  log: Log,
-): Promise<IommuDevice> {
+export function makeDevice(options: DeviceOptions): IommuDevice {
   try {
-    await prepare(options, rings, log);
     return new IommuDevice(options);
   } catch (error) {
     if (error instanceof RangeError) throw new UsageError(error.message);
@@ -29,13 +24,17 @@ export async function openDevice(
 }
 
 /** Warms up. That makes a guest's beginning quicker: where it fails, guests are served all the same. */
-async function prepare(options: DeviceOptions, rings: RingFeatures, log: Log): Promise<void> {
+export async function prepare(
+  options: DeviceOptions,
+  rings: RingFeatures,
+  log: Log,
+): Promise<void> {
   try {
     const begin = performance.now();
     const { requests } = await warmUp(options, rings);
-    log.debug(`Rehearsed ${requests} requests in ${(performance.now() - begin).toFixed()} ms`);
+    log.debug(`Warmed up with ${requests} requests in ${(performance.now() - begin).toFixed()} ms`);
   } catch (error) {
-    if (error instanceof RangeError || !(error instanceof Error)) throw error;
+    if (!(error instanceof Error)) throw error;
     log.warn(`Cannot warm up, so a guest's first requests will be slow: ${error.message}`);
   }
 }

@@ -1,7 +1,7 @@
-/** The device is there with and without a warm-up. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+/** Making the device, and the warm-up. */
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../device/command/errors.ts";
-import { openDevice } from "../../../device/command/open_device.ts";
+import { makeDevice, prepare } from "../../../device/command/open_device.ts";
 import { Log } from "../../../device/log.ts";
 import { ALL_RING_FEATURES } from "../../../device/vhost_user/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
@@ -26,29 +26,24 @@ function withoutDescriptors<T>(run: () => T): T {
   }
 }
 
-Deno.test("a warm-up that fails is warned of, and the device is there all the same", async () => {
+Deno.test("a warm-up that fails is warned of, and no more", async () => {
   const lines: string[] = [];
   const log = new Log("warn", (line) => lines.push(line));
-  (await openDevice(DEFAULT_OPTIONS, ALL_RING_FEATURES, log)).close();
+  await prepare(DEFAULT_OPTIONS, ALL_RING_FEATURES, log);
   assertEquals(lines, []);
-  const opened = withoutDescriptors(() => openDevice(DEFAULT_OPTIONS, ALL_RING_FEATURES, log));
-  const device = await opened;
-  assertEquals(device.holds, false);
+  await withoutDescriptors(() => prepare(DEFAULT_OPTIONS, ALL_RING_FEATURES, log));
   assertEquals(lines.length, 1);
   assertStringIncludes(lines[0], "Cannot warm up");
   assertStringIncludes(lines[0], "EMFILE");
-  device.close();
 });
 
-Deno.test("options that contradict each other are an error of usage, whoever finds that", async () => {
-  const log = new Log("warn");
-  // The warm-up's device cannot be made; it can, and the one to be served cannot.
+Deno.test("options that contradict each other are an error of usage", () => {
   for (
     const options of [
       { ...DEFAULT_OPTIONS, endpoints: [] },
       { ...DEFAULT_OPTIONS, inputRange: { firstPage: 0, lastPage: 2 ** 52 - 1 } },
     ]
   ) {
-    await assertRejects(() => openDevice(options, ALL_RING_FEATURES, log), UsageError);
+    assertThrows(() => makeDevice(options), UsageError);
   }
 });

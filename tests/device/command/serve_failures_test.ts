@@ -156,3 +156,50 @@ Deno.test("serve takes guest memory in a file only where it is told to", async (
     await Deno.remove(path);
   }
 });
+
+Deno.test("SIGHUP ends serve in order", async () => {
+  await withFolder(async (folder) => {
+    const process = startInShell(`${folder}/s`, `--api-socket ${folder}/api`, "2>/dev/null");
+    try {
+      await until(() => isListening(`${folder}/api`), "it listens");
+      process.kill("SIGHUP");
+      assertEquals(await exitCode(process), 0);
+      assertEquals([...Deno.readDirSync(folder)], []);
+    } finally {
+      await kill(process);
+      await process.stderr.cancel();
+    }
+  });
+});
+
+Deno.test("a serve that cannot start leaves no socket", async () => {
+  await withFolder(async (folder) => {
+    const sockets = ["--socket-path", `${folder}/s`, "--api-socket", `${folder}/api`];
+    const cases: readonly (readonly [readonly string[], number])[] = [
+      [["--endpoint-device", `blk:24,socket=${folder}/b,file=${folder}/missing`], 1],
+      [["--endpoint-device", `blk:24,socket=${folder}/b,file=${folder}`], 1],
+      [["--endpoint-device", `blk:24,socket=/nowhere/b,file=/dev/null`], 1],
+      [["--endpoint-device", `rng:24,socket=${folder}/none/r`], 1],
+      [["--endpoint-device", `rng:24,socket=${folder}/r`, "--endpoint", "32"], 2],
+      [["--endpoint-proxy", `24,listen=${folder}/p,backend=/dev/null,backend-mode=listen`], 1],
+      [["--endpoint-relay", `24,listen=${folder}/p,backend=/nowhere/x,backend-mode=listen`], 1],
+      [["--api-socket", "/dev/null"], 1],
+      [["--api-socket", `${folder}/s`], 1],
+      [["--input-range", "0-0xffffffffffffffff"], 2],
+    ];
+    for (const [args, expected] of cases) {
+      const { code, err } = await viommu(["serve", "--log-level", "error", ...sockets, ...args]);
+      assertEquals([code, err.trimEnd().split("\n").length], [expected, 1], `${args}: ${err}`);
+      assertEquals([...Deno.readDirSync(folder)], [], args.join(" "));
+    }
+  });
+});
+
+Deno.test("the sockets are there before the warm-up, and a VMM that connects meanwhile is served", async () => {
+  const log = await withServe(["--log-level", "debug"], async ({ socket }) => {
+    using session = await connect(socket);
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+  });
+  const [listening, warm] = ["Listening on", "Warmed up with"].map((text) => log.indexOf(text));
+  assert(listening >= 0 && listening < warm, log);
+});
