@@ -16,6 +16,7 @@ import { UsageError } from "./errors.ts";
 import { helpText } from "./help.ts";
 import { hostErrorText } from "./host_error.ts";
 import { inspect } from "./inspect.ts";
+import { qemuArgs } from "./qemu_args.ts";
 import { serve } from "./serve.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
 import { viot } from "./viot.ts";
@@ -27,6 +28,7 @@ const COMMANDS: readonly Command[] = [
   serve,
   inspect,
   endpoint,
+  qemuArgs,
   viot,
   dtb,
   build,
@@ -121,7 +123,7 @@ function overview(): string {
     "Usage: viommu COMMAND [options]",
     "",
     "Commands:",
-    ...COMMANDS.map((command) => `  ${command.name.padEnd(10)}${command.summary}`),
+    ...COMMANDS.map((command) => `  ${command.name.padEnd(11)}${command.summary}`),
     "",
     "viommu COMMAND --help says more; --version prints the version.",
     "",

@@ -1,17 +1,113 @@
 /**
- * The QEMU arguments that attach a guest to a served device.
+ * The command lines that attach a QEMU guest to a served device.
  *
  * @module
  */
+import { PAGE_SIZE, parseSize, sizeText } from "../address.ts";
 
-/** Arguments for an x86 guest, one line each, with the device in slot 2 as `viot --iommu 00:02.0` says. */
-export function qemuArguments(socketPath: string): readonly string[] {
-  return [
-    `viommu viot --iommu 00:02.0 -o viot.aml`,
-    `qemu-system-x86_64 -M q35,memory-backend=mem -m 512 \\`,
-    `  -object memory-backend-memfd,id=mem,size=512M,share=on \\`,
-    `  -chardev socket,id=viommu,path=${socketPath} \\`,
-    `  -device vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128,config_size=40,addr=2 \\`,
-    `  -acpitable file=viot.aml ...`,
+/** Architectures of guests. */
+export const ARCHITECTURES = ["x86_64", "aarch64"] as const;
+/** One of {@linkcode ARCHITECTURES}. */
+export type Architecture = typeof ARCHITECTURES[number];
+
+/** Guest memory, unless asked for otherwise. */
+export const DEFAULT_GUEST_MEMORY = parseSize("512M")!;
+/** Where the RAM of the arm64 machine begins. */
+const ARM_RAM = 0x4000_0000;
+/** The page to which devices of the arm64 machine write their interrupts. */
+const ARM_MSI_REGION = "0x8090000-0x8090fff";
+/** PCI address of the IOMMU, and its slot. */
+const IOMMU = "00:02.0";
+const IOMMU_SLOT = 2;
+
+/** A guest and what it is attached to. */
+export interface QemuGuest {
+  /** The socket of the IOMMU. */
+  readonly socketPath: string;
+  /** Arguments of devices behind it. */
+  readonly endpoints: readonly string[];
+  /** Bytes of guest memory. */
+  readonly memory: number;
+}
+
+/** Lines for a shell, the device in slot 2; what `serve` has to be told besides is a comment. */
+export function qemuCommands(architecture: Architecture, guest: QemuGuest): readonly string[] {
+  return architecture === "x86_64" ? x86Commands(guest) : armCommands(guest);
+}
+
+/** The ACPI table, then the guest. */
+function x86Commands(guest: QemuGuest): readonly string[] {
+  const hasEndpoints = guest.endpoints.length > 0;
+  // QEMU passes I/O virtual addresses of rings on only if the machine has an IOMMU that it knows of.
+  const machine = hasEndpoints
+    ? "q35,memory-backend=mem,kernel-irqchip=off"
+    : "q35,memory-backend=mem";
+  const command = [
+    `qemu-system-x86_64 -M ${machine} ${commonArguments(guest)}`,
+    ...(hasEndpoints ? ["-device intel-iommu"] : []),
+    ...deviceArguments(guest),
+    "-acpitable file=viot.aml",
   ];
+  return [
+    ...(hasEndpoints
+      ? [
+        `# serve needs --input-range ${range(0, guest.memory)}, the guest's kernel intel_iommu=off`,
+      ]
+      : []),
+    `viommu viot --iommu ${IOMMU} -o viot.aml`,
+    ...joined(command),
+  ];
+}
+
+/** The machine's own device tree, what becomes of it, then the guest. */
+function armCommands(guest: QemuGuest): readonly string[] {
+  const hasEndpoints = guest.endpoints.length > 0;
+  const plain = "virt,gic-version=3,memory-backend=mem";
+  // An IOMMU that QEMU knows of, as on x86; the guest does not hear of it: the tree is that of a machine without.
+  const machine = hasEndpoints ? `${plain},iommu=smmuv3` : plain;
+  const program = "qemu-system-aarch64 -M";
+  const common = `-cpu max ${commonArguments(guest)}`;
+  const region = hasEndpoints
+    ? `--msi-region ${ARM_MSI_REGION} --input-range ${range(ARM_RAM, guest.memory)}`
+    : "--msi-region none";
+  return [
+    `# serve needs --endpoint 0-0xffff,format=smmuv3-s1 ${region}`,
+    ...joined([`${program} ${plain},dumpdtb=virt.dtb ${common}`, memoryArgument(guest)]),
+    `viommu dtb --iommu ${IOMMU} -i virt.dtb -o viommu.dtb`,
+    ...joined([`${program} ${machine} ${common}`, ...deviceArguments(guest), "-dtb viommu.dtb"]),
+  ];
+}
+
+/** What both machines have. */
+function commonArguments({ memory }: QemuGuest): string {
+  return `-m ${sizeText(memory)} -nodefaults -nographic -serial stdio`;
+}
+
+/** Memory that can be shared. */
+function memoryArgument({ memory }: QemuGuest): string {
+  return `-object memory-backend-memfd,id=mem,size=${sizeText(memory)},share=on`;
+}
+
+/** Memory, the IOMMU, and what is behind it. */
+function deviceArguments(guest: QemuGuest): readonly string[] {
+  return [
+    memoryArgument(guest),
+    `-chardev socket,id=viommu,path=${guest.socketPath}`,
+    "-device vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128," +
+    `config_size=40,addr=${IOMMU_SLOT}`,
+    ...guest.endpoints,
+  ];
+}
+
+/** Addresses of so many bytes, as an option takes them. */
+function range(first: number, bytes: number): string {
+  const last = first + Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE - 1;
+  return `${first === 0 ? "0" : `0x${first.toString(16)}`}-0x${last.toString(16)}`;
+}
+
+/** Arguments as one command of several lines. */
+function joined(parts: readonly string[]): readonly string[] {
+  return parts.map((part, i) =>
+    `${i === 0 ? "" : "  "}${part}${i === parts.length - 1 ? "" : " \\"}`
+  );
 }

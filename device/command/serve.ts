@@ -25,7 +25,7 @@ import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
 import { makeDevice, prepare } from "./open_device.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
-import { qemuArguments } from "./qemu_arguments.ts";
+import { ARCHITECTURES, DEFAULT_GUEST_MEMORY, qemuCommands } from "./qemu_arguments.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
 
 /** Milliseconds that the last log lines have to be written. */
@@ -56,11 +56,15 @@ Example:
     SharedMemory.allowsAnyFile = choices.allowsFileMemory;
     const lines = new LineWriter(STANDARD_ERROR);
     const log = new Log(choices.level, (line) => lines.write(line));
+    // Without a prefix, so that they can be pasted.
+    function print(all: readonly string[]): void {
+      if (log.enabled("info")) all.forEach((line) => lines.write(line));
+    }
     // From here on a signal ends it in order, before there is a socket to be left behind.
     using stop = new StopSignals();
     using _rejections = new RejectionLog(log);
     try {
-      await serveDevice(choices, log, stop);
+      await serveDevice(choices, { log, print, stop });
     } finally {
       await lines.flush(LAST_LINES_MS);
       lines.close();
@@ -69,8 +73,17 @@ Example:
   },
 };
 
+/** What a serving process has besides the device. */
+interface ProcessParts {
+  readonly log: Log;
+  /** Prints lines as they are, where log lines go. */
+  readonly print: (lines: readonly string[]) => void;
+  readonly stop: StopSignals;
+}
+
 /** Makes the device and its sockets, and serves until stopped. Whatever fails, no socket is left. */
-async function serveDevice(choices: ServeChoices, log: Log, stop: StopSignals): Promise<void> {
+async function serveDevice(choices: ServeChoices, process: ProcessParts): Promise<void> {
+  const { log, stop } = process;
   using tables = shareTableMemory(choices.device.maxTableMemory);
   using hostMemory = choices.frames === "host" ? openHostPages(log) : undefined;
   const options = {
@@ -85,7 +98,7 @@ async function serveDevice(choices: ServeChoices, log: Log, stop: StopSignals): 
       "(--max-domains, --max-mappings, --max-table-memory)",
   );
   using opened = new DisposableStack();
-  const parts = openParts(choices, device, log, opened);
+  const parts = openParts(choices, device, process, opened);
   // A VMM that connects meanwhile waits in the queue of the socket.
   await prepare(options, choices.rings, log);
   if (!stop.isAsked) await serveUntilStopped(parts, { ...choices, log }, stop);
@@ -98,20 +111,28 @@ async function serveDevice(choices: ServeChoices, log: Log, stop: StopSignals): 
 function openParts(
   { frontEnd, access, endpoints: choices, api }: ServeChoices,
   device: IommuDevice,
-  log: Log,
+  { log, print }: ProcessParts,
   opened: DisposableStack,
 ): ServedParts {
   const socket = openFrontEnd(frontEnd, access);
   if (typeof socket !== "string") opened.defer(() => socket.close());
-  if (socket instanceof UnixListener && socket.path !== undefined) {
-    log.info(`Listening on ${socket.path}; for QEMU 10.2 or later on x86:`);
-    for (const line of qemuArguments(socket.path)) log.info(`  ${line}`);
-  }
   const endpoints = opened.adopt(openEndpoints(choices, device, log, access), (all) => all.close());
-  for (const line of choices.flatMap((each) => each.qemuArguments)) log.info(`  ${line}`);
+  const qemu = choices.flatMap((each) => each.qemuArguments);
+  if (socket instanceof UnixListener && socket.path !== undefined) {
+    log.info(`Listening on ${socket.path}; for QEMU 10.2 or later:`);
+    print(guestCommands(socket.path, qemu));
+  } else {
+    print(qemu);
+  }
   if (api === undefined) return { device, endpoints, socket, api: undefined };
   const listener = opened.adopt(listen(api.path, api.socket), (each) => each.close());
   return { device, endpoints, socket, api: listener };
+}
+
+/** Lines for a shell: how guests of each architecture are attached. */
+function guestCommands(socketPath: string, endpoints: readonly string[]): readonly string[] {
+  const guest = { socketPath, endpoints, memory: DEFAULT_GUEST_MEMORY };
+  return ARCHITECTURES.flatMap((architecture) => qemuCommands(architecture, guest));
 }
 
 /** What is served. */

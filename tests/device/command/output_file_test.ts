@@ -2,24 +2,10 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { CommandError } from "../../../device/command/errors.ts";
 import { writeAll, writeFile } from "../../../device/command/output_file.ts";
+import { namesIn, withFolder } from "./test_folder.ts";
 
 const OLD = new TextEncoder().encode("old");
 const NEW = new TextEncoder().encode("new contents");
-
-/** A folder for one test. */
-async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-/** What is in a folder. */
-function names(folder: string): readonly string[] {
-  return [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
-}
 
 Deno.test("a file that cannot be written whole stays as it was, and nothing is left beside it", async () => {
   await withFolder(async (folder) => {
@@ -36,7 +22,7 @@ Deno.test("a file that cannot be written whole stays as it was, and nothing is l
       CommandError,
       `Cannot write ${path}: the disk is full (ENOSPC); make room, or write elsewhere`,
     );
-    assertEquals([await Deno.readFile(path), names(folder)], [OLD, ["out"]]);
+    assertEquals([await Deno.readFile(path), await namesIn(folder)], [OLD, ["out"]]);
     await assertRejects(() => writeFile(folder, () => Promise.resolve()), CommandError, "folder");
   });
 });
@@ -49,7 +35,7 @@ Deno.test("a file keeps its permissions, and a symbolic link stays one", async (
     assertEquals(await Deno.readFile(`${folder}/file`), NEW);
     assertEquals((await Deno.stat(`${folder}/file`)).mode! & 0o777, 0o640);
     assertEquals((await Deno.lstat(`${folder}/link`)).isSymlink, true);
-    assertEquals(names(folder), ["file", "link"]);
+    assertEquals(await namesIn(folder), ["file", "link"]);
   });
 });
 

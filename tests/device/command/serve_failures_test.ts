@@ -8,16 +8,7 @@ import { FrontEnd, Request } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
 import { connect, DENO, exists, exitCode, kill, send, withServe } from "../served_process.ts";
 import { viommu } from "./in_process.ts";
-
-/** A folder for one test. */
-async function withFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await test(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { namesIn, withFolder } from "./test_folder.ts";
 
 /** Starts `serve`, with its log lines going where a shell puts them. */
 function startInShell(socket: string, args: string, redirection: string): Deno.ChildProcess {
@@ -164,7 +155,7 @@ Deno.test("SIGHUP ends serve in order", async () => {
       await until(() => isListening(`${folder}/api`), "it listens");
       process.kill("SIGHUP");
       assertEquals(await exitCode(process), 0);
-      assertEquals([...Deno.readDirSync(folder)], []);
+      assertEquals(await namesIn(folder), []);
     } finally {
       await kill(process);
       await process.stderr.cancel();
@@ -190,7 +181,7 @@ Deno.test("a serve that cannot start leaves no socket", async () => {
     for (const [args, expected] of cases) {
       const { code, err } = await viommu(["serve", "--log-level", "error", ...sockets, ...args]);
       assertEquals([code, err.trimEnd().split("\n").length], [expected, 1], `${args}: ${err}`);
-      assertEquals([...Deno.readDirSync(folder)], [], args.join(" "));
+      assertEquals(await namesIn(folder), [], args.join(" "));
     }
   });
 });
