@@ -10,11 +10,15 @@ import type { Command } from "./command.ts";
 import type { EndpointChoice } from "./endpoint_choices.ts";
 import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
 import { UsageError } from "./errors.ts";
-import { type OptionValues, parsedOption, parseText, textOption, textOptions } from "./options.ts";
+import { SOCKET_PATH } from "./option_parts.ts";
+import { type OptionValues, parsedOption, parseText, textOptions } from "./options.ts";
 
 /** Options that say what is to be added. */
 const ADDED = ENDPOINT_DEFINITIONS.map(({ name }) => name);
 const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 01:00.0";
+
+/** Milliseconds for an answer besides those that a removal may wait. */
+const REST_MS = 10_000;
 
 /** Changes what is behind the IOMMU. */
 export const endpoint: Command = {
@@ -74,19 +78,15 @@ Examples:
 Exit code 1 if nothing answers, or it is refused.
 `,
   async run({ action, operand, values }, streams) {
-    const path = textOption(values, "api-socket");
+    const path = parsedOption(values, "api-socket", SOCKET_PATH.read, SOCKET_PATH.form);
     if (path === undefined) {
       throw new UsageError("Cannot ask without --api-socket PATH, as given to serve");
     }
     const act = actionOf(action, operand, values);
-    const client = new ApiClient(path);
-    try {
-      const { answer, text } = await act(client);
-      await streams.write(`${values["json"] === true ? JSON.stringify(answer, null, 2) : text}\n`);
-      return 0;
-    } finally {
-      client.close();
-    }
+    using client = new ApiClient(path, DRAIN_MS_MAX + REST_MS);
+    const { answer, text } = await act(client);
+    await streams.write(`${values["json"] === true ? JSON.stringify(answer, null, 2) : text}\n`);
+    return 0;
   },
 };
 

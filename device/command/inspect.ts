@@ -10,9 +10,13 @@ import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
 import { type OptionValues, parsedOption, textOption } from "./options.ts";
+import { numberFrom, SOCKET_PATH } from "./option_parts.ts";
 import { printPieces } from "./output.ts";
 import type { Streams } from "./streams.ts";
 import { watch, type WatchOptions } from "./watch.ts";
+
+/** Milliseconds to wait for an answer. */
+const DEFAULT_LIMIT_MS = 10_000;
 
 /** Shows what a running device holds. */
 export const inspect: Command = {
@@ -64,7 +68,16 @@ export const inspect: Command = {
         help: "the access to try (default r)",
         actions: ["translate"],
       },
-      { name: "json", help: "the JSON of the API instead of text" },
+      {
+        name: "json",
+        help: "the JSON of the API instead of text; with watch, one state a line",
+      },
+      {
+        name: "timeout",
+        value: "MS",
+        help:
+          `milliseconds to wait for an answer, or for more of one (default ${DEFAULT_LIMIT_MS})`,
+      },
       {
         name: "interval",
         value: "MS",
@@ -82,29 +95,31 @@ Examples:
 Exit code 1 if nothing answers; a translation that faults is an answer.
 `,
   async run({ action, values }, streams) {
-    const path = textOption(values, "api-socket");
+    const path = parsedOption(values, "api-socket", SOCKET_PATH.read, SOCKET_PATH.form);
     if (path === undefined) {
       throw new UsageError("Cannot inspect without --api-socket PATH, as given to serve");
     }
+    const limit = parsedOption(
+      values,
+      "timeout",
+      numberFrom(1, 3_600_000).read,
+      "milliseconds from 1 to 3600000",
+    ) ?? DEFAULT_LIMIT_MS;
     const look = watchOptions(values, streams);
     const question = action === "watch" ? undefined : questionOf(action, values);
-    const client = new ApiClient(path);
-    try {
-      if (question === undefined) {
-        await watch(client, look);
-        return 0;
-      }
-      const isJson = values["json"] === true;
-      if (question.text === undefined) {
-        await showLines(streams, client.lines(question.route), question, isJson);
-        return 0;
-      }
-      const answer = await client.get(question.route);
-      await streams.write(`${isJson ? JSON.stringify(answer, null, 2) : question.text(answer)}\n`);
+    using client = new ApiClient(path, limit);
+    if (question === undefined) {
+      await watch(client, look);
       return 0;
-    } finally {
-      client.close();
     }
+    const isJson = values["json"] === true;
+    if (question.text === undefined) {
+      await showLines(streams, client.lines(question.route), question, isJson);
+      return 0;
+    }
+    const answer = await client.get(question.route);
+    await streams.write(`${isJson ? JSON.stringify(answer, null, 2) : question.text(answer)}\n`);
+    return 0;
   },
 };
 
@@ -125,7 +140,7 @@ function watchOptions(values: OptionValues, streams: Streams): WatchOptions {
   return {
     interval,
     ...(count === undefined ? {} : { count }),
-    isTerminal: streams.isTerminal,
+    form: values["json"] === true ? "json" : streams.isTerminal ? "screen" : "lines",
     write: (text) => streams.write(text),
   };
 }

@@ -2,7 +2,7 @@
  * `inspect watch`: follows the counters of a running device until told to stop.
  *
  * On a terminal the screen is drawn anew each time, on the terminal's second screen so that what was there comes
- * back; elsewhere each time adds plain lines.
+ * back; elsewhere each time adds plain lines, or the state as a line of JSON.
  *
  * @module
  */
@@ -24,8 +24,8 @@ export interface WatchOptions {
   readonly interval: number;
   /** Looks, or undefined for no end. */
   readonly count?: number;
-  /** Whether to draw on a terminal. */
-  readonly isTerminal: boolean;
+  /** Drawn on a terminal, lines of text, or each state as a line of JSON. */
+  readonly form: "screen" | "lines" | "json";
   /** Takes what is to be shown. */
   readonly write: (text: string) => Promise<void> | void;
 }
@@ -36,7 +36,7 @@ export interface WatchOptions {
  * @throws {CommandError} If the device stops answering.
  */
 export async function watch(client: ApiClient, options: WatchOptions): Promise<void> {
-  const { interval, count = Infinity, isTerminal, write } = options;
+  const { interval, count = Infinity, form, write } = options;
   const stop = Promise.withResolvers<void>();
   let isStopped = false;
   function end(): void {
@@ -46,18 +46,17 @@ export async function watch(client: ApiClient, options: WatchOptions): Promise<v
   Deno.addSignalListener("SIGINT", end);
   Deno.addSignalListener("SIGTERM", end);
   try {
-    if (isTerminal) await write(ENTER);
+    if (form === "screen") await write(ENTER);
     let before = await sample(client);
     for (let i = 0; i < count && !isStopped; i++) {
       await pause(interval, stop.promise);
       if (isStopped) break;
       const now = await sample(client);
-      if (isTerminal) await write(screenText(watchScreen(before, now)));
-      else await write(watchLines(before, now).map((line) => `${line}\n`).join(""));
+      await write(lookText(form, before, now));
       before = now;
     }
   } finally {
-    if (isTerminal) await write(LEAVE);
+    if (form === "screen") await write(LEAVE);
     Deno.removeSignalListener("SIGINT", end);
     Deno.removeSignalListener("SIGTERM", end);
   }
@@ -65,6 +64,13 @@ export async function watch(client: ApiClient, options: WatchOptions): Promise<v
 
 async function sample(client: ApiClient): Promise<Sample> {
   return { state: await client.get<State>("/v1/state"), time: performance.now() };
+}
+
+/** What one look shows. */
+function lookText(form: WatchOptions["form"], before: Sample, now: Sample): string {
+  if (form === "json") return `${JSON.stringify(now.state)}\n`;
+  if (form === "screen") return screenText(watchScreen(before, now));
+  return watchLines(before, now).map((line) => `${line}\n`).join("");
 }
 
 /** A screen that overwrites the one before without flicker. */

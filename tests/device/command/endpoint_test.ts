@@ -92,7 +92,7 @@ Deno.test("what serve refuses is one line and exit code 1", async () => {
   }
   const { code, err } = await run("list", "--api-socket", "/nowhere/api.sock");
   assertEquals(code, 1);
-  assertStringIncludes(err, "nothing answers there");
+  assertStringIncludes(err, "there is no such socket");
 });
 
 Deno.test("what is wrong with the arguments is said in one line, before anything is asked", async () => {

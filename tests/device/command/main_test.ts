@@ -192,5 +192,5 @@ Deno.test("inspect refuses wrong arguments, and says when nothing answers", asyn
   await assertUsageError([...inspect, "mappings", "--domain", "x"], "a domain id");
   const { code, err } = await viommu([...inspect, "state"]);
   assertEquals(code, 1);
-  assertMatch(err, /^viommu: Cannot ask \/nowhere\/api.sock: nothing answers there[^\n]*\n$/);
+  assertMatch(err, /^viommu: Cannot ask \/nowhere\/api.sock: there is no such socket[^\n]*\n$/);
 });

@@ -137,7 +137,7 @@ Deno.test("inspect watch shows what passes through a real relay", async () => {
   const [world, connected, backEnd] = await RelayWorld.start({ beside: api });
   await using _ = world;
   const queue = await connected.startQueue(0);
-  const client = new ApiClient(`${world.path}.api`);
+  const client = new ApiClient(`${world.path}.api`, 10_000);
   const written: string[] = [];
   backEnd.holds = true;
   connected.send(queue, [0x20_0000, new Uint8Array(50)], [0x40_0000, 50]);
@@ -145,7 +145,7 @@ Deno.test("inspect watch shows what passes through a real relay", async () => {
   const watching = watch(client, {
     interval: 50,
     count: 1,
-    isTerminal: false,
+    form: "lines",
     write: (text) => void written.push(text),
   });
   await watching;
@@ -172,17 +172,20 @@ Deno.test("watchLines() has one line for each device, or the requests where ther
 });
 
 /** Watches a real device through its API socket while it works; what was written. */
-async function watchDevice(isTerminal: boolean, count: number): Promise<readonly string[]> {
+async function watchDevice(
+  form: "screen" | "lines" | "json",
+  count: number,
+): Promise<readonly string[]> {
   await using world = new EndpointWorld(new EntropyDevice(new SeededRandom(1)), { beside: api });
   world.attach();
   const connected = await world.connect();
   const queue = await connected.frontEnd.startQueue(0, { size: 16, address: 0x4000 });
-  const client = new ApiClient(`${world.path}.api`);
+  const client = new ApiClient(`${world.path}.api`, 10_000);
   const written: string[] = [];
   const watching = watch(client, {
     interval: 50,
     count,
-    isTerminal,
+    form,
     write: (text) => void written.push(text),
   });
   for (let i = 0; i < 20; i++) assertEquals(await ask(queue, IOVA + 0x20000, 64), 64);
@@ -204,13 +207,21 @@ function api(world: EndpointWorld | RelayWorld, log: Log): ApiServer {
 }
 
 Deno.test("watch() adds plain lines where it is not on a terminal", async () => {
-  const written = await watchDevice(false, 3);
+  const written = await watchDevice("lines", 3);
   assertEquals(written.length, 3);
   assert(written.every((text) => /^00:03\.0 +rng +1 +vtd-ss .*\n$/.test(text)), written.join(""));
 });
 
+Deno.test("watch() prints each state as a line of JSON", async () => {
+  const written = await watchDevice("json", 2);
+  assertEquals(written.length, 2);
+  const [first, second] = written.map((line): State => JSON.parse(line));
+  assertEquals([first.version, second.endpoints.length], ["1.2.3", first.endpoints.length]);
+  assert(written.every((line) => line.indexOf("\n") === line.length - 1));
+});
+
 Deno.test("watch() draws on a terminal and gives the screen back", async () => {
-  const written = await watchDevice(true, 2);
+  const written = await watchDevice("screen", 2);
   assertEquals(written.length, 4);
   assertEquals([written[0], written[3]], ["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"]);
   assert(written[1].startsWith("\x1b[Hviommu 1.2.3") && written[1].includes("00:03.0"));
