@@ -15,6 +15,7 @@ import { UsageError } from "./errors.ts";
 import { textOption } from "./options.ts";
 import { STANDARD_STREAM, writeAll, writeFile } from "./output_file.ts";
 import { printJson } from "./output.ts";
+import { checkDescription } from "./table_description.ts";
 import { baseOption, checked, readJson } from "./table_input.ts";
 
 /** Builds tables. */
@@ -65,6 +66,7 @@ Example:
     const description = base === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, base: addressText(base.page, base.offset) };
+    checkDescription(description);
     const built = checked(() => buildTables(description));
     if (file === undefined) {
       await printJson(streams, { ...built.description, mem: builtChunks(built) });

@@ -17,6 +17,7 @@ import type { Command } from "./command.ts";
 import { CommandError } from "./errors.ts";
 import { parsedOption } from "./options.ts";
 import { printJson, printPieces } from "./output.ts";
+import { checkTables } from "./table_description.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
 /** The last endpoint that is looked for without being named: PCI ids have 16 bits. */
@@ -66,10 +67,8 @@ Example:
     ) ?? NO_PASID;
     using image = await openImage(values);
     const input = await readJson(streams);
+    checkTables(input, "Cannot dump");
     const found = checked(() => {
-      if (typeof input !== "object" || input === null) {
-        throw new TypeError("Cannot dump: the input must be a JSON object");
-      }
       const tables = input as WalkInput;
       const walker = walkerOf(tables, image ?? new ChunkReader(tables.mem ?? []));
       if (endpoint === undefined) {

@@ -9,6 +9,7 @@ import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { printJson, printPieces } from "./output.ts";
+import { checkTables } from "./table_description.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
 /** Walks tables. */
@@ -63,6 +64,7 @@ Example:
     const asked = query === undefined || typeof input !== "object" || input === null
       ? input
       : { ...input, queries: [query] };
+    checkTables(asked, "Cannot walk");
     if (values["text"] === true) {
       await printPieces(streams, [checked(() => walkText(asked, image))]);
     } else {

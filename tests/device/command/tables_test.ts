@@ -95,7 +95,7 @@ Deno.test("build, walk and dump say in one line what is wrong with their input",
   const cases: [string, string[], number, string][] = [
     ["{", ["build"], 1, "Cannot read JSON"],
     ["{}", ["build"], 1, "format"],
-    ["3", ["walk"], 1, "walk input"],
+    ["3", ["walk"], 1, "JSON object"],
     ["3", ["dump"], 1, "JSON object"],
     [description("vtd-ss", { base: "0x1001" }), ["build"], 1, "base"],
     [description("vtd-ss"), ["walk", "--iova", "0"], 2, "--endpoint ID"],
