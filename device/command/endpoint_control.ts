@@ -11,6 +11,7 @@ import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { CommandError, UsageError } from "./errors.ts";
+import { explained } from "./host_error.ts";
 import { type OptionDefinition, type OptionValues, textOptions } from "./options.ts";
 import type { EndpointChoice, EndpointOption } from "./endpoint_choices.ts";
 import { endpointDevice } from "./endpoint_options.ts";
@@ -109,7 +110,7 @@ function openEndpoint(
   try {
     return choice.open(iommu, log, access);
   } catch (error) {
-    if (error instanceof RangeError) throw new CommandError(error.message);
+    if (error instanceof RangeError) throw new CommandError(explained(error.message));
     throw error;
   }
 }

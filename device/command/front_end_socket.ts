@@ -12,6 +12,7 @@ import {
   type UnixStream,
 } from "../host/mod.ts";
 import { CommandError, UsageError } from "./errors.ts";
+import { explained } from "./host_error.ts";
 import type { FrontEndChoice } from "./serve_options.ts";
 
 /** The socket of the way to the front end that was chosen, or the path to connect to. */
@@ -30,7 +31,7 @@ function inherited(descriptor: number): UnixListener | UnixStream {
     return inheritedSocket(descriptor);
   } catch (error) {
     if (error instanceof RangeError || error instanceof OsError) {
-      throw new UsageError(`Cannot take --fd ${descriptor}: ${error.message}`);
+      throw new UsageError(`Cannot take --fd ${descriptor}: ${explained(error.message)}`);
     }
     throw error;
   }
@@ -41,7 +42,7 @@ export function listen(path: string, access: SocketAccess): UnixListener {
   try {
     return UnixListener.listen(path, access);
   } catch (error) {
-    if (error instanceof RangeError) throw new CommandError(error.message);
+    if (error instanceof RangeError) throw new CommandError(explained(error.message));
     throw error;
   }
 }

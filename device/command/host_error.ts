@@ -48,17 +48,20 @@ export function hostErrorText(error: unknown, action?: string): string | undefin
     ? `${error.code}`
     : undefined;
   if (code === undefined) return undefined;
-  const [meaning, right] = MEANINGS[code] ?? [];
-  if (error instanceof OsError) {
-    return oneLine(
-      meaning === undefined ? error.message : `${error.message}, ${meaning}; ${right}`,
-    );
-  }
+  if (error instanceof OsError) return oneLine(explained(error.message));
   const [, words, tried] = /^(.*?)(?: \(os error \d+\))?(?:: (.*))?$/s.exec(error.message) ?? [];
+  const [meaning, right] = MEANINGS[code] ?? [];
   const what = action ?? (tried === undefined ? "go on" : tried.replaceAll("'", ""));
   return oneLine(
     `Cannot ${what}: ${meaning ?? words} (${code})${right === undefined ? "" : `; ${right}`}`,
   );
+}
+
+/** A message that ends with the name of an error, such as `ENOENT`, with what that means and what would be right. */
+export function explained(message: string): string {
+  const code = /: (E[A-Z0-9]+)$/.exec(message)?.[1] ?? "";
+  const [meaning, right] = MEANINGS[code] ?? [];
+  return meaning === undefined ? message : `${message}, ${meaning}; ${right}`;
 }
 
 /**

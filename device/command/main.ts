@@ -23,7 +23,7 @@ import { viot } from "./viot.ts";
 import { walk } from "./walk.ts";
 
 /** Every command, in the order of the overview. */
-const COMMANDS: readonly Command[] = [
+export const COMMANDS: readonly Command[] = [
   demo,
   serve,
   inspect,
