@@ -6,9 +6,10 @@
  *
  * @module
  */
-import { parseArgs } from "node:util";
+import { textOption } from "../device/command/options.ts";
 import { createPageList, GuestSource, IoAddressSpace } from "../iommufd/mod.ts";
 import { createPageTable, type HardwareTable, READ, TableMemory, WRITE } from "../pagetable/mod.ts";
+import { benchArguments } from "./arguments.ts";
 import { BATCH, livePage, PairBench, RingDriver } from "./device/ring_driver.ts";
 
 /** One row: a target, and what was measured. */
@@ -357,11 +358,16 @@ function attachRow(add: Add): void {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { json: { type: "string" } } });
+  const json = textOption(
+    benchArguments("deno task bench:targets [--json FILE]", [
+      { name: "json", value: "FILE", help: "writes the rows as JSON, too" },
+    ]),
+    "json",
+  );
   const rows = measureTargets(({ what, target, seen, isMet }) =>
     console.log(`${isMet ? "met   " : "MISSED"}  ${what}: ${seen} (${target})`)
   );
-  if (values.json !== undefined) {
-    await Deno.writeTextFile(values.json, JSON.stringify(rows, null, 2) + "\n");
+  if (json !== undefined) {
+    await Deno.writeTextFile(json, JSON.stringify(rows, null, 2) + "\n");
   }
 }
