@@ -31,3 +31,4 @@ export type {
 } from "./state.ts";
 export { exportMetrics } from "./telemetry.ts";
 export type { FaultState, TranslateAnswer } from "./translate.ts";
+export type { Work } from "./work.ts";
