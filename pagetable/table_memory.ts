@@ -144,21 +144,14 @@ export class TableMemory implements TableWriter {
   }
 
   /**
-   * Takes a block of 2^`order` pages, zeroed.
+   * Takes a block of 2^`order` pages, zeroed. With `zeroed` false they may hold anything: for a caller that writes
+   * every word before it links the block.
    *
    * @returns index of its first page, or -1 without memory.
    */
-  allocate(order: number): number {
+  allocate(order: number, zeroed = true): number {
     const page = this.#take(order);
-    if (page === NONE) return NONE;
-    this.#own(page, order, true);
-    return page;
-  }
-
-  /** As {@linkcode allocate}, not zeroed: for a caller that writes every word before it links the block. */
-  allocateUncleared(order: number): number {
-    const page = this.#take(order);
-    if (page !== NONE) this.#own(page, order, false);
+    if (page !== NONE) this.#own(page, order, zeroed);
     return page;
   }
 
@@ -236,11 +229,11 @@ export class TableMemory implements TableWriter {
     this.words[(frame - this.baseFrame) * PAGE_WORDS + index * 2] = low;
   }
 
-  /** Marks a block as allocated, and zeroes it if `cleared` and if it is not zero. */
-  #own(page: number, order: number, cleared: boolean): void {
+  /** Marks a block as allocated, and zeroes its pages if `zeroed` and where they are not zero already. */
+  #own(page: number, order: number, zeroed: boolean): void {
     const state = this.#state;
     for (let at = page; at < page + (1 << order); at++) {
-      if (cleared && (state[at] & NEEDS_ZERO) !== 0) {
+      if (zeroed && (state[at] & NEEDS_ZERO) !== 0) {
         this.words.fill(0, at * PAGE_WORDS, (at + 1) * PAGE_WORDS);
       }
       state[at] = NEEDS_ZERO;

@@ -140,7 +140,7 @@ export class Mapper {
       const items = count * leaves.items[size];
       const whole = level < tree.top && items === tree.mask[level] + 1;
       // A table about to be filled whole is neither cleared nor reachable until it is complete.
-      const table = whole ? tree.makeUncleared() : tree.reachTable(page, level);
+      const table = whole ? tree.make(false) : tree.reachTable(page, level);
       if (table === -1) break;
       if (!whole) {
         leaves.write((table << PAGE_WORDS_SHIFT) + (index << 1), size, count, frame, protection);

@@ -122,7 +122,7 @@ export class TableTree {
   grow(page: number, table: number, from: number, to: number): number {
     const chain = this.#chain;
     for (let level = from - 1; level >= to; level--) {
-      const made = this.#make(true);
+      const made = this.make(true);
       if (made === -1) {
         for (let undo = level + 1; undo < from; undo++) this.unmake(chain[undo]);
         return -1;
@@ -134,9 +134,18 @@ export class TableTree {
     return chain[to];
   }
 
-  /** A table for a caller that writes all its items before linking it, or -1 without table memory. */
-  makeUncleared(): number {
-    return this.#make(false);
+  /**
+   * Makes a table that nothing leads to yet; `zeroed` as in `TableMemory.allocate`.
+   *
+   * @returns -1 without table memory.
+   */
+  make(zeroed: boolean): number {
+    const table = this.#memory.allocate(this.#tableOrder, zeroed);
+    if (table === -1) return -1;
+    this.live[table] = 0;
+    this.#children[table] = 0;
+    this.tablePages += 1 << this.#tableOrder;
+    return table;
   }
 
   /** Gives back a table that was never linked to anything reachable. */
@@ -336,16 +345,5 @@ export class TableTree {
       if (this.#occupied(child, level - 1, itemFirst, clippedFirst, clippedLast)) return true;
     }
     return false;
-  }
-
-  #make(cleared: boolean): number {
-    const table = cleared
-      ? this.#memory.allocate(this.#tableOrder)
-      : this.#memory.allocateUncleared(this.#tableOrder);
-    if (table === -1) return -1;
-    this.live[table] = 0;
-    this.#children[table] = 0;
-    this.tablePages += 1 << this.#tableOrder;
-    return table;
   }
 }
