@@ -1,8 +1,8 @@
 /**
- * Tables as a tree: what hardware finds behind an endpoint, equal runs folded, as JSON or as text.
+ * Tables as a tree: what hardware finds for an endpoint, with runs of leaves in one entry, as JSON or as text.
  *
- * The tree is found by walking, so it shows what hardware sees, faults included. Endpoints are looked
- * for one by one, and those that are blocked left out; input addresses are covered from 0 up to the first
+ * The tree is found by walking, so it shows what hardware sees, faults included. Endpoints are
+ * walked one by one, and those that are blocked left out; input addresses are covered from 0 up to the first
  * that the tables cannot have, so the upper half of tables that have one is left out.
  *
  * @module

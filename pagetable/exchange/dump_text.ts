@@ -1,12 +1,12 @@
 /**
- * A dump as text: one line an entry or run, indented by level.
+ * A dump as text: one line for each entry or run, indented by level.
  *
  * @module
  */
 import { DUMP_ENTRIES } from "./dump.ts";
 import type { DumpEndpoint, DumpEntry } from "./dump_types.ts";
 
-/** The dump as text: one line an entry or run, indented by level. */
+/** The dump as text: one line for each entry or run, indented by level. */
 export function dumpText(endpoints: readonly DumpEndpoint[]): string {
   const lines: string[] = [];
   for (const endpoint of endpoints) {

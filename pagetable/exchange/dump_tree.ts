@@ -101,7 +101,7 @@ export function readTree(
       page = first + pages;
       continue;
     }
-    // A first-stage table or output that the second stage lacks fails page by page: said once an entry.
+    // A first-stage table or output that the second stage lacks fails page by page: printed once for each entry.
     const failed = ok || repeated !== -1 ? -1 : entryOf(result);
     page = first + pages;
     if (failed !== -1 && failed === lastFailed && result.fault === lastFault) continue;

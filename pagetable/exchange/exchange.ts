@@ -71,8 +71,8 @@ interface Tables {
 /**
  * Builds the tables that a description asks for.
  *
- * @throws TypeError or RangeError, with a message of one line, for a description that is malformed or asks
- * for what cannot be.
+ * @throws TypeError or RangeError, with a message of one line, for a description that is malformed or
+ * impossible.
  */
 export function build(json: unknown): Built {
   const input = readObject<BuildInput>(json, "description");

@@ -21,7 +21,7 @@ export function imageOf(memory: TableMemory): Uint8Array<ArrayBuffer> {
 
 /**
  * The pages of an arena that were ever in use, as chunks, none of more than 4 MiB of bytes; long runs of zero
- * pages are chunks of their own, which say no more than that.
+ * pages are chunks with their length only.
  */
 export function* chunksOf(memory: TableMemory): Generator<JsonChunk> {
   const { words, baseFrame, touched: end } = memory;

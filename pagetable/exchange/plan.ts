@@ -1,5 +1,5 @@
 /**
- * What a description asks `build` for: the formats, their options and the unit's, defaults filled in.
+ * The plan of a `build`: formats, their options and those of the unit, with defaults.
  *
  * @module
  */
@@ -37,7 +37,7 @@ export interface BuildPlan {
 /**
  * Reads and completes the parameters of a description whose endpoints are `endpoints`.
  *
- * @throws TypeError or RangeError, with a message of one line, for what is malformed or cannot be.
+ * @throws TypeError or RangeError, with a message of one line, for what is malformed or impossible.
  */
 export function planOf(input: BuildInput, endpoints: readonly JsonEndpoint[]): BuildPlan {
   const format = readWord(input.format, "format", EXCHANGE_FORMATS);

@@ -1,6 +1,5 @@
 /**
- * Reading values of the exchange form: numbers, pages, protections, sizes, each with a message that
- * says what is wrong.
+ * Reads values of the exchange form, such as numbers, pages and protections. Messages of errors say what is wrong.
  *
  * @module
  */

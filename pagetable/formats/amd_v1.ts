@@ -2,9 +2,9 @@
  * AMD I/O page tables version 1: AMD IOMMU specification §2.2.3, 1 to 6 levels of 512 entries.
  *
  * Tables and leaves have one layout; bits 11:9 say what an entry leads to: a table of that level, 0 a
- * leaf of the level's own size, 7 a leaf of any power of two whose size is told by the lowest zero
- * among its address bits, repeated in every entry it spans. Permissions are ANDed over the path.
- * Leaves of 512 GiB and above are left out: hardware is known to get them wrong.
+ * leaf of the level's own size, 7 a leaf of any power of two: the lowest zero among its address bits encodes
+ * its size, and every entry that it spans is the same. Permissions are ANDed over the path.
+ * Leaves of 512 GiB and above are left out: hardware is known to translate them wrongly.
  *
  * @module
  */

@@ -6,7 +6,7 @@
  * wherever 2 to 16 top tables save a level (D8.2.2, Linux calls some of these cases mandatory).
  * Stage 1 has no write-only pages. The access flag is set from the start, so hardware needs no HTTU;
  * with `dirtyTracking` writable leaves carry DBM and start dirty unless writes are being recorded.
- * With the 64 KiB granule and 52-bit output, address bits 51:48 live in bits 15:12 of every descriptor.
+ * With the 64 KiB granule and 52-bit output, address bits 51:48 are in bits 15:12 of every descriptor.
  *
  * @module
  */

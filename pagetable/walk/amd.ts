@@ -93,7 +93,7 @@ export class AmdWalker implements RecordingWalker {
     if (mode === 7) return result.fail(faults.DEVICE_INVALID, ILLEGAL_DEVICE_TABLE_ENTRY);
     const permission = (high >>> 29) & (READ | WRITE);
     if (mode === 0) {
-      // An entry that permits nothing blocks, also where no access in particular is asked about.
+      // An entry that permits nothing blocks, also with an access of 0.
       if (permission === 0 || (permission & access) !== access) {
         return result.fail(faults.BLOCKED, IO_PAGE_FAULT);
       }

@@ -39,13 +39,13 @@ export class AmdDecoder extends PageStageDecoder {
   start(page: number, access: number): Fault {
     this.begin(access, this.#rootPermission);
     if (page >= POWERS[9 * this.levels]) return INPUT_TOO_WIDE;
-    return this.#judge();
+    return this.#checkPermission();
   }
 
   decode(page: number, low: number, high: number): Fault {
     if ((low & 1) === 0) return NOT_PRESENT;
     this.permission &= (high >>> 29) & 3;
-    const fault = this.#judge();
+    const fault = this.#checkPermission();
     if (fault !== NO_FAULT) return fault;
     const level = this.level;
     const next = (low >>> 9) & 7;
@@ -78,7 +78,7 @@ export class AmdDecoder extends PageStageDecoder {
     return low | BIT_A | (this.#updates === 3 && access === WRITE ? BIT_D : 0);
   }
 
-  #judge(): Fault {
+  #checkPermission(): Fault {
     if ((this.permission & this.access) === this.access) return NO_FAULT;
     return this.access === WRITE ? NO_WRITE : NO_READ;
   }

@@ -1,5 +1,5 @@
 /**
- * A walk as hardware begins it: from the identity of an endpoint.
+ * Walks as hardware makes them: they begin with the id of an endpoint.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * Why a walk failed, in one list of words for all formats. The hardware's own codes differ by format
- * and by where in a walk it stopped; the walkers of `walk/` know them.
+ * Reasons for which a walk fails, one list for all formats. The hardware's own codes differ by format and by
+ * where in a walk it stops; the walkers return both.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * Reads the tables of a first stage through the second one: their addresses are intermediate ones.
+ * Reads the tables of a first stage, whose addresses are intermediate ones, through the second stage.
  *
  * @module
  */

@@ -4,7 +4,7 @@
  *
  * A silently aborted stream (STE.Config 0xx) has code 0, because it has no event; other codes are given
  * whether or not the event is recorded (CD.R, STE.S2R). Table addresses are rounded down to their
- * alignment, as hardware does. An STE is judged as a whole before any of it is used (§5.2.2).
+ * alignment, as hardware does. All fields of an STE are checked before any is used (§5.2.2).
  *
  * @module
  */
@@ -45,7 +45,7 @@ export interface SmmuRegisters {
   readonly strtabConfig: bigint;
 }
 
-/** What the hardware that an SMMUv3 walker stands for can do. */
+/** Capabilities of the hardware that an SMMUv3 walker stands for. */
 export interface SmmuCapabilities {
   /** Bits of physical addresses, OAS; default 52. */
   readonly addressBits?: number;
@@ -173,7 +173,7 @@ export class SmmuWalker implements RecordingWalker {
     const ste = this.#ste;
     if ((ste[2] & 1 << 27) !== 0) return false;
     if (this.#substreamBits !== 0 && ste[1] >>> 27 > this.#substreamBits) return false;
-    // With stage 2 it is an intermediate address, which stage 2 judges.
+    // With stage 2 it is an intermediate address, which stage 2 checks.
     return stageTwo || frameOf(ste[0], ste[1]) <
         POWERS[this.#addressBits - PAGE_SHIFT];
   }
@@ -284,7 +284,7 @@ export class SmmuWalker implements RecordingWalker {
       }
       at = unitsOf(reader.low & ~0xfff, reader.high & 0xfffff) +
         (substream & (2 ** leafBits - 1)) * 8;
-      // L2Ptr beyond the physical addresses (§3.4.3); an intermediate one is stage 2's to judge.
+      // L2Ptr beyond the physical addresses (§3.4.3); an intermediate one is checked by stage 2.
       if (!nested && at >= POWERS[this.#addressBits - 3]) {
         return result.fail(faults.PASID_DIRECTORY_RESERVED, C_BAD_SUBSTREAMID);
       }

@@ -1,6 +1,6 @@
 /**
- * What an SMMU makes of an STE's stage-2 fields and of a context descriptor, the checks that make them
- * illegal included (SMMU §5.2, §5.4).
+ * How an SMMU reads the stage-2 fields of an STE, and a context descriptor: decodes them and checks that they are
+ * legal (SMMU §5.2, §5.4).
  *
  * The unit is little-endian (IDR0.TTENDIAN 0b10), does not stall (STALL_MODEL 0b01), terminates with
  * aborts only (TERM_MODEL 1), walks VMSAv8-64 tables only (TTF 0b10) and without LPA2 (IDR5.DS 0), and is no

@@ -36,7 +36,7 @@ export abstract class StageDecoder {
   abstract start(page: number, access: number): Fault;
   /** Index of the page's entry in the current table. */
   abstract index(page: number): number;
-  /** Judges an entry of the current table and moves on to the next table, or to the leaf. */
+  /** Checks an entry of the current table, and moves on to the next table or to the leaf. */
   abstract decode(page: number, low: number, high: number): Fault;
   /** Pages that one entry of the current table reaches. */
   abstract reach(): number;
@@ -75,8 +75,8 @@ export function walkStage(
 }
 
 /**
- * Writes what hardware records of a successful access into the entries of `stage` that it used, those
- * from path position `from` on; the last of them is the leaf.
+ * Sets accessed and dirty bits, as hardware does after a successful access, in the entries of `stage` from path
+ * position `from` on; the last of them is the leaf.
  */
 export function recordUse(
   decoder: StageDecoder,

@@ -1,10 +1,10 @@
 /**
- * What a walker of VT-d tables has to know of the hardware it stands for.
+ * The hardware that a walker of VT-d tables stands for.
  *
  * @module
  */
 
-/** What the hardware that a VT-d walker stands for can do. */
+/** Capabilities of the hardware that a VT-d walker stands for. */
 export interface VtdCapabilities {
   /** Bits of host addresses, HAW; default 52. */
   readonly addressBits?: number;

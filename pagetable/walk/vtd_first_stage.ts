@@ -1,7 +1,7 @@
 /**
  * How VT-d hardware reads first-stage entries: VT-d §3.6, §9.7 and SDM volume 3 §4.5.
  *
- * Requests are user accesses: U/S must be set on the whole path. Reserved bits are judged before
+ * Requests are user accesses: U/S must be set on the whole path. Reserved bits are checked before
  * permissions, as the processor does.
  *
  * @module

@@ -1,7 +1,7 @@
 /**
  * How VT-d hardware reads second-stage entries: VT-d §3.7, §9.8 and the fault conditions of §7.1.3.
  *
- * Within an entry permission is judged before reserved bits: an entry that permits nothing is not
+ * Permissions of an entry are checked before reserved bits: an entry that permits nothing is not
  * present, whatever else it holds.
  *
  * @module
