@@ -58,6 +58,8 @@ export function describeFormat(format: string, options: PageTableOptions = {}): 
 /**
  * Makes an empty page table.
  *
+ * @param format one of {@linkcode formatNames}.
+ * @param memory where its tables are, the top table from the start.
  * @returns the table, or ENOMEM without table memory for its top table.
  * @throws RangeError for an unknown format or for options that it does not have.
  */
@@ -72,6 +74,7 @@ export function createPageTable(
 /**
  * Makes the device tables of one IOMMU of the kind that walks `format`. Takes no table memory yet.
  *
+ * @param format one of {@linkcode formatNames}.
  * @throws RangeError for an unknown format or for options that it does not have.
  */
 export function createUnit(

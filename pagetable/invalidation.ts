@@ -30,7 +30,22 @@ const NO_BYTES = new Uint8Array(0);
 const NO_SHORTS = new Uint16Array(0);
 const NO_ENDPOINTS = new Uint32Array(0);
 
-/** Invalidates the caches of one IOMMU. */
+/**
+ * Invalidates the caches of one IOMMU.
+ *
+ * ```ts
+ * import { CommandBuffer, type InvalidationSink, vtdDeviceCommands } from "@viommu/viommu/pagetable";
+ *
+ * const commands = new CommandBuffer();
+ * const sink: InvalidationSink = {
+ *   invalidate(gather) {
+ *     commands.clear();
+ *     vtdDeviceCommands(gather, { statusAddress: 0x1000, statusData: 1 }, commands);
+ *     // Copy commands.words to the invalidation queue, and wait for the status.
+ *   },
+ * };
+ * ```
+ */
 export interface InvalidationSink {
   /** Invalidates what `gather` holds, read from its public fields. Caches must not use it any more on return. */
   invalidate(gather: InvalidationGather): void;

@@ -71,6 +71,19 @@ interface Tables {
 /**
  * Builds the tables that a description asks for.
  *
+ * ```ts
+ * import { build, buildOutput, walk } from "@viommu/viommu/pagetable";
+ *
+ * const output = buildOutput(build({
+ *   format: "vtd-ss",
+ *   base: "0x1000000",
+ *   domains: [{ id: 1, mappings: [{ iova: 0x1000, phys: "0x4000000", length: 0x1000, prot: "r" }] }],
+ *   endpoints: [{ sid: "0x20", domain: 1 }],
+ * }));
+ * const queries = [{ iova: "0x1008", access: "r", sid: "0x20" }];
+ * walk({ ...output, queries }).results[0].pa; // "0x4000008"
+ * ```
+ *
  * @throws TypeError or RangeError, with a message of one line, for a description that is malformed or
  * impossible.
  */

@@ -71,7 +71,7 @@ export const PASID_INVALID = 29;
 /** The entry for the PASID cannot be read. */
 export const PASID_UNREADABLE = 30;
 
-/** What each reason is called, in JSON and in logs. */
+/** Names of the reasons by `WalkResult.fault`, for JSON and logs. */
 export const FAULT_NAMES: readonly string[] = [
   "none",
   "not-present",
