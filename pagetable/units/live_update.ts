@@ -9,6 +9,7 @@
  *
  * @module
  */
+import type { TableMemory } from "../table_memory.ts";
 
 /** Which bits hardware uses in one kind of entry. */
 export interface LiveEntry {
@@ -20,8 +21,13 @@ export interface LiveEntry {
   used(entry: BigUint64Array, mask: BigUint64Array): void;
 }
 
-/** The words of the entry that is live. */
+/** Table memory as 64-bit words. */
 export type LiveWords = BigUint64Array<ArrayBuffer>;
+
+/** The words of table memory as 64-bit words. */
+export function liveWords({ words }: TableMemory): LiveWords {
+  return new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
+}
 
 /**
  * Makes the entry at word `at` of `words` equal to `target`.

@@ -12,18 +12,12 @@
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";
-import {
-  DEVICE_ENTRY,
-  InvalidationGather,
-  NO_PASID,
-  PASID_DIRECTORY,
-  PASID_ENTRY,
-} from "../invalidation.ts";
+import { DEVICE_ENTRY, InvalidationGather, NO_PASID, PASID_ENTRY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { ROOT_NOT_PRESENT } from "../walk/fault.ts";
 import { type SmmuCapabilities, SmmuWalker } from "../walk/smmuv3.ts";
 import { DomainIds } from "./domain_ids.ts";
-import { type LiveEntry, type LiveWords, updateLive } from "./live_update.ts";
+import { type LiveEntry, type LiveWords, liveWords, updateLive } from "./live_update.ts";
 import { ContextTables } from "./smmuv3_contexts.ts";
 import {
   abortSte,
@@ -98,8 +92,8 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
       : new InvalidationGather(contextMemory);
     this.#table = new StreamTable(memory, this.gather, streamBits, twoLevel);
     this.#contexts = new ContextTables(contextMemory, this.#contextGather, this.#substreamBits);
-    this.#ste64 = wideWords(memory);
-    this.#cd64 = wideWords(contextMemory);
+    this.#ste64 = liveWords(memory);
+    this.#cd64 = liveWords(contextMemory);
   }
 
   /** Pages of table memory that the device tables take. */
@@ -265,13 +259,9 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     const errno = this.#asids.take(table, domainId);
     if (errno !== OK) return errno;
     const asid = this.#asids.idOf(table);
-    if (this.#contexts.find(stream.contexts, substream) === NONE) {
-      if (this.#contexts.reach(stream.contexts, substream) === NONE) {
-        this.#asids.release(asid);
-        return ENOMEM;
-      }
-      // An invalid first-level descriptor may be cached.
-      this.gather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
+    if (!this.#contexts.makeFor(substream, stream.contexts, endpoint, this.gather)) {
+      this.#asids.release(asid);
+      return ENOMEM;
     }
     this.#writeContext(endpoint, stream, substream, contextDescriptor(table, asid));
     const before = stream.asids.get(substream);
@@ -350,10 +340,4 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     }
     return item;
   }
-}
-
-/** Table memory as 64-bit words. */
-function wideWords(memory: TableMemory): LiveWords {
-  const words = memory.words;
-  return new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
 }

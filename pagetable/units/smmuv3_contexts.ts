@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { InvalidationGather } from "../invalidation.ts";
+import { type InvalidationGather, PASID_DIRECTORY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { DeviceTables } from "./device_tables.ts";
 import type { ContextTable } from "./smmuv3_entries.ts";
@@ -35,5 +35,23 @@ export class ContextTables extends DeviceTables {
   place(table: number): ContextTable {
     const format = this.#bits > LEAF_BITS ? 1 : 0;
     return { frame: this.#baseFrame + table, format, bits: this.#bits };
+  }
+
+  /**
+   * Makes the second-level table for a descriptor where it is missing. A new first-level descriptor is recorded in
+   * `deviceGather`, because an invalid one may be cached.
+   *
+   * @returns false without memory.
+   */
+  makeFor(
+    substream: number,
+    table: number,
+    endpoint: number,
+    deviceGather: InvalidationGather,
+  ): boolean {
+    if (this.find(table, substream) !== NONE) return true;
+    if (this.reach(table, substream) === NONE) return false;
+    deviceGather.addDevice(PASID_DIRECTORY, endpoint, substream, NONE);
+    return true;
   }
 }
