@@ -149,12 +149,7 @@ export class Access implements UnmapListener {
    * while an operation runs; EINVAL, EOVERFLOW for the range; EPERM if a mapping does not permit it; EINVAL for device
    * memory; EFAULT, ENOMEM from pinning. Nothing is pinned on error.
    */
-  pin(
-    firstPage: number,
-    lastPage: number,
-    frames: Float64Array | null,
-    isWrite: boolean,
-  ): Errno {
+  pin(firstPage: number, lastPage: number, frames: Float64Array | null, isWrite: boolean): Errno {
     if (!this.#canPin) return EOPNOTSUPP;
     const space = this.#space;
     if (space === null) return ENOENT;

@@ -129,8 +129,11 @@ export abstract class RegionSource implements RunSource, RegionChanges {
       );
     }
     const bytes = options.bytes;
-    if (bytes !== undefined && bytes.length !== (lastIndex - firstIndex + 1) * PAGE_SIZE) {
-      throw new RangeError(`Cannot add ${named}: its memory has ${bytes.length} bytes`);
+    const size = (lastIndex - firstIndex + 1) * PAGE_SIZE;
+    if (bytes !== undefined && bytes.length !== size) {
+      throw new RangeError(
+        `Cannot add ${named}: its memory has ${bytes.length} bytes, must have ${size}`,
+      );
     }
     const id = this.#freeIds.pop() ?? this.#ids++;
     const region = new GuestRegion(id, firstIndex, lastIndex, options);
@@ -149,7 +152,9 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   removeRegion(region: GuestRegion): boolean {
     const named = `guest region [${region.firstIndex}, ${region.lastIndex}]`;
     const at = this.#countUpTo(region.firstIndex) - 1;
-    if (this.#regions[at] !== region) throw new RangeError(`Cannot remove ${named}: not live`);
+    if (this.#regions[at] !== region) {
+      throw new RangeError(`Cannot remove ${named}: it is not one of the live regions`);
+    }
     this.#refuseBusy(`remove ${named}`);
     this.#regions.splice(at, 1);
     if (this.#near === region) this.#near = NOWHERE;

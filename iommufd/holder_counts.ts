@@ -217,14 +217,7 @@ export class HolderCounts {
   }
 
   /** Adds `by` to the nodes below `node` that tile `[first, last]`, in the node's own page numbers, which begin at `at`. */
-  #change(
-    node: number,
-    level: number,
-    first: number,
-    last: number,
-    by: number,
-    at: number,
-  ): void {
+  #change(node: number, level: number, first: number, last: number, by: number, at: number): void {
     const span = this.#span[level];
     const begin = Math.floor(first / span);
     const end = Math.floor(last / span);

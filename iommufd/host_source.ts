@@ -48,7 +48,7 @@ export class HostSource extends RegionSource implements UnstableSource {
   override removeRegion(region: GuestRegion): boolean {
     if (super.removeRegion(region)) return true;
     throw new Error(
-      `Cannot remove guest region [${region.firstIndex}, ${region.lastIndex}]: pages of it are held`,
+      `Cannot remove guest region [${region.firstIndex}, ${region.lastIndex}]: pages of it are held, and must be unmapped first`,
     );
   }
 

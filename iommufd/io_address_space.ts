@@ -37,7 +37,10 @@ import { SpaceTables } from "./space_tables.ts";
 /** In place of a first page: choose a free one. */
 export const AUTO: number = -1;
 
-/** One I/O address space. */
+/**
+ * One I/O address space. It maps, copies and unmaps ranges; its bases attach page tables ({@linkcode
+ * SpaceTables.addPageTable}), and reserve and look up ranges ({@linkcode SpaceRanges.reserve}, {@linkcode SpaceRanges.find}).
+ */
 export class IoAddressSpace extends SpaceTables {
   /** First page of the last successful map or copy. */
   mappedPage = 0;

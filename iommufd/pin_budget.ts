@@ -17,7 +17,7 @@ export class PinBudget {
   constructor(limitPages: number) {
     if (!Number.isSafeInteger(limitPages) || limitPages < 0) {
       throw new RangeError(
-        `Cannot make a pin budget: limit must be a whole number, is ${limitPages}`,
+        `Cannot make a pin budget: limit must be a whole number of pages from 0, is ${limitPages}`,
       );
     }
     this.limitPages = limitPages;

@@ -33,7 +33,7 @@ export interface AddressSpaceOptions {
   readonly growth?: Growth;
 }
 
-/** The ranges of one I/O address space, the base of {@linkcode ./io_address_space.ts}. */
+/** The ranges of one I/O address space, a base of {@linkcode IoAddressSpace}. */
 export abstract class SpaceRanges {
   /** @internal The areas; changed through the space only. */
   readonly areaSet: AreaSet;
@@ -59,7 +59,7 @@ export abstract class SpaceRanges {
     const space = { first: options.firstPage ?? 0, last: options.lastPage ?? TOP_PAGE };
     if (!(space.first >= 0 && space.first <= space.last && space.last <= TOP_PAGE)) {
       throw new RangeError(
-        `Cannot make an address space: range is [${space.first}, ${space.last}]`,
+        `Cannot make an address space: range is [${space.first}, ${space.last}], must be pages from 0 to ${TOP_PAGE}`,
       );
     }
     this.areaSet = new AreaSet(options.growth ?? FREE_GROWTH);

@@ -13,7 +13,7 @@ import { SpaceRanges } from "./space_ranges.ts";
 /** The page tables that are attached to some address space. */
 const attached = new WeakSet<PageTable>();
 
-/** The page tables of one I/O address space, the base of {@linkcode ./io_address_space.ts}. */
+/** The page tables of one I/O address space, a base of {@linkcode IoAddressSpace}. */
 export abstract class SpaceTables extends SpaceRanges {
   /** The alignment of every range, in pages: the largest of the smallest leaves of the page tables. */
   alignment = 1;

@@ -10,10 +10,14 @@ import { MMIO, type Protection, READ, WRITE } from "../../pagetable/page_table.t
 /** Every protection bit there is. */
 export const PROTECTION_BITS: Protection = READ | WRITE | MMIO;
 const LIST_SHIFT = 8;
+/** Page lists that an address space can have. */
+const MAX_LISTS = 2 ** 23;
 
-/** The state of a new area. Throws RangeError beyond 2^23 page lists in one address space. */
+/** The state of a new area. Throws RangeError beyond {@linkcode MAX_LISTS} page lists in one address space. */
 export function areaState(listSlot: number, protection: Protection): number {
-  if (listSlot >= 2 ** 23) throw new RangeError(`Cannot number page list ${listSlot}: too many`);
+  if (listSlot >= MAX_LISTS) {
+    throw new RangeError(`Cannot number page list ${listSlot}: at most ${MAX_LISTS} are possible`);
+  }
   return (listSlot << LIST_SHIFT) | protection;
 }
 
