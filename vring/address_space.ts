@@ -33,7 +33,7 @@ export interface AddressSpace {
    *
    * The answer may be shorter than `length` where the space is cut into pieces: go on behind it.
    *
-   * @param address The first byte, counted from `page`. Any number: what is no address is not accessible.
+   * @param address The first byte, counted from `page`. Any number: one that is not an address is not accessible.
    * @param length Bytes wanted, at least 1.
    * @param write Whether the access writes.
    * @param page The page (address / 4096) that `address` is counted from; 0 by default.
@@ -56,15 +56,15 @@ export interface AddressSpace {
   written(address: number, length: number, page?: number, log?: DirtyLog): void;
 
   /**
-   * Has the processor fetch the memory of an address, if it lies where the last one was found; otherwise, and in a
-   * space that does not have this, nothing happens. Nothing is learned from what is there.
+   * Prefetches the memory of an address into the processor's cache, if it lies in the piece that was found last;
+   * otherwise does nothing. The value read is not used.
    *
    * @param address The byte; any number.
    */
   fetch?(address: number): void;
 
   /**
-   * Notes that the places of a range are kept until {@linkcode AddressSpace.generation} changes, as a queue
+   * Says that the places of a range are kept until {@linkcode AddressSpace.generation} changes, as a queue
    * keeps those of its ring. A space in which other ranges change all the time need not change its
    * generation for those.
    *

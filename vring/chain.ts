@@ -31,7 +31,7 @@ const MAX_CHAIN_BYTES = 2 ** 32;
  * in flight. A chain grows to the size of the queue it is used with and allocates nothing after that.
  */
 export class Chain {
-  /** What the driver knows the chain by: first descriptor (split), buffer id (packed). */
+  /** The name that the driver has for the chain: first descriptor (split), buffer id (packed). */
   head = 0;
   /** Ring slots the chain takes (packed); 1 in a split ring. */
   slots = 1;
@@ -94,7 +94,7 @@ export class Chain {
   }
 
   /**
-   * Has the processor fetch the buffers that the chain had last, in case they are used again: a driver that waits
+   * Prefetches the buffers that the chain had last, in case they are used again: a driver that waits
    * for each answer takes the same ones every time, and what it has written comes from another processor's cache
    * at some 80 ns a line. Fetched together, while the ring is being read, the lines take as long as one.
    */
@@ -113,7 +113,7 @@ export class Chain {
    * @param address Its first byte, counted from `page`.
    * @param length Its bytes; 0 is allowed and changes nothing but the count.
    * @param writable Whether the device may write it, and only that.
-   * @param page See {@linkcode Chain.pages}.
+   * @param page The page that `address` is counted from; 0 below 2^53.
    * @returns 0, or why the chain is malformed.
    */
   push(address: number, length: number, writable: boolean, page: number = 0): RingError {

@@ -70,7 +70,7 @@ export class GuestMemory implements AddressSpace {
   bytes: Uint8Array = NO_BYTES;
   data: DataView = NO_DATA;
   offset = 0;
-  /** Where writes through this space are noted, or null. */
+  /** Where writes through this space are logged, or null. */
   dirtyLog: DirtyLog | null = null;
 
   #regions: readonly MemoryRegion[] = [];
@@ -145,7 +145,7 @@ export class GuestMemory implements AddressSpace {
   }
 
   /**
-   * Has a function called with each region that leaves the table, after the table and the generation
+   * Calls a function with each region that leaves the table, after the table and the generation
    * have changed and before the change returns to its caller.
    *
    * @param listener The function.
@@ -159,8 +159,8 @@ export class GuestMemory implements AddressSpace {
   }
 
   /**
-   * See {@linkcode AddressSpace.resolve}. A region is readable and writable throughout. All regions lie below
-   * 2^53, which `checkRegion` sees to, and a sum of 2^53 and more is rounded to no less: it is in none.
+   * Finds where an address is. A region is readable and writable throughout. All regions lie below
+   * 2^53, which `checkRegion` ensures, and a sum of 2^53 and more is rounded to no less: it is in none.
    */
   resolve(address: number, length: number, _write: boolean, page: number = 0): number {
     if (page !== 0) address += page * PAGE_SIZE;

@@ -57,7 +57,7 @@ export abstract class InflightBase {
   #pendingTaken = 0;
 
   /**
-   * Takes up a record.
+   * Opens a record.
    *
    * @param bytes The queue's region: all zero for a new one. Its buffer must not be detached while the
    * queue is configured with it.

@@ -49,7 +49,7 @@ export class PackedInflight extends InflightBase {
   #usedSlot = 0;
   #usedWrap = 1;
 
-  /** Takes up a record. */
+  /** Opens a record. */
   constructor(bytes: Uint8Array, size: number) {
     super(bytes, size, ENTRY_BYTES);
     this.#next = new Uint16Array(size);
@@ -79,7 +79,7 @@ export class PackedInflight extends InflightBase {
    * the ring has been set up anew, by a front end that did not renew the record with it.
    *
    * @param fresh Whether no device seems to have used the ring yet.
-   * @param flagsOf Answers the flags of the ring's descriptor in a slot.
+   * @param flagsOf Returns the flags of the ring's descriptor in a slot.
    * @returns Whether the record fits the ring and holds together.
    */
   recover(fresh: boolean, flagsOf: (slot: number) => number): boolean {
@@ -132,7 +132,7 @@ export class PackedInflight extends InflightBase {
     this.idFlags = data.getInt32(at + ID_FLAGS, true);
   }
 
-  /** Begins to record a chain: returns the entry that will name it. The queue sees to it that one is free. */
+  /** Begins to record a chain: returns the entry that will name it. The queue ensures that one is free. */
   begin(): number {
     const entry = this.#oldFreeHead;
     const at = ENTRY_BYTES * (1 + entry);
@@ -175,7 +175,7 @@ export class PackedInflight extends InflightBase {
   }
 
   /**
-   * Frees the staged chains' entries and moves the used slot, both not yet for good.
+   * Frees the staged chains' entries and moves the used slot; `afterPublish` makes both final.
    *
    * @param slot Slot of the next used descriptor, once they are published.
    * @param wrap Its wrap counter.

@@ -90,7 +90,7 @@ export class PackedQueue extends QueueBase implements Queue {
   }
 
   /**
-   * Takes up a ring. A base of 0 counts as an unused ring's if nothing in the ring has been used.
+   * Attaches to a ring. A base of 0 counts as an unused ring's if nothing in the ring has been used.
    *
    * @param setup The ring.
    * @returns 0, or why it cannot be used.
@@ -200,7 +200,7 @@ export class PackedQueue extends QueueBase implements Queue {
     let slot = this.#next.slot;
     let flags = firstFlags;
     for (let slots = 1;; slots++) {
-      // Otherwise a driver could have the device hold more than there is, or go round and round.
+      // Otherwise a driver could make the device hold more than there is, or loop.
       if (slots + this.inFlight > this.entries) {
         return this.fail(slots > this.entries ? RING_CHAIN_LENGTH : RING_AVAILABLE_INDEX, slot);
       }
@@ -237,7 +237,7 @@ export class PackedQueue extends QueueBase implements Queue {
     }
   }
 
-  /** Takes up the record of an earlier process: what it left in flight lies before the next slot. */
+  /** Recovers from the record of an earlier process: what it left in flight lies before the next slot. */
   #recover(inflight: PackedInflight, base: number): void {
     const recovered = inflight.recover(
       (base === 0 || base === FRESH_PACKED_BASE) && this.ring.looksFresh(this.entries),
@@ -354,7 +354,7 @@ export class PackedQueue extends QueueBase implements Queue {
     if (this.dirtyLog !== null) this.space.written(this.logAddress, 4, 0, this.dirtyLog);
   }
 
-  /** The descriptor ring has no log address of its own: it is noted where it lies. */
+  /** The descriptor ring has no log address of its own: a write is logged where it lies. */
   #logUsed(slot: number): void {
     if (this.dirtyLog === null || this.setup === null) return;
     const address = this.setup.descriptors + slot * DESCRIPTOR_BYTES;

@@ -1,7 +1,7 @@
 /**
  * The device's side of a virtqueue, whatever its layout (2.6).
  *
- * Both layouts answer to the same few methods, and a device's loop is written against them. Each
+ * Both layouts have the same few methods, and a device's loop is written against them. Each
  * method works on numbers and allocates nothing, so that V8 can inline it: with one layout in use a
  * call costs no more than a direct one, with both a comparison more.
  *
@@ -64,14 +64,14 @@ export interface Queue {
   readonly isUnused: boolean;
 
   /**
-   * Takes up a ring, also after another one: a reset or restart.
+   * Attaches to a ring, also after another one: a reset or restart.
    *
    * @param setup The ring.
    * @returns 0, or why it cannot be used.
    */
   configure(setup: QueueSetup): RingError;
 
-  /** Lets go of the ring: it is not touched any more. */
+  /** Detaches from the ring: it is not accessed any more. */
   release(): void;
 
   /**

@@ -10,7 +10,7 @@
 
 /** Nothing is wrong. */
 export const RING_OK = 0;
-/** The queue size is none that the layout allows. */
+/** The layout does not allow the queue size. */
 export const RING_SIZE = 1;
 /** A part of the ring is not aligned as the specification asks (split: 16, 2, 4; packed: 16, 4, 4). */
 export const RING_ALIGNMENT = 2;

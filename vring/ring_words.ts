@@ -35,7 +35,7 @@ export class RingWords32 {
   #base = 0;
 
   /**
-   * Takes up a part of a ring.
+   * Attaches to a part of a ring.
    *
    * @param space Where it lies.
    * @param address Its first byte, a multiple of 4.
@@ -108,7 +108,7 @@ export class RingWords16 {
   #base = 0;
 
   /**
-   * Takes up a part of a ring.
+   * Attaches to a part of a ring.
    *
    * @param space Where it lies.
    * @param address Its first byte, a multiple of 2.
@@ -174,7 +174,7 @@ export class RingWords16 {
 
 /**
  * Where a part lies: itself, if it is in one piece, otherwise every page it touches, whole.
- * Answers nothing if some byte is not accessible or a page is not aligned to `unit` in host memory.
+ * Returns nothing if some byte is not accessible or a page is not aligned to `unit` in host memory.
  */
 function placesOf(
   space: AddressSpace,

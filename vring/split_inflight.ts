@@ -15,7 +15,7 @@ const NEXT = 6;
 
 /** Which heads are in flight: a chain's entry is its head. */
 export class SplitInflight extends InflightBase {
-  /** Takes up a record. */
+  /** Opens a record. */
   constructor(bytes: Uint8Array, size: number) {
     super(bytes, size, ENTRY_BYTES);
   }

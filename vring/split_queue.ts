@@ -162,7 +162,7 @@ export class SplitQueue extends QueueBase implements Queue {
     else this.#setFlags(USED_NO_NOTIFY);
   }
 
-  /** Takes up the record of an earlier process: what it left in flight lies before the next index. */
+  /** Recovers from the record of an earlier process: what it left in flight lies before the next index. */
   #recover(inflight: SplitInflight): void {
     if (!inflight.recover(this.#usedIndex)) {
       this.fail(RING_INFLIGHT, this.#usedIndex);

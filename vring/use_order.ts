@@ -1,7 +1,7 @@
 /**
  * Keeps used chains in the order they were made available, for VIRTIO_F_IN_ORDER (2.7.9, 2.8.9).
  *
- * A device that finishes requests in another order than it took them has to hold back the ones that
+ * A device that finishes requests in another order than it took them must hold back the ones that
  * are early. This does it for both layouts: finished chains stay here until the queue publishes them.
  *
  * @module
@@ -55,14 +55,14 @@ export class UseOrder {
     return this.#finished[this.#used] !== 0;
   }
 
-  /** Notes a chain that has been taken. The queue sees to it that no more than its size are. */
+  /** Gives a chain that has been taken its place in the order. The queue takes no more than its size. */
   take(chain: Chain): void {
     chain.sequence = this.#taken;
     this.#taken = (this.#taken + 1) & this.#mask;
   }
 
   /**
-   * Notes that the device is done with a chain.
+   * Records that the device is done with a chain.
    *
    * @param chain The chain.
    * @param usedLength Bytes written into it.

@@ -1,10 +1,10 @@
 /**
  * The back end: one session with a front end, from its connection to its end, as the loop sees it.
  *
- * Messages are read, held against `message_table.ts`, and served by the methods named there. A message that cannot be done is
- * *refused*. A front end that asked for a reply is told and the session goes on; any other could only go
- * wrong from there, so the connection is closed, unless all that is wrong is where the guest has put a ring.
- * What breaks the framing always closes it. Either way one log line names message and field.
+ * Messages are read, compared with `message_table.ts`, and served by the methods named there. A message that cannot be served is
+ * *refused*. If it asked for a reply, the reply says so and the session goes on. Otherwise the front end would go on
+ * from a wrong state, so the connection is closed, unless the only error is where the guest has put a ring.
+ * Broken framing always closes it. Either way one log line names message and field.
  *
  * The session never waits for the front end. A reply that finds no room waits, and nothing more is read
  * until it is gone.

@@ -1,10 +1,10 @@
 /**
- * GET_CONFIG and SET_CONFIG, with the habits of all front ends: QEMU reads and writes the whole space with
+ * GET_CONFIG and SET_CONFIG, as the known front ends send them: QEMU reads and writes the whole space with
  * flags 0, cloud-hypervisor and crosvm each access with flags 0 or 1, OpenVMM 256 bytes whatever there is.
  *
  * cloud-hypervisor and crosvm show the guest 4 KiB of configuration and pass each access on with its offset, so any
- * guest reaches beyond the device's space. As virtiofsd and qemu-storage-daemon do, we answer that with zeros and
- * ignore writes: an empty answer hangs rust-vmm's front end, and a refused write ends cloud-hypervisor.
+ * guest reaches beyond the device's space. As virtiofsd and qemu-storage-daemon do, such a read returns zeros and
+ * such a write is ignored: an empty answer hangs rust-vmm's front end, and a refused write ends cloud-hypervisor.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { CONFIG_HEADER_BYTES, MAX_CONFIG } from "./protocol.ts";
 
 /**
  * Flags of a write. 1 is a live migration's by the protocol, and some front ends set it for the driver's writes, too;
- * rust-vmm numbers them WRITABLE 1 and LIVE_MIGRATION 2. All writes are alike here.
+ * rust-vmm numbers them WRITABLE 1 and LIVE_MIGRATION 2. All writes are treated alike.
  */
 const KNOWN_FLAGS = 3;
 

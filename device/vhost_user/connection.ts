@@ -3,8 +3,8 @@
  * the socket gives, and what cannot be sent yet waits.
  *
  * Header and payload are read separately and never beyond: the kernel may hand over the bytes of a message
- * without descriptors together with those of the next one that has some, and then it could not be told whose
- * they are.
+ * without descriptors together with those of the next one that has some, and then nothing says to which
+ * message they belong.
  *
  * @module
  */
@@ -18,21 +18,21 @@ import {
   requestName,
 } from "./protocol.ts";
 
-/** What a peer did against the protocol: a value, not thrown. The text names message and field. */
+/** A violation of the protocol by the peer: a value, not thrown. The text names message and field. */
 export class ProtocolError {
   /** One line for the log. */
   readonly message: string;
 
-  /** Describes the offence. */
+  /** Describes the violation. */
   constructor(message: string) {
     this.message = message;
   }
 }
 
-/** What {@linkcode Connection.read} found. */
+/** The result of {@linkcode Connection.read}. */
 export type ReadResult = "message" | "nothing" | "closed" | ProtocolError;
 
-/** A message that has not gone out whole. */
+/** A message that has not been sent completely. */
 interface Unsent {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly descriptors: readonly Descriptor[];
@@ -127,7 +127,7 @@ export class Connection {
     return this.flush();
   }
 
-  /** Sends what waits, as far as there is room; false if the peer is gone. */
+  /** Sends the bytes that wait, as far as there is room; false if the peer is gone. */
   flush(): boolean {
     while (this.#unsent.length > 0) {
       const next = this.#unsent[0];
@@ -192,7 +192,7 @@ export class Connection {
   }
 }
 
-/** Copies of descriptors; none if one of them cannot be had. */
+/** Copies of descriptors; none if one of them cannot be made. */
 function duplicates(descriptors: readonly Descriptor[]): readonly Descriptor[] {
   const copies: Descriptor[] = [];
   try {

@@ -3,7 +3,7 @@
  * tests and benches drive back ends with it, in another process or in their own.
  *
  * Every wait is awaited, so both ends may live on one event loop. One message at a time: await each call
- * before the next. What the back end refuses, and its going away, is thrown as an Error.
+ * before the next. An Error is thrown where the back end refuses a message or has closed the connection.
  *
  * @module
  */
@@ -34,7 +34,7 @@ import {
 /** Milliseconds after which a silent back end counts as hung. */
 const PATIENCE = 10_000;
 
-/** What a front end is willing to agree to, and how it behaves. */
+/** Which features a front end accepts, and how it behaves. */
 export interface FrontEndOptions {
   /** Virtio features 0–31 it accepts; by default all but the dirty log. */
   readonly acceptLow?: number;
@@ -244,7 +244,7 @@ export class FrontEnd {
     await this.tell(Request.SET_VRING_ENABLE, words(queue.index, enabled ? 1 : 0));
   }
 
-  /** Stops a ring and gives the base it would go on from. */
+  /** Stops a ring and returns the base from which it would go on. */
   async stopQueue(queue: FrontEndQueue): Promise<number> {
     const reply = await this.ask(Request.GET_VRING_BASE, words(queue.index, 0));
     return reply.getUint32(4, true);
@@ -280,7 +280,7 @@ export class FrontEnd {
   }
 
   /**
-   * Sends a message without a reply of its own; asks for the general one where that is agreed.
+   * Sends a message without a reply of its own; asks for a reply to it where REPLY_ACK is agreed.
    *
    * @returns when it is acknowledged, or just sent.
    */
@@ -298,7 +298,7 @@ export class FrontEnd {
     }
   }
 
-  /** Sends a message that has a reply of its own and gives the reply's payload. */
+  /** Sends a message that has a reply of its own and returns the reply's payload. */
   async ask(
     request: number,
     payload: Uint8Array = new Uint8Array(0),
@@ -312,7 +312,7 @@ export class FrontEnd {
     return await this.#reply(request);
   }
 
-  /** Ends the session and gives everything back; does nothing the second time. */
+  /** Ends the session and releases everything; does nothing the second time. */
   close(): void {
     if (!this.connection.stream.descriptor.isOpen) return;
     this.connection.close();

@@ -2,7 +2,7 @@
  * The record of requests in flight (GET_INFLIGHT_FD, SET_INFLIGHT_FD): memory that the front end keeps while
  * this process may end and another one take over.
  *
- * Each queue has a region of its own, one after the other; what is in them is the queue's business.
+ * Each queue has a region of its own, one after the other; the queue reads and writes it.
  *
  * @module
  */
@@ -68,7 +68,7 @@ export class InflightRecord {
     this.#regionBytes = bytes;
   }
 
-  /** Takes up a record as SET_INFLIGHT_FD describes it; the descriptor stays the caller's. Or why it cannot be. */
+  /** Maps a record as SET_INFLIGHT_FD describes it, or returns why it cannot; the descriptor stays the caller's. */
   static map(
     data: DataView,
     file: Descriptor,

@@ -33,9 +33,9 @@ const OFFERED_PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
   ProtocolFeature.INBAND_NOTIFICATIONS | ProtocolFeature.CONFIGURE_MEM_SLOTS |
   ProtocolFeature.STATUS;
 
-/** Transport features that are not the driver's business. */
+/** Transport features that the driver does not see. */
 const SESSION_FEATURES = PROTOCOL_FEATURES | LOG_ALL;
-/** What GET_CONFIG answers when it fails. */
+/** The reply to a GET_CONFIG that fails. */
 const NO_BYTES = new Uint8Array(0);
 
 /** The messages about the session as a whole. */

@@ -1,9 +1,9 @@
 /**
- * The messages that let a guest or this process move, one method each: the dirty log, the record of requests in
+ * The messages for migration and recovery, one method each: the dirty log, the record of requests in
  * flight, the device's state.
  *
  * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
- * numbers of descriptors, agreed protocol features) has been checked against `protocol.ts` before.
+ * numbers of descriptors, agreed protocol features) has been checked against `message_table.ts` before.
  *
  * @module
  */
@@ -25,7 +25,7 @@ const STATE_SAVE = 0;
 const STATE_LOAD = 1;
 const OWN_END = "its descriptor is an end of this connection";
 
-/** The messages about what moves. */
+/** The messages for migration and recovery. */
 export class MigrationMessages {
   /** A state that is being saved or loaded, or the last that was. */
   transfer: StateTransfer | undefined;
@@ -40,7 +40,7 @@ export class MigrationMessages {
     this.#session = session;
   }
 
-  /** Gives everything back. No ring runs any more. */
+  /** Releases everything. No ring may run any more. */
   close(): void {
     this.#useDirtyLog(undefined);
     this.#useInflight(undefined);
@@ -56,7 +56,7 @@ export class MigrationMessages {
   /**
    * SET_LOG_BASE: size u64, offset u64 and the log's memory. Front ends change it while rings run.
    *
-   * The protocol asks for a reply and does not say of how many bytes. rust-vmm's front end waits for the 16 that it sent;
+   * The protocol asks for a reply without giving its length. rust-vmm's front end waits for the 16 that it sent;
    * QEMU's takes any number.
    */
   setLogBase(): Refusal {
@@ -115,7 +115,7 @@ export class MigrationMessages {
     return this.#session.reply64(STATE_OK | STATE_NO_DESCRIPTOR, 0);
   }
 
-  /** CHECK_DEVICE_STATE: 0 if the last transfer is complete and good. */
+  /** CHECK_DEVICE_STATE: 0 if the last transfer has succeeded. */
   checkDeviceState(): Refusal {
     const transfer = this.transfer;
     transfer?.progress();

@@ -11,93 +11,93 @@
 
 /** Messages from the front end to the back end. */
 export const Request = {
-  /** Which virtio features are on offer? */
+  /** Asks for the virtio features on offer. */
   GET_FEATURES: 1,
-  /** These virtio features are agreed. */
+  /** Sets the agreed virtio features. */
   SET_FEATURES: 2,
-  /** The sender owns the session from now on. */
+  /** Makes the sender the owner of the session. */
   SET_OWNER: 3,
-  /** Deprecated: the owner leaves. */
+  /** Deprecated: ends the ownership. */
   RESET_OWNER: 4,
-  /** All of guest memory, a descriptor for each region. */
+  /** Hands over all of guest memory, a descriptor for each region. */
   SET_MEM_TABLE: 5,
-  /** Where written pages are logged. */
+  /** Hands over the log of written pages. */
   SET_LOG_BASE: 6,
-  /** What to signal when pages are logged. */
+  /** Hands over the event that is signalled when pages are logged. */
   SET_LOG_FD: 7,
-  /** A ring's size. */
+  /** Sets a ring's size. */
   SET_VRING_NUM: 8,
-  /** A ring's addresses. */
+  /** Sets a ring's addresses. */
   SET_VRING_ADDR: 9,
-  /** Where a ring begins or goes on. */
+  /** Sets where a ring begins or goes on. */
   SET_VRING_BASE: 10,
-  /** Stop a ring; where would it go on? */
+  /** Stops a ring, and asks where it would go on. */
   GET_VRING_BASE: 11,
-  /** What the driver signals; starts the ring. */
+  /** Hands over the event that the driver signals; starts the ring. */
   SET_VRING_KICK: 12,
-  /** What the device signals. */
+  /** Hands over the event that the device signals. */
   SET_VRING_CALL: 13,
-  /** What the device signals when a ring is broken. */
+  /** Hands over the event that the device signals when a ring is broken. */
   SET_VRING_ERR: 14,
-  /** Which protocol features are on offer? */
+  /** Asks for the protocol features on offer. */
   GET_PROTOCOL_FEATURES: 15,
-  /** These protocol features are agreed. */
+  /** Sets the agreed protocol features. */
   SET_PROTOCOL_FEATURES: 16,
-  /** How many queues are there? */
+  /** Asks for the number of queues. */
   GET_QUEUE_NUM: 17,
-  /** Enable or disable a ring. */
+  /** Enables or disables a ring. */
   SET_VRING_ENABLE: 18,
-  /** A network's business. */
+  /** For a network device only. */
   SEND_RARP: 19,
-  /** A network's business. */
+  /** For a network device only. */
   NET_SET_MTU: 20,
   /** A socket for messages the other way. */
   SET_BACKEND_REQ_FD: 21,
-  /** The front end's own I/O translation. */
+  /** Updates the front end's own I/O translation. */
   IOTLB_MSG: 22,
-  /** A ring's byte order. */
+  /** Sets a ring's byte order. */
   SET_VRING_ENDIAN: 23,
-  /** Read the config space. */
+  /** Reads the config space. */
   GET_CONFIG: 24,
-  /** Write the config space. */
+  /** Writes the config space. */
   SET_CONFIG: 25,
-  /** Crypto's business. */
+  /** For a crypto device only. */
   CREATE_CRYPTO_SESSION: 26,
-  /** Crypto's business. */
+  /** For a crypto device only. */
   CLOSE_CRYPTO_SESSION: 27,
-  /** Memory that arrives after the guest. */
+  /** For memory that arrives after the guest. */
   POSTCOPY_ADVISE: 28,
-  /** Memory that arrives after the guest. */
+  /** For memory that arrives after the guest. */
   POSTCOPY_LISTEN: 29,
-  /** Memory that arrives after the guest. */
+  /** For memory that arrives after the guest. */
   POSTCOPY_END: 30,
-  /** A new record of requests in flight, please. */
+  /** Asks for a new record of requests in flight. */
   GET_INFLIGHT_FD: 31,
-  /** Use this record of requests in flight. */
+  /** Hands over a record of requests in flight. */
   SET_INFLIGHT_FD: 32,
-  /** A display's business. */
+  /** For a display device only. */
   GPU_SET_SOCKET: 33,
-  /** The device starts over. */
+  /** Resets the device. */
   RESET_DEVICE: 34,
   /** A kick as a message. */
   VRING_KICK: 35,
-  /** How many memory regions may there be? */
+  /** Asks how many memory regions there may be. */
   GET_MAX_MEM_SLOTS: 36,
-  /** One more memory region. */
+  /** Adds a memory region. */
   ADD_MEM_REG: 37,
-  /** One memory region fewer. */
+  /** Removes a memory region. */
   REM_MEM_REG: 38,
-  /** The driver's device status. */
+  /** Sets the device status. */
   SET_STATUS: 39,
-  /** The device status. */
+  /** Asks for the device status. */
   GET_STATUS: 40,
-  /** A shared object's descriptor, please. */
+  /** Asks for the descriptor of a shared object. */
   GET_SHARED_OBJECT: 41,
-  /** Save or load the device's state through this descriptor. */
+  /** Hands over a descriptor through which the device's state is saved or loaded. */
   SET_DEVICE_STATE_FD: 42,
-  /** Did saving or loading succeed? */
+  /** Asks whether saving or loading has succeeded. */
   CHECK_DEVICE_STATE: 43,
-  /** Which shared memory does the device have? */
+  /** Asks for the shared memory of the device. */
   GET_SHMEM_CONFIG: 44,
 } as const;
 
@@ -132,7 +132,7 @@ export const FLAG_NEED_REPLY = 8;
 
 /**
  * Longest payload accepted. It has room for the longest message that the kernel can carry descriptors for, a memory
- * table of 253 regions, so that a table of too many is refused and not taken for broken framing.
+ * table of 253 regions, so that a table of too many is refused instead of being mistaken for broken framing.
  */
 export const MAX_PAYLOAD = 8192;
 /** Most descriptors that come with one message: as many as the kernel passes on at once (`SCM_MAX_FD`). */
@@ -206,7 +206,7 @@ export const TransportFeature = {
   NOTIFICATION_DATA: 1 << 6,
 } as const;
 
-/** Reads a u64 as a number; -1 if it is 2^53 or more and so no address or size that can be. */
+/** Reads a u64 as a number; -1 if it is 2^53 or more, which no address or size can be. */
 export function readU64(data: DataView, at: number): number {
   const high = data.getUint32(at + 4, true);
   return high < 0x200000 ? high * 2 ** 32 + data.getUint32(at, true) : -1;

@@ -129,7 +129,7 @@ export class Ring {
   /** Where the queue is, in its space: descriptors, available ring, used ring. */
   #places: readonly number[] = [];
 
-  /** A ring nothing is known of. */
+  /** A ring that no message has described yet. */
   constructor(index: number) {
     this.index = index;
   }
@@ -160,7 +160,7 @@ export class Ring {
    *
    * @param space What the queue's addresses mean.
    * @param table Where user addresses are looked up.
-   * @returns nothing, or why the ring cannot run.
+   * @returns Nothing, or why the ring cannot run.
    */
   run(
     space: AddressSpace,
@@ -203,7 +203,7 @@ export class Ring {
     this.queue?.logWrites(logs ? log : null, address);
   }
 
-  /** Lets go of the queue and remembers where it was. */
+  /** Releases the queue and remembers where it was. */
   halt(): void {
     if (this.queue === undefined) return;
     this.base = this.queue.base;
@@ -213,7 +213,7 @@ export class Ring {
     this.lost = false;
   }
 
-  /** Takes back SET_VRING_KICK and VRING_KICK. */
+  /** Undoes SET_VRING_KICK and VRING_KICK. */
   forgetStart(): void {
     this.started = false;
     this.broken = false;

@@ -1,6 +1,6 @@
 /**
- * The features that shape a ring, by their names: what a back end offers of them is its user's choice, since
- * front ends pass the choice on to the guest as it is.
+ * The features that shape a ring, by their names: the user of a back end chooses which of them it offers, since
+ * front ends pass the offer on to the guest unchanged.
  *
  * @module
  */
@@ -29,7 +29,7 @@ export const RING_FEATURE_NAMES: readonly string[] = Object.keys(BY_NAME);
 /** All of them. */
 export const ALL_RING_FEATURES: RingFeatures = ringFeatures(RING_FEATURE_NAMES)!;
 
-/** The features of a list of names; `undefined` if one is none. */
+/** The features of a list of names; `undefined` if one of them does not exist. */
 export function ringFeatures(names: readonly string[]): RingFeatures | undefined {
   let low = 0;
   let high = 0;

@@ -3,7 +3,7 @@
  * VRING_KICK.
  *
  * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
- * numbers of descriptors, agreed protocol features) has been checked against `protocol.ts` before.
+ * numbers of descriptors, agreed protocol features) has been checked against `message_table.ts` before.
  *
  * @module
  */

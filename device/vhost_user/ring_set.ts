@@ -60,7 +60,7 @@ export class RingSet {
   /** Rings that start as soon as the device lets them. */
   readonly #delayed = new Set<Ring>();
 
-  /** The rings of a device, none of them known yet. */
+  /** The rings of a device, which no message has described yet. */
   constructor(device: VirtioDevice, table: MemoryTable, space: AddressSpace, log: Log) {
     this.#device = device;
     this.#table = table;
@@ -265,7 +265,7 @@ export class RingSet {
     this.reset("device");
   }
 
-  /** Stops all rings for good and closes their descriptors. */
+  /** Stops all rings, which do not start again, and closes their descriptors. */
   close(): void {
     for (const ring of this.rings) {
       this.halt(ring);

@@ -36,7 +36,7 @@ export class Session {
   protocolFeatures = 0;
 
   /**
-   * The beginning of a session.
+   * Begins a session.
    *
    * @param addressSpace What queue and buffer addresses mean; by default guest-physical ones.
    */
@@ -71,9 +71,9 @@ export class Session {
   }
 
   /**
-   * Makes the device one that was saved.
+   * Loads a saved device.
    *
-   * @param done Called at its end, with one line if it is not, that says why.
+   * @param done Called at the end, with one line that says why if it has failed.
    */
   loadState(bytes: Uint8Array, done: (refusal: Refusal) => void): void {
     const { device } = this;
@@ -87,7 +87,7 @@ export class Session {
     else end(device.loadState?.(bytes));
   }
 
-  /** Gives the whole device as bytes. */
+  /** Saves the whole device. */
   saveState(done: (bytes: Uint8Array) => void): void {
     const { device } = this;
     if (device.beginSave !== undefined) device.beginSave(done);
@@ -103,7 +103,7 @@ export class Session {
     return this.reply(payload);
   }
 
-  /** Replies to the message being served. That the peer is gone is noticed at the next read. */
+  /** Replies to the message being served. If the peer is gone, the next read finds out. */
   reply(payload: Uint8Array): undefined {
     this.connection.send(this.connection.request, FLAG_REPLY, payload);
     return undefined;

@@ -1,5 +1,5 @@
 /**
- * A device's state on its way out or in (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE): bytes through a pipe or
+ * The transfer of a device's state (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE): bytes through a pipe or
  * socket of the front end's, whose end is the end of the stream.
  *
  * Neither direction waits: {@linkcode StateTransfer.progress} moves what can be moved now, however the front
@@ -22,20 +22,20 @@ import {
 const PIECE = 65536;
 /** Milliseconds within which something has to move. */
 const STALLED_MS = 60_000;
-/** Pieces moved before others get their turn: a peer may fill a pipe as quickly as it is emptied. */
+/** Pieces moved in one call: a peer may fill a pipe as quickly as it is emptied. */
 const PIECES_AT_ONCE = 8;
 
 /** What is saved or loaded. Each method calls `done` at its end, perhaps at once. */
 export interface Stateful {
   /** Most bytes that a state may have. */
   readonly stateSizeMax: number;
-  /** Gives the state. */
+  /** Saves the state. */
   saveState(done: (bytes: Uint8Array) => void): void;
-  /** Takes a state over, or gives one line that says why not. */
+  /** Loads a state, or returns one line that says why not. */
   loadState(bytes: Uint8Array, done: (error: string | undefined) => void): void;
 }
 
-/** One transfer, until it has ended well or badly. */
+/** One transfer, until it has succeeded or failed. */
 export class StateTransfer {
   /** What is wrong, if the transfer has failed. */
   error: string | undefined;
