@@ -13,13 +13,7 @@ import {
   DESCRIPTOR_BYTES,
 } from "./descriptor.ts";
 import type { DriverQueue, DriverQueueSetup } from "./driver_queue.ts";
-import {
-  DriverQueueBase,
-  NONE,
-  ringBytes,
-  type RingPlan,
-  writeDescriptor,
-} from "./driver_queue_base.ts";
+import { DriverQueueBase, NONE, type RingPlan, writeDescriptor } from "./driver_queue_base.ts";
 import {
   EVENT_DESCRIPTOR,
   EVENT_DISABLE,
@@ -60,16 +54,6 @@ export class PackedDriverQueue extends DriverQueueBase implements DriverQueue {
         this.#driverEvent.attach(space, this.driverArea, 4, true) &&
         this.#deviceEvent.attach(space, this.deviceArea, 4, true),
     );
-  }
-
-  /**
-   * Bytes that a ring takes.
-   *
-   * @param size Entries.
-   * @param indirectLength Descriptors in each indirect table; 0 for none.
-   */
-  static byteLength(size: number, indirectLength = 0): number {
-    return ringBytes(planOf(size), size, indirectLength);
   }
 
   kick(): boolean {

@@ -1,7 +1,7 @@
 /** What a device can do wrong in its used ring: a value for the driver, and nothing else. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { SplitDriverQueue } from "../../vring/mod.ts";
+import { PackedDriverQueue, SplitDriverQueue } from "../../vring/mod.ts";
 import { USED_ID, USED_INDEX, USED_OK } from "../../vring/driver_queue_base.ts";
 import { BASE, memoryOf } from "./ring_fixture.ts";
 
@@ -47,6 +47,31 @@ Deno.test("an id that is not in flight, or twice, is a value (2.7.8)", () => {
   use(tokens[1], 5);
   assertEquals([driver.tryReap(), driver.token, driver.usedLength], [true, tokens[1], 5]);
   assertEquals([driver.tryReap(), driver.usedFault], [false, USED_ID]);
+});
+
+Deno.test("packed: an id that is not in flight, or twice, is a value (2.8.7)", () => {
+  for (const id of [1, 7, 8, 0xffff]) {
+    const memory = memoryOf(0x4000);
+    const driver = new PackedDriverQueue({ space: memory, address: BASE, size: SIZE });
+    for (let i = 0; i < 3; i++) {
+      driver.begin();
+      driver.addWritable(BASE + 0x3000, 64);
+      driver.commit();
+    }
+    driver.kick();
+    memory.resolve(driver.descriptors, 16 * SIZE, true);
+    const { data, offset } = memory;
+    const use = (slot: number, id: number) => {
+      data.setUint16(offset + 16 * slot + 12, id, true);
+      data.setUint16(offset + 16 * slot + 14, 0x8080, true);
+    };
+    use(0, 1);
+    assertEquals([driver.tryReap(), driver.token], [true, 1]);
+    use(1, id);
+    assertEquals([driver.tryReap(), driver.usedFault, driver.inFlight], [false, USED_ID, 2]);
+    assert(driver.describeUsedFault().endsWith(` ${id}`));
+    assertThrows(() => driver.reap(), Error, "not in flight");
+  }
 });
 
 Deno.test("a used index that is ahead of what is in flight is a value (2.7.8)", () => {
