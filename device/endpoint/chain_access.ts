@@ -18,29 +18,7 @@ import type { IoVectors } from "../host/mod.ts";
  * @param length Bytes; bytes beyond the part are not checked.
  */
 export function isAccessible(chain: Chain, write: boolean, from: number, length: number): boolean {
-  const space = chain.space;
-  if (space === null) return false;
-  const end = write ? chain.count : chain.readableCount;
-  let skip = from;
-  let left = length;
-  for (let i = write ? chain.readableCount : 0; i < end && left > 0; i++) {
-    const here = chain.lengths[i];
-    if (skip >= here) {
-      skip -= here;
-      continue;
-    }
-    let address = chain.addresses[i] + skip;
-    let wanted = Math.min(here - skip, left);
-    skip = 0;
-    left -= wanted;
-    while (wanted > 0) {
-      const piece = space.resolve(address, wanted, write, chain.pages[i]);
-      if (piece === 0) return false;
-      address += piece;
-      wanted -= piece;
-    }
-  }
-  return true;
+  return resolveRange(chain, write, from, length, null);
 }
 
 /**
@@ -59,6 +37,17 @@ export function collect(
   vectors: IoVectors,
 ): boolean {
   vectors.clear();
+  return resolveRange(chain, write, from, length, vectors);
+}
+
+/** Resolves a range piece by piece, and adds the pieces to vectors, if there are any, until those are full. */
+function resolveRange(
+  chain: Chain,
+  write: boolean,
+  from: number,
+  length: number,
+  vectors: IoVectors | null,
+): boolean {
   const space = chain.space;
   if (space === null) return false;
   const end = write ? chain.count : chain.readableCount;
@@ -73,13 +62,13 @@ export function collect(
     let address = chain.addresses[i] + skip;
     let wanted = Math.min(here - skip, left);
     skip = 0;
+    left -= wanted;
     while (wanted > 0) {
       const piece = space.resolve(address, wanted, write, chain.pages[i]);
       if (piece === 0) return false;
-      if (!vectors.add(space.bytes, space.offset, piece)) return true;
+      if (vectors !== null && !vectors.add(space.bytes, space.offset, piece)) return true;
       address += piece;
       wanted -= piece;
-      left -= piece;
     }
   }
   return true;

@@ -83,8 +83,6 @@ export const F_GETPIPE_SZ = 1032;
 
 /** `fcntl`: duplicate, with close on exec. */
 export const F_DUPFD_CLOEXEC = 1030;
-/** `fcntl`: read the descriptor's flags. */
-export const F_GETFD = 1;
 /** `fcntl`: set the descriptor's flags. */
 export const F_SETFD = 2;
 /** `fcntl`: read the file's status flags. */
@@ -155,8 +153,6 @@ export const S_IFMT = 0xf000;
 export const S_IFREG = 0x8000;
 /** A socket. */
 export const S_IFSOCK = 0xc000;
-/** A pipe. */
-export const S_IFIFO = 0x1000;
 /** A block device. */
 export const S_IFBLK = 0x6000;
 

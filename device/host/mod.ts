@@ -29,22 +29,13 @@
  *
  * @module
  */
-export {
-  EOPNOTSUPP,
-  POLLERR,
-  POLLHUP,
-  POLLIN,
-  POLLNVAL,
-  POLLOUT,
-  S_IFIFO,
-  S_IFSOCK,
-} from "./constants.ts";
+export { EOPNOTSUPP, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT } from "./constants.ts";
 export { truncations } from "./bus_guard.ts";
-export { descriptorsClosed, descriptorsClosing } from "./closing.ts";
+export { descriptorsClosed } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
-export { descriptorName, descriptorStatus, type FileStatus, pathStatus } from "./file_status.ts";
+export type { FileStatus } from "./file_status.ts";
 export { HostPages } from "./host_pages.ts";
 export { ImageFile } from "./image_file.ts";
 export {
@@ -59,13 +50,7 @@ export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
 export { isOtherEnd, isPipe, isUnixStream } from "./received_stream.ts";
-export {
-  allowedProcessors,
-  currentProcessor,
-  moveAwayFrom,
-  ProcessorSet,
-  restrictTo,
-} from "./processors.ts";
+export { currentProcessor, moveAwayFrom, ProcessorSet } from "./processors.ts";
 export { createMemoryFile, mapMemoryFile, sealMemoryFile, SharedMemory } from "./shared_memory.ts";
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { groupNumber, type SocketAccess } from "./socket_file.ts";

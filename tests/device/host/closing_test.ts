@@ -6,12 +6,12 @@ import {
   createPipe,
   Descriptor,
   descriptorsClosed,
-  descriptorsClosing,
-  descriptorStatus,
   Event,
   UnixListener,
   UnixStream,
 } from "../../../device/host/mod.ts";
+import { descriptorsClosing } from "../../../device/host/closing.ts";
+import { descriptorStatus } from "../../../device/host/file_status.ts";
 import { libc, replaceLibc } from "../../../device/host/libc.ts";
 import { openDescriptors, temporaryPath } from "./host_state.ts";
 

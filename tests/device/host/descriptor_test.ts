@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { closeAll, Descriptor, descriptorStatus, Event } from "../../../device/host/mod.ts";
+import { closeAll, Descriptor, Event } from "../../../device/host/mod.ts";
+import { descriptorStatus } from "../../../device/host/file_status.ts";
 
 Deno.test("Descriptor closes what it owns, once", () => {
   const { descriptor } = Event.create();

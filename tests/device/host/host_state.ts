@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { Descriptor, descriptorName, descriptorStatus } from "../../../device/host/mod.ts";
+import { Descriptor } from "../../../device/host/mod.ts";
+import { descriptorName, descriptorStatus } from "../../../device/host/file_status.ts";
 
 const libc = Deno.dlopen("libc.so.6", {
   open: { parameters: ["buffer", "i32"], result: "i32" },

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { allowedProcessors, ProcessorSet, restrictTo } from "../../../device/host/mod.ts";
+import { ProcessorSet } from "../../../device/host/mod.ts";
+import { allowedProcessors, restrictTo } from "../../../device/host/processors.ts";
 
 /** The set of one processor. */
 export function only(processor: number): ProcessorSet {

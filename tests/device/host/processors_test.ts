@@ -1,14 +1,13 @@
 /** Where threads run, ours and those of another process. */
 import { assert, assertEquals } from "@std/assert";
 import {
-  allowedProcessors,
   currentProcessor,
   moveAwayFrom,
   PeerThreads,
   ProcessorSet,
-  restrictTo,
   UnixStream,
 } from "../../../device/host/mod.ts";
+import { allowedProcessors, restrictTo } from "../../../device/host/processors.ts";
 import { until } from "../../until.ts";
 import { BusyProcess } from "./busy_process.ts";
 import { openDescriptors } from "./host_state.ts";

@@ -4,11 +4,11 @@ import {
   Descriptor,
   Event,
   OsError,
-  pathStatus,
   UnixListener,
   UnixStream,
   WOULD_BLOCK,
 } from "../../../device/host/mod.ts";
+import { pathStatus } from "../../../device/host/file_status.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
 import { RLIMIT_NOFILE } from "../../../device/host/constants.ts";
 import { until } from "../../until.ts";

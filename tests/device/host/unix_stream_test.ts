@@ -2,13 +2,13 @@ import { assertEquals, assertThrows } from "@std/assert";
 import {
   CLOSED,
   createMemoryFile,
-  descriptorName,
   descriptorsClosed,
   Event,
   OsError,
   UnixStream,
   WOULD_BLOCK,
 } from "../../../device/host/mod.ts";
+import { descriptorName } from "../../../device/host/file_status.ts";
 import { openDescriptors, temporaryPath } from "./host_state.ts";
 
 function bytes(...values: number[]): Uint8Array<ArrayBuffer> {

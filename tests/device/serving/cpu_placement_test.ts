@@ -1,12 +1,8 @@
 /** The loop's thread leaves the processor that its front end needs, and only then. */
 import { assert, assertEquals } from "@std/assert";
 import { CpuPlacement } from "../../../device/serving/cpu_placement.ts";
-import {
-  allowedProcessors,
-  currentProcessor,
-  PeerThreads,
-  restrictTo,
-} from "../../../device/host/mod.ts";
+import { currentProcessor, PeerThreads } from "../../../device/host/mod.ts";
+import { allowedProcessors, restrictTo } from "../../../device/host/processors.ts";
 import { BusyProcess } from "../host/busy_process.ts";
 import { only, sitOn } from "../host/placement.ts";
 

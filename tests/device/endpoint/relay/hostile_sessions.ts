@@ -5,12 +5,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import {
-  descriptorsClosing,
-  eventLoopTurn,
-  PollSet,
-  UnixListener,
-} from "../../../../device/host/mod.ts";
+import { eventLoopTurn, PollSet, UnixListener } from "../../../../device/host/mod.ts";
+import { descriptorsClosing } from "../../../../device/host/closing.ts";
 import { attachRequest, mapRequest } from "../../../../device/iommu/driver_requests.ts";
 import { EndpointRelay, relayedType } from "../../../../device/endpoint/mod.ts";
 import { Log } from "../../../../device/log.ts";
