@@ -1,9 +1,8 @@
 /**
- * The boundary between the loop and what it serves besides the IOMMU: what fails behind it ends the session of the peer
- * it was done for, and nothing else.
+ * A poll source whose failures end the session of the peer that they belong to, and nothing else.
  *
- * What can fail there is the host on a peer's behalf: descriptors run out, a peer's socket refuses what sockets do. That
- * no peer can do worse is a matter of the code behind the boundary. Were it wrong, a guest would still keep its IOMMU.
+ * Expected failures are errors of the host on a peer's behalf: descriptors run out, a socket refuses a call. A peer that can
+ * cause any other exception has found a bug; the guest's IOMMU is served all the same.
  *
  * @module
  */
@@ -29,7 +28,7 @@ export class GuardedPollSource implements PollSource {
     return this.#inner.name;
   }
 
-  /** Called when it is time to look, and no descriptor says so. */
+  /** Called when the poll source has to be served although no descriptor is ready. */
   get onDue(): () => void {
     return this.#inner.onDue;
   }
@@ -43,7 +42,7 @@ export class GuardedPollSource implements PollSource {
     return this.#inner.mustPoll;
   }
 
-  /** Adds what the poll source has to be woken for. */
+  /** Adds the descriptors of the poll source. */
   addTo(poll: PollSet): void {
     this.#inner.addTo(poll);
   }
@@ -107,7 +106,7 @@ export class GuardedPollSource implements PollSource {
 }
 
 /**
- * Logs what failed, limited in rate: in one line what the host refused, and with its stack what is a fault of ours.
+ * Logs a failure, limited in rate: an error of the host as one line, a bug with its stack.
  *
  * @param what The beginning of the line, of the same few.
  */

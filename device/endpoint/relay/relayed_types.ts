@@ -1,11 +1,11 @@
 /**
- * What a relay has to know of the type of a device: what of it needs more than queues, and what may be done with
- * requests whose back end has died.
+ * What a relay has to know of a device's type: which features need more than queues, and what happens to requests whose
+ * back end has disconnected.
  *
- * vhost-user has no message that says what a back end is, so the user says it (`type=`). Without that, requests are
- * submitted again, which is what VMMs do with a record of requests in flight.
+ * vhost-user has no message that tells the type of a device, so the user states it (`type=`). Without a type, requests
+ * are submitted again, which is what VMMs do with a record of requests in flight.
  *
- * | type | in flight when the back end dies | reason |
+ * | type | in flight when the back end disconnects | reason |
  * | --- | --- | --- |
  * | blk, other | submitted again, in order | a sector read or written twice is the same (5.2.6) |
  * | net | buffers to receive: submitted again; packets to send: dropped | a network may lose packets; one sent late may be a second one (5.1.6) |
@@ -15,7 +15,7 @@
  * @module
  */
 
-/** What becomes of a queue's requests in flight. */
+/** What happens to a queue's requests in flight. */
 export type Replay = "again" | "drop" | "fuse-error";
 
 /** What a relay knows of a type. */
@@ -26,17 +26,17 @@ export interface RelayedType {
   readonly withheldLow: number;
   /** Features 32–63 likewise. */
   readonly withheldHigh: number;
-  /** Queues of a back end that cannot say how many it has (no MQ). */
+  /** Number of queues of a back end without MQ. */
   readonly queues: number;
-  /** Queues of the device: those that its back end does not have, the relay has. */
+  /** Least number of queues of the device: the relay serves those that the back end does not have. */
   readonly queuesLeast: number;
-  /** The queue for TRANSPORT_RESET, where the relay has it. */
+  /** The queue for TRANSPORT_RESET, if the relay serves it, or -1. */
   readonly eventQueue: number;
-  /** What becomes of a queue's requests in flight when the back end dies. */
+  /** What happens to a queue's requests in flight when the back end disconnects. */
   replay(queue: number): Replay;
   /**
-   * Whether a queue's buffers wait for what comes from outside, such as a packet: a device that is removed does not
-   * wait for them.
+   * Whether a queue's buffers wait for events from outside, such as packets: a device that is removed does not wait for
+   * them.
    */
   receives(queue: number): boolean;
 }
@@ -59,7 +59,7 @@ const PLAIN: RelayedType = {
   receives: () => false,
 };
 
-/** The types that there is something to say of. */
+/** All types. */
 const TYPES: readonly RelayedType[] = [
   PLAIN,
   { ...PLAIN, name: "blk", queues: 1 },
@@ -82,10 +82,10 @@ const TYPES: readonly RelayedType[] = [
   { ...PLAIN, name: "fs", replay: () => "fuse-error" },
 ];
 
-/** The names there are. */
+/** The names of all types. */
 export const RELAYED_TYPE_NAMES: readonly string[] = TYPES.map(({ name }) => name);
 
-/** The type of a name; by default the one that nothing is known of. */
+/** The type with a name; by default, a type of which nothing is known. */
 export function relayedType(name = PLAIN.name): RelayedType | undefined {
   return TYPES.find((type) => type.name === name);
 }

@@ -43,7 +43,7 @@ Deno.test("a ring that is unmapped under the device: a fault, the queue stops, a
   );
   assertEquals(answer.bytes[0], 0, "the pins let go");
   await delay(20);
-  assertEquals(world.service.faults, 0, "nobody asked the device to look at the ring");
+  assertEquals(world.service.faults, 0, "the device was not notified of the ring");
   assertEquals(await ask(queue, IOVA + BUFFER, 64, 50), undefined);
   assertEquals(await isBroken(queue), true);
   assertEquals(world.takeFault(), [R_MAPPING, READ, ENDPOINT, BigInt(IOVA + RING)]);

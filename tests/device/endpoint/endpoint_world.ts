@@ -55,7 +55,7 @@ export class EndpointWorld implements AsyncDisposable {
   readonly #done: Promise<void>;
   readonly #opened: FrontEnd[] = [];
 
-  /** The device, served; nothing is attached, nobody connected. */
+  /** The device, served; nothing is attached or connected. */
   constructor(device: EndpointDevice, options: WorldOptions = {}) {
     this.guest = new InProcessGuest({ ...DEFAULT_OPTIONS, bypass: options.bypass ?? false });
     this.#shift = options.shift ?? IOVA;

@@ -132,7 +132,7 @@ Deno.test("replies given on the way keep their places", () => {
   assertEquals(order.answered(two), false);
   assertEquals(order.answered(three), false);
   assertEquals(order.replied(Request.SET_VRING_ENABLE), { ...nothing, behind: [one] });
-  assertEquals(order.replied(Request.GET_STATUS), nothing, "nobody asked");
+  assertEquals(order.replied(Request.GET_STATUS), nothing, "it was not asked for");
   assertEquals(order.replied(Request.GET_CONFIG), { before: [], behind: [two, three], access });
   assertEquals(order.answered(one), true);
   order.passed(Request.GET_STATUS, 0, 0);

@@ -156,7 +156,7 @@ Deno.test("what translation needs is agreed here, where the front end does not, 
       await backEnd.asked();
       await until(() => backEnd.told.length === 1, "the miss is answered");
       assertEquals(backEnd.takeTold(), [update(10, 1)]);
-      // What only a front end could do is refused, and what it would only hear is heard by nobody.
+      // A request to the front end is refused, and a notification of it is dropped.
       backEnd.channel.send(CONFIG_CHANGE, 0, new Uint8Array(0));
       backEnd.channel.send(HOST_NOTIFIER, FLAG_NEED_REPLY, new Uint8Array(24));
       assertEquals(await next(backEnd.channel), "message");
@@ -188,7 +188,7 @@ Deno.test("configuration beyond what a back end has is zeros, and writes to it a
     for (const offset of [0, 4, 11, 12, 58, 59, 60, 252, 255, 256, 300, 4092, 2 ** 32 - 1]) {
       for (const length of [1, 4, 8, 256, 4096]) {
         const isInside = offset < size && Math.min(offset + length, 256) > size;
-        // Of a back end that fails where only the first bytes are there, nobody knows which.
+        // A back end that fails where only the first bytes exist does not say which.
         if (isInside) {
           await assertRejects(() => frontEnd.readConfig(offset, length), Error, "Cannot read");
         } else assertEquals(await frontEnd.readConfig(offset, length), known(offset, length, size));

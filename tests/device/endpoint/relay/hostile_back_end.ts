@@ -135,7 +135,7 @@ export class HostileBackEnd implements Disposable {
     for (const each of this.#connection.descriptors.splice(0)) libc().close(each.take());
   }
 
-  /** Says something that nobody asked for. */
+  /** Sends a reply that was not asked for. */
   #say(): void {
     const payload = new Uint8Array(this.#chance.below(64));
     for (let i = 0; i < payload.length; i++) payload[i] = this.#chance.below(256);

@@ -256,7 +256,7 @@ Deno.test("A second front end meets a back end that knows nothing of the first",
   const queue = await again.startQueue(0);
   assertEquals(await echo(again, queue, pattern(9, 9)), changed(pattern(9, 9)));
   assertEquals(other.seen.length, 1);
-  assertEquals(world.counters.reconnects, 0, "nobody was waiting for a replacement");
+  assertEquals(world.counters.reconnects, 0, "no guest was waiting for a replacement");
 });
 
 Deno.test("A queue that is stopped and goes on loses no buffer that waits in the back end", async () => {
