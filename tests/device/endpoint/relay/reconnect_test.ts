@@ -1,10 +1,14 @@
-/** Back ends that go while they have requests: what becomes of those, by the type of the device. */
+/** Back ends that disconnect while they have requests: what happens to those, by the type of the device. */
 import { assert, assertEquals } from "@std/assert";
+import { delay } from "@std/async";
 import fc from "fast-check";
+import { UnixStream } from "../../../../device/host/mod.ts";
+import { failAsPlanned, FailurePlan } from "../../host/failing_libc.ts";
 import { until } from "../../../until.ts";
 import { CHANGE, EchoBackEnd } from "./echo_back_end.ts";
 import { pattern, RelayWorld } from "./relay_world.ts";
 
+const EMFILE = 24;
 const READ_AT = 0x20_0000;
 const WRITE_AT = 0x40_0000;
 const STEP = 0x2000;
@@ -230,3 +234,18 @@ async function acceptRaw(world: RelayWorld): Promise<Disposable> {
   await until(() => (stream ??= world.listener!.accept()) !== undefined, "the relay connects");
   return stream!;
 }
+
+Deno.test("A back end that cannot be accepted does not keep the processor busy", async () => {
+  await using world = new RelayWorld({ backEndConnects: true });
+  const plan = new FailurePlan();
+  using _failing = failAsPlanned(plan);
+  plan.fail("accept4", EMFILE, 1_000_000);
+  using _waiting = UnixStream.connect(world.backEndPath);
+  const begun = performance.now();
+  await until(() => plan.hits > 0, "the relay tries");
+  await delay(300);
+  const hits = plan.end();
+  // The listener rests for 100 ms after each failure.
+  const most = (performance.now() - begun) / 100 + 2;
+  assert(hits <= most, `${hits} times, ${most} at most`);
+});
