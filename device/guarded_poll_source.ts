@@ -1,8 +1,8 @@
 /**
  * A poll source whose failures end the session of the peer that they belong to, and nothing else.
  *
- * Expected failures are errors of the host on a peer's behalf: descriptors run out, a socket refuses a call. A peer that can
- * cause any other exception has found a bug; the guest's IOMMU is served all the same.
+ * Expected failures are errors of the host on a peer's behalf: descriptors run out, a socket refuses a call. A peer
+ * that can cause any other exception has found a bug; the guest's IOMMU is served all the same.
  *
  * @module
  */

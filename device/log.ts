@@ -1,8 +1,8 @@
 /**
  * Log lines: one line for each event, with a level, on standard error.
  *
- * A guest or a front end may cause an event a million times, so a {@linkcode Log} limits lines by kind: it writes a burst, and
- * then one line a second with the number of those left out.
+ * A guest or a front end may cause an event a million times, so a {@linkcode Log} limits lines by kind: it writes a
+ * burst, and then one line a second with the number of those left out.
  *
  * A log never fails: a line that cannot be written is dropped.
  *

@@ -26,8 +26,8 @@
  * ```
  *
  * {@linkcode ServedEndpoints} holds devices behind the IOMMU, and is served as a poll source of the server; so is
- * {@linkcode ApiServer}. `buildViot` and `addVirtioIommu` make the tables by which a guest finds the IOMMU. The model alone,
- * without a socket, is `@viommu/viommu/iommu`.
+ * {@linkcode ApiServer}. `buildViot` and `addVirtioIommu` make the tables by which a guest finds the IOMMU. The model
+ * alone, without a socket, is `@viommu/viommu/iommu`.
  *
  * @module
  */

@@ -12,16 +12,16 @@ export type Refusal = string | undefined;
 
 /**
  * Kind of reset. `device`: the driver or the front end asked for it (virtio 1.4 §2.4). `system`: the guest machine
- * restarted, or it has ended and another may follow. `doubtful`: either that, or the same guest continues and has sent no
- * request so far.
+ * restarted, or it has ended and another may follow. `doubtful`: either that, or the same guest continues and has sent
+ * no request so far.
  */
 export type ResetKind = "device" | "system" | "doubtful";
 
 /**
- * What the start of a queue indicates about the guest, if the session has not said so otherwise. `new`: the queue starts
- * at its beginning, after the configuration was read, as a driver does that has just been loaded. `unused`: it starts at
- * its beginning, and the configuration was not read. `used`: it starts elsewhere, or its contents show that it was used
- * before, so the guest continues. `loaded`: a state was loaded, with which the guest continues.
+ * What the start of a queue indicates about the guest, if the session has not said so otherwise. `new`: the queue
+ * starts at its beginning, after the configuration was read, as a driver does that has just been loaded. `unused`: it
+ * starts at its beginning, and the configuration was not read. `used`: it starts elsewhere, or its contents show that
+ * it was used before, so the guest continues. `loaded`: a state was loaded, with which the guest continues.
  */
 export type StartSign = "new" | "unused" | "used" | "loaded";
 
@@ -63,8 +63,8 @@ export interface VirtioDevice {
   readConfig(target: Uint8Array, offset: number): void;
 
   /**
-   * The front end passes a write to the config space; the range lies within `configSize`. Only bytes that the driver may
-   * write are used: some front ends write the whole space.
+   * The front end passes a write to the config space; the range lies within `configSize`. Only bytes that the driver
+   * may write are used: some front ends write the whole space.
    */
   writeConfig(bytes: Uint8Array, offset: number): void;
 
@@ -96,8 +96,8 @@ export interface VirtioDevice {
   reset(kind: ResetKind): void;
 
   /**
-   * A queue is about to run for the first time in a session, or since a state was loaded in it. A device that keeps state
-   * for its guest has this method, and {@linkcode disconnected}.
+   * A queue is about to run for the first time in a session, or since a state was loaded in it. A device that keeps
+   * state for its guest has this method, and {@linkcode disconnected}.
    */
   queueBegins?(index: number, sign: StartSign): StartVerdict | undefined;
 

@@ -1,4 +1,7 @@
-/** Every example runs, without any permission, and prints what it says; those of the documentation run, and the model runs in Node. */
+/**
+ * Every example runs, without any permission, and prints what it says; those of the documentation run, and the model
+ * runs in Node.
+ */
 import { assert, assertEquals } from "@std/assert";
 
 const EXAMPLES = new URL("../examples/", import.meta.url);

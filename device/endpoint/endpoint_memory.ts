@@ -1,13 +1,13 @@
 /**
  * Guest memory as an endpoint sees it: through its device table entry and page tables.
  *
- * An {@linkcode AddressSpace} whose addresses are I/O virtual, so rings, chains and copies work on it as on guest memory
- * itself. Each page is translated from the endpoint's device table entry on, with an IOTLB in between; a translation is
- * dropped from the IOTLB before the guest is told that it is gone. An access that is refused is a fault: counted, and
- * reported to the guest.
+ * An {@linkcode AddressSpace} whose addresses are I/O virtual, so rings, chains and copies work on it as on guest
+ * memory itself. Each page is translated from the endpoint's device table entry on, with an IOTLB in between; a
+ * translation is dropped from the IOTLB before the guest is told that it is gone. An access that is refused is a
+ * fault: counted, and reported to the guest.
  *
- * Rings are pinned (`ring_pins.ts`). An UNMAP of a ring's pages changes the generation, and a queue then looks up its ring
- * again: if that fails, it is a fault, and the queue stops. An UNMAP of other pages does not affect rings.
+ * Rings are pinned (`ring_pins.ts`). An UNMAP of a ring's pages changes the generation, and a queue then looks up its
+ * ring again: if that fails, it is a fault, and the queue stops. An UNMAP of other pages does not affect rings.
  *
  * @module
  */

@@ -4,9 +4,10 @@
  * Everything that the device accesses in guest memory, rings included, is translated for its endpoint
  * (`endpoint_memory.ts`).
  *
- * A device has no reason to look at a ring before it is notified; this one polls its rings. When the translation of a ring
- * changes (a system attaches the endpoint while the rings of the firmware are still set up), the service therefore switches
- * notifications on and does not look at the ring before one arrives. Only then is a ring that is no longer mapped a fault.
+ * A device has no reason to look at a ring before it is notified; this one polls its rings. When the translation of a
+ * ring changes (a system attaches the endpoint while the rings of the firmware are still set up), the service
+ * therefore switches notifications on and does not look at the ring before one arrives. Only then is a ring that is no
+ * longer mapped a fault.
  *
  * @module
  */
@@ -254,8 +255,8 @@ export class EndpointService implements ServedEndpoint {
   }
 
   /**
-   * Rings are about to be translated differently: switches notifications on while the rings can still be accessed. While
-   * a loaded state is restored, nothing is served anyway.
+   * Rings are about to be translated differently: switches notifications on while the rings can still be accessed.
+   * While a loaded state is restored, nothing is served anyway.
    */
   #sleep(): void {
     const backEnd = this.#backEnd;

@@ -1,8 +1,8 @@
 /**
  * The entropy device (virtio device 4).
  *
- * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, which the device fills with random bytes, at least
- * one in each (5.4.6.2). A buffer that the endpoint cannot write as far as it would be filled is returned empty.
+ * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, which the device fills with random bytes, at
+ * least one in each (5.4.6.2). A buffer that the endpoint cannot write as far as it would be filled is returned empty.
  *
  * @module
  */

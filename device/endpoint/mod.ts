@@ -1,6 +1,6 @@
 /**
- * Devices behind the IOMMU: an entropy device and a disk of our own, and back ends of other programs, confined (`relay/`) or
- * translating for themselves (`proxy/`). Each is served on a socket of its own.
+ * Devices behind the IOMMU: an entropy device and a disk of our own, and back ends of other programs, confined
+ * (`relay/`) or translating for themselves (`proxy/`). Each is served on a socket of its own.
  *
  * The devices (`entropy.ts`, `block/`) are given queues and do not know of the IOMMU; `endpoint_memory.ts`,
  * `endpoint_service.ts`, `ring_pins.ts`, `proxy/` and `relay/` do. `README.md` follows a request.

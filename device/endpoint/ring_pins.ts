@@ -1,8 +1,8 @@
 /**
  * Pins of the pages that an endpoint's rings lie in. They follow the endpoint from domain to domain.
  *
- * A queue keeps views of its ring, so the ring's pages are pinned in the I/O address space, and an UNMAP of them calls this
- * access first. An UNMAP of other pages does not. Ranges are inclusive pages.
+ * A queue keeps views of its ring, so the ring's pages are pinned in the I/O address space, and an UNMAP of them calls
+ * this access first. An UNMAP of other pages does not. Ranges are inclusive pages.
  *
  * @module
  */

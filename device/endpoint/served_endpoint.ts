@@ -22,8 +22,8 @@ export interface ServedEndpoint extends PollSource {
   readonly isLeaving: boolean;
 
   /**
-   * Accepts no more front ends, back ends or requests. Requests taken are completed. Call it again while the endpoint is
-   * served.
+   * Accepts no more front ends, back ends or requests. Requests taken are completed. Call it again while the endpoint
+   * is served.
    *
    * @returns The state of its requests: it can be closed when none is under way.
    */

@@ -1,13 +1,13 @@
 /**
  * Every endpoint behind the IOMMU, as one poll source of the loop. Endpoints are added and removed while it is served.
  *
- * The guest is not told. An endpoint id is a place that a device can be plugged into, as a slot of a PCI bus is: the ids are
- * set at the start (`--endpoint`), and PROBE, ATTACH and DETACH are answered whether a device is plugged in or not. Nothing
- * in the configuration space changes either.
+ * The guest is not told. An endpoint id is a place that a device can be plugged into, as a slot of a PCI bus is: the
+ * ids are set at the start (`--endpoint`), and PROBE, ATTACH and DETACH are answered whether a device is plugged in or
+ * not. Nothing in the configuration space changes either.
  *
- * An endpoint that is removed first *leaves*: it accepts nothing more, and has a time limit to complete the requests that it
- * has taken. Then it is closed. The list changes only between two polls: an endpoint that is added is in the poll set from
- * the next sleep on, and one that is removed is closed before the next sleep.
+ * An endpoint that is removed first *leaves*: it accepts nothing more, and has a time limit to complete the requests
+ * that it has taken. Then it is closed. The list changes only between two polls: an endpoint that is added is in the
+ * poll set from the next sleep on, and one that is removed is closed before the next sleep.
  *
  * @module
  */

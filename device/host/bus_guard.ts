@@ -1,12 +1,12 @@
 /**
  * Survives SIGBUS in shared memory.
  *
- * A peer that shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which
- * ends the process. A check beforehand does not help: the file may shrink right after it. JavaScript cannot run
- * in a signal handler, so the handler is a few machine instructions: if the address lies in a mapping of the table below,
- * it maps private zeros over that page and the rest of the mapping, and counts; the access is then repeated. (One page at a
- * time would let a peer use up the number of mappings of the process.) Any other SIGBUS gets the default action when it
- * occurs again, right after.
+ * A peer that shares a memory file can truncate it, and touching a mapped page beyond its end is SIGBUS, which ends
+ * the process. A check beforehand does not help: the file may shrink right after it. JavaScript cannot run in a signal
+ * handler, so the handler is a few machine instructions: if the address lies in a mapping of the table below, it maps
+ * private zeros over that page and the rest of the mapping, and counts; the access is then repeated. (One page at a
+ * time would let a peer use up the number of mappings of the process.) Any other SIGBUS gets the default action when
+ * it occurs again, right after.
  *
  * Written for x86-64; elsewhere nothing is installed, and only sealed files are safe.
  *

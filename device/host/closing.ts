@@ -1,11 +1,11 @@
 /**
  * Closes descriptors that a peer has sent, where that may block.
  *
- * `close(2)` waits for the daemon of a FUSE file system, without a time limit and without a way to interrupt it, and for a TCP
- * socket with SO_LINGER up to an hour. Closing a unix socket closes the descriptors that are queued in it, with the same
- * effect. So descriptors whose closing may block are closed on threads of the runtime's pool, a few at a time: the pool is
- * small, and waiting for rings needs a thread of it, too. (A process that exits while a close waits for a FUSE daemon still
- * waits for it; the kernel offers no way around that.)
+ * `close(2)` waits for the daemon of a FUSE file system, without a time limit and without a way to interrupt it, and
+ * for a TCP socket with SO_LINGER up to an hour. Closing a unix socket closes the descriptors that are queued in it,
+ * with the same effect. So descriptors whose closing may block are closed on threads of the runtime's pool, a few at a
+ * time: the pool is small, and waiting for rings needs a thread of it, too. (A process that exits while a close waits
+ * for a FUSE daemon still waits for it; the kernel offers no way around that.)
  *
  * @module
  */

@@ -1,9 +1,9 @@
 /**
  * Event descriptors (`eventfd(2)`), by which a front end and its back end signal each other.
  *
- * Neither side may block the other, whatever it has set on the shared file and however full the counter is. A read asks the
- * kernel not to block in the call itself (`RWF_NOWAIT`, Linux 5.8). A write cannot ask that, so an event of a peer's is signalled
- * in another way (`remote_signal.ts`).
+ * Neither side may block the other, whatever it has set on the shared file and however full the counter is. A read
+ * asks the kernel not to block in the call itself (`RWF_NOWAIT`, Linux 5.8). A write cannot ask that, so an event of a
+ * peer's is signalled in another way (`remote_signal.ts`).
  *
  * @module
  */

@@ -1,10 +1,10 @@
 /**
- * The frames behind the memory of this process, as far as the kernel shows them (`/proc/self/pagemap`), and locking of memory
- * (`mlock2`).
+ * The frames behind the memory of this process, as far as the kernel shows them (`/proc/self/pagemap`), and locking of
+ * memory (`mlock2`).
  *
- * Memory is locked as a whole, and each page from its first use on (MLOCK_ONFAULT): no page becomes resident before it is used,
- * and no kernel mapping is split. A locked page is not swapped out or dropped; the kernel may still move it to another frame.
- * Memory stays locked until it is unmapped.
+ * Memory is locked as a whole, and each page from its first use on (MLOCK_ONFAULT): no page becomes resident before it
+ * is used, and no kernel mapping is split. A locked page is not swapped out or dropped; the kernel may still move it
+ * to another frame. Memory stays locked until it is unmapped.
  *
  * @module
  */
@@ -54,8 +54,8 @@ export class HostPages {
   }
 
   /**
-   * Locks memory from byte `offset` of a buffer on, `bytes` of it, both multiples of a page. It stays locked until it is
-   * unmapped.
+   * Locks memory from byte `offset` of a buffer on, `bytes` of it, both multiples of a page. It stays locked until it
+   * is unmapped.
    *
    * @returns its first virtual page; -1, having told {@linkcode HostPages.onRefused}, if it does not begin at a page or
    * the host refuses.

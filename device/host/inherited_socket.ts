@@ -1,8 +1,8 @@
 /**
  * Sockets that the process inherited: `--fd N` and systemd's socket activation.
  *
- * The number is checked before the descriptor is used: the runtime has descriptors of its own (socket pairs and database files
- * among them), and a number that was not inherited could be one of those.
+ * The number is checked before the descriptor is used: the runtime has descriptors of its own (socket pairs and
+ * database files among them), and a number that was not inherited could be one of those.
  *
  * @module
  */

@@ -121,9 +121,9 @@ export function replaceLibc(replacement: Libc | undefined): void {
 }
 
 /**
- * Attempts of a call that a session depends on and that fails with an unexpected error. Between the call and the read of
- * {@linkcode errno} the runtime may have made failing calls of its own, as it collects garbage and compiles at any time. So
- * an error counts if it persists.
+ * Attempts of a call that a session depends on and that fails with an unexpected error. Between the call and the read
+ * of {@linkcode errno} the runtime may have made failing calls of its own, as it collects garbage and compiles at any
+ * time. So an error counts if it persists.
  */
 export const MOST_TRIES = 3;
 

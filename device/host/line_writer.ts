@@ -1,10 +1,11 @@
 /**
  * Writes lines to a file, pipe or terminal that another process may leave full, stop, or close: standard error.
  *
- * A write may block (a pipe whose reader is stuck, a stopped terminal, a network file system) or fail (a full disk, a closed
- * terminal, a nonblocking pipe that is full), and that must not delay what is served. So writes are made on a thread of the
- * runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and the next line that is
- * written says how many. A write that fails is repeated until it succeeds, as the disk may have room again.
+ * A write may block (a pipe whose reader is stuck, a stopped terminal, a network file system) or fail (a full disk, a
+ * closed terminal, a nonblocking pipe that is full), and that must not delay what is served. So writes are made on a
+ * thread of the runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and
+ * the next line that is written says how many. A write that fails is repeated until it succeeds, as the disk may have
+ * room again.
  *
  * @module
  */

@@ -1,10 +1,10 @@
 /**
  * Whether a connected peer keeps its place when another one connects.
  *
- * A socket serves one VMM at a time, and a second one is refused. But a connection may outlive its peer (which sent its own end
- * to this process, or to one that does nothing with it), and a peer may connect and never send anything. Neither is
- * disconnected for that alone: a VMM may be given its connection by another process, and may be slow to begin. It loses its
- * place when another peer connects.
+ * A socket serves one VMM at a time, and a second one is refused. But a connection may outlive its peer (which sent
+ * its own end to this process, or to one that does nothing with it), and a peer may connect and never send anything.
+ * Neither is disconnected for that alone: a VMM may be given its connection by another process, and may be slow to
+ * begin. It loses its place when another peer connects.
  *
  * @module
  */

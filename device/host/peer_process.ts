@@ -1,8 +1,8 @@
 /**
  * The process at the other end of a socket, and whether it has ended.
  *
- * A connection does not tell: a peer can send its own end to this process, which then keeps the connection open alone after
- * the peer has ended.
+ * A connection does not tell: a peer can send its own end to this process, which then keeps the connection open alone
+ * after the peer has ended.
  *
  * @module
  */

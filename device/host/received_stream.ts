@@ -1,6 +1,6 @@
 /**
- * The kind of a descriptor that a peer has sent, found out without calling a file system, which could block for as long as the
- * peer likes.
+ * The kind of a descriptor that a peer has sent, found out without calling a file system, which could block for as
+ * long as the peer likes.
  *
  * @module
  */
@@ -17,8 +17,8 @@ const ADDRESS_BYTES = 110;
 const FAMILY_BYTES = 2;
 
 /**
- * Whether a descriptor is a pipe without a name. One with a name, a FIFO, cannot be read without waiting where its other
- * end does not want that: the kernel takes `RWF_NOWAIT` for pipes alone.
+ * Whether a descriptor is a pipe without a name. One with a name, a FIFO, cannot be read without waiting where its
+ * other end does not want that: the kernel takes `RWF_NOWAIT` for pipes alone.
  */
 export function isPipe(descriptor: Descriptor): boolean {
   return descriptorName(descriptor.number).startsWith("pipe:[");

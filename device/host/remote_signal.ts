@@ -1,14 +1,14 @@
 /**
  * Signals an event descriptor whose other end may be hostile, without blocking.
  *
- * `write(2)` on an event blocks while its counter is full, unless the shared file is nonblocking; the other end can fill
- * the counter and clear the flag at any time, between any two calls. The kernel itself can signal without blocking: a
- * request of its asynchronous I/O (`io_submit`) that names an event signals it on completion, whatever the counter. So an
- * event is signalled by the completion of a request that does nothing: to read 0 bytes of `/dev/null`, which completes
- * within the call. That costs some 2 µs where a write costs 1.
+ * `write(2)` on an event blocks while its counter is full, unless the shared file is nonblocking; the other end can
+ * fill the counter and clear the flag at any time, between any two calls. The kernel itself can signal without
+ * blocking: a request of its asynchronous I/O (`io_submit`) that names an event signals it on completion, whatever the
+ * counter. So an event is signalled by the completion of a request that does nothing: to read 0 bytes of `/dev/null`,
+ * which completes within the call. That costs some 2 µs where a write costs 1.
  *
- * If the kernel has no asynchronous I/O, or a sandbox forbids it, the event is written, after a check that this would not
- * block.
+ * If the kernel has no asynchronous I/O, or a sandbox forbids it, the event is written, after a check that this would
+ * not block.
  *
  * @module
  */

@@ -152,7 +152,10 @@ export class UnixListener {
     this.close();
   }
 
-  /** Ends the connections that nothing will accept: what was sent on them would be closed with the socket, and may wait. */
+  /**
+   * Ends the connections that nothing will accept: what was sent on them would be closed with the socket, and may
+   * wait.
+   */
   #refuseWaiting(): void {
     libc().shutdown(this.descriptor.number, SHUT_RDWR);
     for (let i = 0; i <= BACKLOG; i++) {
@@ -202,7 +205,9 @@ function randomName(length: number): string {
   return length < 2 ? name : `.${name.slice(1)}`;
 }
 
-/** Gives a socket file the path it is for, where nothing may be. A link never replaces what another process puts there. */
+/**
+ * Gives a socket file the path it is for, where nothing may be. A link never replaces what another process puts there.
+ */
 function nameIt(temporary: string, path: string): void {
   for (let tries = 1; libc().link(cString(temporary), cString(path)) < 0; tries++) {
     const error = errno();

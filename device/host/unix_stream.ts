@@ -87,8 +87,8 @@ export class UnixStream {
   }
 
   /**
-   * Connects to a listening socket, or says why that failed: ENOENT and ECONNREFUSED if nothing listens there, EAGAIN if
-   * too many connections wait there. Throws a RangeError for an impossible path.
+   * Connects to a listening socket, or says why that failed: ENOENT and ECONNREFUSED if nothing listens there, EAGAIN
+   * if too many connections wait there. Throws a RangeError for an impossible path.
    */
   static tryConnect(path: string): UnixStream | OsError {
     const address = socketAddress(path);

@@ -1,14 +1,14 @@
 /**
  * Moves the loop away from the processor that its front end needs.
  *
- * A guest that waits for its IOMMU spins. If its thread and the loop's are on the same processor, each request costs a time
- * slice of 4 ms, in which one of the two waits for the other. The kernel separates them after 10 to 30 ms, when it finds two
- * busy threads there and an idle processor elsewhere. The kernel also brings them together, as it tends to wake a thread where
- * it was woken from. With a guest that maps page by page this was seen in a third of its bursts: 20 to 30 µs a call instead of
- * 14.
+ * A guest that waits for its IOMMU spins. If its thread and the loop's are on the same processor, each request costs a
+ * time slice of 4 ms, in which one of the two waits for the other. The kernel separates them after 10 to 30 ms, when
+ * it finds two busy threads there and an idle processor elsewhere. The kernel also brings them together, as it tends
+ * to wake a thread where it was woken from. With a guest that maps page by page this was seen in a third of its
+ * bursts: 20 to 30 µs a call instead of 14.
  *
- * So when the guest is quiet just after the loop woke up, or after the loop was preempted, the loop looks up where the threads
- * of the front end are, and moves away if one of them is on its processor.
+ * So when the guest is quiet just after the loop woke up, or after the loop was preempted, the loop looks up where the
+ * threads of the front end are, and moves away if one of them is on its processor.
  *
  * All times are milliseconds.
  *

@@ -1,16 +1,17 @@
 /**
  * The loop that serves one connection: sleeps until something happens, then polls the rings for a while.
  *
- * A guest that waits for its IOMMU spins with interrupts off, and waking a sleeping process takes some 50 microseconds, longer
- * than any request. So after a request the loop does not sleep at once. It polls the rings, with the guest's notifications
- * switched off, for as long as a further request is likely; then it switches them on, looks once more, and sleeps.
+ * A guest that waits for its IOMMU spins with interrupts off, and waking a sleeping process takes some 50
+ * microseconds, longer than any request. So after a request the loop does not sleep at once. It polls the rings, with
+ * the guest's notifications switched off, for as long as a further request is likely; then it switches them on, looks
+ * once more, and sleeps.
  *
  * Polling must not take the processor that the guest spins on: `cpu_placement.ts` avoids that.
  *
- * Other work is not starved, whatever the guest asks: a turn ends after a time (`turn.ts`), and longer work is done in pieces
- * (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API socket) are polled twice a
- * millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices behind the IOMMU are poll sources: the same
- * sleep covers them, and between two looks at the clock each may do a small piece of work.
+ * Other work is not starved, whatever the guest asks: a turn ends after a time (`turn.ts`), and longer work is done in
+ * pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API socket) are
+ * polled twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices behind the IOMMU
+ * are poll sources: the same sleep covers them, and between two looks at the clock each may do a small piece of work.
  *
  * @module
  */
@@ -43,9 +44,9 @@ const SPIN_MS = 0.2;
 /** Longest such sleep in milliseconds, as not everything is signalled by a descriptor. */
 const HELD_SLEEP_MS = 1;
 /**
- * Milliseconds between two turns of the event loop while the rings are polled and it has no visible work: its timers are
- * late by as much. A turn takes 4 µs at best but one in a thousand takes 300, and a guest that maps page by page is delayed
- * by each: with a turn every 50 µs a call took 1 µs longer.
+ * Milliseconds between two turns of the event loop while the rings are polled and it has no visible work: its timers
+ * are late by as much. A turn takes 4 µs at best but one in a thousand takes 300, and a guest that maps page by page
+ * is delayed by each: with a turn every 50 µs a call took 1 µs longer.
  */
 const SLICE_MS = 2;
 /** The same while it is busy: one HTTP request takes some 60 turns, most of them without visible work. */

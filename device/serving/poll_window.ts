@@ -1,16 +1,16 @@
 /**
  * How long to poll the rings after a request: as long as the guest's pace needs, and no longer.
  *
- * Polling takes a processor, sleeping costs the guest a kick and a wake-up. While the guest keeps sending requests the rings
- * are polled for as long as the user allows; once it has been quiet for long, only for a moment.
+ * Polling takes a processor, sleeping costs the guest a kick and a wake-up. While the guest keeps sending requests the
+ * rings are polled for as long as the user allows; once it has been quiet for long, only for a moment.
  *
- * A single request now and then, as for an interrupt or a single transfer, does not lengthen the window; a burst does, so that
- * a short pause in it does not end in a sleep.
+ * A single request now and then, as for an interrupt or a single transfer, does not lengthen the window; a burst does,
+ * so that a short pause in it does not end in a sleep.
  *
- * "For long" is ten times the longest window, not the window itself: a guest that has to kick and wait for a wake-up is slowed
- * down by that. Measured with a guest that maps page after page: a window that fell back whenever a request came later than it
- * could have polled never recovered, since the guest then took 1.2 ms a call, where it takes some 30 µs while the rings are
- * polled.
+ * "For long" is ten times the longest window, not the window itself: a guest that has to kick and wait for a wake-up
+ * is slowed down by that. Measured with a guest that maps page after page: a window that fell back whenever a request
+ * came later than it could have polled never recovered, since the guest then took 1.2 ms a call, where it takes some
+ * 30 µs while the rings are polled.
  *
  * @module
  */

@@ -2,9 +2,9 @@
  * A warm-up before the first guest connects: the whole path of a request runs often enough to be compiled.
  *
  * V8 interprets code at first and compiles it after some ten thousand runs, on threads that take a processor from the
- * guest, which spins while it waits for its IOMMU. Without a warm-up, the first 30 000 calls of a guest took 17 µs to map a
- * page and 9 to unmap it, instead of 14 and 6. So before a front end is accepted, the device is served to a driver in this
- * process, over a real connection, with real memory and rings. That takes a quarter of a second.
+ * guest, which spins while it waits for its IOMMU. Without a warm-up, the first 30 000 calls of a guest took 17 µs to
+ * map a page and 9 to unmap it, instead of 14 and 6. So before a front end is accepted, the device is served to a
+ * driver in this process, over a real connection, with real memory and rings. That takes a quarter of a second.
  *
  * V8's assumptions have to hold for the device that is served afterwards:
  *

@@ -1,8 +1,8 @@
 /**
  * The block device (virtio device 2), backed by an image: reads, writes, flushes, discards and write-zeroes.
  *
- * Source: virtio 1.4, section 5.2. Each queue has one request under way, which is served in pieces, so that a large request
- * on one queue does not delay everything else.
+ * Source: virtio 1.4, section 5.2. Each queue has one request under way, which is served in pieces, so that a large
+ * request on one queue does not delay everything else.
  *
  * @module
  */

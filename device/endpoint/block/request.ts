@@ -1,11 +1,11 @@
 /**
  * One request to a block device, from its header to its status, a piece at a time.
  *
- * Source: virtio 1.4, section 5.2.6. The readable part begins with a header of 16 bytes, the writable part ends with a status
- * of one byte; the bytes between are data. How they are split into descriptors has no meaning.
+ * Source: virtio 1.4, section 5.2.6. The readable part begins with a header of 16 bytes, the writable part ends with a
+ * status of one byte; the bytes between are data. How they are split into descriptors has no meaning.
  *
- * A buffer that the endpoint cannot access ends the request with IOERR before anything is read or written. If that buffer is
- * the status itself, nothing is written.
+ * A buffer that the endpoint cannot access ends the request with IOERR before anything is read or written. If that
+ * buffer is the status itself, nothing is written.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
- * The channel on which a back end sends messages of its own. Its misses are answered here; other messages are passed to the
- * front end, and the replies back. If the front end has not agreed on a channel, only misses have a meaning, and a message
- * that asks for a reply gets a failure.
+ * The channel on which a back end sends messages of its own. Its misses are answered here; other messages are passed
+ * to the front end, and the replies back. If the front end has not agreed on a channel, only misses have a meaning,
+ * and a message that asks for a reply gets a failure.
  *
  * If the channel fails, the session continues without it, as it would between the two sides alone.
  *

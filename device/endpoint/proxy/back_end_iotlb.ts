@@ -1,10 +1,10 @@
 /**
  * The translations that a back end has: sends them, invalidates them, and keeps track of outstanding acknowledgements.
  *
- * What is mapped is *pushed* when it is mapped, so that a back end does not have to ask in the middle of a packet; what it asks
- * for all the same is a *miss*. An entry never extends beyond one mapping of the guest, so an UNMAP covers whole entries. A
- * back end does not replace an entry by another for the same page: an INVALIDATE is sent before any new UPDATE, and a socket
- * keeps the order.
+ * What is mapped is *pushed* when it is mapped, so that a back end does not have to ask in the middle of a packet;
+ * what it asks for all the same is a *miss*. An entry never extends beyond one mapping of the guest, so an UNMAP
+ * covers whole entries. A back end does not replace an entry by another for the same page: an INVALIDATE is sent
+ * before any new UPDATE, and a socket keeps the order.
  *
  * Pages are numbers of 4 KiB; ranges are inclusive.
  *

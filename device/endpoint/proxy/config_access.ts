@@ -2,9 +2,9 @@
  * GET_CONFIG and SET_CONFIG in a form that every back end accepts.
  *
  * cloud-hypervisor and crosvm show the guest 4 KiB of configuration and pass every access. libvhost-user accepts 256
- * bytes and exits on more; the rust-vmm crates refuse an access beyond the device's own space with an empty reply, on which
- * rust-vmm's front end hangs. So accesses beyond 256 bytes are answered here: reads with zeros, and writes are ignored. A
- * read behind the last byte that the back end has returned is answered with zeros as well.
+ * bytes and exits on more; the rust-vmm crates refuse an access beyond the device's own space with an empty reply, on
+ * which rust-vmm's front end hangs. So accesses beyond 256 bytes are answered here: reads with zeros, and writes are
+ * ignored. A read behind the last byte that the back end has returned is answered with zeros as well.
  *
  * @module
  */
@@ -28,7 +28,9 @@ export interface ConfigAccess {
   readonly passed: number;
 }
 
-/** The access in the message just read; `undefined` if it is another message, or malformed, which the back end decides. */
+/**
+ * The access in the message just read; `undefined` if it is another message, or malformed, which the back end decides.
+ */
 export function readConfigAccess({ request, data, size }: Connection): ConfigAccess | undefined {
   if (request !== Request.GET_CONFIG && request !== Request.SET_CONFIG) return undefined;
   if (size < CONFIG_HEADER_BYTES) return undefined;

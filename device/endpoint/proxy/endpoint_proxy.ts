@@ -1,13 +1,13 @@
 /**
- * A proxied endpoint: an unmodified vhost-user back end behind the IOMMU. The proxy is between the VMM's connection and the
- * back end's, and gives the back end the translations that the guest made for the endpoint.
+ * A proxied endpoint: an unmodified vhost-user back end behind the IOMMU. The proxy is between the VMM's connection
+ * and the back end's, and gives the back end the translations that the guest made for the endpoint.
  *
- * A session needs both sides. A VMM that connects first is not read before the back end is there, and a back end that connects
- * first waits likewise. When one side disconnects, the other is disconnected, and both may connect again: a VMM that
- * reconnects (QEMU's `reconnect-ms`) survives a restart of the back end.
+ * A session needs both sides. A VMM that connects first is not read before the back end is there, and a back end that
+ * connects first waits likewise. When one side disconnects, the other is disconnected, and both may connect again: a
+ * VMM that reconnects (QEMU's `reconnect-ms`) survives a restart of the back end.
  *
- * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest is not kept waiting. That
- * ends the connection, not the back end's mapping of guest memory: no more can be done from here.
+ * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest is not kept waiting.
+ * That ends the connection, not the back end's mapping of guest memory: no more can be done from here.
  *
  * @module
  */
@@ -181,8 +181,8 @@ export class EndpointProxy implements ServedEndpoint, RemoteIotlbListener {
   }
 
   /**
-   * Requests pass between the guest and the back end directly, so it is not known here which are under way; the back end
-   * has to drop its translations, and cannot access memory after that.
+   * Requests pass between the guest and the back end directly, so it is not known here which are under way; the back
+   * end has to drop its translations, and cannot access memory after that.
    */
   leave(): Draining {
     if (!this.#isLeaving) {

@@ -1,7 +1,7 @@
 /**
- * Proxied back ends: vhost-user back ends of other programs that translate I/O virtual addresses themselves. The proxy stands
- * between the VMM's connection and the back end's, and gives the back end the guest's translations. `README.md` follows an
- * UNMAP.
+ * Proxied back ends: vhost-user back ends of other programs that translate I/O virtual addresses themselves. The proxy
+ * stands between the VMM's connection and the back end's, and gives the back end the guest's translations. `README.md`
+ * follows an UNMAP.
  *
  * @module
  */

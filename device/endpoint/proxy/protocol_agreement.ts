@@ -1,8 +1,8 @@
 /**
  * Which protocol features the front end and the back end agree on, and which the proxy adds.
  *
- * An invalidation has to be acknowledged, and a back end needs a way to send a MISS. For front ends that agree on neither
- * (OpenVMM has no channel), the proxy agrees on both with the back end, if it offers them.
+ * An invalidation has to be acknowledged, and a back end needs a way to send a MISS. For front ends that agree on
+ * neither (OpenVMM has no channel), the proxy agrees on both with the back end, if it offers them.
  *
  * @module
  */

@@ -2,10 +2,10 @@
  * One session between a front end and a back end: messages and descriptors are passed in both directions, in order and
  * unchanged.
  *
- * The session follows which features are agreed, which memory there is, and everything about I/O virtual addresses. IOTLB
- * messages of the front end are answered here and not passed: the front end knows its own translation, and the back end needs
- * the guest's. Of the channel for the back end's own messages, the proxy keeps the front end's end, and the back end gets
- * another one (`back_end_channel.ts`).
+ * The session follows which features are agreed, which memory there is, and everything about I/O virtual addresses.
+ * IOTLB messages of the front end are answered here and not passed: the front end knows its own translation, and the
+ * back end needs the guest's. Of the channel for the back end's own messages, the proxy keeps the front end's end, and
+ * the back end gets another one (`back_end_channel.ts`).
  *
  * @module
  */
@@ -107,7 +107,10 @@ export class ProxySession {
     ];
   }
 
-  /** Passes what is ready in the set that it was last added to. The back end is first, as the front end may wait for it. */
+  /**
+   * Passes what is ready in the set that it was last added to. The back end is first, as the front end may wait for
+   * it.
+   */
   look(poll: PollSet): void {
     const [backEnd, channel, frontEnd, upstream] = this.#slots.map((slot) => poll.ready(slot));
     this.#lookAtBackEnd(backEnd, channel);

@@ -1,8 +1,8 @@
 /**
  * Misses that could not be answered.
  *
- * A back end keeps such a miss as pending and does not ask again for the same page and permission, so the miss has to be
- * remembered until a mapping answers it.
+ * A back end keeps such a miss as pending and does not ask again for the same page and permission, so the miss has to
+ * be remembered until a mapping answers it.
  *
  * @module
  */

@@ -1,9 +1,9 @@
 /**
  * Translates for a back end: adjacent pages of an endpoint that are adjacent in the back end's memory, as one run.
  *
- * Each page is walked from the endpoint's device table entry on, as for any access. A translation that is handed out counts as
- * an access, as a translation request of a device with an ATC does: entries are marked accessed, and dirty if they may be
- * written.
+ * Each page is walked from the endpoint's device table entry on, as for any access. A translation that is handed out
+ * counts as an access, as a translation request of a device with an ATC does: entries are marked accessed, and dirty
+ * if they may be written.
  *
  * @module
  */

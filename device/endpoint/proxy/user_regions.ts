@@ -1,8 +1,8 @@
 /**
  * Guest memory as the back end knows it: which guest-physical pages it has, and at which user addresses.
  *
- * It is followed from the messages that pass (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG). An UPDATE names memory by the front
- * end's *user addresses*, which differ on every connection. Only whole pages count. Ranges are inclusive.
+ * It is followed from the messages that pass (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG). An UPDATE names memory by the
+ * front end's *user addresses*, which differ on every connection. Only whole pages count. Ranges are inclusive.
  *
  * @module
  */
@@ -73,7 +73,10 @@ export class UserRegions {
   }
 }
 
-/** The whole pages of a region; nothing if there are none, or if it reaches beyond 2^53, or beyond 2^64 in user addresses. */
+/**
+ * The whole pages of a region; nothing if there are none, or if it reaches beyond 2^53, or beyond 2^64 in user
+ * addresses.
+ */
 function inPages(description: RegionDescription): UserRegion | undefined {
   const { guestAddress, size, userAddress } = description;
   if (guestAddress < 0 || size < 0) return undefined;

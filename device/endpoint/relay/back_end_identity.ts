@@ -1,8 +1,8 @@
 /**
  * Identifies a back end: its features, its number of queues, its config space.
  *
- * vhost-user has no message that asks for the size of the config space; VMMs know it from the device's type. Back ends answer
- * a range that they do not have with an empty payload, so the size is found by bisection.
+ * vhost-user has no message that asks for the size of the config space; VMMs know it from the device's type. Back ends
+ * answer a range that they do not have with an empty payload, so the size is found by bisection.
  *
  * @module
  */

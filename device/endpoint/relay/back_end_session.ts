@@ -1,8 +1,8 @@
 /**
  * One connection to a back end, from its first message to its end: we are its front end, and its driver.
  *
- * Nothing here waits. A violation of the rules of messages or rings ends the session, with a line that says why; for the
- * guest, requests are then not answered for some time.
+ * Nothing here waits. A violation of the rules of messages or rings ends the session, with a line that says why; for
+ * the guest, requests are then not answered for some time.
  *
  * @module
  */

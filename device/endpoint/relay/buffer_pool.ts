@@ -1,12 +1,12 @@
 /**
  * The pages that buffers are taken from: which are free, and how many of them each queue may have.
  *
- * **Size classes.** A buffer is a run of pages, whose length is one of a few classes. A run that is returned is kept for the
- * next buffer of its class, so that usually taking one pops a stack. Only if there is none, the free pages are searched, and
- * only if no run is long enough, a buffer is made of several.
+ * **Size classes.** A buffer is a run of pages, whose length is one of a few classes. A run that is returned is kept
+ * for the next buffer of its class, so that usually taking one pops a stack. Only if there is none, the free pages are
+ * searched, and only if no run is long enough, a buffer is made of several.
  *
- * **Shares.** Half of the pages are divided among the queues and reserved for them: a queue whose buffers wait for something
- * that may never come (received packets) does not stop the others. The other half is used by any queue.
+ * **Shares.** Half of the pages are divided among the queues and reserved for them: a queue whose buffers wait for
+ * something that may never come (received packets) does not stop the others. The other half is used by any queue.
  *
  * @module
  */

@@ -1,10 +1,10 @@
 /**
  * A relayed endpoint: a vhost-user back end of another program behind the IOMMU, which gets none of the guest's memory.
  *
- * The VMM's side is that of our own devices (`endpoint_service.ts`). The back end's side is one session after another. The
- * relay connects, or accepts a connection, as soon as it can, since only the back end knows what the device is; until then
- * VMMs wait. When a back end disconnects or is cut off, the guest's requests wait for the next one. When the VMM disconnects,
- * the back end is disconnected as well, so that nothing of one machine reaches the next.
+ * The VMM's side is that of our own devices (`endpoint_service.ts`). The back end's side is one session after another.
+ * The relay connects, or accepts a connection, as soon as it can, since only the back end knows what the device is;
+ * until then VMMs wait. When a back end disconnects or is cut off, the guest's requests wait for the next one. When
+ * the VMM disconnects, the back end is disconnected as well, so that nothing of one machine reaches the next.
  *
  * @module
  */

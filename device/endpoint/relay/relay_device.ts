@@ -1,6 +1,6 @@
 /**
- * A device whose work is done by another process: for the guest it is what the back end says it is, and for the back end it is
- * the driver.
+ * A device whose work is done by another process: for the guest it is what the back end says it is, and for the back
+ * end it is the driver.
  *
  * It stays the same device while back ends come and go. A back end that lacks something that the guest has agreed to is
  * refused.
@@ -176,8 +176,8 @@ export class RelayDevice implements EndpointDevice {
   }
 
   /**
-   * When all requests that the back end can answer by itself are answered, it is asked to stop every ring; the device is
-   * drained when it has.
+   * When all requests that the back end can answer by itself are answered, it is asked to stop every ring; the device
+   * is drained when it has.
    */
   drain(): Draining {
     const { type } = this.#options;
@@ -199,7 +199,10 @@ export class RelayDevice implements EndpointDevice {
     target.set(this.#config.subarray(offset, offset + target.length));
   }
 
-  /** Some front ends write the whole space for each byte that the driver writes; a write without a change is not passed. */
+  /**
+   * Some front ends write the whole space for each byte that the driver writes; a write without a change is not
+   * passed.
+   */
   writeConfig(bytes: Uint8Array, offset: number): void {
     if (bytes.every((byte, i) => byte === this.#config[offset + i])) return;
     this.#session?.writeConfig(bytes, offset);

@@ -2,8 +2,8 @@
  * The memory of a session with a back end: one file of our own, with the rings and the buffers that requests are copied
  * through. It is the only memory in the back end's table.
  *
- * Each session has a file of its own. A back end that was cut off keeps its mapping of the old file, which is not used any
- * more. The file's size is sealed before it is sent, so it can neither shrink nor grow.
+ * Each session has a file of its own. A back end that was cut off keeps its mapping of the old file, which is not used
+ * any more. The file's size is sealed before it is sent, so it can neither shrink nor grow.
  *
  * Addresses are bytes, as the back end sees them in descriptors.
  *

@@ -1,8 +1,8 @@
 /**
  * One queue of a relayed device: takes requests from the guest's ring, gives them to the back end, and takes them back.
  *
- * A queue outlives sessions of back ends and stops of the machine. Requests that are under way then are *carried*: kept in
- * the order in which the guest made them available, and submitted again or answered when both sides run again.
+ * A queue outlives sessions of back ends and stops of the machine. Requests that are under way then are *carried*:
+ * kept in the order in which the guest made them available, and submitted again or answered when both sides run again.
  *
  * @module
  */
@@ -264,7 +264,7 @@ export class RelayQueue {
     this.#session?.violation(`in queue ${this.index}, ${what}`);
   }
 
-  /** Continues a carried request, the one that waits, or the guest's next. Returns its cost, 0 if nothing could be done. */
+  /** Continues a carried request, the one that waits, or the guest's next. Returns its cost, 0 if there is none. */
   #next(queue: Queue, ring: BackEndRing): number {
     let request = this.#pending ?? this.#carried.first;
     if (request === undefined) {

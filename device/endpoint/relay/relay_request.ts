@@ -1,8 +1,8 @@
 /**
  * One request on its way: the guest's chain, walked once, and the buffer that its bytes are copied through.
  *
- * The buffer holds the readable bytes and behind them room for the writable ones, each contiguous if the pool has room for
- * that. The split of the guest's chain into descriptors is not repeated: it has no meaning (virtio 1.4, 2.7.4.1).
+ * The buffer holds the readable bytes and behind them room for the writable ones, each contiguous if the pool has room
+ * for that. The split of the guest's chain into descriptors is not repeated: it has no meaning (virtio 1.4, 2.7.4.1).
  *
  * @module
  */

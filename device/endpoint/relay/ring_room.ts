@@ -1,8 +1,8 @@
 /**
  * Whether there is room for a request: pages for its buffer, and descriptors in the back end's ring.
  *
- * A request without room is not tried again before a buffer or a descriptor has been returned: searching the pool in vain
- * costs as much as a request.
+ * A request without room is not tried again before a buffer or a descriptor has been returned: searching the pool in
+ * vain costs as much as a request.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 /**
  * The event queue of a vsock device. Back ends leave it to the VMM, which here is the relay.
  *
- * Source: virtio 1.4, section 5.10.6.7. An event is a u32, 0 for TRANSPORT_RESET: "communication has been interrupted"; the
- * guest then ends all its connections and reads its address again.
+ * Source: virtio 1.4, section 5.10.6.7. An event is a u32, 0 for TRANSPORT_RESET: "communication has been
+ * interrupted"; the guest then ends all its connections and reads its address again.
  *
  * @module
  */
