@@ -10,7 +10,7 @@
  *
  * @module
  */
-import { READ, WRITE } from "../pagetable/page_table.ts";
+import { PAGE_SIZE, READ, WRITE } from "../pagetable/page_table.ts";
 import {
   EBUSY,
   EDEADLK,
@@ -26,7 +26,6 @@ import {
 import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
 import type { IoAddressSpace } from "./io_address_space.ts";
-import { PAGE_SIZE } from "./memory_source.ts";
 import { checkRange, TOP_PAGE } from "./page_range.ts";
 import type { UnmapListener } from "./space_ranges.ts";
 

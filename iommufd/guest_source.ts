@@ -10,10 +10,10 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import {
   DEVICE,
-  PAGE_SIZE,
   RAM,
   type RegionChanges,
   type RunSource,

@@ -5,9 +5,10 @@
  *
  * @module
  */
+import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EINVAL, ENOENT, ENOMEM, type Errno, OK } from "./errno.ts";
 import type { FrameReader, FrameTiers } from "./frame_reader.ts";
-import { DEVICE, PAGE_SIZE } from "./memory_source.ts";
+import { DEVICE } from "./memory_source.ts";
 
 /** A page list as its accesses see it. */
 export interface AccessedList extends FrameTiers {

@@ -16,8 +16,6 @@
  */
 import type { Errno } from "./errno.ts";
 
-/** Bytes of a page. */
-export const PAGE_SIZE = 4096;
 /** Kind of a run: memory that is pinned. */
 export const RAM = 0;
 /** Kind of a run: device memory, mapped but never pinned. */
@@ -110,7 +108,7 @@ export interface UnstableSource extends RunSource {
   /** Unpins `count` frames from `frame` on. Cannot fail. */
   unpin(frame: number, count: number): void;
   /**
-   * The memory of a pinned frame, {@linkcode PAGE_SIZE} bytes, or null if the source can only be read by index. It stays
+   * The memory of a pinned frame, one page of bytes, or null if the source can only be read by index. It stays
    * readable while the frame is pinned, whatever becomes of the source.
    */
   frameBytes(frame: number): Uint8Array | null;

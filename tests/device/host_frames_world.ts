@@ -4,7 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { type ApiContext, type MovedState } from "../../device/api/mod.ts";
+import type { ApiContext, MovedState } from "../../device/api/mod.ts";
 import { route } from "../../device/api/routes.ts";
 import { translate } from "../../device/api/translate.ts";
 import { Work, WORK_MAX } from "../../device/api/work.ts";
