@@ -78,11 +78,11 @@ export class ConfigSpace {
   }
 
   /**
-   * Takes what the guest wrote at `offset`. Front ends pass whole spaces or single bytes; what is not the
-   * bypass byte is read-only and ignored, and so is any value of it but 0 and 1 (C4).
+   * Takes what the guest wrote at `offset`. Front ends pass the whole space or single bytes; all but the bypass byte is
+   * read-only and ignored, and so is any value of it but 0 and 1 (C4).
    *
-   * @param isEarly Whether the request queue does not run. That the guest has restarted is found out when its new
-   * driver starts a queue, so what this driver has written before must not be taken back then.
+   * @param isEarly Whether the request queue does not run. A restart of the guest is recognized when its new driver
+   * starts a queue, and that must not undo what this driver has written before.
    * @returns Whether the bypass byte changed.
    */
   write(bytes: Uint8Array, offset: number, isEarly = false): boolean {

@@ -53,9 +53,9 @@ export class Domain implements InvalidationSink {
   hasEnded = false;
   readonly #context: DomainContext;
   #tables: readonly HardwareTable[] = [];
-  /** How many endpoints reserve a region. It is reserved once: endpoints may be many, and mostly have the same. */
+  /** How many endpoints reserve a region. The space reserves it once: most endpoints have the same regions. */
   readonly #reserving = new Map<ReservedRegion, number>();
-  /** How far its endpoints have been taken out. */
+  /** The endpoints that {@linkcode takeLeaving} has yet to return. */
   #leaving: Iterator<Endpoint<Domain>, undefined> | undefined;
   /** How many endpoints have tables of a format. */
   readonly #translated = new Map<string, number>();
@@ -73,10 +73,10 @@ export class Domain implements InvalidationSink {
   }
 
   /**
-   * Takes an endpoint in and points its device tables here. What is mapped already applies to it from now on
-   * (5.13.6.3), so a domain whose mappings touch a reserved region of the endpoint cannot take it.
+   * Attaches an endpoint and points its device tables here. What is mapped already applies to it from now on
+   * (5.13.6.3), so a domain whose mappings touch a reserved region of the endpoint refuses it.
    *
-   * Its entry in the device tables changes last: until then it goes on as it was.
+   * Its entry in the device tables is written last: until then it is translated as before.
    *
    * @returns OK; EADDRINUSE if a mapping is in the way; ENOMEM without memory; after an error nothing changed.
    */
@@ -92,9 +92,9 @@ export class Domain implements InvalidationSink {
 
   /**
    * Begins to fill the page table that an endpoint needs before it joins, if there is none of its format yet and filling
-   * it may take longer than a turn. If {@linkcode IoAddressSpace.isFilling} afterwards, {@linkcode fillStep} goes on.
+   * it may take longer than a turn. If {@linkcode IoAddressSpace.isFilling} afterwards, {@linkcode fillStep} continues.
    *
-   * @returns OK; what else would refuse the endpoint, as {@linkcode join}.
+   * @returns OK, or the errno with which {@linkcode join} would refuse the endpoint.
    */
   beginJoin(endpointId: number, format: string): Errno {
     const { space } = this;
@@ -127,11 +127,11 @@ export class Domain implements InvalidationSink {
   }
 
   /**
-   * Lets an endpoint go. Its device tables must lead elsewhere already. With the last endpoint of a format goes
-   * the page table, with the very last one go the mappings.
+   * Detaches an endpoint, whose device tables must lead elsewhere already. The last endpoint of a format takes the page
+   * table with it.
    *
-   * @returns The page table if emptying it may take longer than a turn: nothing leads to it any more, and giving back
-   * what it holds is the caller's.
+   * @returns The page table if emptying it may take longer than a turn: nothing leads to it any more, and the caller has
+   * to give back what it holds.
    */
   leave(endpoint: Endpoint<Domain>): HardwareTable | undefined {
     this.endpoints.delete(endpoint);
@@ -149,15 +149,15 @@ export class Domain implements InvalidationSink {
   }
 
   /**
-   * Ends it for the guest: all endpoints are attached to it no more. What it holds is yet to be given back, once
-   * {@linkcode takeLeaving} has named them all.
+   * Ends the domain for the guest: no endpoint is attached to it any more. What it holds is given back later, once
+   * {@linkcode takeLeaving} has returned all endpoints.
    */
   end(): void {
     this.hasEnded = true;
     this.space.abandonFill();
   }
 
-  /** Takes out one of the endpoints of a domain that has ended, whose device tables may still lead here. */
+  /** Removes one of the endpoints of a domain that has ended, whose device tables may still lead here, and returns it. */
   takeLeaving(): Endpoint<Domain> | undefined {
     this.#leaving ??= this.endpoints.values();
     const { value } = this.#leaving.next();
@@ -170,7 +170,7 @@ export class Domain implements InvalidationSink {
   /** Tells the IOTLB listeners of the domain's endpoints what changed in the tables. */
   invalidate(gather: InvalidationGather): void {
     const { iotlbListeners, endpoints } = this.#context;
-    // Endpoints may be very many, those that are observed are few.
+    // A domain may have very many endpoints, of which few have IOTLB listeners.
     for (const id of iotlbListeners.endpoints) {
       if (endpoints.seen(id)?.domain !== this) continue;
       for (const listener of iotlbListeners.of(id)) {
@@ -256,7 +256,7 @@ export class Domain implements InvalidationSink {
     const table = this.#tables.find((table) => table.format === format);
     if (table === undefined) return undefined;
     this.space.releasePageTable(table);
-    // What translated through it has been told that all is different now.
+    // IOTLB listeners have dropped every translation already.
     table.gather.sink = null;
     this.#tables = this.#tables.filter((other) => other !== table);
     return table;

@@ -87,7 +87,7 @@ export function unmapRequest(
 }
 
 /**
- * Writes a MAP or UNMAP of pages `[firstPage, lastPage]` into memory, for a caller that sends many: it takes page numbers and
+ * Writes a MAP or UNMAP of pages `[firstPage, lastPage]` into memory, for a caller that sends many: it takes pages and
  * allocates nothing. Fields behind the range are left as they are.
  *
  * @param words Memory in 32-bit words.

@@ -2,9 +2,9 @@
  * Domains that have lost their last endpoint, and page tables of domains that have lost the last of a format, and hold
  * more than can be given back at once.
  *
- * For the guest they are gone: no device table leads to them, nothing keeps a translation of theirs, and their ids may
- * be used again. What they hold is given back in pieces, while requests go on being served. It counts against the
- * limits until then, so a guest cannot have more than those allow by ending domains faster than they end.
+ * For the guest they no longer exist: no device table leads to them, nothing keeps a translation of theirs, and their
+ * ids may be used again. What they hold is given back in pieces, while requests are served. It counts against the limits
+ * until then, so a guest cannot exceed them by ending domains faster than their memory is given back.
  *
  * @module
  */
@@ -15,14 +15,14 @@ import { MAPPINGS_PER_PIECE, PiecewiseUnmap } from "./piecewise_unmap.ts";
 
 /** Tables of a page table that are given back at once, and up to 512 more: some 0.1 ms. */
 const TABLES_PER_PIECE = 2048;
-/** How many mappings ending a domain costs as much time as, besides its own. */
+/** Ending a domain takes as long as removing so many mappings, besides its own. */
 const DOMAIN_COST = 64;
 
 /** The domains and page tables. */
 export class EndingDomains {
   readonly #domains: Domain[] = [];
   readonly #tables: HardwareTable[] = [];
-  /** The mappings of the last one on their way out. */
+  /** Removes the mappings of the last one. */
   #unmap: PiecewiseUnmap | undefined;
 
   /** How many there are. */
@@ -35,14 +35,14 @@ export class EndingDomains {
     return this.#domains.length === 0 && this.#tables.length === 0;
   }
 
-  /** Takes in a domain without endpoints. */
+  /** Adds a domain without endpoints. */
   add(domain: Domain): void {
     // The one whose mappings are being removed stays the last.
     if (this.#unmap === undefined) this.#domains.push(domain);
     else this.#domains.splice(-1, 0, domain);
   }
 
-  /** Takes in a page table that is attached nowhere, and that nothing leads to. */
+  /** Adds a page table that is attached nowhere, and that nothing leads to. */
   addTable(table: HardwareTable): void {
     this.#tables.push(table);
   }
@@ -50,7 +50,7 @@ export class EndingDomains {
   /**
    * Gives back a bounded piece.
    *
-   * @returns How many mappings went.
+   * @returns How many mappings were removed.
    */
   step(): number {
     const table = this.#tables.at(-1);

@@ -1,8 +1,8 @@
 /**
  * The endpoints behind the IOMMU: which exist, and the state of those that the guest attached.
  *
- * Which endpoints exist is given as ranges of ids, so a whole PCI segment costs nothing until the guest
- * touches an endpoint of it. Where ranges overlap, the one given last decides.
+ * Which endpoints exist is given as ranges of ids, so a whole PCI segment costs nothing until the guest uses an endpoint
+ * of it. Where ranges overlap, the last one decides.
  *
  * @module
  */
@@ -31,7 +31,7 @@ export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
   readonly id: number;
   /** Format of the page tables that translate for it. */
   readonly format: string;
-  /** The IOMMU unit that translates for it, once it was looked for. */
+  /** The IOMMU unit that translates for it, once it has been looked up. */
   unit: TranslationUnit | undefined;
   /** Accesses of it that were refused. */
   faults = 0;
@@ -43,7 +43,7 @@ export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
     this.format = format;
   }
 
-  /** The domain it is attached to; a domain that has ended counts no more. */
+  /** The domain it is attached to, unless that has ended. */
   get domain(): D | undefined {
     const domain = this.#domain;
     return domain === undefined || domain.hasEnded ? undefined : domain;
@@ -53,7 +53,7 @@ export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
     this.#domain = domain;
   }
 
-  /** Whether its domain has ended, and its entry in the device tables is yet to be put right. */
+  /** Whether its domain has ended, and its entry in the device tables is yet to be cleared. */
   get isLeaving(): boolean {
     return this.#domain?.hasEnded === true;
   }
@@ -67,7 +67,7 @@ export class EndpointTable<D extends Attachable> {
   readonly #faulted = new Set<Endpoint<D>>();
 
   /**
-   * A table in which no endpoint was seen yet.
+   * A table in which no endpoint is used yet.
    *
    * @throws {RangeError} If there is no range, or one that ends before it begins.
    */
@@ -104,7 +104,7 @@ export class EndpointTable<D extends Attachable> {
     return this.#seen.get(id);
   }
 
-  /** The state of an endpoint, begun if there was none; undefined if there is no such endpoint. */
+  /** The state of an endpoint, made if there is none; undefined if there is no such endpoint. */
   open(id: number): Endpoint<D> | undefined {
     let endpoint = this.#seen.get(id);
     if (endpoint === undefined) {
@@ -122,13 +122,13 @@ export class EndpointTable<D extends Attachable> {
     this.#seen.delete(endpoint.id);
   }
 
-  /** An access of an endpoint was refused. */
+  /** Counts an access of an endpoint that was refused. */
   fault(endpoint: Endpoint<D>): void {
     endpoint.faults++;
     this.#faulted.add(endpoint);
   }
 
-  /** No access of any endpoint was refused. */
+  /** Sets the fault counters of all endpoints to 0. */
   forgetFaults(): void {
     for (const endpoint of this.#faulted) {
       endpoint.faults = 0;

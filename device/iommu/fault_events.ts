@@ -1,9 +1,9 @@
 /**
  * Fault reports to the guest on the event queue.
  *
- * Source: virtio 1.4, section 5.13.6.9. The guest keeps buffers in the queue; a report takes one. Where there
- * is none the report waits, and beyond a number of waiting reports it is dropped and counted: a fault storm
- * must cost neither memory nor time.
+ * Source: virtio 1.4, section 5.13.6.9. The guest keeps buffers in the queue, of which a report takes one. Without a
+ * buffer the report waits. Beyond a number of waiting reports it is dropped and counted: a storm of faults must cost
+ * neither memory nor time.
  *
  * @module
  */
@@ -14,14 +14,14 @@ import { FAULT_F_ADDRESS, FAULT_SIZE } from "./wire.ts";
 /** How many reports wait for a buffer at most. */
 export const WAITING_MAX = 64;
 
-/** Builds fault reports and hands them to the guest. */
+/** Builds fault reports and delivers them to the guest. */
 export class FaultEvents {
   readonly #chain = new Chain();
   readonly #waiting = new Uint8Array(WAITING_MAX * FAULT_SIZE);
   readonly #view = new DataView(this.#waiting.buffer);
   #first = 0;
   #count = 0;
-  /** Reports handed to the guest since power-on. */
+  /** Reports delivered to the guest since power-on. */
   reported = 0;
   /** Reports dropped because too many waited already, or the guest's buffer was too small. */
   dropped = 0;
@@ -32,7 +32,7 @@ export class FaultEvents {
   }
 
   /**
-   * Queues a report; {@linkcode deliver} hands it over.
+   * Queues a report, which {@linkcode deliver} delivers.
    *
    * @param reason One of the `FAULT_R_…` constants.
    * @param flags `FAULT_F_READ` or `FAULT_F_WRITE`; the address is always reported.
@@ -54,8 +54,9 @@ export class FaultEvents {
   }
 
   /**
-   * Hands waiting reports to the guest while it has buffers. A buffer that is too small is given back empty
-   * and its report dropped: a report is not spread over several (E5).
+   * Delivers waiting reports while the guest has buffers. A buffer that is too small is returned empty and its report is
+   * dropped (E5: "If a buffer is too small to contain the fault report, the device SHOULD NOT use multiple buffers to
+   * describe it.").
    *
    * @returns Whether anything was published.
    */
@@ -77,7 +78,7 @@ export class FaultEvents {
     return delivered;
   }
 
-  /** Forgets what waits: the guest that it was meant for was reset. */
+  /** Drops the reports that wait, when their guest is reset. */
   clear(): void {
     this.#count = 0;
   }
@@ -92,7 +93,7 @@ export class FaultEvents {
     return bytes;
   }
 
-  /** Has these reports wait in place of those that do; they are at most {@linkcode WAITING_MAX}. */
+  /** Replaces the reports that wait; at most {@linkcode WAITING_MAX}. */
   restore(bytes: Uint8Array): void {
     this.#first = 0;
     this.#count = bytes.length / FAULT_SIZE;

@@ -1,13 +1,12 @@
 /**
  * What is known of the guest's attachments, and which endpoints are blocked because it is not.
  *
- * A connection that ends is no reset of the guest (virtio 1.4, 5.13.4 and 5.13.6): the driver goes on to believe that
- * its endpoints are attached. So they stay *blocked*, whatever the bypass byte says, until a new life of the guest is
- * certain. Bypass is for endpoints that the guest has never taken, or has given back (O4).
+ * A connection that ends is no reset of the guest (virtio 1.4, 5.13.4 and 5.13.6): for the driver, its endpoints are
+ * still attached. So they stay *blocked*, whatever the bypass byte says, until a new life of the guest is certain. Bypass
+ * is for endpoints that the guest has never attached, or has detached (O4).
  *
- * Where a guest goes on whose beginning this process has not served, it is not known which endpoints it has attached:
- * then every endpoint is blocked but those that it gives back by DETACH. An endpoint that is attached now is not asked
- * about here: its domain decides.
+ * Where a guest continues whose beginning this process has not served, it is not known which endpoints it has attached:
+ * then every endpoint is blocked but those that it detaches. For an endpoint that is attached now, its domain decides.
  *
  * @module
  */
@@ -28,8 +27,8 @@ export interface LifeRecord {
 }
 
 /**
- * How many endpoints are remembered as given back, so that a guest that detaches all that exist costs little: the
- * rest stays blocked until it is attached.
+ * How many endpoints are remembered as given back, which bounds the cost of a guest that detaches all that exist: the
+ * others stay blocked until they are attached.
  */
 export const GIVEN_BACK_MAX = 65536;
 
@@ -40,9 +39,9 @@ const NONE_LEAVES = () => false;
 export class GuestLife {
   #state: LifeState = "none";
   readonly #endpoints: Set<number> = new Set();
-  /** Tells which endpoints were attached when the connection ended and are not among those yet. */
+  /** Whether an endpoint was attached when the connection ended and is not in the set yet. */
   #isLeaving: (endpoint: number) => boolean = NONE_LEAVES;
-  /** How many these are. */
+  /** How many endpoints these are. */
   #leaving = 0;
 
   /** What is known. */
@@ -79,7 +78,7 @@ export class GuestLife {
     this.assign({ state: "known", endpoints: [] });
   }
 
-  /** A guest goes on of which nothing is known. */
+  /** A guest continues of which nothing is known. */
   loseTrack(): void {
     this.assign({ state: "unknown", endpoints: [] });
   }
@@ -113,18 +112,18 @@ export class GuestLife {
     else this.#endpoints.add(endpoint);
   }
 
-  /** Those were all. */
+  /** All endpoints have left. */
   allHaveLeft(): void {
     this.#isLeaving = NONE_LEAVES;
     this.#leaving = 0;
   }
 
-  /** A copy, to come back to. */
+  /** A copy, for {@linkcode assign}. */
   copy(): LifeRecord {
     return { state: this.#state, endpoints: [...this.#endpoints] };
   }
 
-  /** Becomes what was copied. */
+  /** Takes the state of a copy. */
   assign({ state, endpoints }: LifeRecord): void {
     this.#state = state;
     // Those that are still leaving belong to the life before.

@@ -1,10 +1,10 @@
 /**
- * How one life of a guest ends and another begins, and how one goes on in another process: resets, connections that
+ * How one life of a guest ends and another begins, and how one continues in another process: resets, connections that
  * end, queues that start, states that are saved and loaded.
  *
- * On the way from one life to another nothing passes untranslated: an IOTLB listener that is told of an attachment that ends
- * may ask what holds now, and must not get an answer that is right neither before nor afterwards. So everything is
- * blocked first and opened last.
+ * Between two lives nothing passes untranslated: an IOTLB listener that is told that an attachment ends may ask for the
+ * translation that applies now, and must not get one that applies neither before nor afterwards. So everything is blocked
+ * first, and bypass is allowed last.
  *
  * @module
  */
@@ -21,10 +21,10 @@ import type { ResetKind, StartSign, StartVerdict } from "../virtio_device.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
 import { REQUEST_QUEUE } from "./wire.ts";
 
-/** What is logged when a guest goes on of which nothing is known. */
+/** Logged when a guest continues of which nothing is known. */
 const GOES_ON = "The guest goes on with mappings that this process does not have: its endpoints " +
   "are blocked until it attaches them again or is reset";
-/** The same where that is not certain. */
+/** Logged where that is not certain. */
 const MAY_GO_ON = "The guest may go on with mappings that this process does not have, since it " +
   "has not read the configuration: its endpoints are blocked until it attaches them or is reset";
 
@@ -59,7 +59,7 @@ export class GuestLives {
     this.#parts = parts;
   }
 
-  /** Guest memory has come or gone. */
+  /** Guest memory was added or removed. */
   memoryChanged(): void {
     this.#memoryChanged = true;
     this.#misfit = undefined;
@@ -84,8 +84,8 @@ export class GuestLives {
   }
 
   /**
-   * A new life of the guest is certain: nothing is attached or blocked, and the bypass byte decides. Or it is doubtful:
-   * then nothing passes that did not before, and reports are kept.
+   * Begins a new life: nothing is attached or blocked, and the bypass byte decides. After a doubtful reset nothing passes
+   * that did not pass before, and reports are kept.
    */
   reset(kind: ResetKind): void {
     const { life, iommu, faults, config } = this.#parts;
@@ -107,9 +107,9 @@ export class GuestLives {
   }
 
   /**
-   * The connection has ended. Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. What
-   * was reported and has not reached the guest still may. IOTLB listeners in other processes are not waited for: there is no
-   * answer to be held back.
+   * The connection has ended. Endpoints that the guest had attached are blocked from now on, see `guest_life.ts`. Reports
+   * that have not reached the guest are kept. Nothing waits for IOTLB listeners in other processes: there is no answer
+   * to hold.
    *
    * @returns One line for the log if anything was attached.
    */

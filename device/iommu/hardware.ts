@@ -3,7 +3,7 @@
  *
  * One unit stands for one IOMMU of one format in one PCI segment. Its device tables lead from the 16-bit
  * source id of an endpoint to the page table of the endpoint's domain, and a translation starts there, as
- * in hardware. A unit comes into being with the first endpoint attached through it.
+ * in hardware. A unit is made with the first endpoint attached through it.
  *
  * @module
  */
@@ -18,13 +18,13 @@ import {
   type WalkResult,
 } from "../../pagetable/mod.ts";
 
-/** What a translation begins with. */
+/** An endpoint as device tables know it. */
 export interface TranslatedEndpoint {
   /** Its 32-bit id: PCI segment and source id. */
   readonly id: number;
   /** Format of the page tables that translate for it. */
   readonly format: string;
-  /** The unit that it is behind, once it was looked for; kept by {@linkcode Hardware}. */
+  /** The unit that it is behind, once {@linkcode Hardware} has looked it up. */
   unit: TranslationUnit | undefined;
 }
 
@@ -92,7 +92,7 @@ export class Hardware {
     unit.gather.flush();
   }
 
-  /** Hands over what changed in the device tables of an endpoint. */
+  /** Flushes what changed in the device tables of an endpoint. */
   flush(endpoint: TranslatedEndpoint): void {
     this.#unit(endpoint).gather.flush();
   }

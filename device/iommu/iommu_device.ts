@@ -1,7 +1,7 @@
 /**
- * The whole device as a front end sees it: configuration space, requests, fault reports, guest memory.
+ * The whole device as its transport sees it: configuration space, queues, guest memory, resets, saved states.
  *
- * This is where the parts meet; each of them knows only its own subject. Addresses are page numbers.
+ * It joins the parts, each of which knows only its own subject. Addresses are page numbers.
  *
  * @module
  */
@@ -48,7 +48,7 @@ export type { LockableMemory } from "./guest_ram.ts";
 /** A turn without an end. */
 const ENDLESS = new Turn();
 
-/** A virtio-iommu, complete but for the transport. */
+/** A virtio-iommu without its transport. */
 export class IommuDevice implements VirtioDevice {
   readonly deviceId: number = DEVICE_ID;
   readonly featuresLow: number;
@@ -60,7 +60,7 @@ export class IommuDevice implements VirtioDevice {
 
   /** Endpoints and their state. */
   readonly endpoints: EndpointTable<Domain>;
-  /** What keeps translations and must be told when they change. */
+  /** What keeps translations and is told when they change. */
   readonly iotlbListeners: IotlbListeners = new IotlbListeners();
   /** Guest memory. What embeds the device adds a region here before it calls {@linkcode memoryAdded}. */
   readonly memory: GuestMemory = new GuestMemory();
@@ -159,16 +159,16 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * Whether what the guest has mapped is being built, by a load or behind it. Whatever accesses guest memory through
-   * translations waits meanwhile: what it finds missing may be about to come.
+   * Whether what the guest has mapped is being built, by a load or after it. Devices that access guest memory through
+   * translations wait meanwhile: a mapping that is missing may be built next.
    */
   get isRebuilding(): boolean {
     return this.#job.isRebuild;
   }
 
   /**
-   * Whether a request is under way, answers are held, a state is saved or loaded, memory comes or goes in pieces, or what
-   * a message did has yet to reach device tables or an IOTLB listener.
+   * Whether a request is under way, answers are held, a state is saved or loaded, memory is added or removed in pieces,
+   * or what a message did has yet to reach device tables or an IOTLB listener.
    */
   get messagesWait(): boolean {
     return this.#requestQueue.isUnderWay || this.#requestQueue.holds || this.#job.isUnderWay ||
@@ -332,7 +332,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   /**
-   * An access of an endpoint was refused: counts it and reports it to the guest.
+   * Counts an access of an endpoint that was refused, and reports it to the guest.
    *
    * @param offset Bits 11:0 of the address.
    */

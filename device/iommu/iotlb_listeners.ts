@@ -1,10 +1,9 @@
 /**
- * What must be told when the translations of an endpoint change.
+ * IOTLB listeners: what keeps translations of an endpoint and is told when they change.
  *
- * Whatever keeps a translation observes its endpoint and is told before the guest is: an UNMAP, DETACH or
- * reset is answered only after every IOTLB listener has let go. An IOTLB listener in this process (an IOTLB) has let go
- * when the call returns. A *remote* one has to ask another process and hears from it later: until then it is
- * counted in {@linkcode IotlbListeners.waiting}, and the guest is answered when that is 0.
+ * An UNMAP, DETACH or reset is answered only after every IOTLB listener has dropped the translation. One in this process
+ * (an IOTLB) has done so when the call returns. A *remote* one has to ask another process, which acknowledges later: until
+ * then it is counted in {@linkcode IotlbListeners.waiting}, and the guest is answered when that is 0.
  * Ranges are inclusive pages.
  *
  * @module
@@ -28,7 +27,7 @@ export interface RemoteIotlbListener extends IotlbListener {
   mapped(firstPage: number, lastPage: number): void;
 }
 
-/** An IOTLB listener and what it observes. */
+/** An IOTLB listener and its endpoint. */
 interface Remote {
   readonly endpoint: number;
   readonly listener: RemoteIotlbListener;
@@ -38,7 +37,7 @@ const NONE: readonly IotlbListener[] = [];
 
 /** The IOTLB listeners of all endpoints. */
 export class IotlbListeners {
-  /** The endpoints that are observed, each once. */
+  /** The endpoints that have IOTLB listeners, each once. */
   endpoints: readonly number[] = [];
   readonly #listeners = new Map<number, readonly IotlbListener[]>();
   #waiting = 0;
@@ -69,7 +68,7 @@ export class IotlbListeners {
     return this.#isSettling;
   }
 
-  /** Whether there are remote ones, which hear of mappings, too. */
+  /** Whether there are remote ones, which are told of mappings, too. */
   get hasRemotes(): boolean {
     return this.#remotes.length > 0;
   }
@@ -79,19 +78,19 @@ export class IotlbListeners {
     return this.#listeners.get(endpoint) ?? NONE;
   }
 
-  /** Has an IOTLB listener told about an endpoint from now on. */
+  /** Adds an IOTLB listener of an endpoint. */
   add(endpoint: number, listener: IotlbListener): void {
     this.#listeners.set(endpoint, [...this.of(endpoint), listener]);
     this.endpoints = [...this.#listeners.keys()];
   }
 
-  /** The same for a remote one, which hears of mappings, too. */
+  /** Adds a remote one, which is told of mappings, too. */
   addRemote(endpoint: number, listener: RemoteIotlbListener): void {
     this.add(endpoint, listener);
     this.#remotes = [...this.#remotes, { endpoint, listener }];
   }
 
-  /** Stops telling an IOTLB listener. It must not wait for anything any more. */
+  /** Removes an IOTLB listener, which must not wait for anything any more. */
   remove(endpoint: number, listener: IotlbListener): void {
     const rest = this.of(endpoint).filter((other) => other !== listener);
     if (rest.length === 0) this.#listeners.delete(endpoint);
@@ -127,8 +126,7 @@ export class IotlbListeners {
   }
 
   /**
-   * What has just been done for a message is done once nothing is outstanding any more: until then the message gets no
-   * answer, and no request is taken.
+   * Delays the reply to the message that is being served, and all requests, until no acknowledgement is outstanding.
    */
   settleLater(): void {
     this.#isSettling = true;

@@ -1,8 +1,8 @@
 /**
- * How much memory a guest can make the process take, whatever it asks for.
+ * The most memory that a guest can make the process use.
  *
- * Three limits bound it: domains, mappings, and the memory of tables. What a domain and a mapping may cost beside their
- * tables is set here, and a test holds the engine to it.
+ * Three limits bound it: domains, mappings, and the memory of tables. What a domain and a mapping may cost besides their
+ * tables is set here, and a test checks that the engine keeps to it.
  *
  * @module
  */
@@ -32,7 +32,7 @@ export interface MemoryLimits {
   readonly hostMemory?: unknown;
 }
 
-/** The most bytes that a guest can make a device with these limits take. */
+/** The most bytes that a guest can make a device with these limits use. */
 export function memoryBound(limits: MemoryLimits): number {
   const { maxDomains, maxMappings, maxTableMemory, hostMemory } = limits;
   const mappingBytes = MAPPING_BYTES + (hostMemory === undefined ? 0 : HOST_MAPPING_BYTES);

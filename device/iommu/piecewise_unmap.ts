@@ -1,9 +1,9 @@
 /**
  * An UNMAP of very many mappings or very many pages, a bounded number at a time.
  *
- * What can refuse it is found out before the first piece, so pieces only remove: for the guest it is one UNMAP, which
- * is answered when the last mapping is gone (virtio 1.4, 5.13.6.6). Pieces end where mappings do, but those that take
- * part of one mapping that spans very much out of the page tables, ahead of the piece that removes it.
+ * Everything that can refuse it is checked before the first piece: for the guest it is one UNMAP, which is answered when
+ * the last mapping is removed (virtio 1.4, 5.13.6.6). Pieces end where mappings do. A mapping of very many pages is
+ * cleared from the page tables in pieces ahead of the one that removes it.
  *
  * @module
  */
@@ -21,9 +21,9 @@ export const PAGES_PER_PIECE: number = 2 ** 22;
  */
 export const UNSTABLE_PAGES_PER_PIECE: number = 2 ** 12;
 
-/** Mappings of a range on their way out. Ranges are inclusive pages. */
+/** The removal of the mappings of a range. Ranges are inclusive pages. */
 export class PiecewiseUnmap {
-  /** Why it ended, if not because all is removed. */
+  /** Why it ended early; OK if it did not. */
   error: Errno = OK;
   /** Mappings that the last piece removed. */
   removed = 0;
@@ -42,7 +42,7 @@ export class PiecewiseUnmap {
     this.#last = lastPage;
   }
 
-  /** Whether a range is worth it: it can be removed as a whole, and holds more mappings or pages than a piece. */
+  /** Whether the range can be unmapped and holds more mappings or pages than a piece. */
   static suits(space: IoAddressSpace, firstPage: number, lastPage: number): boolean {
     // A mapping has at least one page.
     if (isOnePiece(space) || lastPage - firstPage < MAPPINGS_PER_PIECE) return false;
@@ -74,7 +74,7 @@ export class PiecewiseUnmap {
       pages += cursor.last - cursor.first + 1;
       if (pages > this.#most) {
         isFull = true;
-        // A mapping that is too much for a piece has one or more to itself.
+        // A mapping with more pages than a piece takes pieces of its own.
         if (count > 0) break;
         const next = space.clearAhead(Math.max(this.#ahead, cursor.first));
         if (next >= 0) {

@@ -1,9 +1,9 @@
 /**
- * One request of the guest, copied out of its memory once and then taken apart.
+ * One request of the guest, copied from its memory once and then decoded.
  *
- * The readable part of a request (virtio 1.4, 5.13.6) is gathered into {@linkcode Request.bytes}; nothing
- * is read from guest memory again, so a guest that changes it meanwhile changes nothing. The fields are
- * plain numbers on a reused object: decoding allocates nothing.
+ * The readable part of a request (virtio 1.4, 5.13.6) is gathered into {@linkcode Request.bytes}. It is not read from
+ * guest memory again, so a guest that writes to it meanwhile changes nothing. The fields are plain numbers of a reused
+ * object: decoding allocates nothing.
  *
  * A 64-bit address is split into a page number (address / 4096, exact as `number`) and the 12 bits below
  * it. The host is little endian, as the wire is: every platform this runs on (x86-64, arm64 Linux) is.

@@ -45,7 +45,7 @@ const ENDPOINT_SIZE = 4;
 const MAPPING_SIZE = 28;
 /** Endpoints that a guest is expected to attach at most: those of 256 PCI segments. */
 const ENDPOINTS_MAX = 2 ** 24;
-/** How many mappings an attachment costs as much time as. */
+/** An attachment takes as long as so many mappings. */
 const ATTACH_WORK = 64;
 
 /** Most bytes of a state that can be received: an `ArrayBuffer` holds no more. */
@@ -329,7 +329,7 @@ function isMapping({ firstPage, lastPage, frame, protection }: SavedMapping): bo
   ) && firstPage <= lastPage && frame + (lastPage - firstPage) <= LAST_PAGE && protection <= 7;
 }
 
-/** What is wrong with bytes that end too early. */
+/** The refusal of bytes that end too early. */
 function truncated(at: number): string {
   return `Cannot load the state: it ends within the domain at byte ${at}`;
 }

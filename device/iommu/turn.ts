@@ -1,25 +1,25 @@
 /**
- * One turn of the loop: how long its requests may take before everything else is looked at.
+ * One turn of the loop: how long requests may be served before everything else is looked at.
  *
- * What a guest asks for costs from a tenth of a microsecond to a millisecond and more, so a number of requests bounds
- * no time. A turn ends at a time instead. The clock is not looked at for every request: each is *spent* with a rough
- * weight, and when those add up to {@linkcode WORK_PER_LOOK} it is. So what passes between two looks is bounded as a
- * count of work, whatever the machine does meanwhile.
+ * A request takes from a tenth of a microsecond to a millisecond and more, so a number of requests bounds no time. A turn
+ * ends at a time instead. The clock is not read for every request: each has a rough weight, and it is read when the
+ * weights add up to {@linkcode WORK_PER_LOOK}. So the work between two looks at the clock is bounded, whatever else the
+ * machine does.
  *
  * @module
  */
 
-/** Weight at which the clock is looked at: as many small requests. */
+/** Weight at which the clock is read: as many small requests. */
 export const WORK_PER_LOOK = 16;
 
 /** A turn. Times are milliseconds as `performance.now()` gives them. */
 export class Turn {
-  /** Whether time was up when it was last looked. */
+  /** Whether time was up when the clock was last read. */
   isOver = false;
   #end = Infinity;
   #spent = 0;
 
-  /** Begins anew. */
+  /** Begins a turn. */
   begin(now: number, milliseconds: number): void {
     this.#end = now + milliseconds;
     this.#spent = 0;
@@ -27,9 +27,9 @@ export class Turn {
   }
 
   /**
-   * Something was done.
+   * Counts work.
    *
-   * @param weight 1 for a small request; {@linkcode WORK_PER_LOOK} for what is worth a look at the clock.
+   * @param weight 1 for a small request; {@linkcode WORK_PER_LOOK} for work after which the clock is read.
    * @returns Whether time is up.
    */
   spend(weight: number): boolean {
