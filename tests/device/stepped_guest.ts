@@ -40,14 +40,24 @@ export class Stepped implements Disposable {
     return this.device.iommu.mappingCount;
   }
 
-  /** Begins a request; its status if it is over. */
-  begin(bytes: Uint8Array): number | undefined {
+  /** Begins a request with `room` bytes for its answer; the used length, or `UNDER_WAY`. */
+  serve(bytes: Uint8Array, room: number): number {
     this.#bytes.set(bytes);
-    this.#bytes.fill(0xff, WRITABLE, WRITABLE + 4);
     this.#chain.begin(this.#memory, 0, 8);
     this.#chain.push(0, bytes.length, false);
-    this.#chain.push(WRITABLE, 4, true);
-    return this.#status(this.device.requests.serve(this.#chain));
+    this.#chain.push(WRITABLE, room, true);
+    return this.device.requests.serve(this.#chain);
+  }
+
+  /** The status at the end of an answer of `length` bytes. */
+  statusAt(length: number): number {
+    return this.#bytes[WRITABLE + length - 4];
+  }
+
+  /** Begins a request; its status if it is over. */
+  begin(bytes: Uint8Array): number | undefined {
+    this.#bytes.fill(0xff, WRITABLE, WRITABLE + 4);
+    return this.#status(this.serve(bytes, 4));
   }
 
   /** Does a piece of it; its status if it is over. */

@@ -3,7 +3,6 @@ import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { createMemoryFile, UnixStream } from "../../../device/host/mod.ts";
-import type { LockableMemory } from "../../../device/iommu/guest_ram.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { UNSTABLE_PAGES_PER_PIECE } from "../../../device/iommu/piecewise_unmap.ts";
@@ -17,6 +16,7 @@ import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
 import { mapPages, Stepped, unmapPages } from "../stepped_guest.ts";
+import { scriptedMemory } from "./scripted_memory.ts";
 
 const PAGE = 4096;
 const MIB = 2 ** 20;
@@ -25,23 +25,6 @@ const PAGES = MIB / PAGE;
 /** First pages of two regions of guest RAM. */
 const [ONE, OTHER] = [0x1000, 0x2000];
 const COUNT = 6 * PIECE_WORK;
-
-/** Memory of this process: a buffer that is locked first is at virtual page 1000, and frame 1000, the next at 2000. */
-function scriptedMemory(): LockableMemory {
-  let locked = 0;
-  return {
-    lock: () => 1000 * ++locked,
-    populate: () => true,
-    readAt(position, target) {
-      const view = new DataView(target.buffer, target.byteOffset, target.length);
-      for (let at = 0; at < target.length; at += 8) {
-        view.setUint32(at, (position + at) / 8, true);
-        view.setUint32(at + 4, 0x80000000, true);
-      }
-      return target.length;
-    },
-  };
-}
 
 function ram(firstPage: number): MemoryRegion {
   return { guestAddress: firstPage * PAGE, size: MIB, buffer: new ArrayBuffer(MIB), offset: 0 };

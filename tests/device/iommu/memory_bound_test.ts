@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { parseDeviceOptions } from "../../../device/command/device_options.ts";
-import { IommuDevice, type LockableMemory } from "../../../device/iommu/iommu_device.ts";
+import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import {
   DOMAIN_BYTES,
   HOST_MAPPING_BYTES,
@@ -10,6 +10,7 @@ import {
 import { stateSizeMax } from "../../../device/iommu/saved_state.ts";
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
+import { scriptedMemory } from "./scripted_memory.ts";
 
 /** Bytes of heap and typed arrays in use after a collection, in a process of its own that can ask for one. */
 async function growth(what: "domains" | "mappings", count: number): Promise<number> {
@@ -29,18 +30,7 @@ function inUse(): number {
 }
 
 /** Host memory in which each page has a frame of its own. */
-const SPREAD: LockableMemory = {
-  lock: () => 1024,
-  populate: () => true,
-  readAt(position, target) {
-    const view = new DataView(target.buffer, target.byteOffset, target.length);
-    for (let at = 0; at < target.length; at += 8) {
-      view.setUint32(at, (position + at) / 8, true);
-      view.setUint32(at + 4, 0x80000000, true);
-    }
-    return target.length;
-  },
-};
+const SPREAD = scriptedMemory();
 
 /** What {@linkcode growth} runs: prints the bytes that so many domains, or mappings of one domain, take. */
 function measure(what: string, count: number): void {

@@ -7,7 +7,7 @@ import {
 
 const MSI = { firstPage: 0xfee00, lastPage: 0xfeeff, subtype: RESV_MEM_MSI };
 
-Deno.test("writeProperties() writes RESV_MEM as virtio 1.4 5.13.6.7.1 lays it out", () => {
+Deno.test("writeProperties() writes RESV_MEM as virtio 1.4 5.13.6.8.1 lays it out", () => {
   const regions = new ReservedRegions([MSI]);
   assertEquals(regions.probeSize, 24);
   const bytes = new Uint8Array(28).fill(0xee);
