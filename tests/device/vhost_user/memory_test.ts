@@ -4,6 +4,7 @@ import { ProtocolFeature, Request } from "../../../device/vhost_user/mod.ts";
 import { MemoryTable } from "../../../device/vhost_user/memory_table.ts";
 import { Descriptor } from "../../../device/host/mod.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
+import { GuestMemory } from "../../../vring/mod.ts";
 import { joined, longs, words } from "../../bytes.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
 import { RawPeer, withDescriptors } from "./raw_peer.ts";
@@ -234,6 +235,31 @@ Deno.test("a user address is looked up without losing a bit", () => {
       { numRuns: 200, seed: 13 },
     );
     table.clear();
+  });
+});
+
+Deno.test("a device that has guest memory finds the table's regions in it whenever it is told of a change", () => {
+  withDescriptors(({ memory }) => {
+    const guest = new GuestMemory();
+    const device = Object.assign(new RecordingDevice(), { memory: guest });
+    const found: number[] = [];
+    device.memoryAdded = device.memoryRemoved = () => {
+      found.push(guest.regions.length);
+    };
+    const table = new MemoryTable(device);
+    assertEquals(table.memory, guest);
+    const region = (page: number) => ({
+      guestAddress: page * 4096,
+      size: 4096,
+      userAddress: { page, offset: 0 },
+      fileOffset: 0,
+    });
+    assertEquals(table.add(region(1), memory), undefined);
+    assertEquals(table.replace([region(2), region(3)], [memory, memory]), undefined);
+    assertEquals(table.remove(region(2)), undefined);
+    table.clear();
+    // One added; one removed and two added by a whole table; one removed; one removed by the end.
+    assertEquals(found, [1, 2, 2, 2, 1, 0]);
   });
 });
 
