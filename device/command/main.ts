@@ -7,6 +7,7 @@ import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
 import { closestName } from "./closest_name.ts";
 import { type Command, readArguments } from "./command.ts";
+import { completionCommand } from "./completion.ts";
 import { demo } from "./demo.ts";
 import { demoGuest } from "./demo_guest.ts";
 import { dtb } from "./dtb.ts";
@@ -18,9 +19,13 @@ import { hostErrorText } from "./host_error.ts";
 import { inspect } from "./inspect.ts";
 import { qemuArgs } from "./qemu_args.ts";
 import { serve } from "./serve.ts";
+import { manPage } from "./man_page.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
 import { viot } from "./viot.ts";
 import { walk } from "./walk.ts";
+
+/** What the program is. */
+const SUMMARY = "a virtio-iommu outside the VMM, on a vhost-user socket";
 
 /** Every command, in the order of the overview. */
 export const COMMANDS: readonly Command[] = [
@@ -34,6 +39,7 @@ export const COMMANDS: readonly Command[] = [
   build,
   walk,
   dump,
+  completionCommand(() => COMMANDS),
 ];
 /** Commands that other commands start. */
 const INNER_COMMANDS: readonly Command[] = [demoGuest];
@@ -106,6 +112,7 @@ async function runWithoutCommand(
 /** The overview, or the help of the command that is named. */
 function help([name, ...more]: readonly string[]): string {
   if (name === undefined) return overview();
+  if (name === "--man" && more.length === 0) return manPage(SUMMARY, COMMANDS);
   const command = COMMANDS.find((candidate) => candidate.name === name);
   if (command !== undefined && more.length === 0) return helpText(command);
   throw new UsageError(
@@ -118,14 +125,15 @@ function help([name, ...more]: readonly string[]): string {
 /** The text of `--help`. */
 function overview(): string {
   return [
-    "viommu: a virtio-iommu outside the VMM, on a vhost-user socket",
+    `viommu: ${SUMMARY}`,
     "",
     "Usage: viommu COMMAND [options]",
     "",
     "Commands:",
-    ...COMMANDS.map((command) => `  ${command.name.padEnd(11)}${command.summary}`),
+    ...COMMANDS.map((command) => `  ${command.name.padEnd(12)}${command.summary}`),
     "",
-    "viommu COMMAND --help says more; --version prints the version.",
+    "viommu COMMAND --help says more, viommu help --man all of it as a man page;",
+    "--version prints the version.",
     "",
   ].join("\n");
 }
