@@ -25,7 +25,8 @@ export async function writeOutput(
 
 /**
  * Writes a file beside its place and then renames it: where writing fails, what was there before stays. What is no
- * regular file, such as a pipe or a device, is written as it is.
+ * regular file, such as a pipe or a device, is written as it is, and so is everything where Deno was not allowed to read
+ * and write the folder.
  *
  * @throws {CommandError} If that fails.
  */
@@ -34,6 +35,10 @@ export async function writeFile(
   write: (file: Deno.FsFile) => Promise<void>,
 ): Promise<void> {
   await attempt(`write ${path}`, async () => {
+    if (!await mayRename(path)) {
+      using file = await Deno.open(path, { write: true, create: true, truncate: true });
+      return await write(file);
+    }
     const there = await Deno.stat(path).catch(absent);
     if (there !== undefined && !there.isFile) {
       using file = await Deno.open(path, { write: true });
@@ -59,10 +64,24 @@ export async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<vo
   for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
 }
 
+/** Whether Deno was allowed to read and write the folder of a path. */
+async function mayRename(path: string): Promise<boolean> {
+  const folder = folderOf(path) || ".";
+  for (const name of ["read", "write"] as const) {
+    const { state } = await Deno.permissions.query({ name, path: folder });
+    if (state !== "granted") return false;
+  }
+  return true;
+}
+
 /** A hidden name in the folder of a path. */
 function besides(path: string): string {
-  const folder = path.slice(0, path.lastIndexOf("/") + 1);
-  return `${folder}.viommu-${crypto.randomUUID()}`;
+  return `${folderOf(path)}.viommu-${crypto.randomUUID()}`;
+}
+
+/** The folder of a path, with a slash at its end; empty for the working directory. */
+function folderOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/") + 1);
 }
 
 /** undefined for a file that is not there. */

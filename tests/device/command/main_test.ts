@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { readDeviceTree } from "../../../device/firmware/device_tree.ts";
 import { writeDeviceTree } from "../../../device/firmware/device_tree_writer.ts";
 import { VERSION } from "../../../device/command/version.ts";
-import { DENO } from "../served_process.ts";
+import { DENO, MAIN } from "../served_process.ts";
 import { viommu } from "./in_process.ts";
 
 /** Runs a command line with wrong arguments: exit code 2, one line that holds the text. */
@@ -110,6 +110,22 @@ Deno.test("serve ends with exit code 1 where its socket cannot be", async () => 
   const { code, err } = await viommu(["serve", "--socket-path", "/nowhere/x.sock"]);
   assertEquals(code, 1);
   assertMatch(err, /^viommu: [^\n]*\/nowhere\/x\.sock[^\n]*\n$/);
+});
+
+Deno.test("viot needs no other permission than to write its file", async () => {
+  const file = await Deno.makeTempFile();
+  try {
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", `--allow-write=${file}`, MAIN, "viot"].concat(
+        ["--iommu", "2", "-o", file],
+      ),
+      env: { NO_COLOR: "1" },
+    }).output();
+    assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+    assertEquals((await Deno.readTextFile(file)).slice(0, 4), "VIOT");
+  } finally {
+    await Deno.remove(file);
+  }
 });
 
 Deno.test("viot writes the table, and says what is missing", async () => {
