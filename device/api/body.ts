@@ -1,8 +1,8 @@
 /**
  * The body of a request: a small JSON object, one of whose texts may be long and in hexadecimal.
  *
- * A JSON parser takes as long as it likes over text that is made for that: half a second for 3 MB of `[`. So what
- * arrives is taken apart byte by byte, as it arrives. A text of more than {@linkcode SHORT} characters is decoded from
+ * A JSON parser can be made to take long: half a second for 3 MB of `[`. So the body is read byte by byte as it
+ * arrives. A text of more than {@linkcode SHORT} characters is decoded from
  * hexadecimal at once and leaves {@linkcode LONG_TEXT} in its place; what remains is short, or is refused.
  *
  * @module
@@ -20,7 +20,7 @@ export const LONG_TEXT = "(bytes in hexadecimal)";
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-/** Values of hexadecimal digits by their codes, 255 for what is none. */
+/** Values of hexadecimal digits by their codes; 255 for other characters. */
 const DIGITS = Uint8Array.from({ length: 256 }, (_, code) => {
   const value = parseInt(String.fromCharCode(code), 16);
   return Number.isNaN(value) ? 255 : value;

@@ -84,7 +84,7 @@ export function addEndpoint(
  * `DELETE /v1/endpoints/ID`: removes one; answered when it is gone. `timeout-ms` is how long it may drain.
  *
  * @param id As in the path.
- * @throws {ApiError} If clients may not do that, or there is none.
+ * @throws {ApiError} If clients may not do that, or nothing is served at the endpoint.
  */
 export function removeEndpoint(
   context: ApiContext,

@@ -21,7 +21,7 @@ export interface MovedState {
   readonly guest: string;
   /** Host-physical address that the tables hold. */
   readonly phys: string;
-  /** Where the kernel has the page now; null if nowhere. */
+  /** Where the kernel has the page now; null if it has no frame. */
   readonly now: string | null;
 }
 

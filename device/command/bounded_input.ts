@@ -1,5 +1,5 @@
 /**
- * Reading input of unknown length without being filled by it.
+ * Reads input of unknown length up to a limit.
  *
  * @module
  */
@@ -11,8 +11,9 @@ import type { Streams } from "./streams.ts";
 /**
  * Reads a stream to its end.
  *
- * @param most Bytes that are taken at most.
- * @param what What is read, and `hint` what to do about too much of it, for the message.
+ * @param most The limit in bytes.
+ * @param what What is read, for the message.
+ * @param hint What to do about too much of it, for the message.
  * @throws {CommandError} If there are more.
  */
 export async function readBounded(

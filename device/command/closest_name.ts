@@ -1,5 +1,5 @@
 /**
- * Finds the name that a misspelt one was meant to be.
+ * Suggests a name for a misspelt one.
  *
  * @module
  */

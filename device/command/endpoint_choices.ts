@@ -1,7 +1,7 @@
 /**
  * What the options about endpoints have in common: `--endpoint-device`, `--endpoint-proxy` and `--endpoint-relay`.
  *
- * What stands between a VMM and a back end of another program has two sockets.
+ * A proxy and a relay have two sockets each: one for the VMM, one for the back end.
  *
  * @module
  */
@@ -44,7 +44,7 @@ export interface EndpointChoice {
   open(iommu: IommuDevice, log: Log, access: SocketAccess): ServedEndpoint;
 }
 
-/** Milliseconds that a back end has to answer a message, unless the option says otherwise. */
+/** Milliseconds in which a back end must answer a message, by default. */
 export const DEFAULT_TIMEOUT_MS = 5000;
 
 /** Parts about a back end of another program. */

@@ -158,7 +158,7 @@ export class EndpointControl implements EndpointChanges {
     return this.#options.endpoints.remove(endpoint, milliseconds);
   }
 
-  /** Nothing of ours may listen there: asking at the socket, as is done for others', would be a connection to it. */
+  /** Refuses paths of our own sockets: connecting to find out whether they are served would be a connection to ourselves. */
   #checkPaths({ listens }: EndpointChoice): void {
     const { endpoints, otherSockets } = this.#options;
     const own = listens.find((path) => otherSockets.includes(path));
@@ -173,7 +173,7 @@ export class EndpointControl implements EndpointChanges {
   }
 }
 
-/** Does something whose refusals of one line become answers of the API. */
+/** Makes errors of the command line errors of the API. */
 function inApiWords<T>(status: number, action: () => T): T {
   try {
     return action();

@@ -1,5 +1,5 @@
 /**
- * What comes to the process as a whole while it serves: signals, and failures that nothing waits for.
+ * Events of the process as a whole while it serves: signals, and unhandled rejections.
  *
  * @module
  */
@@ -18,7 +18,7 @@ export class StopSignals implements Disposable {
     this.#stop();
   };
 
-  /** Takes the signals from now on. */
+  /** Handles the signals from now on. */
   constructor() {
     for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, this.#listener);
   }
@@ -29,13 +29,13 @@ export class StopSignals implements Disposable {
     if (this.isAsked) stop();
   }
 
-  /** Leaves the signals to the system again. */
+  /** Stops: the next signal ends the process. */
   [Symbol.dispose](): void {
     for (const signal of STOP_SIGNALS) Deno.removeSignalListener(signal, this.#listener);
   }
 }
 
-/** While it lives, a promise that is rejected and that nothing waits for is logged, and does not end the process. */
+/** Logs unhandled rejections while it lives, so that they do not end the process. */
 export class RejectionLog implements Disposable {
   readonly #listener: (event: PromiseRejectionEvent) => void;
 
@@ -48,7 +48,7 @@ export class RejectionLog implements Disposable {
     addEventListener("unhandledrejection", this.#listener);
   }
 
-  /** Leaves them to the runtime again, which ends the process. */
+  /** Stops: the next one ends the process. */
   [Symbol.dispose](): void {
     removeEventListener("unhandledrejection", this.#listener);
   }

@@ -13,11 +13,11 @@ const KEPT_PAGES = 16_384;
 /** Frames beyond are in no file: their byte addresses are not exact as numbers. */
 const LAST_FRAME = 2 ** 41 - 1;
 
-/** The image; open until it is disposed of. */
+/** An image; open until it is disposed of. */
 export class TableImage implements TableReader, Disposable {
-  /** See `TableReader`. */
+  /** Low half of the word that was loaded last. */
   low = 0;
-  /** See `TableReader`. */
+  /** Its high half. */
   high = 0;
 
   readonly #file: Deno.FsFile;
@@ -51,7 +51,7 @@ export class TableImage implements TableReader, Disposable {
     });
   }
 
-  /** See `TableReader`. */
+  /** Loads a 64-bit word of a table; false if the file does not have it. */
   load(frame: number, index: number): boolean {
     if (frame > LAST_FRAME) return false;
     const at = frame * PAGE_SIZE + index * 8 - this.#base;

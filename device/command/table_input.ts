@@ -23,7 +23,7 @@ export const IMAGE_OPTIONS: readonly OptionDefinition[] = [
  * Reads one JSON value from standard input.
  *
  * @param hint What to do instead of giving more than 256 MiB, for the message.
- * @throws {CommandError} If it is none, or one of more than 256 MiB.
+ * @throws {CommandError} If it is not JSON, or has more than 256 MiB.
  */
 export async function readJson(
   { input }: Streams,
@@ -39,9 +39,9 @@ export async function readJson(
 }
 
 /**
- * Runs what takes input apart, whose complaints about the input are one line each.
+ * Runs a function that throws a TypeError or RangeError of one line for input that is wrong.
  *
- * @throws {CommandError} If it complains.
+ * @throws {CommandError} If it does.
  */
 export function checked<T>(run: () => T): T {
   try {
@@ -63,7 +63,7 @@ export function baseOption(values: OptionValues): Address | undefined {
  * The raw image of `--image` and `--base`, if they are given. Dispose of it.
  *
  * @throws {UsageError} If only one of them is.
- * @throws {CommandError} If the file is none that can be read from.
+ * @throws {CommandError} If the file cannot be read.
  */
 export async function openImage(values: OptionValues): Promise<TableImage | undefined> {
   const file = textOption(values, "image");
