@@ -4,9 +4,9 @@
  * @module
  */
 import { debianArch, hostArch } from "./arch.ts";
-import { cachedItem, exists, say } from "./cache.ts";
+import { cachedItem, say } from "./cache.ts";
 import { machineRelease, megabytes, openPackages, type Package } from "./packages.ts";
-import { LOADER } from "./qemu.ts";
+import { unpackedProgram } from "./unpacked_program.ts";
 
 /** The Debian release they come from: the first one that has all of them. */
 const RELEASE = "forky";
@@ -36,17 +36,11 @@ export async function findBackEnds(): Promise<BackEnds> {
     await packages.unpack(needed, folder);
   });
   const root = `${folder}/root`;
-  const { loader, libraries } = LOADER[host];
-  async function program(path: string): Promise<readonly string[]> {
-    if (!await exists(`${root}/${path}`)) throw new Error(`Cannot find ${path} in ${root}`);
-    // Through the folder's own loader, for its C library is newer than the host's.
-    return [`${root}/${loader}`, "--library-path", `${root}/${libraries}`, `${root}/${path}`];
-  }
   return {
-    virtiofsd: await program("usr/libexec/virtiofsd"),
-    storageDaemon: await program("usr/bin/qemu-storage-daemon"),
-    passt: await program("usr/bin/passt"),
-    vsock: await program("usr/bin/vhost-device-vsock"),
+    virtiofsd: await unpackedProgram(root, "usr/libexec/virtiofsd"),
+    storageDaemon: await unpackedProgram(root, "usr/bin/qemu-storage-daemon"),
+    passt: await unpackedProgram(root, "usr/bin/passt"),
+    vsock: await unpackedProgram(root, "usr/bin/vhost-device-vsock"),
   };
 }
 

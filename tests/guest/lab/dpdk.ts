@@ -7,7 +7,7 @@ import { debianArch, hostArch } from "./arch.ts";
 import { cachedItem, say } from "./cache.ts";
 import { LAB_RELEASE, machineRelease, megabytes, openPackages, type Package } from "./packages.ts";
 import { works } from "./process.ts";
-import { LOADER } from "./qemu.ts";
+import { librariesOf, unpackedProgram } from "./unpacked_program.ts";
 
 /** A DPDK that can be started. */
 export interface Dpdk {
@@ -33,16 +33,9 @@ export async function findDpdk(): Promise<Dpdk> {
     await packages.unpack(needed, folder);
   });
   const root = `${folder}/root`;
-  const { loader, libraries } = LOADER[host];
   const drivers: string[] = [];
-  // By name, for the loader to find: DPDK refuses a path whose folders others may write to, as `/tmp`.
-  for (const name of DRIVERS) drivers.push("-d", await driverFile(`${root}/${libraries}`, name));
-  const program = [
-    `${root}/${loader}`,
-    "--library-path",
-    `${root}/${libraries}`,
-    `${root}/usr/bin/dpdk-testpmd`,
-  ];
+  for (const name of DRIVERS) drivers.push("-d", await driverFile(root, name));
+  const program = await unpackedProgram(root, "usr/bin/dpdk-testpmd");
   if (!await works([...program, "--help"])) {
     throw new Error(`Cannot use the DPDK in ${folder}: it does not start`);
   }
@@ -57,9 +50,14 @@ function isForRunning({ name }: Package): boolean {
     (name.startsWith("lib") && !name.endsWith("-dev"));
 }
 
-/** The name of a driver's library, which says the version of its interface. */
-async function driverFile(libraries: string, name: string): Promise<string> {
+/**
+ * The file of a DPDK driver in a root folder, by name, for the loader to find: DPDK refuses a path whose folders others
+ * may write to, as `/tmp`.
+ */
+export async function driverFile(root: string, name: string): Promise<string> {
+  const libraries = librariesOf(root);
   for await (const file of Deno.readDir(libraries)) {
+    // Behind the name is the version of its interface.
     if (file.name.startsWith(`librte_${name}.so.`)) return file.name;
   }
   throw new Error(`Cannot find DPDK's driver ${name} in ${libraries}`);

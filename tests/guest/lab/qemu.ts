@@ -7,6 +7,7 @@ import { type Arch, debianArch, hostArch } from "./arch.ts";
 import { cachedItem, exists, say } from "./cache.ts";
 import { LAB_RELEASE, machineRelease, megabytes, openPackages } from "./packages.ts";
 import { ProgramError, runText } from "./process.ts";
+import { librariesOf, unpackedProgram } from "./unpacked_program.ts";
 
 /** A QEMU that can be started. */
 export interface Qemu {
@@ -22,12 +23,6 @@ const QEMU_PACKAGE: Readonly<Record<Arch, string>> = {
   x86_64: "qemu-system-x86",
   aarch64: "qemu-system-arm",
 };
-
-/** Names of the host's own loader and library folder, per processor. */
-export const LOADER = {
-  amd64: { loader: "usr/lib64/ld-linux-x86-64.so.2", libraries: "usr/lib/x86_64-linux-gnu" },
-  arm64: { loader: "usr/lib/ld-linux-aarch64.so.1", libraries: "usr/lib/aarch64-linux-gnu" },
-} as const;
 
 /** The QEMU for guests of `arch`: the one in PATH when it is suitable, else one kept in the cache folder. */
 export async function findQemu(arch: Arch): Promise<Qemu> {
@@ -53,23 +48,17 @@ export async function findQemu(arch: Arch): Promise<Qemu> {
   return { ...cached, version: cachedVersion };
 }
 
-/** Started through the folder's own loader, for its C library may be newer than the host's. */
+/** The QEMU in a root folder. */
 async function fromFolder(root: string, arch: Arch): Promise<Qemu> {
-  const { loader, libraries } = LOADER[debianArch(hostArch())];
   const firmware: string[] = [];
   for (const name of ["qemu", "seabios", "ipxe/qemu"]) {
     const path = `${root}/usr/share/${name}`;
     if (await exists(path)) firmware.push("-L", path);
   }
+  const program = await unpackedProgram(root, `usr/bin/qemu-system-${arch}`);
   return {
-    command: [
-      `${root}/${loader}`,
-      "--library-path",
-      `${root}/${libraries}`,
-      `${root}/usr/bin/qemu-system-${arch}`,
-      ...firmware,
-    ],
-    env: { QEMU_MODULE_DIR: `${root}/${libraries}/qemu` },
+    command: [...program, ...firmware],
+    env: { QEMU_MODULE_DIR: `${librariesOf(root)}/qemu` },
     version: "",
   };
 }
