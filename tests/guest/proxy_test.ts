@@ -6,10 +6,15 @@ import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";
 import { type Dpdk, findDpdk, type Guest, type Lab, labTests, prepareLab } from "./lab/mod.ts";
 import {
+  checkPings,
+  PINGS,
+  proxyOf,
+  replaceBackEnd,
+  restartDriverAndGuest,
+} from "./proxy_checks.ts";
+import {
   bootNet,
   configureNet,
-  NET,
-  NET_ADDRESS,
   type NetMachineOptions,
   ping,
   proxyArguments,
@@ -17,32 +22,13 @@ import {
   type TestpmdOptions,
   transmitRate,
 } from "./proxy_machine.ts";
-import { ServedDevice, type State } from "./served_device.ts";
+import { ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
-
-const PINGS = 200;
 
 /** What the tests need. */
 interface Prepared {
   readonly lab: Lab;
   readonly dpdk: Dpdk;
-}
-
-/** What `GET /v1/state` says of the proxy. */
-interface ProxyState {
-  readonly connected: boolean;
-  readonly sessions: number;
-  readonly misses: number;
-  readonly updates: number;
-  readonly identityUpdates: number;
-  readonly refused: number;
-  readonly invalidations: number;
-  readonly acknowledged: number;
-  readonly waits: number;
-  readonly faults: number;
-  readonly timeouts: number;
-  readonly medianMicroseconds: number;
-  readonly longestMicroseconds: number;
 }
 
 /** How a run differs from the usual one. */
@@ -72,50 +58,6 @@ async function withNet(
   assertEquals(await device.stop(), 0);
 }
 
-/** What the proxy of the card has done. */
-function proxyOf(state: State): ProxyState {
-  const endpoint = state.endpoints.find(({ id }) => id === NET);
-  assert(endpoint !== undefined && "proxy" in endpoint, "the card is proxied");
-  return endpoint.proxy as ProxyState;
-}
-
-/** The state at a moment at which nothing is on its way. */
-async function settled(device: ServedDevice): Promise<State> {
-  return await device.stateWhere("settled", (state) => {
-    const { invalidations, acknowledged } = proxyOf(state);
-    return invalidations === acknowledged;
-  });
-}
-
-function count(state: State, request: string): number {
-  return state.requests[request]?.OK ?? 0;
-}
-
-/** All pings are answered, and the counters of both sides agree. */
-async function checkPings(guest: Guest, device: ServedDevice): Promise<void> {
-  assertEquals(await ping(guest, 1), 1, "somebody answers");
-  const before = await settled(device);
-  assertEquals(await ping(guest, PINGS), PINGS);
-  const after = await settled(device);
-  const [old, now] = [proxyOf(before), proxyOf(after)];
-  const unmapped = count(after, "UNMAP") - count(before, "UNMAP");
-  const mapped = count(after, "MAP") - count(before, "MAP");
-  assert(unmapped >= PINGS && mapped >= PINGS, `${mapped} MAP, ${unmapped} UNMAP`);
-  assertEquals(now.invalidations - old.invalidations, unmapped, "one INVALIDATE for each UNMAP");
-  assertEquals(now.acknowledged - old.acknowledged, unmapped, "and each acknowledged");
-  assert(now.updates - old.updates >= mapped, "an UPDATE for each MAP, at least");
-  assertEquals([now.refused, now.timeouts, now.faults], [0, 0, 0]);
-  assertEquals(now.identityUpdates, old.identityUpdates, "no address is the guest-physical one");
-  assertEquals(after.faults, { reported: 0, dropped: 0 });
-  for (const [type, statuses] of Object.entries(after.requests)) {
-    assertEquals(Object.keys(statuses), ["OK"], type);
-  }
-  console.error(
-    `proxy: ${mapped} MAP, ${unmapped} UNMAP, ${now.updates - old.updates} UPDATE, ` +
-      `${now.misses - old.misses} MISS; an INVALIDATE took ${now.medianMicroseconds} us (median)`,
-  );
-}
-
 /** The usual run. */
 async function pingThrough(prepared: Prepared): Promise<void> {
   await withNet(prepared, {}, async (guest, device) => {
@@ -131,38 +73,24 @@ async function restart(prepared: Prepared): Promise<void> {
   const options = { restarts: true, connects: true };
   await withNet(prepared, options, async (guest, device) => {
     await checkPings(guest, device);
-    for (let i = 0; i < 3; i++) {
-      await guest.run(`echo ${NET_ADDRESS} > /sys/bus/pci/drivers/virtio-pci/unbind`);
-      await guest.run(`echo ${NET_ADDRESS} > /sys/bus/pci/drivers/virtio-pci/bind`);
-      await configureNet(guest);
-      assertEquals(await ping(guest, 50), 50, `after ${i + 1} times`);
-    }
-    await guest.reboot();
-    await configureNet(guest);
-    await checkPings(guest, device);
-    assertEquals(proxyOf(await device.state()).sessions, 1, "QEMU kept its connection");
+    await restartDriverAndGuest(guest, device, 3);
   });
 }
 
-/** DPDK dies and comes back; QEMU connects again, and the guest notices only that packets were lost. */
+/** DPDK ends and is started again, with either side connecting. */
 async function restartBackEnd({ lab, dpdk }: Prepared): Promise<void> {
   for (const connects of [false, true]) {
     await using folder = await temporaryFolder();
     const mode = connects ? ",backend-mode=listen" : "";
     await using device = await ServedDevice.start(folder.path, proxyArguments(folder.path, mode));
-    const first = await startTestpmd(dpdk, folder.path, { connects });
+    let testpmd = await startTestpmd(dpdk, folder.path, { connects });
+    await using _last = { [Symbol.asyncDispose]: () => testpmd[Symbol.asyncDispose]() };
     await using guest = await bootNet(lab, folder.path, device, { reconnects: true });
     await configureNet(guest);
     await checkPings(guest, device);
-    await first[Symbol.asyncDispose]();
-    await device.stateWhere("disconnected", (state) => !proxyOf(state).connected);
-    await using _second = await startTestpmd(dpdk, folder.path, { connects });
-    await device.stateWhere("connected again", (state) => proxyOf(state).connected);
-    // The guest's link goes down and up again, and packets with it.
-    let tries = 0;
-    while (await ping(guest, 20) < 20) assert(++tries < 10, "the guest's link comes up again");
-    await checkPings(guest, device);
-    assertEquals(proxyOf(await device.state()).sessions, 2);
+    await replaceBackEnd(guest, device, () => testpmd[Symbol.asyncDispose](), async () => {
+      testpmd = await startTestpmd(dpdk, folder.path, { connects });
+    });
     await guest.powerOff();
     assertEquals(await device.stop(), 0);
   }
@@ -202,7 +130,7 @@ await labTests(async () => ({ lab: await prepareLab("x86_64"), dpdk: await findD
   ...(isLong
     ? {
       "The driver's and the guest's restart, with a DPDK that connects to us": restart,
-      "The back end's restart, whoever connects": restartBackEnd,
+      "The back end's restart, with either side connecting": restartBackEnd,
       "The control: without INVALIDATE the pings fail": withoutInvalidation,
       "Packet rates with and without the IOMMU": compareRates,
     }

@@ -20,4 +20,5 @@ export { type Lab, labTests, prepareLab } from "./lab.ts";
 export { LineProcess, type LineProcessOptions } from "./line_process.ts";
 export { EDU_SLOT, machineArguments, type MachineOptions } from "./machine.ts";
 export { Monitor } from "./monitor.ts";
+export { findOpenVswitch, type OpenVswitch } from "./open_vswitch.ts";
 export { findQemu, type Qemu } from "./qemu.ts";
