@@ -4,8 +4,10 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
+import { isLong } from "../long_mode.ts";
 import type { Guest } from "./lab/mod.ts";
 import {
+  endpointOf,
   GUEST_ADDRESS,
   HOST_ADDRESS,
   places,
@@ -13,12 +15,44 @@ import {
   TAG,
   VSOCK_PORT,
 } from "./relay_machine.ts";
+import type { State } from "./served_device.ts";
+
+/** What is moved: bytes of the large files, and how many small ones; each costs an emulated guest some programs. */
+const SIZES = isLong
+  ? { bulk: 16 << 20, large: 32 << 20, written: 8 << 20, files: 50 }
+  : { bulk: 8 << 20, large: 8 << 20, written: 4 << 20, files: 10 };
+
+/** What `GET /v1/state` says of a relay. */
+export interface RelayState {
+  readonly connected: boolean;
+  readonly reconnects: number;
+  readonly chains: number;
+  readonly toBackEnd: number;
+  readonly toGuest: number;
+  readonly inFlight: number;
+  readonly resubmitted: number;
+  readonly lateDropped: number;
+  readonly unreadable: number;
+  readonly tooLong: number;
+  readonly violations: number;
+  readonly timeouts: number;
+  readonly medianMicroseconds: number;
+  readonly p99Microseconds: number;
+}
+
+/** The relay of a device, or of an endpoint. */
+export function relayOf(state: State, name: RelayedName | number): RelayState {
+  const wanted = typeof name === "number" ? name : endpointOf(name);
+  const endpoint = state.endpoints.find(({ id }) => id === wanted);
+  assert(endpoint !== undefined && "relay" in endpoint, `${name} is relayed`);
+  return endpoint.relay as RelayState;
+}
 
 /** A file system is made, filled and unmounted; the image on the host is what the guest sees. */
 export async function checkDisk(guest: Guest, image: string): Promise<void> {
   await guest.run("mke2fs /dev/vda > /dev/null && mkdir -p /disk && mount -t ext2 /dev/vda /disk");
   await guest.run("seq 1 100000 > /disk/numbers && cp /bin/busybox /disk/busybox");
-  await guest.run("dd if=/dev/urandom of=/disk/bulk bs=1M count=16 2>/dev/null");
+  await guest.run(`dd if=/dev/urandom of=/disk/bulk bs=1M count=${SIZES.bulk >> 20} 2>/dev/null`);
   const [before] = await guest.run("md5sum /disk/bulk");
   await guest.run("umount /disk; echo 3 > /proc/sys/vm/drop_caches; mount -o ro /dev/vda /disk");
   assertEquals((await guest.run("md5sum /disk/bulk"))[0], before);
@@ -30,14 +64,18 @@ export async function checkDisk(guest: Guest, image: string): Promise<void> {
 
 /** Files are read and written on both sides, made, renamed and removed; both sides agree about all of them. */
 export async function checkSharedFolder(guest: Guest, shared: string): Promise<void> {
-  await Deno.writeFile(`${shared}/large`, random(32 << 20));
-  for (let i = 0; i < 50; i++) await Deno.writeFile(`${shared}/small${i}`, random(i * 331));
+  await Deno.writeFile(`${shared}/large`, random(SIZES.large));
+  for (let i = 0; i < SIZES.files; i++) {
+    await Deno.writeFile(`${shared}/small${i}`, random(Math.round(i * 16_384 / SIZES.files)));
+  }
   await guest.run(`mkdir -p /shared && mount -t virtiofs ${TAG} /shared`);
   const [large] = await guest.run("md5sum /shared/large");
   assertEquals(large.slice(0, 32), await digest(`${shared}/large`));
-  await guest.run("dd if=/dev/urandom of=/shared/written bs=1M count=8 2>/dev/null");
   await guest.run(
-    "cd /shared; i=0; while [ $i -lt 50 ]; do echo file $i > made$i; cat small$i >> made$i; " +
+    `dd if=/dev/urandom of=/shared/written bs=1M count=${SIZES.written >> 20} 2>/dev/null`,
+  );
+  await guest.run(
+    `cd /shared; i=0; while [ $i -lt ${SIZES.files} ]; do echo file $i > made$i; cat small$i >> made$i; ` +
       "mkdir -p dir$((i % 7)); mv made$i dir$((i % 7))/moved$i; ln -s moved$i dir$((i % 7))/link$i; " +
       "[ $((i % 5)) = 0 ] && rm dir$((i % 7))/moved$i; i=$((i+1)); done; true",
   );

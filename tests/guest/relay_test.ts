@@ -3,11 +3,11 @@
  * IOMMU, and none of them has a page of the guest.
  */
 import { assert, assertEquals } from "@std/assert";
-import { delay } from "@std/async";
 import { isLong } from "../long_mode.ts";
 import { until } from "../until.ts";
 import {
   type BackEnds,
+  checkInOrder,
   findBackEnds,
   Guest,
   type Lab,
@@ -22,13 +22,13 @@ import {
   checkNetwork,
   checkSharedFolder,
   checkVsock,
-  digest,
   random,
+  relayOf,
 } from "./relay_checks.ts";
+import { KILLS, killUnderLoad } from "./relay_kills.ts";
 import {
   bootRelays,
   DISK,
-  endpointOf,
   NAMES,
   places,
   type RelayedName,
@@ -38,13 +38,8 @@ import {
 } from "./relay_machine.ts";
 import { writeEndpointInitramfs } from "./endpoint_machine.ts";
 import { exists } from "./lab/cache.ts";
-import { attachArguments, serveCommand, ServedDevice, type State } from "./served_device.ts";
+import { attachArguments, serveCommand, ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
-
-/** Times that a back end is killed under load. */
-const KILLS = isLong ? 20 : 4;
-/** MiB that are written and read again and again meanwhile. */
-const BULK = isLong ? 32 : 8;
 
 /** The entropy device in the guest. */
 const RNG_ADDRESS = "0000:00:03.0";
@@ -56,58 +51,42 @@ interface Prepared {
   readonly backEnds: BackEnds;
 }
 
-/** What `GET /v1/state` says of a relay. */
-interface RelayState {
-  readonly connected: boolean;
-  readonly reconnects: number;
-  readonly chains: number;
-  readonly toBackEnd: number;
-  readonly toGuest: number;
-  readonly inFlight: number;
-  readonly resubmitted: number;
-  readonly lateDropped: number;
-  readonly unreadable: number;
-  readonly tooLong: number;
-  readonly violations: number;
-  readonly timeouts: number;
-  readonly medianMicroseconds: number;
-  readonly p99Microseconds: number;
-}
+/** The back ends of a test, by name. All that are there end with it. */
+class BackEndProcesses implements AsyncDisposable {
+  readonly #programs: BackEnds;
+  readonly #folder: string;
+  readonly #processes = new Map<RelayedName, LineProcess>();
 
-/** The relay of a device, or of an endpoint. */
-function relayOf(state: State, name: RelayedName | number): RelayState {
-  const wanted = typeof name === "number" ? name : endpointOf(name);
-  const endpoint = state.endpoints.find(({ id }) => id === wanted);
-  assert(endpoint !== undefined && "relay" in endpoint, `${name} is relayed`);
-  return endpoint.relay as RelayState;
-}
-
-/** All four devices, strict or lazy: everything that is moved is verified, and who has which memory. */
-async function driveAll(
-  { lab, backEnds }: Prepared,
-  options: RelayMachineOptions,
-): Promise<void> {
-  await using folder = await temporaryFolder();
-  const { disk, shared } = places(folder.path);
-  await Deno.writeFile(disk, new Uint8Array(0));
-  await Deno.truncate(disk, DISK);
-  await Deno.mkdir(shared);
-  const processes = new Map<RelayedName, LineProcess>();
-  await using _all = {
-    async [Symbol.asyncDispose]() {
-      for (const process of processes.values()) await process[Symbol.asyncDispose]();
-    },
-  };
-  for (const name of NAMES) {
-    processes.set(name, await startBackEnd(backEnds, name, folder.path));
+  constructor(programs: BackEnds, folder: string) {
+    this.#programs = programs;
+    this.#folder = folder;
   }
-  await using device = await serveRelays(folder.path);
-  await using guest = await bootRelays(lab, folder.path, device, options);
-  await checkDisk(guest, disk);
-  await checkSharedFolder(guest, shared);
-  await checkNetwork(guest);
-  await checkVsock(guest, folder.path);
-  for (const name of NAMES) await checkConfined(name, processes.get(name)!.pid);
+
+  /** Starts one; it listens when this returns. */
+  async start(name: RelayedName): Promise<void> {
+    this.#processes.set(name, await startBackEnd(this.#programs, name, this.#folder));
+  }
+
+  /** The process id of one. */
+  pid(name: RelayedName): number {
+    return this.#processes.get(name)!.pid;
+  }
+
+  /** Kills one; returns when it is gone. */
+  async kill(name: RelayedName): Promise<void> {
+    const process = this.#processes.get(name)!;
+    process.signal("SIGKILL");
+    await process.status(10_000);
+    await process[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const process of this.#processes.values()) await process[Symbol.asyncDispose]();
+  }
+}
+
+/** What went through the relays; nothing went wrong. */
+async function checkCounters(device: ServedDevice): Promise<void> {
   const state = await device.state();
   assertEquals(state.faults, { reported: 0, dropped: 0 });
   for (const name of NAMES) {
@@ -123,6 +102,40 @@ async function driveAll(
       name,
     );
   }
+}
+
+/** All four devices: everything that is moved is verified, and who has which memory; then one back end is killed. */
+async function driveAll(
+  { lab, backEnds }: Prepared,
+  context: Deno.TestContext,
+  options: RelayMachineOptions,
+): Promise<void> {
+  await using folder = await temporaryFolder();
+  const { path } = folder;
+  const { disk, shared } = places(path);
+  await Deno.writeFile(disk, new Uint8Array(0));
+  await Deno.truncate(disk, DISK);
+  await Deno.mkdir(shared);
+  await using processes = new BackEndProcesses(backEnds, path);
+  for (const name of NAMES) await processes.start(name);
+  await using device = await serveRelays(path);
+  await using guest = await bootRelays(lab, path, device, options);
+  await checkInOrder(context, {
+    "qemu-storage-daemon: a file system is made, and the image has all of it": () =>
+      checkDisk(guest, disk),
+    "virtiofsd: files of both sides": () => checkSharedFolder(guest, shared),
+    "passt: a download over HTTP": () => checkNetwork(guest),
+    "vhost-device-vsock: bytes there and back": () => checkVsock(guest, path),
+    "None has a page of the guest": async () => {
+      for (const name of NAMES) await checkConfined(name, processes.pid(name));
+    },
+    "No fault, no violation": () => checkCounters(device),
+    [`The storage daemon is killed ${KILLS} times under load, and the guest notices nothing`]: () =>
+      killUnderLoad(guest, device, disk, async () => {
+        await processes.kill("blk");
+        await processes.start("blk");
+      }),
+  });
   await guest.powerOff();
   assertEquals(await device.stop(), 0);
 }
@@ -189,59 +202,6 @@ async function dropLateData({ lab }: Prepared): Promise<void> {
   const state = await device.state();
   assertEquals(relayOf(state, RNG).lateDropped, 1);
   assertEquals(state.requests.UNMAP.OK > 0, true);
-  await guest.powerOff();
-  assertEquals(await device.stop(), 0);
-}
-
-/** The storage daemon is killed again and again while the guest writes and reads; nothing is lost. */
-async function killUnderLoad({ lab, backEnds }: Prepared): Promise<void> {
-  await using folder = await temporaryFolder();
-  const { disk } = places(folder.path);
-  await Deno.writeFile(disk, new Uint8Array(0));
-  await Deno.truncate(disk, DISK);
-  let process = await startBackEnd(backEnds, "blk", folder.path);
-  await using _last = { [Symbol.asyncDispose]: () => process[Symbol.asyncDispose]() };
-  const names = ["blk"] as const;
-  await using device = await serveRelays(folder.path, names);
-  await using guest = await bootRelays(lab, folder.path, device, { names });
-  await guest.run(`dd if=/dev/urandom of=/tmp/bulk bs=1M count=${BULK} 2>/dev/null`);
-  // Writes and reads what it wrote, until it is told to stop; every round must be right.
-  await guest.run(
-    "(n=0; while [ ! -e /tmp/stop ]; do dd if=/tmp/bulk of=/dev/vda bs=64k oflag=direct 2>/tmp/err && " +
-      `dd if=/dev/vda bs=64k count=${
-        BULK * 16
-      } iflag=direct 2>/tmp/err | cmp - /tmp/bulk || touch /tmp/wrong; ` +
-      "n=$((n+1)); echo $n > /tmp/rounds; done; touch /tmp/done) > /dev/null 2>&1 &",
-  );
-  for (let i = 0; i < KILLS; i++) {
-    const before = relayOf(await device.state(), "blk");
-    await device.stateWhere("moving on", (state) => relayOf(state, "blk").chains > before.chains);
-    // Some time in the middle of it.
-    await delay(Math.random() * 100);
-    process.signal("SIGKILL");
-    await process.status(10_000);
-    await process[Symbol.asyncDispose]();
-    process = await startBackEnd(backEnds, "blk", folder.path);
-    await device.stateWhere("connected again", (state) => {
-      const relay = relayOf(state, "blk");
-      return relay.connected && relay.reconnects === i + 1;
-    });
-  }
-  await guest.run("touch /tmp/stop");
-  await until(
-    async () => (await guest.run("[ -e /tmp/done ] && echo yes || echo no"))[0] === "yes",
-    "the last round ends",
-    120_000,
-  );
-  assertEquals(await guest.run("[ -e /tmp/wrong ] && echo wrong || echo right"), ["right"]);
-  const [line] = await guest.run("md5sum /tmp/bulk");
-  assertEquals(line.slice(0, 32), await digest(disk, BULK << 20));
-  const dmesg = (await guest.run("dmesg")).join("\n");
-  assert(!/I\/O error|page fault/.test(dmesg), dmesg);
-  const { resubmitted, reconnects, violations } = relayOf(await device.state(), "blk");
-  const [rounds] = await guest.run("cat /tmp/rounds");
-  console.error(`relay: ${reconnects} kills, ${resubmitted} requests again, ${rounds} rounds`);
-  assertEquals([reconnects, violations], [KILLS, 0]);
   await guest.powerOff();
   assertEquals(await device.stop(), 0);
 }
@@ -315,15 +275,15 @@ function ratio(base: number, other: number): string {
 }
 
 await labTests(async () => ({ lab: await prepareLab("x86_64"), backEnds: await findBackEnds() }), {
-  "Four unmodified back ends serve a strict guest and have none of its memory": (prepared) =>
-    driveAll(prepared, { strict: true }),
-  [`A storage daemon is killed ${KILLS} times under load, and the guest notices nothing`]:
-    killUnderLoad,
+  "Four unmodified back ends serve a strict guest and have none of its memory": (
+    prepared,
+    context,
+  ) => driveAll(prepared, context, { strict: true }),
   ...(isLong
     ? {
       "Data that a back end has late does not arrive, and the guest hears of it": dropLateData,
-      "The same four with a lazy guest": (prepared: Prepared) =>
-        driveAll(prepared, { strict: false }),
+      "The same four with a lazy guest": (prepared: Prepared, context: Deno.TestContext) =>
+        driveAll(prepared, context, { strict: false }),
       "Reads through the relay, without IOMMU, and from our own disk": compareSpeed,
     }
     : {}),

@@ -39,14 +39,14 @@ function announceCache(): void {
 }
 
 /**
- * Registers tests that need a prepared thing: `prepare` runs first, and each test gets its result.
+ * Registers tests that need a prepared thing: `prepare` runs first, and each test is called with its result.
  *
  * Where `prepare` throws, or with `VIOMMU_GUEST=skip`, the tests are skipped and the reason is printed;
  * `VIOMMU_GUEST=require` makes them fail instead.
  */
 export async function labTests<T>(
   prepare: () => Promise<T>,
-  tests: Readonly<Record<string, (prepared: T) => Promise<void>>>,
+  tests: Readonly<Record<string, (prepared: T, context: Deno.TestContext) => Promise<void>>>,
 ): Promise<void> {
   const wish = Deno.env.get("VIOMMU_GUEST") ?? "";
   if (!["", "skip", "require"].includes(wish)) {
@@ -58,7 +58,7 @@ export async function labTests<T>(
   for (const [name, test] of Object.entries(tests)) {
     const ready = outcome.prepared;
     if (ready !== undefined) {
-      Deno.test(name, () => test(ready.value));
+      Deno.test(name, (context) => test(ready.value, context));
     } else if (wish === "require") {
       Deno.test(name, () => {
         throw new Error(`Cannot prepare the guest lab: ${outcome.reason}`);
@@ -81,5 +81,21 @@ async function attempt<T>(prepare: () => Promise<T>): Promise<Outcome<T>> {
     return { prepared: { value: await prepare() }, reason: "" };
   } catch (error) {
     return { prepared: undefined, reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/**
+ * Runs checks of one guest in order, each as a step of its test. A guest is too slow to boot for each of them.
+ *
+ * The first check that fails ends the test, for the guest is then in no known state.
+ */
+export async function checkInOrder(
+  context: Deno.TestContext,
+  checks: Readonly<Record<string, () => Promise<void>>>,
+): Promise<void> {
+  for (const [name, check] of Object.entries(checks)) {
+    // What a check starts, such as reading the console, may end in a later one: only the test as a whole leaves nothing.
+    const step = { name, fn: check, sanitizeOps: false, sanitizeResources: false };
+    if (!await context.step(step)) throw new Error(`Cannot go on after a failed check: ${name}`);
   }
 }

@@ -16,7 +16,7 @@ export {
   type Permission,
 } from "./guest.ts";
 export type { Kernel } from "./kernel.ts";
-export { type Lab, labTests, prepareLab } from "./lab.ts";
+export { checkInOrder, type Lab, labTests, prepareLab } from "./lab.ts";
 export { LineProcess, type LineProcessOptions } from "./line_process.ts";
 export { EDU_SLOT, machineArguments, type MachineOptions } from "./machine.ts";
 export { Monitor } from "./monitor.ts";
