@@ -44,7 +44,7 @@ interface ExpectedPage {
 }
 
 /** What is mapped in one boot: in the long mode (`VIOMMU_TEST=full`) more. */
-const SIZES = isLong ? { small: 90, huge: 3 } : { small: 25, huge: 2 };
+const SIZES = isLong ? { small: 90, huge: 3 } : { small: 12, huge: 1 };
 
 /** Pages by I/O address. */
 type ExpectedPages = Map<number, ExpectedPage>;
