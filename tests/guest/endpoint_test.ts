@@ -34,6 +34,7 @@ import {
 import { assertNoneFailed } from "./ring_layouts.ts";
 import type { ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
+import { checkEach } from "./translations.ts";
 
 const RNG_ADDRESS = "0000:00:03.0";
 const OTHER_ADDRESS = "0000:00:04.0";
@@ -130,7 +131,8 @@ async function compareTables(
     for (let at = iova; at < iova + bytes; at += PAGE) mapped.add(at);
   }
   assert(mapped.size > 0, "the load left mappings");
-  for (let page = 0x1020_0000; page < 0x1020_0000 + 33 * 16 * PAGE; page += PAGE) {
+  await checkEach(Array(33 * 16).keys(), async (index) => {
+    const page = 0x1020_0000 + index * PAGE;
     for (const access of ["r", "w"] as const) {
       const one = await device.translate(RNG, page + 5, access);
       const two = await device.translate(OTHER, page + 5, access);
@@ -140,7 +142,7 @@ async function compareTables(
       if (one.fault !== undefined || two.fault !== undefined) continue;
       assertEquals([one.phys, one.access], [two.phys, two.access], place);
     }
-  }
+  });
 }
 
 /** 64 MiB through our disk, and through QEMU's own behind QEMU's own virtio-iommu. */

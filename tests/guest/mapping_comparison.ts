@@ -10,6 +10,7 @@ import type { Guest } from "./lab/mod.ts";
 import { BLOCK, PAGE, planMappings, type PlannedMapping } from "./mapping_plan.ts";
 import type { Random } from "./random.ts";
 import type { ServedDevice, State, Translation } from "./served_device.ts";
+import { checkEach } from "./translations.ts";
 
 /** What a table format makes of the guest's wishes. */
 export interface FormatHabits {
@@ -89,9 +90,9 @@ async function compare(
     pages.add(page).add(page + PAGE);
     if (page > 0) pages.add(page - PAGE);
   }
-  for (const page of pages) {
+  const accesses = [...pages].map((page) => ({ page, offset: random.below(PAGE) }));
+  await checkEach(accesses, async ({ page, offset }) => {
     const want = expected.get(page);
-    const offset = random.below(PAGE);
     for (const access of ["r", "w"] as const) {
       const answer = await device.translate(endpoint, page + offset, access);
       assertTranslation(
@@ -104,7 +105,7 @@ async function compare(
         host,
       );
     }
-  }
+  });
 }
 
 function assertTranslation(

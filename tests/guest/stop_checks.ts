@@ -6,11 +6,12 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
-import type { Guest, MappedRun, Monitor } from "./lab/mod.ts";
+import type { Guest, Monitor } from "./lab/mod.ts";
 import { domainOf } from "./mapping_comparison.ts";
 import { EDU_ADDRESS, EDU_ENDPOINT, type PlainGuest } from "./plain_machine.ts";
 import { assertNoneFailed } from "./ring_layouts.ts";
 import type { ServedDevice } from "./served_device.ts";
+import { assertReached } from "./translations.ts";
 
 const PAGE = 4096;
 /** Where the guest maps, bytes, and how much at once. */
@@ -23,19 +24,6 @@ const CALLS = 3000;
 /** Stops meanwhile at most, and the milliseconds between them. */
 const STOPS = 5;
 const BETWEEN = 20;
-
-/** Every page of some mappings leads where the guest says. */
-export async function assertReached(
-  device: ServedDevice,
-  runs: readonly MappedRun[],
-): Promise<void> {
-  for (const { iova, phys, pages } of runs) {
-    for (let offset = 0; offset < pages * PAGE; offset += PAGE) {
-      const answer = await device.translate(EDU_ENDPOINT, iova + offset, "w");
-      assertEquals(Number(answer.fault === undefined && answer.phys), phys + offset);
-    }
-  }
-}
 
 /** Stops a machine, and waits until the device's rings have stopped and started again. */
 async function stopAndGoOn(
@@ -81,18 +69,18 @@ export async function checkStops({ guest, device, monitor }: PlainGuest): Promis
 
   await stopAndGoOn(monitor, device, async () => {
     assertEquals((await device.state()).domains, domains, "a stop takes nothing away");
-    await assertReached(device, before);
+    await assertReached(device, EDU_ENDPOINT, before);
   });
-  await assertReached(device, before);
+  await assertReached(device, EDU_ENDPOINT, before);
   assertEquals((await device.state()).domains, domains, "nor does going on");
 
   await stopWhileBusy(guest, monitor, device);
   const after = await guest.map(SECOND, SIZE, "rw", "scattered");
-  await assertReached(device, before);
-  await assertReached(device, after);
+  await assertReached(device, EDU_ENDPOINT, before);
+  await assertReached(device, EDU_ENDPOINT, after);
   assertEquals(await guest.unmap(FIRST, SIZE), SIZE);
   assertEquals((await device.translate(EDU_ENDPOINT, FIRST, "r")).fault !== undefined, true);
-  await assertReached(device, after);
+  await assertReached(device, EDU_ENDPOINT, after);
   assertEquals(await guest.unmap(SECOND, SIZE), SIZE);
   assertEquals(domainOf(await device.state(), EDU_ENDPOINT).mappings, 0);
   await assertNoneFailed(device);

@@ -11,8 +11,9 @@ import { type Lab, labTests, prepareLab } from "./lab/mod.ts";
 import { bootPlain, EDU_ADDRESS, EDU_ENDPOINT } from "./plain_machine.ts";
 import { assertLayout, assertNoneFailed } from "./ring_layouts.ts";
 import type { State } from "./served_device.ts";
-import { assertReached, checkStops, FIRST, SIZE } from "./stop_checks.ts";
+import { checkStops, FIRST, SIZE } from "./stop_checks.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
+import { assertReached } from "./translations.ts";
 
 /** What the guest has made; the tables are another matter. */
 function domainsOf({ domains }: State): unknown {
@@ -36,14 +37,14 @@ async function resetGuest(lab: Lab, rings: string): Promise<void> {
   await assertLayout(guest, rings);
   const fresh = domainsOf(await device.state());
   await guest.openVfio(EDU_ADDRESS);
-  await assertReached(device, await guest.map(FIRST, SIZE, "rw", "scattered"));
+  await assertReached(device, EDU_ENDPOINT, await guest.map(FIRST, SIZE, "rw", "scattered"));
 
   await monitor.command("system_reset");
   await guest.ready();
   assert((await device.translate(EDU_ENDPOINT, FIRST, "w")).fault !== undefined);
   assertEquals(domainsOf(await device.state()), fresh, "as after the first boot");
   await guest.openVfio(EDU_ADDRESS);
-  await assertReached(device, await guest.map(FIRST, SIZE, "rw", "scattered"));
+  await assertReached(device, EDU_ENDPOINT, await guest.map(FIRST, SIZE, "rw", "scattered"));
   await assertNoneFailed(device);
   await guest.powerOff();
   assertEquals(await device.stop(), 0);
