@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { randomSequence } from "../device/endpoint/random_sequence.ts";
+import { isLong } from "../long_mode.ts";
 import { BLK, endpointState, RNG, SEED, SERIAL } from "./endpoint_machine.ts";
 import { Ext2Image } from "./ext2_image.ts";
 import type { Arch } from "./lab/arch.ts";
@@ -14,6 +15,9 @@ import type { ServedDevice } from "./served_device.ts";
 
 /** Bytes that go through the block device at once when its throughput is measured. */
 export const BULK = 64 << 20;
+/** What is written into the file system: numbers into one file, and files. */
+const NUMBERS = isLong ? 200_000 : 50_000;
+const FILES = isLong ? 200 : 50;
 /** Bytes of random data that a piece must have to be recognised beyond doubt. */
 const RECOGNISABLE = 8;
 
@@ -66,11 +70,13 @@ export async function checkFileSystem(
 ): Promise<void> {
   assertEquals(await guest.run("cat /sys/block/vda/serial"), [SERIAL]);
   await guest.run("mke2fs /dev/vda > /dev/null && mkdir -p /mnt && mount -t ext2 /dev/vda /mnt");
-  await guest.run("seq 1 200000 > /mnt/numbers && cp /bin/busybox /mnt/busybox && mkdir /mnt/many");
-  await guest.run("i=0; while [ $i -lt 200 ]; do echo file $i > /mnt/many/$i; i=$((i+1)); done");
+  await guest.run(`seq 1 ${NUMBERS} > /mnt/numbers && cp /bin/busybox /mnt/ && mkdir /mnt/many`);
+  await guest.run(
+    `i=0; while [ $i -lt ${FILES} ]; do echo file $i > /mnt/many/$i; i=$((i+1)); done`,
+  );
   await guest.run("rm /mnt/many/7 && sync && umount /mnt");
   await guest.run("echo 3 > /proc/sys/vm/drop_caches; mount -t ext2 -o ro /dev/vda /mnt");
-  await guest.run("cmp /mnt/busybox /bin/busybox && seq 1 200000 | cmp - /mnt/numbers");
+  await guest.run(`cmp /mnt/busybox /bin/busybox && seq 1 ${NUMBERS} | cmp - /mnt/numbers`);
   await guest.run("umount /mnt; echo 3 > /proc/sys/vm/drop_caches");
   const [line] = await guest.run("md5sum /dev/vda");
 
@@ -78,12 +84,12 @@ export async function checkFileSystem(
   const digest = await new Deno.Command("md5sum", { args: [image], stdout: "piped" }).output();
   assertEquals(line.slice(0, 32), new TextDecoder().decode(digest.stdout).slice(0, 32));
   const files = new Ext2Image(bytes).files();
-  const numbers = Array.from({ length: 200_000 }, (_, i) => `${i + 1}\n`).join("");
+  const numbers = Array.from({ length: NUMBERS }, (_, i) => `${i + 1}\n`).join("");
   const expected = new Map([
     ["/numbers", new TextEncoder().encode(numbers)],
     ["/busybox", await Deno.readFile(await busyboxFor(arch))],
   ]);
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < FILES; i++) {
     if (i !== 7) expected.set(`/many/${i}`, new TextEncoder().encode(`file ${i}\n`));
   }
   assertEquals([...files.keys()].sort(), [...expected.keys()].sort());
