@@ -4,11 +4,10 @@
  * @module
  */
 import { isLong } from "../long_mode.ts";
-import { cpioArchive, EXECUTABLE, gzip } from "./lab/cpio.ts";
-import { compileStatic } from "./lab/compiler.ts";
 import type { Arch } from "./lab/arch.ts";
-import { EDU_SLOT, Guest, type Lab, machineArguments } from "./lab/mod.ts";
-import { attachArguments, ServedDevice } from "./served_device.ts";
+import { EDU_SLOT, type Guest, type Lab } from "./lab/mod.ts";
+import { ServedDevice } from "./served_device.ts";
+import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
 /** Endpoint ids of the two devices. */
 export const RNG = 0x18;
@@ -39,7 +38,7 @@ export interface EndpointMachineOptions {
  * are: they must lie in it. The devices write their interrupts untranslated, so that is reserved.
  */
 const PLACE_OPTIONS: Readonly<Record<Arch, readonly string[]>> = {
-  x86_64: ["--input-range", "0x0-0x1fffffff"],
+  x86_64: BELOW_END_OF_RAM,
   aarch64: ["--input-range", "0x40000000-0x5fffffff", "--msi-region", "0x8090000-0x8090fff"],
 };
 
@@ -72,19 +71,6 @@ export async function endpointState(device: ServedDevice, id: number): Promise<E
 /** Modules of the devices' drivers. */
 export const DRIVERS: Readonly<Record<string, string>> = { "virtio-rng": "", "virtio_blk": "" };
 
-/** Writes the guest's file system: besides the usual, drivers of the devices and the program `vfio_rng`. */
-export async function writeEndpointInitramfs(lab: Lab, path: string): Promise<void> {
-  await lab.writeInitramfs(path, DRIVERS);
-  const program = `${path}.program`;
-  const source = new URL("program/vfio_rng.c", import.meta.url).pathname;
-  await compileStatic("x86_64", source, program);
-  const content = await Deno.readFile(program);
-  // The kernel takes one archive behind the other.
-  const more = await gzip(cpioArchive([{ path: "bin/vfio_rng", mode: EXECUTABLE, content }]));
-  await Deno.writeFile(path, more, { append: true });
-  await Deno.remove(program);
-}
-
 /** Starts the device with an empty disk in the folder. */
 export async function serveEndpoints(
   folder: string,
@@ -110,25 +96,12 @@ export async function bootEndpoints(
   device: ServedDevice,
   options: EndpointMachineOptions,
 ): Promise<Guest> {
-  const initramfs = `${folder}/initramfs.gz`;
-  await writeEndpointInitramfs(lab, initramfs);
-  const strict = options.strict === true ? 1 : 0;
-  return await Guest.boot(
-    lab.qemu,
-    machineArguments("x86_64", {
-      kernel: lab.kernel,
-      initramfs,
-      machine: "kernel-irqchip=off",
-      append: `intel_iommu=off iommu.strict=${strict}`,
-      devices: [
-        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
-        ...["-device", "intel-iommu"],
-        ...await attachArguments(device, folder),
-        ...endpointArguments(folder, 2),
-        ...["-device", `edu,addr=${EDU_SLOT}`],
-      ],
-    }),
-  );
+  return await bootTranslated(lab, folder, device, {
+    modules: DRIVERS,
+    programs: ["vfio_rng"],
+    strict: options.strict ?? false,
+    devices: [...endpointArguments(folder, 2), "-device", `edu,addr=${EDU_SLOT}`],
+  });
 }
 
 /** QEMU arguments of both devices; `queues` of the disk. */

@@ -6,17 +6,10 @@ import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";
 import { until } from "../until.ts";
 import { DRIVERS } from "./endpoint_machine.ts";
-import {
-  Guest,
-  type Lab,
-  labTests,
-  LineProcess,
-  machineArguments,
-  Monitor,
-  prepareLab,
-} from "./lab/mod.ts";
-import { attachArguments, serveCommand, ServedDevice } from "./served_device.ts";
+import { type Guest, type Lab, labTests, LineProcess, Monitor, prepareLab } from "./lab/mod.ts";
+import { serveCommand, ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
+import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
 /** Times that a device is plugged and unplugged; of each kind as many. */
 const ROUNDS = isLong ? 21 : 3;
@@ -92,31 +85,21 @@ async function plugAndUnplug(lab: Lab): Promise<void> {
     ),
   });
   await using device = await ServedDevice.start(path, [
-    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
-    ...["--input-range", "0x0-0x1fffffff", "--api-access", "full"],
+    ...BELOW_END_OF_RAM,
+    ...["--api-access", "full"],
     ...["--endpoint-device", `blk:00:06.0,socket=${path}/stays.sock,file=${path}/stays.img`],
   ]);
-  const initramfs = `${path}/initramfs.gz`;
-  await lab.writeInitramfs(initramfs, DRIVERS);
-  await using guest = await Guest.boot(
-    lab.qemu,
-    machineArguments("x86_64", {
-      kernel: lab.kernel,
-      initramfs,
-      machine: "kernel-irqchip=off",
-      append: "intel_iommu=off iommu.strict=1",
-      devices: [
-        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
-        ...["-device", "intel-iommu"],
-        ...await attachArguments(device, path),
-        ...["-chardev", `socket,id=stays,path=${path}/stays.sock`],
-        "-device",
-        `vhost-user-test-device-pci,chardev=stays,${DISK_FIELDS},iommu_platform=on,addr=6`,
-        ...["-device", "pcie-root-port,id=slot1,chassis=1,slot=1,addr=8"],
-        ...Monitor.arguments(`${path}/qmp.sock`),
-      ],
-    }),
-  );
+  await using guest = await bootTranslated(lab, path, device, {
+    modules: DRIVERS,
+    strict: true,
+    devices: [
+      ...["-chardev", `socket,id=stays,path=${path}/stays.sock`],
+      "-device",
+      `vhost-user-test-device-pci,chardev=stays,${DISK_FIELDS},iommu_platform=on,addr=6`,
+      ...["-device", "pcie-root-port,id=slot1,chassis=1,slot=1,addr=8"],
+      ...Monitor.arguments(`${path}/qmp.sock`),
+    ],
+  });
   assert(!backEnd.ended);
   using monitor = await Monitor.connect(`${path}/qmp.sock`);
   await guest.run(

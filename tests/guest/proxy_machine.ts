@@ -4,9 +4,10 @@
  * @module
  */
 import { exists } from "./lab/cache.ts";
-import { type Dpdk, Guest, type Lab, LineProcess, machineArguments } from "./lab/mod.ts";
+import { type Dpdk, type Guest, type Lab, LineProcess } from "./lab/mod.ts";
 import { until } from "../until.ts";
-import { attachArguments, type ServedDevice } from "./served_device.ts";
+import type { ServedDevice } from "./served_device.ts";
+import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
 /** Endpoint id of the network card. */
 export const NET = 0x18;
@@ -34,8 +35,7 @@ export function proxySockets(folder: string): ProxySockets {
 export function proxyArguments(folder: string, more = ""): readonly string[] {
   const { listen, backEnd } = proxySockets(folder);
   return [
-    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
-    ...["--input-range", "0x0-0x1fffffff"],
+    ...BELOW_END_OF_RAM,
     ...["--endpoint-proxy", `00:03.0,listen=${listen},backend=${backEnd}${more}`],
   ];
 }
@@ -103,35 +103,25 @@ export async function bootNet(
   device: ServedDevice,
   options: NetMachineOptions = {},
 ): Promise<Guest> {
-  const initramfs = `${folder}/initramfs.gz`;
-  await lab.writeInitramfs(initramfs, { "virtio_net": "", "pktgen": "" });
   const { strict = true, translated = true, restarts = false, reconnects = false } = options;
   // QEMU handles the control queue by itself, with its own translation; so the card has none.
   const without = [
     ...["ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_rx_extra", "ctrl_mac_addr"],
     ...["ctrl_guest_offloads", "guest_announce", "mq"],
   ];
-  return await Guest.boot(
-    lab.qemu,
-    machineArguments("x86_64", {
-      kernel: lab.kernel,
-      initramfs,
-      restarts,
-      machine: "kernel-irqchip=off",
-      append: `intel_iommu=off iommu.strict=${strict ? 1 : 0}`,
-      devices: [
-        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
-        ...["-device", "intel-iommu"],
-        ...await attachArguments(device, folder),
-        "-chardev",
-        `socket,id=net,path=${proxySockets(folder).listen}${reconnects ? ",reconnect-ms=200" : ""}`,
-        ...["-netdev", "vhost-user,id=net,chardev=net,vhostforce=on"],
-        "-device",
-        `virtio-net-pci,netdev=net,addr=3,romfile=,iommu_platform=${translated ? "on" : "off"},` +
-        `disable-legacy=on,${without.map((name) => `${name}=off`).join(",")}`,
-      ],
-    }),
-  );
+  const socket = `path=${proxySockets(folder).listen}${reconnects ? ",reconnect-ms=200" : ""}`;
+  return await bootTranslated(lab, folder, device, {
+    modules: { "virtio_net": "", "pktgen": "" },
+    strict,
+    restarts,
+    devices: [
+      ...["-chardev", `socket,id=net,${socket}`],
+      ...["-netdev", "vhost-user,id=net,chardev=net,vhostforce=on"],
+      "-device",
+      `virtio-net-pci,netdev=net,addr=3,romfile=,iommu_platform=${translated ? "on" : "off"},` +
+      `disable-legacy=on,${without.map((name) => `${name}=off`).join(",")}`,
+    ],
+  });
 }
 
 /** Gives the card its address. */

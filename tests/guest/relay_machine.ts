@@ -6,10 +6,9 @@
  */
 import { until } from "../until.ts";
 import { exists } from "./lab/cache.ts";
-import { compileStatic } from "./lab/compiler.ts";
-import { cpioArchive, EXECUTABLE, gzip } from "./lab/cpio.ts";
-import { type BackEnds, Guest, type Lab, LineProcess, machineArguments } from "./lab/mod.ts";
-import { attachArguments, ServedDevice } from "./served_device.ts";
+import { type BackEnds, type Guest, type Lab, LineProcess } from "./lab/mod.ts";
+import { ServedDevice } from "./served_device.ts";
+import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
 /** The devices. */
 export const NAMES = ["blk", "fs", "net", "vsock"] as const;
@@ -130,8 +129,7 @@ export async function serveRelays(
   others: readonly string[] = [],
 ): Promise<ServedDevice> {
   return await ServedDevice.start(folder, [
-    // QEMU looks ring addresses up in RAM, I/O virtual though they are: they must lie below its end.
-    ...["--input-range", "0x0-0x1fffffff"],
+    ...BELOW_END_OF_RAM,
     ...names.flatMap((name) => relayOption(name, folder)),
     ...others,
   ]);
@@ -154,34 +152,11 @@ export async function bootRelays(
   device: ServedDevice,
   options: RelayMachineOptions = {},
 ): Promise<Guest> {
-  const initramfs = `${folder}/initramfs.gz`;
-  await lab.writeInitramfs(initramfs, {
-    "virtio_blk": "",
-    "virtio_net": "",
-    "vmw_vsock_virtio_transport": "",
+  const { names = NAMES, strict = true, more = [] } = options;
+  return await bootTranslated(lab, folder, device, {
+    modules: { "virtio_blk": "", "virtio_net": "", "vmw_vsock_virtio_transport": "" },
+    programs: ["vsock_echo"],
+    strict,
+    devices: [...names.flatMap((name) => deviceOf(name, folder)), ...more],
   });
-  const program = `${folder}/vsock_echo`;
-  const source = new URL("program/vsock_echo.c", import.meta.url).pathname;
-  await compileStatic("x86_64", source, program);
-  const content = await Deno.readFile(program);
-  // The kernel takes one archive behind the other.
-  const more = await gzip(cpioArchive([{ path: "bin/vsock_echo", mode: EXECUTABLE, content }]));
-  await Deno.writeFile(initramfs, more, { append: true });
-  const { names = NAMES, strict = true, more: others = [] } = options;
-  return await Guest.boot(
-    lab.qemu,
-    machineArguments("x86_64", {
-      kernel: lab.kernel,
-      initramfs,
-      machine: "kernel-irqchip=off",
-      append: `intel_iommu=off iommu.strict=${strict ? 1 : 0}`,
-      devices: [
-        // QEMU lets I/O virtual addresses through only when there is an IOMMU it knows of. The guest leaves it alone.
-        ...["-device", "intel-iommu"],
-        ...await attachArguments(device, folder),
-        ...names.flatMap((name) => deviceOf(name, folder)),
-        ...others,
-      ],
-    }),
-  );
 }

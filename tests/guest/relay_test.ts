@@ -9,11 +9,9 @@ import {
   type BackEnds,
   checkInOrder,
   findBackEnds,
-  Guest,
   type Lab,
   labTests,
   LineProcess,
-  machineArguments,
   prepareLab,
 } from "./lab/mod.ts";
 import {
@@ -36,10 +34,11 @@ import {
   serveRelays,
   startBackEnd,
 } from "./relay_machine.ts";
-import { writeEndpointInitramfs } from "./endpoint_machine.ts";
+import { DRIVERS } from "./endpoint_machine.ts";
 import { exists } from "./lab/cache.ts";
-import { attachArguments, serveCommand, ServedDevice } from "./served_device.ts";
+import { serveCommand, ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
+import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
 /** The entropy device in the guest. */
 const RNG_ADDRESS = "0000:00:03.0";
@@ -154,28 +153,20 @@ async function dropLateData({ lab }: Prepared): Promise<void> {
   });
   await until(() => exists(backEnd), "the back end listens", 60_000);
   await using device = await ServedDevice.start(folder.path, [
-    ...["--input-range", "0x0-0x1fffffff"],
+    ...BELOW_END_OF_RAM,
     ...["--endpoint-relay", `00:03.0,listen=${listen},backend=${backEnd}`],
   ]);
-  const initramfs = `${folder.path}/initramfs.gz`;
-  await writeEndpointInitramfs(lab, initramfs);
-  await using guest = await Guest.boot(
-    lab.qemu,
-    machineArguments("x86_64", {
-      kernel: lab.kernel,
-      initramfs,
-      machine: "kernel-irqchip=off",
-      append: "intel_iommu=off iommu.strict=1",
-      devices: [
-        ...["-device", "intel-iommu"],
-        ...await attachArguments(device, folder.path),
-        ...["-chardev", `socket,id=rng,path=${listen}`],
-        "-device",
-        "vhost-user-test-device-pci,chardev=rng,virtio-id=4,num_vqs=1,vq_size=64,config_size=0," +
-        "iommu_platform=on,addr=3",
-      ],
-    }),
-  );
+  await using guest = await bootTranslated(lab, folder.path, device, {
+    modules: DRIVERS,
+    programs: ["vfio_rng"],
+    strict: true,
+    devices: [
+      ...["-chardev", `socket,id=rng,path=${listen}`],
+      "-device",
+      "vhost-user-test-device-pci,chardev=rng,virtio-id=4,num_vqs=1,vq_size=64,config_size=0," +
+      "iommu_platform=on,addr=3",
+    ],
+  });
   const path = `/sys/bus/pci/devices/${RNG_ADDRESS}`;
   await guest.run(`[ ! -e ${path}/driver ] || echo ${RNG_ADDRESS} > ${path}/driver/unbind`);
   await guest.run(`echo vfio-pci > ${path}/driver_override`);
