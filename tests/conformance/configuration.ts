@@ -66,8 +66,8 @@ export const CONFIGURATION: readonly Statement[] = [
     configuration: { bypass: true },
     async run(dut) {
       await dut.writeConfig(36, 0);
-      // A VMM names a reboot nowhere to a vhost-user back end. A driver that has asked for nothing so far may be one
-      // that goes on, and then 0 stays.
+      // A VMM does not tell a vhost-user back end of a reboot. A driver that has sent no request so far may be one that
+      // continues after a stop, and then 0 stays.
       assertEquals(await attach(dut, 1, 8), "OK");
       await dut.reset("system");
       assertEquals((await dut.readConfig())[36], 1);

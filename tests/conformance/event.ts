@@ -8,7 +8,7 @@ import { type Answer, POISON } from "./subject.ts";
 import { attach, map } from "./requests.ts";
 import type { Statement } from "./statement.ts";
 
-/** Accesses that fault while [0x1000, 0x1fff] is mapped to be read, and what a whole report says of them. */
+/** Accesses that fault while [0x1000, 0x1fff] is mapped to be read, and the fields of their reports. */
 const CASES = [
   { endpoint: 8, iova: 0x3123n, access: "r", reason: 2, flags: 0x101 },
   { endpoint: 8, iova: 0x1fffn, access: "w", reason: 2, flags: 0x102 },

@@ -124,7 +124,7 @@ export class FrontEndDevice implements DeviceUnderTest {
     await this.#frontEnd.writeConfig(offset, Uint8Array.of(value));
   }
 
-  /** A device reset is a message; a reboot is what QEMU does about one, which names it nowhere. */
+  /** A device reset is a message; for a reboot QEMU sends other messages, none of which names it. */
   async reset(kind: "device" | "system"): Promise<void> {
     const frontEnd = this.#frontEnd;
     if (kind === "device") {

@@ -182,7 +182,7 @@ export const PROBE: readonly Statement[] = [
     text: "an access to a reserved region reaches no guest memory through the domain",
     async run(dut) {
       assertEquals(await attach(dut, 1, 8), "OK");
-      // It may go on as it is, to where messages are taken, but nowhere else.
+      // It may pass untranslated to the MSI region, but nowhere else.
       assert([undefined, 0xfee00000n].includes(await reaches(dut, 8, 0xfee00000n, "w")));
     },
   },

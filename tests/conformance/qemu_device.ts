@@ -1,7 +1,7 @@
 /**
  * QEMU's built-in `virtio-iommu-pci` as a device under test, in a machine without a guest.
  *
- * Endpoints are `edu` devices that send real DMA; what became of an access is what QEMU's own trace says of it.
+ * Endpoints are `edu` devices that send real DMA; QEMU's own trace shows the translation of an access.
  *
  * @module
  */
@@ -73,7 +73,7 @@ export class QemuDevice implements DeviceUnderTest {
     this.#config = portConfigSpace(this.#machine);
   }
 
-  /** Starts a machine and sets the device up. Throws {@linkcode NotConfigurable} for what QEMU cannot be told. */
+  /** Starts a machine and sets the device up. Throws {@linkcode NotConfigurable} for what QEMU has no option for. */
   static async open(
     qemu: Qemu,
     configuration: Configuration,
@@ -146,7 +146,7 @@ export class QemuDevice implements DeviceUnderTest {
   async reset(kind: "device" | "system"): Promise<void> {
     if (kind === "device") return await this.#start();
     await this.#machine.command(RESET_PORT);
-    // The machine has been reset when the functions do not answer in memory any more.
+    // After the reset the functions no longer decode memory accesses.
     while ((await this.#config.read(IOMMU_SLOT * 8, COMMAND) & 2) !== 0);
     await this.#setUp();
   }

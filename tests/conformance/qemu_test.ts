@@ -1,7 +1,7 @@
 /**
- * QEMU's built-in device passes and fails what the table in `docs/conformance.md` says.
+ * QEMU's built-in device passes and fails the statements as in the table in `docs/conformance.md`.
  *
- * It need not pass: the table is what is held, so that a change is noticed, of QEMU or of the suite.
+ * It need not pass: the test fails if a verdict changes, with another QEMU or another suite.
  */
 import { assertEquals } from "@std/assert";
 import { labTests, type Qemu } from "../guest/lab/mod.ts";

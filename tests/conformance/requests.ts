@@ -69,7 +69,7 @@ export async function probeSizeOf(dut: DeviceUnderTest): Promise<number> {
   return new DataView((await dut.readConfig()).buffer).getUint32(32, true);
 }
 
-/** The status of an answer, which must be as long as its writable part: Linux takes no other. */
+/** The status of an answer, which must be as long as its writable part: Linux accepts no other. */
 export function status(answer: Answer): string {
   assertEquals(answer.length, answer.bytes.length, "The used length is not the writable length");
   // O3: the reserved bytes of the tail are zero.
@@ -77,7 +77,7 @@ export function status(answer: Answer): string {
   return statusName(answer.bytes, answer.length);
 }
 
-/** Fails unless the request came back as it went: used length 0, nothing written. */
+/** Fails unless the request came back unchanged: used length 0, nothing written. */
 export function assertUnwritten(answer: Answer): void {
   assertEquals(answer.length, 0);
   assertEquals(

@@ -1,5 +1,5 @@
 /**
- * What a statement of the specification is in the conformance suite.
+ * A statement of the specification in the conformance suite.
  *
  * @module
  */
@@ -11,10 +11,10 @@ export interface Statement {
   readonly id: string;
   /** What is checked, as a sentence. */
   readonly text: string;
-  /** How the device must be configured; as it comes by default. */
+  /** How the device must be configured; its defaults when missing. */
   readonly configuration?: Configuration;
   /** Feature bits that the driver does not agree to. */
   readonly withoutNegotiating?: number;
-  /** Fails if the device does not keep to it. */
+  /** Fails if the device does not comply. */
   run(dut: DeviceUnderTest): Promise<void>;
 }

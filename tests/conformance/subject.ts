@@ -1,5 +1,5 @@
 /**
- * What the conformance suite needs of a virtio-iommu, so that any implementation can be put to it.
+ * The interface that the conformance suite needs of a virtio-iommu, so that any implementation can be tested.
  *
  * @module
  */
@@ -12,13 +12,13 @@ export interface Answer {
   readonly bytes: Uint8Array;
 }
 
-/** What writable parts are filled with, so that a byte the device did not write shows. */
+/** The byte that writable parts are filled with, to find those that the device did not write. */
 export const POISON = 0xa5;
 
-/** What an endpoint's access comes to. */
+/** The result of an endpoint's access. */
 export type AccessResult = { readonly phys: bigint } | "fault";
 
-/** What a device can be configured with for a test. */
+/** The configuration of a device for a test. */
 export interface Configuration {
   /** Whether unattached endpoints bypass at power-on; on by default. */
   readonly bypass?: boolean;
@@ -28,11 +28,11 @@ export interface Configuration {
     readonly endpoint?: number;
     readonly msi?: boolean;
   }[];
-  /** Leaves the offer of a feature out, by bit number. */
+  /** The bit number of a feature that is not offered. */
   readonly withoutFeature?: number;
-  /** Ends the endpoint ids, inclusive; 0xffff by default. */
+  /** The last endpoint id; 0xffff by default. */
   readonly lastEndpoint?: number;
-  /** What can be mapped, both included, as a text such as `0x1000-0xffff`. */
+  /** The range of addresses that can be mapped, inclusive, as a text such as `0x1000-0xffff`. */
   readonly inputRange?: string;
   /** Highest number of domains, of mappings. */
   readonly maxDomains?: number;
@@ -55,7 +55,7 @@ export interface DeviceUnderTest {
   writeConfig(offset: number, value: number): Promise<void>;
   /** Resets the device or the whole system, and sets it up again. */
   reset(kind: "device" | "system"): Promise<void>;
-  /** What an access of an endpoint comes to. */
+  /** The result of an access of an endpoint. */
   access(endpoint: number, iova: bigint, access: "r" | "w"): Promise<AccessResult>;
   /**
    * Lets an endpoint access an address, so that a fault is reported, and returns the next report the guest gets
@@ -77,8 +77,7 @@ export type OpenDevice = (
   withoutNegotiating?: number,
 ) => Promise<DeviceUnderTest>;
 
-/** A device cannot be configured as a statement wants it: the statement says nothing about it then. */
+/** A device cannot be configured as a statement needs it, so the statement does not apply to it. */
 export class NotConfigurable extends Error {
-  /** Name of the class. */
   override readonly name = "NotConfigurable";
 }

@@ -1,5 +1,5 @@
 /**
- * Puts our device and QEMU's to the suite and writes who passes what into `docs/conformance.md`:
+ * Runs the suite with our device and QEMU's and writes the verdicts into `docs/conformance.md`:
  * `deno run -A tests/conformance/table.ts`.
  *
  * @module

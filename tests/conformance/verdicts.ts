@@ -1,5 +1,5 @@
 /**
- * What a device makes of every statement, and the table of it in `docs/conformance.md`.
+ * The verdicts on a device for every statement, and their table in `docs/conformance.md`.
  *
  * @module
  */
@@ -12,16 +12,16 @@ export const DOCUMENT: URL = new URL("../../docs/conformance.md", import.meta.ur
 /** The heading in front of the table, which is the last thing in the document. */
 const HEADING = "## Who passes what";
 
-/** What a statement came to; `-` where the device cannot be configured as the statement wants it. */
+/** A statement's verdict; `-` where the device cannot be configured as the statement needs it. */
 export type Verdict = "yes" | "no" | "-";
 
 /** Statements under way at once: most of the time goes into starting a device for each. */
 const AT_ONCE = 2;
 
-/** Puts a device to every statement. Verdicts by the statement's number. */
+/** Tests a device with every statement; the verdicts by the statement's number. */
 export async function verdictsOf(open: OpenDevice): Promise<ReadonlyMap<string, Verdict>> {
   const verdicts = new Map<string, Verdict>();
-  // Each statement is taken once, by whichever of the calls is free.
+  // The calls share the iterator, so each statement is taken once.
   const left = STATEMENTS.values();
   async function takeAll(): Promise<void> {
     for (const statement of left) verdicts.set(statement.id, await verdictOf(open, statement));

@@ -1,5 +1,5 @@
 /**
- * A configuration of the suite as options of our device.
+ * Converts a configuration of the suite to options of our device.
  *
  * @module
  */

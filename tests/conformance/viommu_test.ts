@@ -1,6 +1,6 @@
 /**
- * Puts our device to the conformance suite: in this process, and served on a socket with every layout of rings
- * that a VMM can negotiate (`VIOMMU_TEST=full`; one of them otherwise).
+ * Tests our device with the conformance suite: in this process, and served on a socket with every layout of rings that a
+ * VMM can negotiate (`VIOMMU_TEST=full`; one of them otherwise).
  */
 import { isLong } from "../long_mode.ts";
 import { FrontEndDevice, type RingLayout } from "./front_end_device.ts";
@@ -8,7 +8,7 @@ import { InProcessDevice } from "./in_process_device.ts";
 import type { OpenDevice } from "./subject.ts";
 import { STATEMENTS } from "./statements.ts";
 
-/** What Linux negotiates with QEMU. */
+/** The layout that Linux negotiates with QEMU. */
 const USUAL: RingLayout = { packed: false, eventIndex: true, indirect: true, inOrder: false };
 
 /** Every combination. */
@@ -32,7 +32,7 @@ function layoutName(layout: RingLayout): string {
   return parts.join(", ");
 }
 
-/** Puts a device to every statement. */
+/** Registers a test of a device for every statement. */
 function putToSuite(name: string, open: OpenDevice): void {
   for (const statement of STATEMENTS) {
     Deno.test(`${statement.id}: ${statement.text} (${name})`, async () => {

@@ -18,7 +18,7 @@ const DUMP_LIMIT = 60_000;
 /** The slot of a root port: its driver, which is built into the kernel, asks for an interrupt by message. */
 export const PORT_SLOT = 5;
 
-/** Serves a device as an arm64 guest needs it: the guest maps the doorbell of its interrupts itself. */
+/** Serves a device for an arm64 guest, which maps the doorbell of its interrupts itself. */
 export async function arm64Device(
   folder: string,
   format: string,
@@ -46,7 +46,7 @@ export async function arm64Machine(
   });
 }
 
-/** Has QEMU write the machine's device tree, and puts the IOMMU into it. */
+/** Dumps the machine's device tree with QEMU and adds the IOMMU to it; the path of the result. */
 async function patchedTree(lab: Lab, machine: MachineOptions, folder: string): Promise<string> {
   const dumped = `${folder}/virt.dtb`;
   const patched = `${folder}/viommu.dtb`;

@@ -2,7 +2,7 @@
  * An arm64 guest finds the device through its device tree; what it maps is what endpoints reach through SMMUv3
  * tables, and the doorbell of its interrupts is device memory there.
  *
- * Stage-2 tables in the long mode (`VIOMMU_TEST=full`) only.
+ * Stage-2 tables are tested in the long mode (`VIOMMU_TEST=full`) only.
  */
 import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";

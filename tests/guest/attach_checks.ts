@@ -1,5 +1,5 @@
 /**
- * What a guest's Linux does with its PCI functions when it finds the device.
+ * Checks that a Linux guest attached its PCI functions to domains.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Guest } from "./lab/mod.ts";
 import type { ServedDevice, State } from "./served_device.ts";
 
-/** The slot the IOMMU itself has in these machines. */
+/** The requester id of the IOMMU itself. */
 const IOMMU = 0x10;
 
 /** Requester ids of the guest's PCI functions, by whether Linux put them into an IOMMU group. */

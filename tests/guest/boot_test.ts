@@ -2,8 +2,8 @@
  * A plain Linux guest on QEMU finds the device, probes and attaches its endpoints, is stopped and goes on, maps through
  * VFIO, restarts and ends.
  *
- * What it maps is what a device behind the IOMMU can reach, page by page: the guest's own `/proc/self/pagemap` says where
- * each of its pages lies in guest-physical memory, the API socket where our tables lead.
+ * Each page that it maps is compared: the guest's `/proc/self/pagemap` gives the page's guest-physical address, and the API
+ * socket gives the address that our tables hold.
  */
 import { assert, assertEquals } from "@std/assert";
 import { assertAttached } from "./attach_checks.ts";
@@ -16,10 +16,10 @@ import type { State } from "./served_device.ts";
 import { checkStops } from "./stop_checks.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-/** What a device offers of rings unless told otherwise. */
+/** The ring features that a device offers by default. */
 const DEFAULT_RINGS = "packed,event-index,in-order";
 
-/** The endpoints that are in some domain. */
+/** The endpoints of all domains. */
 function inDomains(state: State): readonly number[] {
   return state.domains.flatMap(({ endpoints }) => endpoints).sort();
 }

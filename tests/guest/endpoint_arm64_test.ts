@@ -1,8 +1,8 @@
 /**
  * An arm64 guest's rng and disk behind the IOMMU, with SMMUv3 tables. In the long mode (`VIOMMU_TEST=full`) only.
  *
- * As on x86, QEMU passes I/O virtual addresses on if the machine has an IOMMU that it knows of: here an SMMUv3
- * that the guest never hears of, for the device tree names ours instead.
+ * As on x86, QEMU passes I/O virtual addresses on only if the machine has an IOMMU of QEMU's: here an SMMUv3, which
+ * the guest does not find, for the device tree names our device instead.
  */
 import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";
@@ -17,7 +17,7 @@ async function driveDevices(lab: Lab, format: string): Promise<void> {
   await using device = await serveEndpoints(folder.path, { format, arch: "aarch64" });
   const machine = await arm64Machine(lab, device, folder.path);
   await lab.writeInitramfs(`${folder.path}/initramfs.gz`, DRIVERS);
-  // A guest with one processor leaves a second queue unused, and QEMU looks that up as well: at 0, where no RAM is.
+  // A guest with one processor leaves a second queue unused, and QEMU looks up its rings too: at 0, where there is no RAM.
   const devices = ["-M", "iommu=smmuv3", ...endpointArguments(folder.path, 1)];
   await using guest = await Guest.boot(lab.qemu, [...machine, ...devices]);
   assertEquals(await guest.run("uname -m"), ["aarch64"]);

@@ -1,5 +1,5 @@
 /**
- * What a guest does with the devices behind the IOMMU, and how the host finds out whether it is so.
+ * Uses the devices behind the IOMMU in a guest, and verifies the data on the host.
  *
  * @module
  */
@@ -13,12 +13,12 @@ import { busyboxFor } from "./lab/busybox.ts";
 import type { Guest } from "./lab/mod.ts";
 import type { ServedDevice } from "./served_device.ts";
 
-/** Bytes that go through the block device at once when its throughput is measured. */
+/** Bytes moved when the throughput of the block device is measured. */
 export const BULK = 64 << 20;
-/** What is written into the file system: numbers into one file, and files. */
+/** Numbers that are written into one file, and small files that are written. */
 const NUMBERS = isLong ? 200_000 : 50_000;
 const FILES = isLong ? 200 : 50;
-/** Bytes of random data that a piece must have to be recognised beyond doubt. */
+/** Bytes of random data that identify their place in the sequence. */
 const RECOGNISABLE = 8;
 
 /** The first bytes of the rng, in hexadecimal: more than a test takes. */
@@ -29,7 +29,7 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Where bytes, given in hexadecimal, are in the rng's sequence from a byte on; -1 if they are not. */
+/** The offset of bytes, given in hexadecimal, in the rng's sequence, at or after `from`; −1 if they are not in it. */
 export function placeOf(text: string, from = 0): number {
   let at = SEQUENCE.indexOf(text, from * 2);
   while (at >= 0 && at % 2 !== 0) at = SEQUENCE.indexOf(text, at + 1);
@@ -109,9 +109,9 @@ export interface Throughput {
   readonly read: number;
 }
 
-/** Moves 64 MiB of random bytes, others each time, to the disk and back; they must be the same. */
+/** Writes 64 MiB of new random bytes to the disk and reads them back; they must be the same. */
 export async function measure(guest: Guest): Promise<Throughput> {
-  // What the bytes are read into has its memory beforehand: that takes the guest longer than the disk.
+  // The file that the bytes are read into gets its memory first: allocating it takes the guest longer than the disk.
   await guest.run(
     "dd if=/dev/urandom of=/tmp/bulk bs=1M count=64 conv=notrunc 2>/dev/null && " +
       "dd if=/dev/zero of=/tmp/back bs=1M count=64 conv=notrunc 2>/dev/null",

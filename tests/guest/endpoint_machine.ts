@@ -12,11 +12,11 @@ import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 /** Endpoint ids of the two devices. */
 export const RNG = 0x18;
 export const BLK = 0x30;
-/** The endpoint that nobody drives. */
+/** The endpoint of a device that has no driver. */
 export const OTHER = EDU_SLOT * 8;
-/** What determines the bytes of the rng. */
+/** The seed of the rng's bytes. */
 export const SEED = 20_261_122;
-/** Bytes of the disk; in the long mode its throughput is measured, too. */
+/** Bytes of the disk: in the long mode, enough to measure its throughput. */
 export const DISK = isLong ? 80 << 20 : 32 << 20;
 /** The name of the disk. */
 export const SERIAL = "viommu-test";
@@ -34,8 +34,8 @@ export interface EndpointMachineOptions {
 }
 
 /**
- * Options of `serve` that say what addresses are for. QEMU looks ring addresses up in RAM, I/O virtual though they
- * are: they must lie in it. The devices write their interrupts untranslated, so that is reserved.
+ * Options of `serve` for the I/O addresses. QEMU looks up ring addresses in RAM although they are I/O virtual, so they
+ * must lie in its range. The devices write their interrupts untranslated, so that range is reserved.
  */
 const PLACE_OPTIONS: Readonly<Record<Arch, readonly string[]>> = {
   x86_64: BELOW_END_OF_RAM,

@@ -1,6 +1,6 @@
 /**
- * Real drivers of a Linux guest on devices behind our IOMMU: all of their DMA goes through the tables that the
- * guest's own MAPs built, and what it took away they cannot reach.
+ * A Linux guest's own drivers use devices behind our IOMMU: all DMA goes through the tables that the guest's MAPs
+ * built, and the devices cannot reach what was unmapped.
  */
 import { assert, assertEquals } from "@std/assert";
 import { formatNames } from "../../pagetable/mod.ts";
@@ -41,7 +41,7 @@ const OTHER_ADDRESS = "0000:00:04.0";
 const PAGE = 4096;
 
 /**
- * The guest's own drivers on both devices; after them, if the guest is not strict, a program that unmaps under the rng.
+ * Uses both devices with the guest's own drivers; then, if the guest is not strict, unmaps under the rng with a program.
  */
 async function driveDevices(
   lab: Lab,
@@ -182,7 +182,7 @@ async function compareThroughput(lab: Lab): Promise<void> {
   }
 }
 
-/** The best of three: what else the machine does costs, and nothing makes it faster. */
+/** The best of three: other work on the machine only makes a run slower. */
 async function bestOf(guest: Guest): Promise<Throughput> {
   assertEquals(await guest.run("cat /sys/block/vda/size"), [`${DISK / 512}`]);
   let best = { write: 0, read: 0 };
@@ -193,7 +193,7 @@ async function bestOf(guest: Guest): Promise<Throughput> {
   return best;
 }
 
-/** What runs in every mode. */
+/** The format that is tested in every mode. */
 const USUAL = "vtd-ss";
 
 await labTests(() => prepareLab("x86_64"), {

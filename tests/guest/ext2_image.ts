@@ -1,5 +1,5 @@
 /**
- * Reads files out of an ext2 image, without a file system driver: an independent look at what a guest wrote.
+ * Reads files out of an ext2 image without a file system driver, to verify independently what a guest wrote.
  *
  * Source: "The Second Extended Filesystem", D. Poirier. Knows what mke2fs makes of a small disk: revision 1,
  * direct, single and double indirect blocks, no extents, no 64-bit block numbers.

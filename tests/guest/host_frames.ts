@@ -1,6 +1,6 @@
 /**
- * Where a guest's RAM lies in host memory, as QEMU's own page map says: another process than `serve`, with another mapping
- * of the same file, read by other code than what is tested.
+ * The host frames of a guest's RAM, from QEMU's page map: a process other than `serve`, with its own mapping of the same
+ * file, read by code other than the tested one.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { PAGE } from "./mapping_plan.ts";
 interface RamMapping {
   readonly address: number;
   readonly bytes: number;
-  /** Where in the file it begins: with less than 2 GiB of RAM, the guest-physical address. */
+  /** Its offset in the file: with less than 2 GiB of RAM, the guest-physical address. */
   readonly offset: number;
 }
 

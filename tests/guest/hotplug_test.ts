@@ -11,7 +11,7 @@ import { serveCommand, ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 
-/** Times that a device is plugged and unplugged; of each kind as many. */
+/** Times that a device is plugged and unplugged; the same number for each kind. */
 const ROUNDS = isLong ? 21 : 3;
 
 /** The endpoint of the port's slot: the first bus behind the first bridge. */
@@ -19,21 +19,21 @@ const PLUGGED = 0x100;
 const PLUGGED_ADDRESS = "0000:01:00.0";
 /** Bytes of a disk. */
 const DISK = 16 << 20;
-/** Milliseconds for what a guest does with a device that comes or goes. */
+/** Milliseconds for a guest to release a device. */
 const PATIENCE = 120_000;
 
-/** A kind of device: what `serve` is told, what QEMU is told, and what the guest does with it. */
+/** A kind of device: the options of `serve` and of QEMU, and commands of the guest. */
 interface Kind {
   readonly option: (folder: string) => readonly [name: string, value: string];
   readonly fields: string;
-  /** Commands of the guest that use it, and check what it gives. */
+  /** Commands that use it and verify the data. */
   readonly use: readonly string[];
   /** A command that uses it until it is gone. */
   readonly load: string;
 }
 
 const DISK_FIELDS = "virtio-id=2,num_vqs=1,vq_size=128,config_size=60";
-/** What is written is read, past the guest's cache. */
+/** Writes data and reads it back, without the guest's page cache. */
 const DISK_USE = [
   "dd if=/dev/urandom of=/tmp/written bs=64k count=32 2>/dev/null",
   "dd if=/tmp/written of=/dev/vdb bs=64k oflag=direct 2>/dev/null",
@@ -68,7 +68,7 @@ const KINDS: readonly Kind[] = [
   },
 ];
 
-/** A disk that stays, and a port into which others are plugged. */
+/** Uses a disk that stays while other devices are plugged into a port. */
 async function plugAndUnplug(lab: Lab): Promise<void> {
   await using folder = await temporaryFolder();
   const { path } = folder;
@@ -76,7 +76,7 @@ async function plugAndUnplug(lab: Lab): Promise<void> {
     await Deno.writeFile(`${path}/${name}.img`, new Uint8Array(0));
     await Deno.truncate(`${path}/${name}.img`, DISK);
   }
-  // A disk of our own, as any other back end.
+  // The relay's back end is a disk that another `serve` has.
   await using backEnd = new LineProcess({
     title: "back end",
     command: serveCommand(
@@ -128,7 +128,7 @@ async function plugAndUnplug(lab: Lab): Promise<void> {
   assertEquals(await device.stop(), 0);
 }
 
-/** What the parts of a machine are called. */
+/** The parts of a machine. */
 interface Machine {
   readonly guest: Guest;
   readonly device: ServedDevice;
@@ -136,7 +136,7 @@ interface Machine {
   readonly folder: string;
 }
 
-/** A device comes, is used, and goes in the middle of that. */
+/** Plugs a device, uses it, and unplugs it while it is in use. */
 async function plugOnce(kind: Kind, { guest, device, monitor, folder }: Machine): Promise<void> {
   await device.addEndpoint(...kind.option(folder));
   const add = `vhost-user-test-device-pci,id=plugged,bus=slot1,chardev=plugged,${kind.fields}`;
@@ -158,7 +158,7 @@ async function plugOnce(kind: Kind, { guest, device, monitor, folder }: Machine)
     "the guest has let the device go",
     PATIENCE,
   );
-  // The device is out of the tree before it lets go of its connection.
+  // QEMU removes the device from the tree before it closes the connection.
   await until(
     async () => await monitor.command("chardev-remove plugged") === "",
     "QEMU has let the connection go",
@@ -167,13 +167,13 @@ async function plugOnce(kind: Kind, { guest, device, monitor, folder }: Machine)
   assertEquals(await device.removeEndpoint(PLUGGED), true, "nothing was under way");
 }
 
-/** Gives the monitor a command that has to succeed; warnings are about what QEMU's generic device does not do. */
+/** Runs a monitor command that must succeed; it may print warnings about QEMU's generic device. */
 async function tell(monitor: Monitor, command: string): Promise<void> {
   const said = await monitor.command(command);
   assert(!said.includes("Error"), `${command}: ${said}`);
 }
 
-/** What `serve` holds of the host. */
+/** The host resources that `serve` has open. */
 interface Holdings {
   readonly descriptors: number;
   readonly memoryFiles: number;

@@ -1,7 +1,7 @@
 /**
- * The lab itself: a guest behind QEMU's own virtio-iommu maps what it says it maps.
+ * Tests the lab itself with a guest behind QEMU's own virtio-iommu.
  *
- * Nothing of ours takes part, so a failure here is one of the lab. In the long mode (`VIOMMU_TEST=full`) only.
+ * Nothing of the product takes part, so a failure here is a failure of the lab. In the long mode (`VIOMMU_TEST=full`) only.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { isLong } from "../long_mode.ts";

@@ -1,5 +1,5 @@
 /**
- * Compares what a guest says that it mapped with what the device says that an endpoint reaches.
+ * Compares the mappings of a guest with the translations of the device.
  *
  * @module
  */
@@ -12,9 +12,9 @@ import type { Random } from "./random.ts";
 import type { ServedDevice, State, Translation } from "./served_device.ts";
 import { checkEach } from "./translations.ts";
 
-/** What a table format makes of the guest's wishes. */
+/** How a table format differs from what the guest asked for. */
 export interface FormatHabits {
-  /** What a mapping with a permission allows. */
+  /** The accesses that a mapping with a permission allows. */
   granted(permission: string): string;
   /** The hardware's code for an access to a page that is not mapped, or not so (`permission`). */
   faultCode(access: "r" | "w", permission: string | undefined): string;
@@ -38,19 +38,19 @@ export const SMMU_SECOND_STAGE: FormatHabits = {
   faultCode: SMMU_FIRST_STAGE.faultCode,
 };
 
-/** Where the guest says that a page lies, and what may be done with it; bytes. */
+/** The guest-physical address of a page, and its permission. */
 interface ExpectedPage {
   readonly phys: number;
   readonly permission: string;
 }
 
-/** What is mapped in one boot: in the long mode (`VIOMMU_TEST=full`) more. */
+/** Mappings of one boot. */
 const SIZES = isLong ? { small: 90, huge: 3 } : { small: 12, huge: 1 };
 
 /** Pages by I/O address. */
 type ExpectedPages = Map<number, ExpectedPage>;
 
-/** Maps the plan, and takes the guest at its word. */
+/** Maps the plan; the pages as the guest reports them. */
 async function mapAll(
   guest: Guest,
   plan: readonly PlannedMapping[],
@@ -75,7 +75,7 @@ function union(parts: Iterable<ExpectedPages>): ExpectedPages {
   return new Map([...parts].flatMap((part) => [...part]));
 }
 
-/** Compares every page of `places` and both its neighbours with what the device says, reads and writes. */
+/** Compares the translations of every page of `places` and of the pages before and after it, for reads and writes. */
 async function compare(
   device: ServedDevice,
   endpoint: number,
@@ -130,14 +130,14 @@ function assertTranslation(
       assertEquals([Number(answer.phys), answer.guest], [want.phys + offset, undefined], text);
     } else {
       assertEquals(Number(answer.guest), want.phys + offset, text);
-      // The kernel may have moved a page since it was mapped; then it is said so, and where to.
+      // The kernel may have moved a page since it was mapped; then the answer has the new address.
       assertEquals(Number(answer.moved ?? answer.phys), host.addressOf(want.phys) + offset, text);
     }
     assertEquals(answer.access, granted, text);
   }
 }
 
-/** The list of mappings names the same pages as the guest does, each once, in order. */
+/** The device's list of mappings has the same pages as the guest's, each once, in order. */
 async function compareList(
   device: ServedDevice,
   domain: number,
@@ -187,7 +187,7 @@ async function assertBlocks(
   }
 }
 
-/** Nearly all pages are where the tables say, that is, not only where the kernel is said to have moved them. */
+/** The kernel has moved few pages, so that the tables' own addresses were compared for nearly all. */
 async function assertFewMoved(
   device: ServedDevice,
   endpoint: number,
@@ -202,10 +202,10 @@ async function assertFewMoved(
 }
 
 /**
- * Maps and unmaps random buffers of a booted guest through VFIO, and compares every page and its neighbours
- * each time; in the end nothing may be left.
+ * Maps and unmaps random buffers of a booted guest through VFIO, and compares every page and the pages beside it each
+ * time; in the end no mapping may be left.
  *
- * @param host Where guest RAM lies, if tables hold host-physical addresses.
+ * @param host The host-physical addresses of guest RAM, if tables hold those.
  */
 export async function mapAndCompare(
   guest: Guest,

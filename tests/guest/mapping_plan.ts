@@ -1,5 +1,5 @@
 /**
- * What a guest is asked to map: random mappings that do not overlap, with holes and neighbours.
+ * Plans random mappings that do not overlap, some adjacent and some with holes between them.
  *
  * @module
  */
@@ -25,7 +25,7 @@ export interface PlanSizes {
   readonly huge: number;
 }
 
-/** Random mappings inside the ranges. Some touch each other, none overlap. */
+/** Random mappings inside the ranges. Some are adjacent, none overlap. */
 export function planMappings(
   random: Random,
   ranges: readonly AddressRange[],
@@ -66,7 +66,7 @@ interface Shape {
   readonly backing: Backing;
 }
 
-/** An address: anywhere, near the start or the end of a range, or right behind something placed before. */
+/** An address: anywhere, near the start or the end of a range, or right after an earlier mapping. */
 function place(
   random: Random,
   ranges: readonly AddressRange[],

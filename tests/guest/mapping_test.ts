@@ -1,6 +1,6 @@
 /**
- * Tables that hold host frames lead where QEMU's page map says that guest memory is. In the long mode
- * (`VIOMMU_TEST=full`) only; `boot_test.ts` compares tables that hold guest-physical addresses.
+ * Compares tables that hold host frames with the page map of QEMU. In the long mode (`VIOMMU_TEST=full`) only;
+ * `boot_test.ts` compares tables that hold guest-physical addresses.
  */
 import { assertEquals } from "@std/assert";
 import { seesFrames } from "../device/host/page_frames.ts";

@@ -10,7 +10,7 @@ import { exists } from "./lab/cache.ts";
 import { LineProcess, type OpenVswitch } from "./lab/mod.ts";
 import { run } from "./lab/process.ts";
 
-/** No name that a bridge of the host has. */
+/** A name that no bridge of the host has. */
 const BRIDGE = "viommu-br0";
 
 /** The database and the switch. Dispose of it in every case. */
@@ -35,8 +35,8 @@ export class RunningSwitch implements AsyncDisposable {
   /**
    * Starts a switch whose files are in a folder.
    *
-   * @param socket Where the port connects to, again and again until it can.
-   * @param address Of the bridge, with the length of its prefix.
+   * @param socket The socket that the port connects to, as soon as it is there.
+   * @param address The address of the bridge, with the length of its prefix.
    */
   static async start(
     programs: OpenVswitch,
@@ -72,17 +72,17 @@ export class RunningSwitch implements AsyncDisposable {
     await until(async () => server.ended || await listens(), "the database's server listens");
     if (server.ended) throw server.failure("Ended instead of listening");
     const last = `0x${(2 ** (navigator.hardwareConcurrency - 1)).toString(16)}`;
-    // With huge pages it would use memory that others of its processes can open, which cannot be had without them.
+    // Open vSwitch adds `--in-memory` unless it is given `--legacy-mem`, and DPDK refuses that without huge pages.
     const memory = "--no-huge --legacy-mem --no-shconf -m 256";
     const options: Readonly<Record<string, string>> = {
       "dpdk-init": "true",
       "dpdk-lcore-mask": last,
       "dpdk-extra": `${this.#programs.drivers} ${memory} --no-pci --no-telemetry`,
       "vhost-iommu-support": "true",
-      // One pool of packets for all ports would have 262,144 of them.
+      // A pool that ports share has 262,144 packets, which needs 1.6 GB.
       "per-port-memory": "true",
       "pmd-cpu-mask": last,
-      // Between polls, so that the guest gets the processor.
+      // Microseconds to sleep between polls, so that the guest gets the processor.
       "pmd-sleep-max": "200",
     };
     const settings = Object.entries(options).map(([name, value]) =>
@@ -111,7 +111,7 @@ export class RunningSwitch implements AsyncDisposable {
       env: this.#env,
     });
     this.#daemon = process;
-    // Cannot be read when the process is just ending.
+    // The file cannot be read when the process has just ended.
     const devices = () => Deno.readTextFile(`/proc/${process.pid}/net/dev`).catch(() => "");
     const hasBridge = async () => (await devices()).includes(`${BRIDGE}:`);
     await until(async () => process.ended || await hasBridge(), "the bridge is there");

@@ -1,5 +1,5 @@
 /**
- * What a guest does with a card behind a proxy, and what the proxy says of it.
+ * Uses a network card behind a proxy in a guest, and verifies the counters of the proxy.
  *
  * @module
  */
@@ -29,7 +29,7 @@ export interface ProxyState {
   readonly longestMicroseconds: number;
 }
 
-/** What the proxy of the card has done. */
+/** The state of the card's proxy. */
 export function proxyOf(state: State): ProxyState {
   const endpoint = state.endpoints.find(({ id }) => id === NET);
   assert(endpoint !== undefined && "proxy" in endpoint, "the card is proxied");
@@ -104,7 +104,7 @@ export async function replaceBackEnd(
   await device.stateWhere("disconnected", (state) => !proxyOf(state).connected);
   await start();
   await device.stateWhere("connected again", (state) => proxyOf(state).connected);
-  // The guest's link goes down and up again, and packets with it.
+  // The guest's link goes down and up again, and packets are lost meanwhile.
   await until(async () => await ping(guest, 1, 1) === 1, "the guest's link comes up again");
   await checkPings(guest, device);
   assertEquals(proxyOf(await device.state()).sessions, 2);

@@ -1,5 +1,5 @@
 /**
- * A guest with a network card whose other end is DPDK's `testpmd`, unmodified, behind our IOMMU.
+ * A guest with a network card behind our IOMMU, whose back end is DPDK's unmodified `testpmd`.
  *
  * @module
  */
@@ -13,16 +13,16 @@ import { BELOW_END_OF_RAM, bootTranslated } from "./translated_machine.ts";
 export const NET = 0x18;
 /** The same as PCI address in the guest. */
 export const NET_ADDRESS = "0000:00:03.0";
-/** What the guest's card is called before it is given anything. */
+/** The address of the guest's card. */
 const GUEST_ADDRESS = "10.0.0.2/24";
-/** Who answers: `testpmd` does so for any address. */
+/** The address that answers: `testpmd` does so for any. */
 export const PEER_ADDRESS = "10.0.0.1";
 
-/** Whose sockets the two ends of the proxy are. */
+/** The sockets of the two ends of the proxy. */
 export interface ProxySockets {
-  /** Where QEMU connects to. */
+  /** The socket that QEMU connects to. */
   readonly listen: string;
-  /** Between the proxy and DPDK. */
+  /** The socket between the proxy and the back end. */
   readonly backEnd: string;
 }
 
@@ -42,15 +42,15 @@ export function proxyArguments(folder: string, more = ""): readonly string[] {
 
 /** How `testpmd` is started. */
 export interface TestpmdOptions {
-  /** Whether it connects to the proxy, instead of the proxy to it. */
+  /** Whether it connects to the proxy, and not the proxy to it. */
   readonly connects?: boolean;
   /** Whether the port asks for translations. */
   readonly translates?: boolean;
 }
 
 /**
- * Starts `testpmd`, which answers pings; all of it on the last processor, and less eager than the guest. Where it is
- * to listen, it does when this returns.
+ * Starts `testpmd`, which answers pings, on the last processor and with a lower priority than the guest. If it is to
+ * listen, it does when this returns.
  */
 export async function startTestpmd(
   dpdk: Dpdk,
@@ -104,7 +104,7 @@ export async function bootNet(
   options: NetMachineOptions = {},
 ): Promise<Guest> {
   const { strict = true, translated = true, restarts = false, reconnects = false } = options;
-  // QEMU handles the control queue by itself, with its own translation; so the card has none.
+  // QEMU serves the control queue itself, with its own translation, so the card has none.
   const without = [
     ...["ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_rx_extra", "ctrl_mac_addr"],
     ...["ctrl_guest_offloads", "guest_announce", "mq"],

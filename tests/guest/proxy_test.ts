@@ -1,6 +1,6 @@
 /**
- * DPDK's `testpmd`, a vhost-user back end that knows nothing of us, behind our IOMMU: the guest's network card works
- * through translations that the guest's own MAPs made, and what the guest unmaps is taken back before it hears so.
+ * DPDK's `testpmd`, an unmodified vhost-user back end, behind our IOMMU: the guest's network card works through
+ * translations that the guest's MAPs made, and the back end acknowledges an INVALIDATE before an UNMAP is answered.
  */
 import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";
@@ -33,11 +33,11 @@ interface Prepared {
 
 /** How a run differs from the usual one. */
 interface RunOptions extends NetMachineOptions, TestpmdOptions {
-  /** The program to serve with, instead of the one that users run. */
+  /** The program to serve with; `main.ts` by default. */
   readonly program?: string;
 }
 
-/** A guest with its card, and all that stands behind it, for one test. */
+/** Runs a test with a guest, its card, the proxy and the back end. */
 async function withNet(
   { lab, dpdk }: Prepared,
   options: RunOptions,
@@ -58,7 +58,7 @@ async function withNet(
   assertEquals(await device.stop(), 0);
 }
 
-/** The usual run. */
+/** Pings with the usual options. */
 async function pingThrough(prepared: Prepared): Promise<void> {
   await withNet(prepared, {}, async (guest, device) => {
     await checkPings(guest, device);
@@ -68,7 +68,7 @@ async function pingThrough(prepared: Prepared): Promise<void> {
   });
 }
 
-/** The driver comes and goes, the guest restarts; DPDK connects to us. */
+/** Unbinds and binds the driver and restarts the guest; DPDK connects to the proxy. */
 async function restart(prepared: Prepared): Promise<void> {
   const options = { restarts: true, connects: true };
   await withNet(prepared, options, async (guest, device) => {
@@ -96,7 +96,7 @@ async function restartBackEnd({ lab, dpdk }: Prepared): Promise<void> {
   }
 }
 
-/** The control: without INVALIDATE the back end goes on with pages that are not its own any more. */
+/** The control: without INVALIDATE the back end goes on to use pages that were unmapped. */
 async function withoutInvalidation(prepared: Prepared): Promise<void> {
   const program = new URL("serve_without_invalidation.ts", import.meta.url).pathname;
   await withNet(prepared, { program }, async (guest, device) => {
@@ -108,7 +108,7 @@ async function withoutInvalidation(prepared: Prepared): Promise<void> {
   });
 }
 
-/** Packets a second that the guest sends, strict, with the card behind the IOMMU and not. */
+/** Compares the packets a second that a strict guest sends with the card behind the IOMMU and without one. */
 async function compareRates(prepared: Prepared): Promise<void> {
   const rates: number[] = [];
   for (const translated of [true, false]) {

@@ -1,5 +1,5 @@
 /**
- * What a guest does with devices behind relays, and how the host finds out whether it is so.
+ * Uses devices behind relays in a guest, and verifies the data on the host.
  *
  * @module
  */
@@ -17,7 +17,7 @@ import {
 } from "./relay_machine.ts";
 import type { State } from "./served_device.ts";
 
-/** What is moved: bytes of the large files, and how many small ones; each costs an emulated guest some programs. */
+/** Bytes of the large files, and the number of small ones: an emulated guest starts several programs for each of those. */
 const SIZES = isLong
   ? { bulk: 16 << 20, large: 32 << 20, written: 8 << 20, files: 50 }
   : { bulk: 8 << 20, large: 8 << 20, written: 4 << 20, files: 10 };
@@ -62,7 +62,7 @@ export async function checkDisk(guest: Guest, image: string): Promise<void> {
   assertEquals(line.slice(0, 32), await digest(image));
 }
 
-/** Files are read and written on both sides, made, renamed and removed; both sides agree about all of them. */
+/** Files are made, read, written, renamed and removed; guest and host must have the same ones. */
 export async function checkSharedFolder(guest: Guest, shared: string): Promise<void> {
   await Deno.writeFile(`${shared}/large`, random(SIZES.large));
   for (let i = 0; i < SIZES.files; i++) {
@@ -86,7 +86,7 @@ export async function checkSharedFolder(guest: Guest, shared: string): Promise<v
   await guest.run("cd /; umount /shared");
 }
 
-/** A download over HTTP from the host. */
+/** Downloads a file over HTTP from the host. */
 export async function checkNetwork(guest: Guest): Promise<void> {
   const content = random(8 << 20);
   const server = Deno.serve(
@@ -105,7 +105,7 @@ export async function checkNetwork(guest: Guest): Promise<void> {
   }
 }
 
-/** Bytes to the host and back, over vsock. */
+/** Sends bytes to the host and back over vsock. */
 export async function checkVsock(guest: Guest, folder: string): Promise<void> {
   const bytes = 4 << 20;
   using listener = Deno.listen({ transport: "unix", path: places(folder).vsock });
@@ -120,7 +120,7 @@ export async function checkVsock(guest: Guest, folder: string): Promise<void> {
       }
       left -= count;
     }
-    // Until the guest has taken all of it and goes.
+    // Until the guest has read all of it and closes the connection.
     while (await connection.read(buffer).catch(() => null) !== null);
   }
   await guest.run(`dd if=/dev/urandom of=/tmp/sent bs=${bytes} count=1 2>/dev/null`);
@@ -130,7 +130,7 @@ export async function checkVsock(guest: Guest, folder: string): Promise<void> {
   ]);
 }
 
-/** The only shared memory that a process has is that of its relay. */
+/** A process has no shared memory but that of its relay. */
 export async function checkConfined(name: RelayedName, pid: number): Promise<void> {
   const maps = await Deno.readTextFile(`/proc/${pid}/maps`);
   const shared = maps.split("\n").filter((line) => line.includes("memfd:"));

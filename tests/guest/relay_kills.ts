@@ -39,7 +39,7 @@ export async function killUnderLoad(
   for (let i = 0; i < KILLS; i++) {
     const before = relayOf(await device.state(), "blk");
     await device.stateWhere("moving on", (state) => relayOf(state, "blk").chains > before.chains);
-    // Some time in the middle of it.
+    // Anywhere in a round.
     await delay(Math.random() * 100);
     await replace();
     await device.stateWhere("connected again", (state) => {

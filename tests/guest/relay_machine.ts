@@ -1,5 +1,5 @@
 /**
- * A guest with four devices whose back ends are other people's programs, unmodified: a disk, a file system, a network
+ * A guest with four devices whose back ends are unmodified programs of other projects: a disk, a file system, a network
  * card and a vsock, each behind our IOMMU and confined by it.
  *
  * @module
@@ -15,7 +15,7 @@ export const NAMES = ["blk", "fs", "net", "vsock"] as const;
 /** One of them. */
 export type RelayedName = typeof NAMES[number];
 
-/** PCI slot of each, and what QEMU has to be told of it. */
+/** PCI slot of each, and QEMU's fields for it. */
 const DEVICES: Readonly<Record<RelayedName, { readonly slot: number; readonly fields: string }>> = {
   blk: { slot: 3, fields: "virtio-id=2,num_vqs=1,vq_size=128,config_size=60" },
   fs: { slot: 5, fields: "virtio-id=26,num_vqs=2,vq_size=128,config_size=40" },
@@ -38,14 +38,14 @@ export const HOST_ADDRESS = "10.0.2.2";
 /** The host's port on the vsock. */
 export const VSOCK_PORT = 1234;
 
-/** Where things are in a test's folder. */
+/** Paths in a test's folder. */
 export function places(folder: string) {
   return {
     listen: (name: RelayedName) => `${folder}/${name}.sock`,
     backEnd: (name: RelayedName) => `${folder}/${name}-backend.sock`,
     disk: `${folder}/disk.img`,
     shared: `${folder}/shared`,
-    /** What a connection of the guest to {@linkcode VSOCK_PORT} goes to. */
+    /** The socket for connections of the guest to {@linkcode VSOCK_PORT}. */
     vsock: `${folder}/vm_${VSOCK_PORT}`,
   };
 }

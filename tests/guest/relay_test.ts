@@ -1,6 +1,6 @@
 /**
- * Debian's virtiofsd, qemu-storage-daemon, passt and vhost-device-vsock behind our IOMMU, unmodified: they know no
- * IOMMU, and none of them has a page of the guest.
+ * Debian's unmodified virtiofsd, qemu-storage-daemon, passt and vhost-device-vsock behind our IOMMU: they do not support
+ * one, and none of them has a page of the guest.
  */
 import { assert, assertEquals } from "@std/assert";
 import { isLong } from "../long_mode.ts";
@@ -50,7 +50,7 @@ interface Prepared {
   readonly backEnds: BackEnds;
 }
 
-/** The back ends of a test, by name. All that are there end with it. */
+/** The back ends of a test, by name. */
 class BackEndProcesses implements AsyncDisposable {
   readonly #programs: BackEnds;
   readonly #folder: string;
@@ -84,7 +84,7 @@ class BackEndProcesses implements AsyncDisposable {
   }
 }
 
-/** What went through the relays; nothing went wrong. */
+/** Prints the relays' counters of what went through; those of what went wrong must be 0. */
 async function checkCounters(device: ServedDevice): Promise<void> {
   const state = await device.state();
   assertEquals(state.faults, { reported: 0, dropped: 0 });
@@ -103,7 +103,7 @@ async function checkCounters(device: ServedDevice): Promise<void> {
   }
 }
 
-/** All four devices: everything that is moved is verified, and who has which memory; then one back end is killed. */
+/** Uses all four devices and verifies the data and the back ends' memory; then kills one back end. */
 async function driveAll(
   { lab, backEnds }: Prepared,
   context: Deno.TestContext,
@@ -139,11 +139,11 @@ async function driveAll(
   assertEquals(await device.stop(), 0);
 }
 
-/** A program in the guest unmaps a buffer that a back end has, which stands still meanwhile; then that goes on. */
+/** A program in the guest unmaps a buffer while the back end that has it is stopped; then the back end goes on. */
 async function dropLateData({ lab }: Prepared): Promise<void> {
   await using folder = await temporaryFolder();
   const [listen, backEnd] = [`${folder.path}/rng.sock`, `${folder.path}/rng-backend.sock`];
-  // An entropy device of our own, as any other back end.
+  // The relay's back end is an entropy device that another `serve` has.
   await using process = new LineProcess({
     title: "rng",
     command: serveCommand(
@@ -198,8 +198,7 @@ async function dropLateData({ lab }: Prepared): Promise<void> {
 }
 
 /**
- * Reads of a strict guest: through the relay, from the same back end without IOMMU and without cost of one for the guest,
- * and from our own disk.
+ * Measures reads of a strict guest: through the relay, from the same back end without an IOMMU, and from our own disk.
  */
 async function compareSpeed({ lab, backEnds }: Prepared): Promise<void> {
   await using folder = await temporaryFolder();
@@ -225,7 +224,7 @@ async function compareSpeed({ lab, backEnds }: Prepared): Promise<void> {
       ...["-device", `vhost-user-test-device-pci,chardev=own,${disk},iommu_platform=on,addr=6`],
     ],
   });
-  /** Seconds for reads of a size, past the page cache. */
+  /** Seconds for reads of a size, without the page cache. */
   async function seconds(name: string, size: string, count: number): Promise<number> {
     const lines = await guest.run(
       "cut -d' ' -f1 /proc/uptime; " +

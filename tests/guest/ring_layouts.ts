@@ -10,7 +10,7 @@ import { assertReached } from "./translations.ts";
 
 const PAGE = 4096;
 
-/** What `serve --rings` makes of the rings. */
+/** Arguments of `serve --rings`, by what they offer. */
 export const LAYOUTS: Readonly<Record<string, string>> = {
   "packed rings": "packed,indirect,event-index",
   "split rings with indirect tables": "indirect,event-index",
@@ -32,7 +32,7 @@ const FEATURE_BITS: Readonly<Record<string, number>> = {
 
 /**
  * The guest's driver agreed to these ring features and to no other. QEMU's own options of the device
- * (`packed=`, `event_idx=` …) have no say in that: it passes on what the back end offers.
+ * (`packed=`, `event_idx=` …) do not matter: it passes on what the back end offers.
  */
 export async function assertLayout(guest: Guest, rings: string): Promise<void> {
   const path = "/sys/bus/virtio/drivers/virtio_iommu/virtio*/features";

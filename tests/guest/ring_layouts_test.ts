@@ -1,5 +1,5 @@
 /**
- * The same guest with each ring layout that it can be offered: its own driver is the judge of our rings.
+ * Boots the same guest with each ring layout that it can be offered, to test our rings with the guest's driver.
  *
  * In the long mode (`VIOMMU_TEST=full`) only: the other guest tests use the packed ring.
  */
@@ -29,7 +29,7 @@ async function mapOnArm64(lab: Lab, rings: string): Promise<void> {
   await mapAndEnd(lab, device, machine, rings);
 }
 
-/** Boots a machine, has the guest use the ring, and ends both. */
+/** Boots a machine, uses the ring in the guest, and ends both. */
 async function mapAndEnd(
   lab: Lab,
   device: ServedDevice,
@@ -43,7 +43,7 @@ async function mapAndEnd(
   assertEquals(await device.stop(), 0);
 }
 
-/** One test for each of the first `count` layouts. */
+/** One test for each layout. */
 function layoutTests(
   who: string,
   test: (lab: Lab, rings: string) => Promise<void>,

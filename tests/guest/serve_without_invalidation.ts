@@ -1,6 +1,5 @@
 /**
- * The program with one difference: back ends are never told to forget a translation. What a test of invalidation must
- * be able to notice.
+ * The program with one difference: it never sends an INVALIDATE to a back end. Tests of invalidation must fail with it.
  */
 import { main } from "../../device/command/main.ts";
 import { BackEndIotlb } from "../../device/endpoint/proxy/back_end_iotlb.ts";

@@ -1,5 +1,5 @@
 /**
- * The device as a user runs it: `main.ts serve` as a child process, asked through its API socket.
+ * The device as a user runs it: `main.ts serve` as a child process, queried through its API socket.
  *
  * @module
  */
@@ -72,7 +72,7 @@ export class ServedDevice implements AsyncDisposable {
   /**
    * Starts `serve` with its sockets in `folder` and waits until it answers.
    *
-   * @param program What to run in place of `main.ts`.
+   * @param program The program to run in place of `main.ts`.
    */
   static async start(
     folder: string,
@@ -120,7 +120,7 @@ export class ServedDevice implements AsyncDisposable {
     return this.#process.pid;
   }
 
-  /** An error that shows what the program logged. */
+  /** An error that contains the program's log. */
   failure(message: string): Error {
     return this.#process.failure(message);
   }
@@ -139,7 +139,7 @@ export class ServedDevice implements AsyncDisposable {
     return await this.#get("/v1/state") as State;
   }
 
-  /** The state as soon as `condition` holds of it. Throws when it never does. */
+  /** The state as soon as `condition` is true of it. Throws if that takes too long. */
   async stateWhere(what: string, condition: (state: State) => boolean): Promise<State> {
     const end = Date.now() + START_LIMIT;
     while (true) {
@@ -166,7 +166,7 @@ export class ServedDevice implements AsyncDisposable {
     await this.#get("/v1/endpoints", { method: "POST", body: JSON.stringify({ [option]: value }) });
   }
 
-  /** `DELETE /v1/endpoints/ID`; whether all that was under way ended. */
+  /** `DELETE /v1/endpoints/ID`; whether all requests under way ended. */
   async removeEndpoint(endpoint: number): Promise<boolean> {
     const answer = await this.#get(`/v1/endpoints/${endpoint}`, { method: "DELETE" });
     return (answer as { readonly drained: boolean }).drained;
@@ -185,7 +185,7 @@ export class ServedDevice implements AsyncDisposable {
   }
 }
 
-/** The command that serves with some options, for who needs the process itself. */
+/** The command that serves with some options, for tests that start the process themselves. */
 export function serveCommand(...options: readonly string[]): readonly string[] {
   return [...programCommand(MAIN), "serve", ...options];
 }

@@ -1,6 +1,5 @@
 /**
- * A machine that is stopped and goes on. QEMU does not announce it, and every mapping must be there afterwards, for the
- * guest knows nothing of it.
+ * Stops a machine and lets it go on. Every mapping must still be there afterwards, for the guest does not notice a stop.
  *
  * @module
  */
@@ -14,12 +13,12 @@ import type { ServedDevice } from "./served_device.ts";
 import { assertReached } from "./translations.ts";
 
 const PAGE = 4096;
-/** Where the guest maps, bytes, and how much at once. */
+/** The I/O addresses that the guest maps at, and the bytes of a mapping. */
 export const FIRST = 0x100_0000;
 const SECOND = 0x200_0000;
 const BENCH = 0x1000_0000;
 export const SIZE = 64 * PAGE;
-/** Map calls, and as many unmap calls, while the machine is stopped. */
+/** Map calls, and as many unmap calls, while the machine is stopped again and again. */
 const CALLS = 3000;
 /** Stops meanwhile at most, and the milliseconds between them. */
 const STOPS = 5;
@@ -38,7 +37,7 @@ async function stopAndGoOn(
   await device.stateWhere("connected", ({ connected }) => connected);
 }
 
-/** Stops in the middle of requests: what the rings hold is answered once, neither twice nor never. */
+/** Stops in the middle of requests: each request in the rings is answered once. */
 async function stopWhileBusy(guest: Guest, monitor: Monitor, device: ServedDevice): Promise<void> {
   const before = await answered(device);
   let inTheMiddle = 0;
@@ -61,7 +60,7 @@ async function answered(device: ServedDevice): Promise<number> {
   return (requests.MAP?.OK ?? 0) + (requests.UNMAP?.OK ?? 0);
 }
 
-/** Stops and goes on while nothing is asked for and while the guest is busy; mapping and unmapping go on afterwards. */
+/** Stops the machine while the guest is idle and while it maps and unmaps; both work afterwards. */
 export async function checkStops({ guest, device, monitor }: PlainGuest): Promise<void> {
   await guest.openVfio(EDU_ADDRESS);
   const before = await guest.map(FIRST, SIZE, "rw", "scattered");

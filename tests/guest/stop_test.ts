@@ -1,7 +1,7 @@
 /**
  * A machine that is stopped and goes on, and one that is reset: QEMU announces neither, and to the device they
- * look much alike. But after a stop every mapping must be there, for the guest knows nothing of it; after a
- * reset none may be, although nobody has unmapped it.
+ * look alike. After a stop every mapping must still be there, for the guest does not notice a stop; after a reset
+ * none may be, although none was unmapped.
  *
  * In the long mode (`VIOMMU_TEST=full`) only: `boot_test.ts` stops a guest in every run.
  */
@@ -15,7 +15,7 @@ import { checkStops, FIRST, SIZE } from "./stop_checks.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 import { assertReached } from "./translations.ts";
 
-/** What the guest has made; the tables are another matter. */
+/** The domains as the guest made them, without their tables. */
 function domainsOf({ domains }: State): unknown {
   return domains.map(({ id, bypass, endpoints, pages }) => ({ id, bypass, endpoints, pages }));
 }
@@ -50,7 +50,7 @@ async function resetGuest(lab: Lab, rings: string): Promise<void> {
   assertEquals(await device.stop(), 0);
 }
 
-/** What a device offers unless told otherwise. */
+/** The ring features that a device offers by default. */
 const DEFAULT = "packed,event-index,in-order";
 const SPLIT = "event-index";
 

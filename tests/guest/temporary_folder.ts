@@ -1,10 +1,10 @@
 /**
- * A folder for the time of one test.
+ * A folder that exists during one test.
  *
  * @module
  */
 
-/** A folder that goes with all it holds when disposed of. */
+/** A folder that is removed with its content when disposed of. */
 export interface TemporaryFolder extends AsyncDisposable {
   readonly path: string;
 }

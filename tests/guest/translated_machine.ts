@@ -1,6 +1,6 @@
 /**
- * A PC whose vhost-user devices use I/O virtual addresses: QEMU passes those on only if the machine has an IOMMU that
- * QEMU knows. It has an `intel-iommu`, which the guest leaves alone, beside our device.
+ * A PC whose vhost-user devices use I/O virtual addresses. QEMU passes those on only if the machine has an IOMMU of
+ * QEMU's, so it has an `intel-iommu` beside our device, which the guest does not use.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import { Guest, type Lab, machineArguments } from "./lab/mod.ts";
 import { attachArguments, type ServedDevice } from "./served_device.ts";
 
 /**
- * Options of `serve` for such a machine. QEMU looks ring addresses up in RAM, I/O virtual though they are: they must
+ * Options of `serve` for such a machine. QEMU looks up ring addresses in RAM although they are I/O virtual, so they must
  * lie below its end.
  */
 export const BELOW_END_OF_RAM: readonly string[] = ["--input-range", "0x0-0x1fffffff"];
 
-/** What such a machine is made of. */
+/** The parts of such a machine. */
 export interface TranslatedMachineOptions {
   /** Modules of the devices' drivers, with their arguments. */
   readonly modules: Readonly<Record<string, string>>;
@@ -59,7 +59,7 @@ async function addProgram(initramfs: string, name: string): Promise<void> {
   const program = `${initramfs}.${name}`;
   await compileStatic("x86_64", new URL(`program/${name}.c`, import.meta.url).pathname, program);
   const content = await Deno.readFile(program);
-  // The kernel takes one archive behind the other.
+  // The kernel unpacks several archives in a row.
   const more = await gzip(cpioArchive([{ path: `bin/${name}`, mode: EXECUTABLE, content }]));
   await Deno.writeFile(initramfs, more, { append: true });
   await Deno.remove(program);

@@ -9,10 +9,10 @@ import type { ServedDevice } from "./served_device.ts";
 
 const PAGE = 4096;
 
-/** Checks under way at once: most of the time of one is that of two processes that wake each other. */
+/** Checks under way at once: most of the time of a single one is spent on waking the other process. */
 const AT_ONCE = 16;
 
-/** Checks every item, several at once; throws what the first check throws that fails. */
+/** Checks every item, several at once. Throws the error of the first check that fails. */
 export async function checkEach<T>(
   items: Iterable<T>,
   check: (item: T) => Promise<void>,
@@ -23,7 +23,7 @@ export async function checkEach<T>(
   }
 }
 
-/** Every page of some mappings leads an endpoint's writes where the guest says that it lies. */
+/** An endpoint's writes to every page of some mappings go to the address that the guest reports. */
 export async function assertReached(
   device: ServedDevice,
   endpoint: number,

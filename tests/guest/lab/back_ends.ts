@@ -1,5 +1,5 @@
 /**
- * Prepares vhost-user back ends that know no IOMMU and that nobody here wrote.
+ * Prepares vhost-user back ends of other projects, which do not support an IOMMU.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * The cache folder in which the lab keeps what it prepared.
+ * The cache folder for everything that the lab prepares.
  *
  * Each item (a QEMU, a kernel …) is one folder. It is filled under another name and renamed when complete,
  * so that a folder with the item's name is always a finished one. One lock file lets callers in other
@@ -44,8 +44,8 @@ export async function exists(path: string): Promise<boolean> {
 /**
  * The folder of a finished item, prepared by `fill` when it is not there yet.
  *
- * `name` includes whatever the content depends on (a change of recipe is a change of name). `fill` gets an
- * empty folder to write into; when it throws, nothing remains. Callers in other processes wait.
+ * `name` includes everything that the content depends on; a changed recipe needs another name. `fill` gets an empty
+ * folder to write into, which is removed when it throws. Callers in other processes wait.
  */
 export async function cachedItem(
   name: string,

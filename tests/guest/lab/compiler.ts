@@ -31,7 +31,7 @@ async function findCompiler(arch: Arch): Promise<Compiler> {
   return await fetchedCompiler(arch);
 }
 
-/** Of the machine's own Debian release, so that it runs on the machine's own C library. */
+/** A compiler of the machine's own Debian release, so that it runs with the machine's C library. */
 async function fetchedCompiler(arch: Arch): Promise<Compiler> {
   const release = await machineRelease();
   const host = debianArch(hostArch());

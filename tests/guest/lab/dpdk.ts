@@ -1,5 +1,5 @@
 /**
- * Prepares DPDK's test program, a vhost-user back end that nobody here wrote.
+ * Prepares DPDK's test program, a vhost-user back end of another project.
  *
  * @module
  */
@@ -17,7 +17,7 @@ export interface Dpdk {
   readonly version: string;
 }
 
-/** The drivers that are loaded: a vhost-user port, and the ring that packets' memory comes from. */
+/** The drivers that are loaded: a vhost-user port, and the ring for the memory of packets. */
 const DRIVERS = ["net_vhost", "mempool_ring"];
 
 /** DPDK in the cache folder, prepared there when it is not there yet. */
@@ -26,7 +26,7 @@ export async function findDpdk(): Promise<Dpdk> {
   const folder = await cachedItem(`dpdk-${LAB_RELEASE}-${host}-1`, async (folder) => {
     await machineRelease();
     const packages = await openPackages(LAB_RELEASE, host, false);
-    // The program is in a package for developers, which depends on every header there is.
+    // The program is in a package for developers, which depends on all of DPDK's headers.
     const all = await packages.closure(["dpdk-dev", "librte-net-vhost25", "librte-mempool-ring25"]);
     const needed = all.filter(isForRunning);
     say(`fetching dpdk and its libraries, ${needed.length} packages, ${megabytes(needed)} MB`);
@@ -51,13 +51,13 @@ function isForRunning({ name }: Package): boolean {
 }
 
 /**
- * The file of a DPDK driver in a root folder, by name, for the loader to find: DPDK refuses a path whose folders others
- * may write to, as `/tmp`.
+ * The file name of a DPDK driver in a root folder. The loader finds it by its name alone; DPDK refuses a path with a
+ * folder that others may write to, such as `/tmp`.
  */
 export async function driverFile(root: string, name: string): Promise<string> {
   const libraries = librariesOf(root);
   for await (const file of Deno.readDir(libraries)) {
-    // Behind the name is the version of its interface.
+    // The version of the interface follows the name.
     if (file.name.startsWith(`librte_${name}.so.`)) return file.name;
   }
   throw new Error(`Cannot find DPDK's driver ${name} in ${libraries}`);

@@ -22,12 +22,12 @@ export interface AddressRange {
 }
 
 /**
- * What lies behind a mapping's pages: frames as they come, a transparent huge page, huge pages (to be reserved
- * in `/proc/sys/vm/nr_hugepages` before), or one frame for every page.
+ * The memory of a mapping: frames in no order, a transparent huge page, huge pages (to be reserved in
+ * `/proc/sys/vm/nr_hugepages` before), or one frame for every page.
  */
 export type Backing = "scattered" | "contiguous" | "huge" | "one";
 
-/** What a device may do through a mapping. */
+/** The accesses that a mapping allows a device. */
 export type Permission = "r" | "w" | "rw";
 
 /** Milliseconds for a boot on a busy machine without hardware virtualisation. */
@@ -72,12 +72,12 @@ export class Guest implements AsyncDisposable {
     return this.#process.pid;
   }
 
-  /** Everything that went over the console so far. */
+  /** All lines of the console so far. */
   get transcript(): readonly string[] {
     return this.#process.transcript;
   }
 
-  /** Sends a command of the agent; its data lines without `@`, and what stood behind `@ok`. Throws on `@error`. */
+  /** Sends a command to the agent; its data lines without `@`, and the text after `@ok`. Throws on `@error`. */
   async command(
     text: string,
     milliseconds: number = COMMAND_LIMIT,
@@ -110,12 +110,12 @@ export class Guest implements AsyncDisposable {
     });
   }
 
-  /** Closes what `openVfio` opened; whatever was mapped goes with it. */
+  /** Closes what `openVfio` opened, which removes all mappings. */
   async closeVfio(): Promise<void> {
     await this.command("close");
   }
 
-  /** Maps new guest memory; where the guest says that each page lies. Bytes. */
+  /** Maps new guest memory; the addresses of its pages as the guest reports them. Bytes. */
   async map(
     iova: number,
     bytes: number,
@@ -129,7 +129,7 @@ export class Guest implements AsyncDisposable {
     });
   }
 
-  /** Unmaps all that lies in the range; the bytes that VFIO says it unmapped. */
+  /** Unmaps everything in the range; the bytes that VFIO reports as unmapped. */
   async unmap(iova: number, bytes: number): Promise<number> {
     return Number((await this.command(`unmap ${hex(iova)} ${bytes}`)).result);
   }
@@ -145,12 +145,12 @@ export class Guest implements AsyncDisposable {
     return { map, unmap };
   }
 
-  /** Has QEMU stand still, so that it takes no processor from others, until {@linkcode thaw}. */
+  /** Stops the QEMU process, so that it uses no processor time, until {@linkcode thaw}. */
   freeze(): void {
     this.#process.signal("SIGSTOP");
   }
 
-  /** Has QEMU go on. */
+  /** Continues the QEMU process. */
   thaw(): void {
     this.#process.signal("SIGCONT");
   }
@@ -168,7 +168,7 @@ export class Guest implements AsyncDisposable {
     if (code !== 0) throw this.#process.failure(`QEMU ended with status ${code}`);
   }
 
-  /** Ends QEMU, whatever the guest does. */
+  /** Ends QEMU, also if the guest hangs. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#process[Symbol.asyncDispose]();
   }

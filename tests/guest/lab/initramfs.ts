@@ -26,7 +26,7 @@ const MODULES: Readonly<Record<string, string>> = {
   "vfio-pci": "",
 };
 
-/** What a guest is made of besides its kernel. */
+/** The content of a guest's file system. */
 export interface InitramfsOptions {
   readonly arch: Arch;
   readonly kernel: Kernel;

@@ -1,5 +1,5 @@
 /**
- * A Debian kernel and its modules, unpacked, never installed.
+ * A Debian kernel and its modules, unpacked but not installed.
  *
  * @module
  */

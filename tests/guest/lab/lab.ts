@@ -1,5 +1,5 @@
 /**
- * The guest lab as a whole: everything a test needs to boot a guest, and what happens where it cannot be had.
+ * The guest lab as a whole: everything a test needs to boot a guest, and how tests are skipped where that is missing.
  *
  * @module
  */
@@ -31,7 +31,7 @@ export async function prepareLab(arch: Arch): Promise<Lab> {
 
 let announced = false;
 
-/** Says once where things are kept. */
+/** Prints the cache folder once. */
 function announceCache(): void {
   if (announced) return;
   announced = true;
@@ -64,7 +64,7 @@ export async function labTests<T>(
         throw new Error(`Cannot prepare the guest lab: ${outcome.reason}`);
       });
     } else {
-      // Not left out: a run says by name what it did not test, and why.
+      // Registered nevertheless, so that a run names each test that it skipped, and why.
       say(`skipped "${name}": ${outcome.reason}`);
       Deno.test({ name, ignore: true, fn: () => {} });
     }
@@ -94,7 +94,8 @@ export async function checkInOrder(
   checks: Readonly<Record<string, () => Promise<void>>>,
 ): Promise<void> {
   for (const [name, check] of Object.entries(checks)) {
-    // What a check starts, such as reading the console, may end in a later one: only the test as a whole leaves nothing.
+    // An operation such as reading the console may start in one check and end in a later one; the test as a whole is
+    // sanitized.
     const step = { name, fn: check, sanitizeOps: false, sanitizeResources: false };
     if (!await context.step(step)) throw new Error(`Cannot go on after a failed check: ${name}`);
   }

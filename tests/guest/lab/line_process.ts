@@ -1,5 +1,5 @@
 /**
- * A child process that is talked to in lines: a VMM's serial console, a daemon's log.
+ * A child process with line-based input and output: a VMM's serial console, a daemon's log.
  *
  * @module
  */
@@ -7,7 +7,7 @@ import { deadline } from "@std/async";
 
 /** How to start the process. */
 export interface LineProcessOptions {
-  /** What to call it in messages. */
+  /** Its name in messages. */
   readonly title: string;
   /** Program and arguments. */
   readonly command: readonly string[];
@@ -22,7 +22,7 @@ const GRACE = 10_000;
 const SHOWN = 60;
 const SHOWN_OF_OTHERS = 10;
 
-/** All that have not been disposed of: when one fails, what the others said may tell why. */
+/** All that have not been disposed of: when one fails, the output of the others may show the cause. */
 const present = new Set<LineProcess>();
 
 /** The process; standard output and standard error are read into one transcript as they come. */
@@ -96,7 +96,7 @@ export class LineProcess implements AsyncDisposable {
     return this.#child.pid;
   }
 
-  /** An error that says what was awaited and shows the last lines, and some of the other processes. */
+  /** An error with a message and the last lines of this process and of the others. */
   failure(message: string): Error {
     const others = [...present].filter((each) => each !== this)
       .map((each) => `\n${each.#title}, which ${each.#state()}:${each.#last(SHOWN_OF_OTHERS)}`);
@@ -150,7 +150,7 @@ export class LineProcess implements AsyncDisposable {
     }
   }
 
-  /** Ends it: a request first, then by force; returns when it is gone and everything is read. */
+  /** Ends it, with SIGTERM and then SIGKILL; returns when it has ended and everything is read. */
   async [Symbol.asyncDispose](): Promise<void> {
     present.delete(this);
     this.signal("SIGTERM");
@@ -161,7 +161,7 @@ export class LineProcess implements AsyncDisposable {
     try {
       await this.#input.close();
     } catch {
-      // The other end of the pipe is gone, as it should be.
+      // The other end of the pipe is closed, as expected.
     }
   }
 }

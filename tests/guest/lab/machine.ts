@@ -6,7 +6,7 @@
 import type { Arch } from "./arch.ts";
 import type { Kernel } from "./kernel.ts";
 
-/** What a lab machine is made of. */
+/** The parts of a lab machine. */
 export interface MachineOptions {
   readonly kernel: Kernel;
   /** Path of the guest's file system. */

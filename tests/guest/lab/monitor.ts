@@ -1,5 +1,5 @@
 /**
- * QEMU's monitor: questions about a running machine, over a QMP socket.
+ * QEMU's monitor: commands for a running machine, over a QMP socket.
  *
  * @module
  */

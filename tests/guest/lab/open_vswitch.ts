@@ -15,9 +15,9 @@ import { unpackedProgram } from "./unpacked_program.ts";
 export interface OpenVswitch {
   /** The database's server. */
   readonly server: readonly string[];
-  /** Makes a database. */
+  /** Creates a database. */
   readonly tool: readonly string[];
-  /** What a switch's database looks like. */
+  /** The schema of a switch's database. */
   readonly schema: string;
   /** The switch itself. */
   readonly daemon: readonly string[];

@@ -1,5 +1,5 @@
 /**
- * Debian packages without installing anything: a private apt beside the machine's own.
+ * Downloads and unpacks Debian packages without installing them, with apt settings of the lab's own.
  *
  * The machine's mirror, its keys and its proxy settings are used, its package state is neither read nor
  * written. Packages are downloaded (apt checks signatures and hashes) and unpacked with `dpkg -x`.
@@ -137,7 +137,7 @@ export async function machineRelease(): Promise<string> {
 
 interface Mirror {
   readonly uri: string;
-  /** What stands between `deb` and the address in a sources list, with a space at its end, or nothing. */
+  /** The text between `deb` and the address in a sources list, with a space at its end, or empty. */
   readonly options: string;
 }
 

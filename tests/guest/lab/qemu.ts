@@ -15,7 +15,7 @@ export interface Qemu {
   readonly command: readonly string[];
   /** Variables it needs in its environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** What `--version` calls it. */
+  /** Its version, as `--version` prints it. */
   readonly version: string;
 }
 
