@@ -13,6 +13,9 @@ import { run } from "./lab/process.ts";
 /** A name that no bridge of the host has. */
 const BRIDGE = "viommu-br0";
 
+/** Ends a program when the process that started it ends, also where that was killed: the switch polls for ever. */
+const END_WITH_PARENT = ["setpriv", "--pdeathsig", "KILL"];
+
 /** The database and the switch. Dispose of it in every case. */
 export class RunningSwitch implements AsyncDisposable {
   readonly #programs: OpenVswitch;
@@ -27,7 +30,10 @@ export class RunningSwitch implements AsyncDisposable {
     this.#address = address;
     this.#server = new LineProcess({
       title: "ovsdb-server",
-      command: [...programs.server, `${folder}/conf.db`, `--remote=p${this.#database}`],
+      command: [
+        ...[...END_WITH_PARENT, ...programs.server],
+        ...[`${folder}/conf.db`, `--remote=p${this.#database}`],
+      ],
       env: this.#env,
     });
   }
@@ -104,7 +110,7 @@ export class RunningSwitch implements AsyncDisposable {
   /** Starts the switch itself, which is configured as the database says. */
   async startDaemon(): Promise<void> {
     const { busybox, daemon } = this.#programs;
-    const namespace = [busybox, "unshare", "-rn"];
+    const namespace = [...END_WITH_PARENT, busybox, "unshare", "-rn"];
     const process = new LineProcess({
       title: "ovs-vswitchd",
       command: ["nice", "-n", "5", ...namespace, ...daemon, this.#database],
