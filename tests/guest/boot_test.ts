@@ -30,7 +30,7 @@ async function liveOnce(lab: Lab, context: Deno.TestContext): Promise<void> {
   const { guest, device } = plain;
   let first: State | undefined;
   await checkInOrder(context, {
-    "It agrees to the rings that are offered, and says what it found": async () => {
+    "Its driver agrees to the offered ring features and logs the input address width": async () => {
       await assertLayout(guest, DEFAULT_RINGS);
       const log = await guest.run("dmesg | grep virtio_iommu");
       assert(log.some((line) => line.includes("input address: 48 bits")), log.join("\n"));
@@ -38,21 +38,20 @@ async function liveOnce(lab: Lab, context: Deno.TestContext): Promise<void> {
     "It probes and attaches all its endpoints": async () => {
       first = await assertAttached(guest, device);
     },
-    "It is stopped and goes on: it keeps its mappings, and maps and unmaps on": () =>
-      checkStops(plain),
-    "Every page it maps through VFIO translates as it says, and none after it is unmapped":
+    "A stop keeps its mappings, and it maps and unmaps afterwards": () => checkStops(plain),
+    "Every page it maps through VFIO translates to its address, and none after it is unmapped":
       async () => {
         await mapAndCompare(guest, device, EDU_ENDPOINT, VTD_SECOND_STAGE, new Random(seed()));
         await guest.closeVfio();
       },
-    "It does so again after a restart": async () => {
+    "It attaches the same endpoints after a restart": async () => {
       assert(first !== undefined);
       await guest.reboot();
       const second = await assertAttached(guest, device);
       assertEquals(inDomains(second), inDomains(first), "nothing of the first boot is left");
       assertEquals(second.domains.length, first.domains.length);
     },
-    "When it is off nothing stays": async () => {
+    "After power-off no domain and no socket is left": async () => {
       await guest.powerOff();
       const ended = await device.stateWhere("disconnected", (state) => !state.connected);
       assertEquals(ended.domains, []);

@@ -55,7 +55,7 @@ async function driveDevices(
     "The rng gives its bytes": () => checkRandom(guest, device),
     "The disk holds every byte of a file system": () =>
       checkFileSystem(guest, device, `${folder.path}/disk.img`),
-    "No fault, no request that failed": () => checkNoneFailed(device),
+    "There is no fault and no failed request": () => checkNoneFailed(device),
     ...(options.strict === true ? {} : {
       "What is unmapped under a running device is a fault, not corruption": () =>
         takeAway(guest, device, options),

@@ -122,13 +122,13 @@ async function driveAll(
   await checkInOrder(context, {
     "qemu-storage-daemon: a file system is made, and the image has all of it": () =>
       checkDisk(guest, disk),
-    "virtiofsd: files of both sides": () => checkSharedFolder(guest, shared),
+    "virtiofsd: guest and host have the same files": () => checkSharedFolder(guest, shared),
     "passt: a download over HTTP": () => checkNetwork(guest),
     "vhost-device-vsock: bytes there and back": () => checkVsock(guest, path),
-    "None has a page of the guest": async () => {
+    "No back end has a page of the guest": async () => {
       for (const name of NAMES) await checkConfined(name, processes.pid(name));
     },
-    "No fault, no violation": () => checkCounters(device),
+    "There is no fault and no violation": () => checkCounters(device),
     [`The storage daemon is killed ${KILLS} times under load, and the guest notices nothing`]: () =>
       killUnderLoad(guest, device, disk, async () => {
         await processes.kill("blk");
@@ -271,7 +271,7 @@ await labTests(async () => ({ lab: await prepareLab("x86_64"), backEnds: await f
   ) => driveAll(prepared, context, { strict: true }),
   ...(isLong
     ? {
-      "Data that a back end has late does not arrive, and the guest hears of it": dropLateData,
+      "Data that a back end writes late does not arrive, and a fault is reported": dropLateData,
       "The same four with a lazy guest": (prepared: Prepared, context: Deno.TestContext) =>
         driveAll(prepared, context, { strict: false }),
       "Reads through the relay, without IOMMU, and from our own disk": compareSpeed,
