@@ -39,6 +39,7 @@ export {
   type EndpointChanges,
   type RemovalState,
   type ServedEndpointState,
+  type Work,
 } from "./api/mod.ts";
 export { VERSION } from "./command/version.ts";
 export {
