@@ -24,6 +24,7 @@ import {
   SOCKET_PATH,
   type TextForm,
 } from "./option_parts.ts";
+import { chardevArgument } from "./qemu_arguments.ts";
 
 /** Most queues of a block device. */
 const QUEUES_MAX = 64;
@@ -131,7 +132,7 @@ function endpointQemuArguments(options: EndpointDeviceOptions): readonly string[
   const name = `ep${endpoint}`;
   const fields = type === "rng" ? "virtio-id=4,config_size=0" : "virtio-id=2,config_size=60";
   return [
-    `-chardev socket,id=${name},path=${socket}`,
+    chardevArgument(name, socket),
     `-device vhost-user-test-device-pci,chardev=${name},${fields},num_vqs=${queues},` +
     `vq_size=${QUEUE_SIZES[type]},iommu_platform=on,addr=${qemuSlot(endpoint)}`,
   ];

@@ -78,6 +78,13 @@ function armCommands(guest: QemuGuest): readonly string[] {
   ];
 }
 
+/** The connection to a socket, as one word for a shell. QEMU takes a comma in a path where there are two. */
+export function chardevArgument(id: string, path: string): string {
+  const word = `socket,id=${id},path=${path.replaceAll(",", ",,")}`;
+  const isPlain = /^[\w@%+=:,./-]+$/.test(word);
+  return `-chardev ${isPlain ? word : `'${word.replaceAll("'", "'\\''")}'`}`;
+}
+
 /** What both machines have. */
 function commonArguments({ memory }: QemuGuest): string {
   return `-m ${sizeText(memory)} -nodefaults -nographic -serial stdio`;
@@ -92,7 +99,7 @@ function memoryArgument({ memory }: QemuGuest): string {
 function deviceArguments(guest: QemuGuest): readonly string[] {
   return [
     memoryArgument(guest),
-    `-chardev socket,id=viommu,path=${guest.socketPath}`,
+    chardevArgument("viommu", guest.socketPath),
     "-device vhost-user-test-device-pci,chardev=viommu,virtio-id=23,num_vqs=2,vq_size=128," +
     `config_size=40,addr=${IOMMU_SLOT}`,
     ...guest.endpoints,

@@ -22,6 +22,7 @@ import {
 } from "./endpoint_choices.ts";
 import { qemuSlot } from "./endpoint_options.ts";
 import { ENDPOINT, oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
+import { chardevArgument } from "./qemu_arguments.ts";
 
 /** Bytes for buffers, unless the option says otherwise. */
 const DEFAULT_MEMORY = 64 << 20;
@@ -106,7 +107,7 @@ function relayQemuArguments(
   if (fields === undefined) return [];
   const name = `ep${endpoint}`;
   return [
-    `-chardev socket,id=${name},path=${listen}`,
+    chardevArgument(name, listen),
     `-device vhost-user-test-device-pci,chardev=${name},${fields},iommu_platform=on,` +
     `addr=${qemuSlot(endpoint)}`,
   ];

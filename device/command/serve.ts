@@ -15,7 +15,7 @@ import {
 } from "../host/mod.ts";
 import type { ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
-import { Log } from "../log.ts";
+import { Log, oneLine } from "../log.ts";
 import { memoryBound } from "../iommu/memory_bound.ts";
 import { DeviceServer } from "../serving/device_server.ts";
 import { VERSION } from "./version.ts";
@@ -58,7 +58,7 @@ Example:
     const log = new Log(choices.level, (line) => lines.write(line));
     // Without a prefix, so that they can be pasted.
     function print(all: readonly string[]): void {
-      if (log.enabled("info")) all.forEach((line) => lines.write(line));
+      if (log.enabled("info")) all.forEach((line) => lines.write(oneLine(line)));
     }
     // From here on a signal ends it in order, before there is a socket to be left behind.
     using stop = new StopSignals();

@@ -1,6 +1,6 @@
 /** The command lines for QEMU, as `qemu-args` and `serve` print them. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { qemuCommands } from "../../../device/command/qemu_arguments.ts";
+import { chardevArgument, qemuCommands } from "../../../device/command/qemu_arguments.ts";
 import { viommu } from "./in_process.ts";
 
 const SOCKET = ["--socket-path", "/run/v.sock"];
@@ -55,5 +55,18 @@ Deno.test("what viommu commands are printed are ones that viommu takes", async (
     }
   } finally {
     await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a path of any characters is one word of the shell, and one path for QEMU", async () => {
+  for (const path of ["/run/v.sock", "/a b/it's,$HOME", '/ä/\\ "x"']) {
+    const argument = chardevArgument("viommu", path);
+    const { stdout } = await new Deno.Command("bash", {
+      args: ["-c", `printf '%s\\n' ${argument}`],
+    }).output();
+    assertEquals(new TextDecoder().decode(stdout).trimEnd().split("\n"), [
+      "-chardev",
+      `socket,id=viommu,path=${path.replaceAll(",", ",,")}`,
+    ]);
   }
 });
