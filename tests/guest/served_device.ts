@@ -201,7 +201,9 @@ export async function viommu(command: string, ...args: readonly string[]): Promi
 }
 
 /** QEMU arguments that make a machine's slot 2 the device. */
-export function deviceArguments(device: ServedDevice): readonly string[] {
+export function deviceArguments(
+  device: { readonly socketPath: string },
+): readonly string[] {
   return [
     "-chardev",
     `socket,id=viommu,path=${device.socketPath}`,
