@@ -8,7 +8,7 @@
 import { parseArgs } from "node:util";
 import { cpioArchive, EXECUTABLE, gzip } from "./lab/cpio.ts";
 import { type Lab, machineArguments, prepareLab } from "./lab/mod.ts";
-import { endpointArguments, writeEndpointInitramfs } from "./endpoint_machine.ts";
+import { DRIVERS, endpointArguments } from "./endpoint_machine.ts";
 import { deviceArguments, serveCommand, viommu } from "./served_device.ts";
 import { until } from "../until.ts";
 
@@ -87,7 +87,7 @@ async function run(lab: Lab, folder: string): Promise<number> {
 /** The command that boots the guest; makes its file system, disk and ACPI table. */
 async function qemuCommand(lab: Lab, folder: string): Promise<readonly string[]> {
   const initramfs = `${folder}/initramfs.gz`;
-  await writeEndpointInitramfs(lab, initramfs);
+  await lab.writeInitramfs(initramfs, DRIVERS);
   const content = await Deno.readFile(new URL("program/shell.sh", import.meta.url));
   const more = await gzip(cpioArchive([{ path: "bin/shell", mode: EXECUTABLE, content }]));
   await Deno.writeFile(initramfs, more, { append: true });
