@@ -10,7 +10,7 @@
  */
 
 /** Levels, most important first. */
-export const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
+export const LOG_LEVELS = ["error", "warn", "info", "debug", "trace"] as const;
 
 /** One of {@linkcode LOG_LEVELS}. */
 export type LogLevel = typeof LOG_LEVELS[number];
@@ -92,6 +92,11 @@ export class Log {
    */
   warnLimited(kind: string, message: string): void {
     this.#limited("warn", kind, message);
+  }
+
+  /** Logs each event of the guest's requests and accesses. */
+  trace(message: string): void {
+    this.#line("trace", message);
   }
 
   /** Logs an error, limited in rate. */

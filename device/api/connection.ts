@@ -96,7 +96,8 @@ export class ApiConnection {
 
   /** Whether a step would do something. */
   get canStep(): boolean {
-    if (this.#awaited?.isWaiting === true && !this.#hasOutput) return false;
+    const answer = this.#awaited ?? this.#pieces;
+    if (answer?.isWaiting === true && !this.#hasOutput) return false;
     return this.#phase !== GONE && !this.awaitsInput && !this.awaitsOutput;
   }
 
@@ -335,7 +336,7 @@ function collect(pieces: RouteAnswer, work: Work): readonly [string, boolean] {
     const { value, done } = pieces.next();
     if (done === true) return [text, true];
     text += value;
-    if (work.isEnough || text.length >= PIECE) return [text, false];
+    if (work.isEnough || text.length >= PIECE || pieces.isWaiting) return [text, false];
   }
 }
 

@@ -50,7 +50,7 @@ export interface RouteRequest {
 export interface RouteAnswer extends Iterator<string, void> {
   /** Media type of the text; JSON by default. */
   readonly mediaType?: string;
-  /** Whether what it tells of has yet to happen: until then it is not asked for a piece. */
+  /** Whether what it tells of next has yet to happen: until then it is not asked for a piece. */
   readonly isWaiting?: boolean;
 }
 

@@ -6,6 +6,7 @@
 import { addEndpoint, endpoints, removeEndpoint } from "./endpoints.ts";
 import { type ApiContext, ApiError, type RouteAnswer, type RouteRequest } from "./context.ts";
 import { dmaPieces } from "./dma.ts";
+import { events } from "./events.ts";
 import { health, version } from "./health.ts";
 import { mappings } from "./mappings.ts";
 import { metrics } from "./metrics.ts";
@@ -36,10 +37,15 @@ export const ROUTES: readonly Route[] = [
   ),
   get(
     "/v1/translate",
-    ["endpoint", "iova", "access"],
+    ["endpoint", "iova", "ring", "access"],
     (context, { query }) => json(translate(context, query)),
   ),
   get("/v1/moved", ["after", "limit"], (context, { query }, work) => moved(context, query, work)),
+  get(
+    "/v1/events",
+    ["after", "limit", "follow"],
+    (context, { query }, work) => events(context, query, work),
+  ),
   get("/v1/version", [], (context) => json(version(context))),
   get("/v1/health", [], (context) => json(health(context))),
   get("/v1/endpoints", ["after", "limit"], (context, { query }) => endpoints(context, query)),

@@ -9,7 +9,15 @@ import {
   MEMORY_TYPE_NAMES,
   type WalkResult,
 } from "../../pagetable/mod.ts";
-import { addressText, PAGE_SIZE, parseAddress, parseEndpoint } from "../address.ts";
+import {
+  type Address,
+  addressText,
+  endpointText,
+  PAGE_SIZE,
+  parseAddress,
+  parseEndpoint,
+  parseNumber,
+} from "../address.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { type ApiContext, ApiError } from "./context.ts";
 import { protectionText } from "./mappings.ts";
@@ -52,7 +60,7 @@ export interface FaultState {
   readonly code: string;
 }
 
-/** `GET /v1/translate`: `endpoint`, `iova` and `access` (`r`, the default, or `w`). */
+/** `GET /v1/translate`: `endpoint`, `iova` or `ring`, and `access` (`r`, the default, or `w`). */
 export function translate(context: ApiContext, query: URLSearchParams): TranslateAnswer {
   const id = parameter(
     "endpoint",
@@ -60,12 +68,14 @@ export function translate(context: ApiContext, query: URLSearchParams): Translat
     parseEndpoint,
     "an endpoint such as 24, 0x18 or 00:03.0",
   );
-  const iova = parameter(
-    "iova",
-    query.get("iova"),
-    parseAddress,
-    "a byte address such as 0x1000 or 4096",
-  );
+  const iova = query.get("ring") === null
+    ? parameter(
+      "iova",
+      query.get("iova"),
+      parseAddress,
+      "a byte address such as 0x1000 or 4096",
+    )
+    : ringAddress(context, id, query);
   const access = parameter("access", query.get("access") ?? "r", parseAccess, "r or w");
   const format = context.device.endpoints.formatOf(id);
   if (format === undefined) throw new ApiError(404, `There is no endpoint ${id}`);
@@ -80,6 +90,30 @@ export function translate(context: ApiContext, query: URLSearchParams): Translat
     format: walk.bypass ? "bypass" : format,
     path,
   };
+}
+
+/** Where a ring of the device begins that is served at an endpoint. */
+function ringAddress(
+  { services = [], relays = [] }: ApiContext,
+  endpoint: number,
+  query: URLSearchParams,
+): Address {
+  if (query.get("iova") !== null) throw new ApiError(400, "Cannot take both iova and ring");
+  const ring = parameter(
+    "ring",
+    query.get("ring"),
+    (text) => parseNumber(text, 0xffff),
+    "the index of a ring such as 0",
+  );
+  const service = relays.find((each) => each.endpoint === endpoint)?.service ??
+    services.find((each) => each.endpoint === endpoint);
+  const address = service?.ringAddress(ring);
+  if (address !== undefined) return address;
+  throw new ApiError(
+    404,
+    `There is no ring ${ring} at endpoint ${endpointText(endpoint)}: ` +
+      (service === undefined ? "no device is served there" : "its guest has not placed it"),
+  );
 }
 
 /** Where a translated byte is. */

@@ -8,6 +8,7 @@ import type { State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
+import { eventText } from "./event_text.ts";
 import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
 import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { numberFrom, SOCKET_PATH } from "./option_parts.ts";
@@ -17,6 +18,9 @@ import { watch, type WatchOptions } from "./watch.ts";
 
 /** Milliseconds to wait for an answer. */
 const DEFAULT_LIMIT_MS = 10_000;
+
+/** Milliseconds that stand for no limit: more than a timer takes. */
+const NO_LIMIT_MS = 2 ** 31 - 1;
 
 /** Shows what a running device holds. */
 export const inspect: Command = {
@@ -31,8 +35,15 @@ export const inspect: Command = {
       { word: "mappings", takes: "[--domain N]", help: "what is mapped, by address" },
       {
         word: "translate",
-        takes: "--endpoint ID --iova ADDR [--access r|w]",
+        takes: "--endpoint ID (--iova ADDR | --ring N) [--access r|w]",
         help: "one address through the endpoint's tables, entry by entry, as hardware walks them",
+      },
+      {
+        word: "events",
+        takes: "[--follow]",
+        help:
+          "requests that were refused with the requirement that they do not meet, faults with " +
+          "the path to the entry that refused, endpoints attached and detached",
       },
       {
         word: "moved",
@@ -61,6 +72,17 @@ export const inspect: Command = {
         value: "ADDR",
         help: "a byte address, hexadecimal (0x...) or decimal",
         actions: ["translate"],
+      },
+      {
+        name: "ring",
+        value: "N",
+        help: "in place of an address, where ring N of the device that serve has there begins",
+        actions: ["translate"],
+      },
+      {
+        name: "follow",
+        help: "go on with what happens, until Ctrl-C",
+        actions: ["events"],
       },
       {
         name: "access",
@@ -107,7 +129,9 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
     ) ?? DEFAULT_LIMIT_MS;
     const look = watchOptions(values, streams);
     const question = action === "watch" ? undefined : questionOf(action, values);
-    using client = new ApiClient(path, limit);
+    const isFollowing = values["follow"] === true;
+    // Where nothing happens there is no answer.
+    using client = new ApiClient(path, isFollowing ? NO_LIMIT_MS : limit);
     if (question === undefined) {
       await watch(client, look);
       return 0;
@@ -193,6 +217,12 @@ function questionOf(action: string, values: OptionValues): Question {
         none: "nothing is mapped",
       };
     }
+    case "events":
+      return {
+        route: `/v1/events?follow=${values["follow"] === true}`,
+        line: (element) => eventText(JSON.parse(element)),
+        none: "nothing was refused, attached or detached",
+      };
     case "moved":
       return {
         route: "/v1/moved",
@@ -216,16 +246,24 @@ function translateQuery(values: OptionValues): URLSearchParams {
   const form = "an endpoint such as 24, 0x18 or 00:03.0";
   const endpoint = parsedOption(values, "endpoint", parseEndpoint, form);
   const iova = parsedOption(values, "iova", parseAddress, "a byte address such as 0x1000");
+  const ring = parsedOption(
+    values,
+    "ring",
+    (text) => parseNumber(text, 0xffff),
+    "a number such as 0",
+  );
   const access = textOption(values, "access") ?? "r";
-  if (endpoint === undefined || iova === undefined) {
-    throw new UsageError("Cannot translate without --endpoint ID and --iova ADDR");
+  if (endpoint === undefined || (iova === undefined) === (ring === undefined)) {
+    throw new UsageError(
+      "Cannot translate without --endpoint ID and one of --iova ADDR and --ring N",
+    );
   }
   if (access !== "r" && access !== "w") {
     throw new UsageError(`Cannot take --access ${access}: it must be r or w`);
   }
   return new URLSearchParams({
     endpoint: String(endpoint),
-    iova: textOption(values, "iova")!,
+    ...(ring === undefined ? { iova: textOption(values, "iova")! } : { ring: String(ring) }),
     access,
   });
 }

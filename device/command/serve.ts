@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { pathLines } from "../../pagetable/mod.ts";
 import { type ApiContext, ApiServer, exportMetrics } from "../api/mod.ts";
 import {
   createMemoryFile,
@@ -20,6 +21,7 @@ import { memoryBound } from "../iommu/memory_bound.ts";
 import { DeviceServer } from "../serving/device_server.ts";
 import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
+import { eventLine } from "./event_text.ts";
 import { EndpointControl, openEndpoints } from "./endpoint_control.ts";
 import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
@@ -148,6 +150,20 @@ interface ServeOptions extends Pick<ServeChoices, "pollUs" | "rings" | "access" 
   readonly log: Log;
 }
 
+/** Logs each event from now on. */
+function traceEvents({ events }: IommuDevice, log: Log): void {
+  let last = events.last;
+  events.onEvent = () => {
+    for (const event of events.since(last)) {
+      log.trace(eventLine(event));
+      if (event.kind === "fault") {
+        for (const line of pathLines(event.path)) log.trace(`  ${line}`);
+      }
+      last = event.number;
+    }
+  };
+}
+
 /** Serves until SIGINT, SIGTERM, SIGHUP, or the end of an inherited connection. */
 async function serveUntilStopped(
   { device, endpoints, socket, api }: ServedParts,
@@ -186,6 +202,7 @@ async function serveUntilStopped(
     rings,
   );
   stop.onStop(() => server.stop());
+  if (log.enabled("trace")) traceEvents(device, log);
   if (exportMetrics(context)) log.info("Exporting metrics by OpenTelemetry");
   await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
 }

@@ -11,7 +11,7 @@
  *
  * @module
  */
-import { endpointText } from "../address.ts";
+import { type Address, endpointText } from "../address.ts";
 import { PeerClaim } from "../host/peer_claim.ts";
 import type { PollSet, UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
@@ -191,6 +191,11 @@ export class EndpointService implements ServedEndpoint {
   serves(index: number): boolean {
     const queue = this.#backEnd?.queue(index);
     return queue !== undefined && queue !== this.#asleep[index];
+  }
+
+  /** Where the guest has placed a ring, an I/O virtual address; `undefined` for nowhere. */
+  ringAddress(index: number): Address | undefined {
+    return this.#backEnd?.ringAddress(index);
   }
 
   /** Tells the front end that the config space has changed. */

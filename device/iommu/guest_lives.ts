@@ -10,6 +10,7 @@
  */
 import { endpointText } from "../address.ts";
 import type { ConfigSpace } from "./config_space.ts";
+import type { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
@@ -40,6 +41,8 @@ export interface GuestLivesParts {
   readonly config: ConfigSpace;
   /** Reports that wait. */
   readonly faults: FaultEvents;
+  /** Where resets are recorded. */
+  readonly events: DeviceEvents;
   /** What keeps translations and must be told when they change. */
   readonly iotlbListeners: IotlbListeners;
 }
@@ -88,7 +91,7 @@ export class GuestLives {
    * that did not pass before, and reports are kept.
    */
   reset(kind: ResetKind): void {
-    const { life, iommu, faults, config } = this.#parts;
+    const { life, iommu, faults, config, events } = this.#parts;
     if (kind === "doubtful") {
       if (iommu.attachedCount > 0) this.#loseTrack(MAY_GO_ON);
       config.doubtfulReset();
@@ -99,6 +102,7 @@ export class GuestLives {
     this.#loaded = undefined;
     life.loseTrack();
     iommu.reset();
+    events.reset();
     faults.clear();
     if (kind === "system") config.systemReset();
     else if (isDoubtful) config.doubtfulReset();

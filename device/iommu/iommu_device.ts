@@ -23,6 +23,7 @@ import {
   limitsOf,
   offeredFeatures,
 } from "./device_options.ts";
+import { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import { EndpointTable } from "./endpoint_table.ts";
 import { FaultEvents } from "./fault_events.ts";
@@ -74,6 +75,8 @@ export class IommuDevice implements VirtioDevice {
   readonly requests: Requests;
   /** The fault reports. */
   readonly faults: FaultEvents = new FaultEvents();
+  /** What happened last, for people. */
+  readonly events: DeviceEvents = new DeviceEvents();
   /** What is known of the guest, and which endpoints are blocked because it is not. */
   readonly life: GuestLife = new GuestLife();
   /** Pages that guest mappings have pinned, and the frames behind them. */
@@ -108,7 +111,7 @@ export class IommuDevice implements VirtioDevice {
       budget: maxPinned === undefined ? null : new PinBudget(Math.floor(maxPinned / PAGE_SIZE)),
     });
     this.#config = createConfigSpace(limits, reserved.probeSize, options.bypass);
-    const { endpoints, hardware, iotlbListeners, life, guest, faults } = this;
+    const { endpoints, hardware, iotlbListeners, life, guest, faults, events } = this;
     const config = this.#config;
     this.iommu = new VirtioIommu({
       endpoints,
@@ -129,6 +132,7 @@ export class IommuDevice implements VirtioDevice {
       inputLastPage: limits.lastPage,
       granulePages: Math.min(...limits.pageSizes) / PAGE_SIZE,
       features: this.featuresLow,
+      events,
     });
     const hostSource = this.#hostSource;
     this.#translations = new Translations({
@@ -137,11 +141,20 @@ export class IommuDevice implements VirtioDevice {
       config,
       life,
       faults,
+      events,
       hostSource,
     });
     this.#requestQueue = new RequestQueue(this.requests, iotlbListeners);
     this.#ram = new GuestRam(source, hostMemory, iommu);
-    this.#lives = new GuestLives({ life, iommu, endpoints, config, faults, iotlbListeners });
+    this.#lives = new GuestLives({
+      life,
+      iommu,
+      endpoints,
+      config,
+      faults,
+      events,
+      iotlbListeners,
+    });
   }
 
   /**

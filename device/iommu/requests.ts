@@ -9,11 +9,13 @@
  *
  * @module
  */
-import { MMIO, OK, READ, WRITE } from "../../pagetable/mod.ts";
+import { type Errno, MMIO, OK, READ, WRITE } from "../../pagetable/mod.ts";
 import type { Chain } from "../../vring/mod.ts";
+import type { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import { PiecewiseUnmap } from "./piecewise_unmap.ts";
+import { type RefusalKey, refusalOfErrno, statusOfRefusal } from "./refusals.ts";
 import { Request } from "./request.ts";
 import { checkAttach, checkMap, checkUnmap, type MapLimits } from "./request_checks.ts";
 import type { ReservedRegions } from "./reserved_region.ts";
@@ -26,11 +28,8 @@ import {
   MAP_F_MMIO,
   MAP_F_READ,
   MAP_F_WRITE,
-  S_INVAL,
-  S_NOENT,
   S_NOMEM,
   S_OK,
-  S_UNSUPP,
   type Status,
   STATUS_NAMES,
   T_ATTACH,
@@ -56,6 +55,8 @@ export interface RequestsOptions extends MapLimits {
   readonly reserved: ReservedRegions;
   /** Device features offered, an OR of `F_…`. */
   readonly features: number;
+  /** Where refusals and attachments are recorded. */
+  readonly events: DeviceEvents;
 }
 
 /** The requests of one guest, one at a time. */
@@ -78,6 +79,10 @@ export class Requests {
   #filling: Domain | undefined;
   /** {@linkcode VirtioIommu.generation} when the request that is under way began. */
   #generation = 0;
+  /** Why the request is refused, if a check of its fields does that. */
+  #refusal: RefusalKey | undefined;
+  /** What an operation on domains last failed with. */
+  #error: Errno = OK;
 
   /** No request was served yet, and no feature is agreed. */
   constructor(options: RequestsOptions) {
@@ -108,23 +113,25 @@ export class Requests {
     const isWhole = request.decode(length);
     const type = request.type;
     this.weight = type === T_ATTACH || type === T_DETACH ? WORK_PER_LOOK : 1;
+    this.#refusal = undefined;
+    this.#error = OK;
     if (type === 0 || (type === T_PROBE && (this.#options.features & F_PROBE) === 0)) {
       // O2, 5.13.6.2: "If a request type is not recognized, the device SHOULD NOT write the buffer and SHOULD set the
       // used length to zero."
       // P3, 5.13.6.7.2: "If the device does not offer the VIRTIO_IOMMU_F_PROBE feature, and if the driver sends a
       // VIRTIO_IOMMU_T_PROBE request, then the device SHOULD NOT write the buffer and SHOULD set the used length to zero."
-      this.#count(type, S_UNSUPP);
+      this.#end(this.#refuse(type === 0 ? "O2" : "P3"));
       return 0;
     }
     const room = chain.writableLength;
     if (room < TAIL_SIZE) {
-      this.#count(type, S_INVAL);
+      this.#end(this.#refuse("full"));
       return 0; // There is no room for a status.
     }
     if (type === T_PROBE) return this.#answerProbe(chain, isWhole, room);
     // A piece of work for each entry that is yet to be cleared comes first.
     if (type === T_ATTACH && isWhole && this.#iommu.isLeaving) return this.#goOnLater();
-    return this.#conclude(chain, isWhole ? this.#execute(type) : S_INVAL);
+    return this.#conclude(chain, isWhole ? this.#execute(type) : this.#refuse("short"));
   }
 
   /**
@@ -140,12 +147,14 @@ export class Requests {
     if (this.#generation !== iommu.generation) {
       // A reset has removed all mappings; what could not be done before it is not tried again.
       this.abandon();
-      return this.#answerTail(chain, 0, unmapping === undefined ? S_NOMEM : S_OK);
+      if (unmapping !== undefined) return this.#answerTail(chain, 0, S_OK);
+      this.#refusal = "reset";
+      return this.#answerTail(chain, 0, S_NOMEM);
     }
     if (unmapping !== undefined) {
       if (!iommu.unmapPiece(unmapping)) return UNDER_WAY;
       this.#unmapping = undefined;
-      return this.#answerTail(chain, 0, statusOf(unmapping.error));
+      return this.#answerTail(chain, 0, statusOf(this.#failed(unmapping.error)));
     }
     if (filling !== undefined) {
       return filling.fillStep() ? this.#conclude(chain, this.#filled(filling)) : UNDER_WAY;
@@ -180,22 +189,22 @@ export class Requests {
 
   #attach(): Status {
     const { domain: domainId, endpoint, flags } = this.#request;
-    const status = checkAttach(this.#request, this.#features);
-    if (status !== S_OK) return status;
+    const refusal = checkAttach(this.#request, this.#features);
+    if (refusal !== undefined) return this.#refuse(refusal);
     const bypass = (flags & ATTACH_F_BYPASS) !== 0;
     const domain = this.#iommu.domain(domainId);
     const format = this.#options.endpoints.formatOf(endpoint);
     if (domain !== undefined && format !== undefined && !bypass && !domain.bypass) {
       const error = domain.beginJoin(endpoint, format);
-      if (error !== OK) return attachStatusOf(error);
+      if (error !== OK) return attachStatusOf(this.#failed(error));
       if (domain.space.isFilling) return this.#fill(domain);
     }
-    return attachStatusOf(this.#iommu.attach(domainId, endpoint, bypass));
+    return attachStatusOf(this.#failed(this.#iommu.attach(domainId, endpoint, bypass)));
   }
 
   // D1, 5.13.6.4.2: "The device MUST ignore reserved."
   #detach(): Status {
-    return statusOf(this.#iommu.detach(this.#request.endpoint));
+    return statusOf(this.#failed(this.#iommu.detach(this.#request.endpoint)));
   }
 
   #map(): Status {
@@ -204,8 +213,8 @@ export class Requests {
     const lastPage = request.virtEndPage;
     if (lastPage - firstPage >= LARGE_PAGES) this.weight = WORK_PER_LOOK;
     const domain = this.#iommu.domain(request.domain);
-    const status = checkMap(request, domain, this.#features, this.#options);
-    if (status !== S_OK || domain === undefined) return status;
+    const refusal = checkMap(request, domain, this.#features, this.#options);
+    if (refusal !== undefined || domain === undefined) return this.#refuse(refusal ?? "M4");
     // M6, 5.13.6.5.2: "The device MUST NOT allow writes to a range mapped without the VIRTIO_IOMMU_MAP_F_WRITE flag.
     // However, if the underlying architecture does not support write-only mappings, the device MAY allow reads to a
     // range mapped with VIRTIO_IOMMU_MAP_F_WRITE but not VIRTIO_IOMMU_MAP_F_READ."
@@ -213,15 +222,15 @@ export class Requests {
     const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
       ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
     const error = this.#iommu.map(domain, firstPage, lastPage, request.physStartFrame, protection);
-    if (error !== OK) return statusOf(error);
+    if (error !== OK) return statusOf(this.#failed(error));
     return domain.space.isFilling ? this.#fill(domain) : S_OK;
   }
 
   #unmap(): Status {
     const request = this.#request;
     const domain = this.#iommu.domain(request.domain);
-    const status = checkUnmap(request, domain);
-    if (status !== S_OK || domain === undefined) return status;
+    const refusal = checkUnmap(request, domain);
+    if (refusal !== undefined || domain === undefined) return this.#refuse(refusal ?? "U2");
     // No mapping is in a page that the range covers in part.
     const firstPage = request.virtStartPage + (request.virtStartOffset !== 0 ? 1 : 0);
     const lastPage = request.virtEndPage - (request.virtEndOffset !== 0xfff ? 1 : 0);
@@ -235,7 +244,7 @@ export class Requests {
     }
     // U5, 5.13.6.6.2: "If part of the range or the full range is not covered by an existing mapping, then the device
     // SHOULD remove all mappings affected by the range and set the request status to VIRTIO_IOMMU_S_OK."
-    return unmapStatusOf(this.#iommu.unmap(domain, firstPage, lastPage));
+    return unmapStatusOf(this.#failed(this.#iommu.unmap(domain, firstPage, lastPage)));
   }
 
   /** Begins to fill page tables of a domain for the request. Its status if that is over at once. */
@@ -249,12 +258,14 @@ export class Requests {
     this.#filling = undefined;
     const request = this.#request;
     if (request.type === T_MAP) {
-      return statusOf(this.#iommu.endMap(domain, request.virtStartPage, request.virtEndPage));
+      const error = this.#iommu.endMap(domain, request.virtStartPage, request.virtEndPage);
+      return statusOf(this.#failed(error));
     }
-    const error = domain.space.fillError;
-    return attachStatusOf(
-      error === OK ? this.#iommu.attach(request.domain, request.endpoint, false) : error,
-    );
+    const { fillError } = domain.space;
+    const error = fillError === OK
+      ? this.#iommu.attach(request.domain, request.endpoint, false)
+      : fillError;
+    return attachStatusOf(this.#failed(error));
   }
 
   // P1, 5.13.6.7.2: "The device MUST ignore field reserved of a PROBE request."
@@ -268,16 +279,16 @@ export class Requests {
     if (!isWhole || properties < this.#probeSize) {
       // P7, 5.13.6.7.2: "If the properties list is smaller than probe_size, the device SHOULD NOT write any property. It
       // SHOULD reject the request and set status to VIRTIO_IOMMU_S_INVAL."
-      status = S_INVAL;
+      status = this.#refuse(isWhole ? "P7" : "short");
     } else if (this.#options.endpoints.formatOf(this.#request.endpoint) === undefined) {
       // P2, 5.13.6.7.2: "If the endpoint identified by endpoint doesn't exist, then the device SHOULD reject the request
       // and set status to VIRTIO_IOMMU_S_NOENT."
-      status = S_NOENT;
+      status = this.#refuse("P2");
     } else {
       this.#options.reserved.writeProperties(this.#request.endpoint, answer);
     }
     if (chain.scatter(0, answer, 0, properties) !== properties) {
-      this.#count(T_PROBE, S_INVAL);
+      this.#end(this.#refuse("full"));
       return 0;
     }
     return this.#answerTail(chain, properties, status);
@@ -285,7 +296,7 @@ export class Requests {
 
   /** Writes the tail behind `at` bytes of the writable part. */
   #answerTail(chain: Chain, at: number, status: Status): number {
-    this.#count(this.#request.type, status);
+    this.#end(status);
     // O1, 5.13.6.2: "The device SHOULD set status to VIRTIO_IOMMU_S_OK if a request succeeds."
     const tail = this.#answer;
     tail[0] = status;
@@ -297,7 +308,27 @@ export class Requests {
     return chain.scatter(at, tail, 0, TAIL_SIZE) === TAIL_SIZE ? at + TAIL_SIZE : 0;
   }
 
-  #count(type: number, status: Status): void {
+  /** Notes why the request is refused. Returns the status that says so. */
+  #refuse(refusal: RefusalKey): Status {
+    this.#refusal = refusal;
+    return statusOfRefusal(refusal);
+  }
+
+  /** Notes what an operation on domains ended with, which it returns. */
+  #failed(error: Errno): Errno {
+    this.#error = error;
+    return error;
+  }
+
+  /** The request is over: counts its status, and records what is worth it. */
+  #end(status: Status): void {
+    const request = this.#request;
+    const { type } = request;
     this.counts[type * STATUS_NAMES.length + status]++;
+    const { events } = this.#options;
+    if (status !== S_OK) {
+      events.refused(request, status, this.#refusal ?? refusalOfErrno(type, this.#error));
+    } else if (type === T_ATTACH) events.attached(request);
+    else if (type === T_DETACH) events.detached(request);
   }
 }

@@ -11,6 +11,7 @@
 import type { HostSource } from "../../iommufd/mod.ts";
 import { BLOCKED, READ, WalkResult, WRITE } from "../../pagetable/mod.ts";
 import type { ConfigSpace } from "./config_space.ts";
+import type { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
@@ -30,6 +31,8 @@ export interface TranslationsParts {
   readonly life: GuestLife;
   /** Where reports go. */
   readonly faults: FaultEvents;
+  /** Where faults are recorded. */
+  readonly events: DeviceEvents;
   /** Tells the host frames that tables hold; null if they hold guest-physical ones. */
   readonly hostSource: HostSource | null;
 }
@@ -69,9 +72,17 @@ export class Translations {
    * @returns Whether there is such an endpoint, and so a report.
    */
   refused(endpointId: number, page: number, offset: number, access: number): boolean {
-    const { endpoints, faults } = this.#parts;
+    const { endpoints, faults, events } = this.#parts;
     const endpoint = endpoints.open(endpointId);
     if (endpoint === undefined) return false;
+    events.fault(
+      endpointId,
+      endpoint.format,
+      page,
+      offset,
+      access,
+      this.walk(endpointId, page, access),
+    );
     endpoints.fault(endpoint);
     const reason = endpoint.domain === undefined ? FAULT_R_DOMAIN : FAULT_R_MAPPING;
     const flags = ((access & READ) !== 0 ? FAULT_F_READ : 0) |

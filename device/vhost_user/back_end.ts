@@ -11,6 +11,7 @@
  *
  * @module
  */
+import type { Address } from "../address.ts";
 import {
   closeAll,
   type Event,
@@ -159,6 +160,11 @@ export class BackEnd {
   /** A queue that runs and is in memory, or `undefined`. */
   queue(index: number): Queue | undefined {
     return this.#session.rings.rings[index]?.running;
+  }
+
+  /** Where the front end has placed a ring's descriptors, in the queue's space; `undefined` for nowhere. */
+  ringAddress(index: number): Address | undefined {
+    return this.#session.rings.rings[index]?.addresses?.descriptors;
   }
 
   /** What the driver signals for a running queue; -1 if it does not run, or nothing is signalled. */

@@ -55,6 +55,10 @@ function world(): ApiWorld {
   guest.request(mapRequest(page), 4);
   guest.request(mapRequest(page), 4);
   guest.request(attachRequest(2, 0x7fffffff), 4);
+  guest.device.refused(8, 9, 0, 1);
+  guest.device.reset("device");
+  guest.request(attachRequest(2, 8), 4);
+  guest.request(mapRequest(page), 4);
   return new ApiWorld(guest);
 }
 
@@ -70,6 +74,7 @@ Deno.test("every answer is of the form that docs/openapi.yaml gives it", async (
     ["GET /v1/translate?endpoint=8&iova=0x9123", "/v1/translate", 200],
     ["GET /v1/translate?endpoint=8", "/v1/translate", 400],
     ["GET /v1/moved", "/v1/moved", 404],
+    ["GET /v1/events", "/v1/events", 200],
     ["GET /v1/version", "/v1/version", 200],
     ["GET /v1/health", "/v1/health", 200],
     ["GET /v1/endpoints", "/v1/endpoints", 200],

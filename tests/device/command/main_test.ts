@@ -95,7 +95,7 @@ Deno.test("serve refuses wrong arguments in one line that says what would be rig
     [[...serve, "--resv", "0x1000-0x1fff,type=ram"], "reserved or msi"],
     [[...serve, "--max-domains", "0"], "at least 1"],
     [[...serve, "--max-table-memory", "lots"], "a size such as 1G"],
-    [[...serve, "--log-level", "loud"], "error, warn, info, debug"],
+    [[...serve, "--log-level", "loud"], "error, warn, info, debug, trace"],
     [[...serve, "--poll-us", "-1"], "--poll-us"],
     [["serve", "--fd", "x"], "inherited descriptor"],
   ];

@@ -106,6 +106,27 @@ Deno.test("serve with nothing but its sockets", async (t) => {
         { domain: 3, iova: "0x7000", last: "0x7fff", phys: "0x5000", flags: "rw" },
       ]);
     });
+    await t.step(
+      "inspect events says why a request was refused, and follows what happens",
+      async () => {
+        using session = await connect(socket);
+        assertEquals(await send(session, MAP), "NOENT");
+        assertStringIncludes(
+          await inspect(api, "events"),
+          "MAP refused with NOENT: there is no such domain (M4 of docs/conformance.md): domain 3\n",
+        );
+        using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
+        const url = `http://127.0.0.1/v1/events?follow=true`;
+        const answer = await fetch(url, { client });
+        assertEquals(await send(session, attachRequest(77, 24)), "OK");
+        let text = "";
+        for await (const piece of answer.body!.pipeThrough(new TextDecoderStream())) {
+          text += piece;
+          if (text.includes('"domain":77')) break;
+        }
+        assertStringIncludes(text, '"kind":"attach"');
+      },
+    );
     await t.step("its API answers 1000 requests a second on one connection", async () => {
       using client = Deno.createHttpClient({ proxy: { transport: "unix", path: api } });
       // What else the machine does must not fail the test: it is enough that a few requests in a row go undisturbed.
@@ -284,6 +305,20 @@ Deno.test("inspect looks no name up: a name server that does not answer would ma
     }).output();
     assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
   });
+});
+
+Deno.test("serve --log-level trace logs what is refused, and the path of a fault", async () => {
+  const log = await withServe(["--log-level", "trace", "--api-access", "full"], async (served) => {
+    using session = await connect(served.socket);
+    assertEquals(await send(session, MAP), "NOENT");
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+    assertEquals(await readMemory(served.api), 200);
+  });
+  const lines = log.split("\n").filter((line) => line.startsWith("viommu: trace: "));
+  const at = lines.findIndex((line) => line.includes("MAP refused with NOENT"));
+  assertEquals(lines[at + 1], "viommu: trace: attach 00:03.0, domain 3");
+  assertEquals(lines[at + 2], "viommu: trace: fault of 00:03.0: r 0x0: not-present (0x6), vtd-ss");
+  assert(lines[at + 3].startsWith("viommu: trace:   root 0x"), lines[at + 3]);
 });
 
 Deno.test("SIGTERM while an endpoint drains ends serve in order", async () => {

@@ -1,5 +1,5 @@
 /** Endpoints that are added and removed while they are served. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { delay } from "@std/async";
 import fc from "fast-check";
 import {
@@ -8,6 +8,8 @@ import {
   mapRequest,
   statusName,
 } from "../../../device/iommu/driver_requests.ts";
+import { ApiError } from "../../../device/api/mod.ts";
+import { translate } from "../../../device/api/translate.ts";
 import { descriptorsClosed, UnixListener } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { mappingsOf, openDescriptors } from "../host/host_state.ts";
@@ -83,6 +85,21 @@ Deno.test("what is added while others are served is served, and what is removed 
   }
   await descriptorsClosed();
   assertEquals([openDescriptors().length, mappingsOf("").length], [descriptors, mappings]);
+});
+
+Deno.test("a ring of a served device can be translated by its number", async () => {
+  await using world = new HotplugWorld();
+  world.control.add("--endpoint-device", `rng:${RNG},socket=${world.path("rng")}`);
+  world.attach(RNG);
+  const query = new URLSearchParams({ endpoint: String(RNG), ring: "0" });
+  assertThrows(() => translate(world.context, query), ApiError, "its guest has not placed it");
+  const { queue } = await world.plug("rng");
+  const answer = translate(world.context, query);
+  // Its guest has mapped all its memory from IOVA on.
+  assert("phys" in answer);
+  assertEquals(answer.phys, `0x${queue.driver.descriptors.toString(16)}`);
+  const other = new URLSearchParams({ endpoint: String(RNG), ring: "1" });
+  assertThrows(() => translate(world.context, other), ApiError, "There is no ring 1");
 });
 
 Deno.test("the guest's attachment outlives the device: DETACH is answered, and ATTACH again", async () => {
