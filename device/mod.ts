@@ -31,7 +31,7 @@
  *
  * @module
  */
-export { addressText, endpointText, parseEndpoint } from "./address.ts";
+export { type Address, addressText, endpointText, parseEndpoint } from "./address.ts";
 export {
   type ApiAccess,
   type ApiContext,

@@ -19,7 +19,7 @@ export const EVENTS_KEPT = 256;
 const PATH_KEPT = 16;
 
 /** What every event has. */
-interface EventHead {
+export interface EventHead {
   /** Its number, from 1 on; a gap means that events between are not kept any more. */
   readonly number: number;
   /** When, in milliseconds since 1970. */
@@ -28,6 +28,8 @@ interface EventHead {
 
 /** A request that was refused. */
 export interface RefusedEvent extends EventHead {
+  /**
+   * A request was refused. */
   readonly kind: "refused";
   /** Name of the request type. */
   readonly request: string;
@@ -43,6 +45,7 @@ export interface RefusedEvent extends EventHead {
 
 /** An access of an endpoint that was refused. */
 export interface FaultEvent extends EventHead {
+  /** An access was refused. */
   readonly kind: "fault";
   /** Endpoint id. */
   readonly endpoint: number;
@@ -62,6 +65,7 @@ export interface FaultEvent extends EventHead {
 
 /** An endpoint that was attached or detached by a request. */
 export interface AttachmentEvent extends EventHead {
+  /** Which of the two. */
   readonly kind: "attach" | "detach";
   /** Endpoint id. */
   readonly endpoint: number;
@@ -71,6 +75,7 @@ export interface AttachmentEvent extends EventHead {
 
 /** All endpoints were detached by a reset. */
 export interface ResetEvent extends EventHead {
+  /** There was a reset. */
   readonly kind: "reset";
 }
 
@@ -113,7 +118,10 @@ export class DeviceEvents {
     return this.#last;
   }
 
-  /** A request was refused. */
+  /** A request was refused.
+   *
+   * @internal
+   */
   refused(request: Request, status: Status, key: RefusalKey): void {
     const slot = this.#next(REFUSED);
     this.#takeRequest(slot, request);
@@ -122,13 +130,21 @@ export class DeviceEvents {
     this.onEvent?.();
   }
 
-  /** A request has attached an endpoint. */
+  /**
+   * A request has attached an endpoint.
+   *
+   * @internal
+   */
   attached(request: Request): void {
     this.#takeRequest(this.#next(ATTACH), request);
     this.onEvent?.();
   }
 
-  /** A request has detached an endpoint. */
+  /**
+   * A request has detached an endpoint.
+   *
+   * @internal
+   */
   detached(request: Request): void {
     this.#takeRequest(this.#next(DETACH), request);
     this.onEvent?.();

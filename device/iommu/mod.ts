@@ -31,6 +31,16 @@
  *
  * @module
  */
+export {
+  type AttachmentEvent,
+  type DeviceEvent,
+  DeviceEvents,
+  type EventHead,
+  type FaultEvent,
+  type RefusedEvent,
+  type ResetEvent,
+} from "./device_events.ts";
+export { type Refusal, type RefusalKey, REFUSALS, type RequestField } from "./refusals.ts";
 export { type DeviceOptions, IommuDevice, type LockableMemory } from "./iommu_device.ts";
 
 // The parts of a device that its fields give.

@@ -36,6 +36,7 @@
  *
  * @module
  */
+export type { Address } from "../address.ts";
 export { BackEnd, type BackEndOptions } from "./back_end.ts";
 export { Connection, ProtocolError, type ReadResult } from "./connection.ts";
 export { FrontEnd, type FrontEndOptions, type FrontEndRegion } from "./front_end.ts";
