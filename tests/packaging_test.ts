@@ -8,6 +8,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { attachRequest } from "../device/iommu/driver_requests.ts";
 import { UnixListener } from "../device/host/mod.ts";
+import { VERSION } from "../device/command/version.ts";
 import { connect, send } from "./device/served_process.ts";
 
 const PACKAGING = new URL("../packaging/", import.meta.url);
@@ -31,14 +32,19 @@ function run(program: string, args: readonly string[], env: Record<string, strin
   return { code, out: text.decode(stdout), err: text.decode(stderr) };
 }
 
+/** Makes the bundle, as `deno task bundle` does. */
+function bundle(output: string): void {
+  const args = ["bundle", "--quiet", "--frozen", "--output", output, MAIN.pathname];
+  const { code, err } = run(Deno.execPath(), args);
+  assertEquals(code, 0, err);
+}
+
 /** Installs the program below a prefix, as `packaging/README.md` says. */
 function install(prefix: string): void {
   for (const folder of ["bin", "libexec", "lib/viommu"]) {
     Deno.mkdirSync(`${prefix}/${folder}`, { recursive: true });
   }
-  const bundle = ["bundle", "--quiet", "--output", `${prefix}/lib/viommu/viommu.js`, MAIN.pathname];
-  const { code, err } = run(Deno.execPath(), bundle);
-  assertEquals(code, 0, err);
+  bundle(`${prefix}/lib/viommu/viommu.js`);
   Deno.copyFileSync(new URL("viommu", PACKAGING), `${prefix}/bin/viommu`);
   Deno.copyFileSync(new URL("viommu-backend", PACKAGING), `${prefix}/libexec/viommu-backend`);
 }
@@ -123,4 +129,23 @@ Deno.test("what is installed runs in an empty home as its discovery file and its
     process.kill("SIGKILL");
     await ended;
   }
+});
+
+Deno.test("deno install takes the bundle, and what it installs runs in an empty home with nothing to fetch", () => {
+  using folder = temporaryFolder();
+  const { path } = folder;
+  bundle(`${path}/viommu.js`);
+  const permissions = ["ffi", "net", "read", "write", "run"].map((each) => `--allow-${each}`);
+  const env = { ...environment(path), NO_PROXY: "*", HTTPS_PROXY: "http://127.0.0.1:9" };
+  const installed = run(Deno.execPath(), [
+    ...["install", "--quiet", "--global", "--root", path, "--name", "viommu", ...permissions],
+    `${path}/viommu.js`,
+  ], env);
+  assertEquals(installed.code, 0, installed.err);
+  const viommu = (...args: readonly string[]) => run(`${path}/bin/viommu`, args, env);
+  assertEquals(viommu("--version").out, `${VERSION}\n`);
+  assertStringIncludes(viommu("help", "serve").out, "--socket-path");
+  const demo = viommu("demo");
+  assertEquals(demo.code, 0, demo.err);
+  assertStringIncludes(demo.out, "Everything is given back");
 });

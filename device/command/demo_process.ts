@@ -19,9 +19,11 @@ export class DemoProcess {
    * @param path The socket that it connects to.
    */
   constructor(path: string) {
-    const main = new URL("../../main.ts", import.meta.url);
+    // In a bundle this module is the program itself.
+    const { url } = import.meta;
+    const main = url.endsWith("/demo_process.ts") ? new URL("../../main.ts", url).href : url;
     this.#process = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "--allow-ffi", main.href, "demo-guest", path],
+      args: ["run", "--quiet", "--allow-ffi", main, "demo-guest", path],
       stdin: "piped",
       stdout: "piped",
     }).spawn();
