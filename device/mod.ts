@@ -83,5 +83,6 @@ export {
 export { type DeviceOptions, type EndpointRange, IommuDevice } from "./iommu/mod.ts";
 export { Log, LOG_LEVELS, type LogLevel } from "./log.ts";
 export type { PollSource } from "./poll_source.ts";
+export { BUCKET_SECONDS, ServiceTimes } from "./service_times.ts";
 export { DeviceServer, type WarmUp, warmUp } from "./serving/mod.ts";
 export type { Refusal, ResetKind, StartSign, StartVerdict, VirtioDevice } from "./virtio_device.ts";

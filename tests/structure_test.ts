@@ -19,6 +19,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     "virtio_device.ts": [],
     host: [],
     "poll_source.ts": ["host"],
+    "service_times.ts": [],
     "guarded_poll_source.ts": ["log.ts", "host", "poll_source.ts"],
     firmware: ["address.ts"],
     // The model knows no host: it runs in Node and in a browser.
@@ -29,12 +30,20 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
       ...["host", "iommu", "vhost_user"],
     ],
     serving: [
-      ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts"],
+      ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "iommu", "vhost_user"],
     ],
-    api: ["address.ts", "log.ts", "poll_source.ts", "host", "iommu", "endpoint"],
+    api: [
+      "address.ts",
+      "log.ts",
+      "poll_source.ts",
+      "service_times.ts",
+      "host",
+      "iommu",
+      "endpoint",
+    ],
     command: [
-      ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts"],
+      ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "firmware", "iommu", "vhost_user", "endpoint", "serving", "api"],
     ],
   },

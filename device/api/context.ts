@@ -8,6 +8,7 @@ import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
 import type { ServedEndpoint } from "../endpoint/served_endpoint.ts";
 import type { Removal } from "../endpoint/served_endpoints.ts";
+import type { ServiceTimes } from "../service_times.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 
 /** A request that cannot be answered: the HTTP status and one line that says why. */
@@ -81,6 +82,8 @@ export interface ApiContext {
   readonly relays?: readonly EndpointRelay[];
   /** What changes these; without it they stay. */
   readonly changes?: EndpointChanges;
+  /** How long requests took; not told where this is missing. */
+  readonly times?: ServiceTimes;
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

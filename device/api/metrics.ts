@@ -5,6 +5,7 @@
  */
 import type { ApiContext, RouteAnswer } from "./context.ts";
 import { FAMILIES, type Labels, type MetricFamily } from "./metric_families.ts";
+import { BUCKET_SECONDS, type ServiceTimes } from "../service_times.ts";
 import type { Work } from "./work.ts";
 
 /** Media type of the format. */
@@ -20,6 +21,7 @@ function* families(context: ApiContext, work: Work): Generator<string, void> {
     labelText({ version: context.version })
   } 1\n`;
   for (const family of FAMILIES) yield familyText(family, context, work);
+  if (context.times !== undefined) yield serviceTimesText(context.times);
   yield "# EOF\n";
 }
 
@@ -38,6 +40,19 @@ function familyText(
   if (text === "") return "";
   const unitLine = unit === undefined ? "" : `# UNIT ${name} ${unit}\n`;
   return `# TYPE ${name} ${type}\n${unitLine}# HELP ${name} ${help}\n${text}`;
+}
+
+/** Service times as a histogram, whose buckets include those below them. */
+function serviceTimesText({ counts, total }: ServiceTimes): string {
+  const name = "viommu_service_seconds";
+  let count = 0;
+  let text = `# TYPE ${name} histogram\n# UNIT ${name} seconds\n` +
+    `# HELP ${name} Time to serve the requests that were in the ring at once.\n`;
+  counts.forEach((each, i) => {
+    count += each;
+    text += `${name}_bucket${labelText({ le: String(BUCKET_SECONDS[i] ?? "+Inf") })} ${count}\n`;
+  });
+  return `${text}${name}_count ${count}\n${name}_sum ${total}\n`;
 }
 
 /** Labels in braces; nothing where there are none. */

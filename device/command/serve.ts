@@ -192,6 +192,9 @@ async function serveUntilStopped(
     get failures() {
       return server.failures;
     },
+    get times() {
+      return server.times;
+    },
   };
   const sources = api === undefined ? [] : [new ApiServer(api, context, log)];
   const server: DeviceServer = new DeviceServer(

@@ -9,6 +9,7 @@ import { connectProblem, OsError, PollSet, type UnixListener, UnixStream } from 
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { DeviceLoop } from "./loop.ts";
+import type { ServiceTimes } from "../service_times.ts";
 import { PeerClaim } from "../host/peer_claim.ts";
 import { ALL_RING_FEATURES, BackEnd, type RingFeatures } from "../vhost_user/mod.ts";
 
@@ -54,6 +55,11 @@ export class DeviceServer {
     this.#poll.onProblem = (line) => log.warnLimited("poll", line);
     // A fault may come while the loop sleeps; its report must not wait for the guest's next request.
     device.onFault = () => this.wake();
+  }
+
+  /** How long requests of guests took. */
+  get times(): ServiceTimes {
+    return this.#loop.times;
   }
 
   /** Whether a front end is connected. */

@@ -24,6 +24,7 @@ import type { BackEnd } from "../vhost_user/mod.ts";
 import { Turn } from "../iommu/turn.ts";
 import { PollSources } from "./poll_sources.ts";
 import { PollWindow } from "./poll_window.ts";
+import { ServiceTimes } from "../service_times.ts";
 import { REQUEST_QUEUE } from "../iommu/wire.ts";
 
 /** Requests of one queue that are served before the other gets its turn. */
@@ -56,6 +57,8 @@ const BUSY_MS = 5;
 
 /** Serves one connection after another. */
 export class DeviceLoop {
+  /** How long requests took. */
+  readonly times: ServiceTimes = new ServiceTimes();
   readonly #device: IommuDevice;
   readonly #poll: PollSet;
   readonly #log: Log;
@@ -235,10 +238,12 @@ export class DeviceLoop {
       const queue = backEnd.queue(i);
       if (queue === undefined) continue;
       if (i === REQUEST_QUEUE ? queue.hasWork() || device.holds : device.faults.waiting > 0) {
+        const began = performance.now();
         const count = device.service(i, queue, BUDGET, this.#turn);
         if (count > 0) {
           backEnd.signal(i);
           served += count;
+          if (i === REQUEST_QUEUE) this.times.add(performance.now() - began);
         }
       }
       if (queue.error !== 0) backEnd.ringFailed(i);

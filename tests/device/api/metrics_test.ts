@@ -3,6 +3,7 @@ import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests
 import { FAMILIES } from "../../../device/api/metric_families.ts";
 import { metrics } from "../../../device/api/metrics.ts";
 import { Work } from "../../../device/api/work.ts";
+import { BUCKET_SECONDS, ServiceTimes } from "../../../device/service_times.ts";
 import { InProcessGuest } from "../in_process_guest.ts";
 import { ApiWorld, textOf } from "./api_world.ts";
 
@@ -53,6 +54,25 @@ Deno.test("metrics are in the format of OpenMetrics: families in one piece, sort
   assertStringIncludes(text, "\nviommu_mapped_pages 2\n");
   assertStringIncludes(text, '\nviommu_requests_total{type="MAP",status="INVAL"} 1\n');
   assertStringIncludes(text, '\nviommu_failed_sessions_total{served="proxy \\"a\\\\b\\""} 3\n');
+});
+
+Deno.test("service times are a histogram whose buckets include those below them", () => {
+  const times = new ServiceTimes();
+  for (const milliseconds of [0.0005, 0.015, 0.015, 3, 5000]) times.add(milliseconds);
+  using guest = new InProcessGuest();
+  const context = { device: guest.device, version: "0", connected: true, times };
+  const work = new Work();
+  const answer = metrics(context, work);
+  const text = textOf({ [Symbol.iterator]: () => answer as Iterator<string, undefined> }, work);
+  const lines = text.split("\n").filter((line) => line.startsWith("viommu_service_seconds"));
+  assertEquals(lines.slice(0, 5).map((line) => line.split(" ")[1]), ["1", "1", "1", "1", "3"]);
+  assertEquals(lines.slice(-4), [
+    'viommu_service_seconds_bucket{le="0.1"} 4',
+    'viommu_service_seconds_bucket{le="+Inf"} 5',
+    "viommu_service_seconds_count 5",
+    `viommu_service_seconds_sum ${times.total}`,
+  ]);
+  assertEquals([times.longest, lines.length], [5, BUCKET_SECONDS.length + 3]);
 });
 
 Deno.test("the name of a metric family ends with its unit, and no counter's with _total", () => {
