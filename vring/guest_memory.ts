@@ -6,9 +6,9 @@
  * `[guestAddress, guestAddress + size - 1]`.
  *
  * **Removal.** A removed region's memory is about to be unmapped, and touching it then would end the
- * process. So a table change (1) changes {@linkcode GuestMemory.generation}, at which queues look
- * before they use a kept view, (2) runs the removal listeners, and only then (3) returns to the caller,
- * who detaches the region's `ArrayBuffer` (every view of it then has length 0) and unmaps the memory.
+ * process. So a table change first changes {@linkcode GuestMemory.generation}, at which queues look
+ * before they use a kept view. Only then it returns to the caller, who detaches the region's
+ * `ArrayBuffer` (every view of it then has length 0) and unmaps the memory.
  *
  * @module
  */
@@ -78,7 +78,6 @@ export class GuestMemory implements AddressSpace {
   #windows = new Map<MemoryRegion, Window[]>();
   #found: Window = NOWHERE;
   #fetched = 0;
-  readonly #listeners = new Set<(region: MemoryRegion) => void>();
 
   /** The regions, sorted by guest address. */
   get regions(): readonly MemoryRegion[] {
@@ -121,8 +120,6 @@ export class GuestMemory implements AddressSpace {
   /**
    * Puts a whole new table in place of the old one, or leaves the old one as it is.
    *
-   * A region object that is in both tables is not reported as removed.
-   *
    * @param regions The new table, in any order.
    * @returns Nothing, or why it was refused; then nothing has changed.
    */
@@ -142,20 +139,6 @@ export class GuestMemory implements AddressSpace {
     }
     this.#install(sorted);
     return undefined;
-  }
-
-  /**
-   * Calls a function with each region that leaves the table, after the table and the generation
-   * have changed and before the change returns to its caller.
-   *
-   * @param listener The function.
-   * @returns A function that ends it.
-   */
-  onRemoved(listener: (region: MemoryRegion) => void): () => void {
-    this.#listeners.add(listener);
-    return () => {
-      this.#listeners.delete(listener);
-    };
   }
 
   /**
@@ -217,17 +200,13 @@ export class GuestMemory implements AddressSpace {
 
   #install(regions: readonly MemoryRegion[]): void {
     const kept = new Set(regions);
-    const removed = this.#regions.filter((region) => !kept.has(region));
+    for (const region of this.#regions) if (!kept.has(region)) this.#windows.delete(region);
     this.#regions = regions;
-    for (const region of removed) this.#windows.delete(region);
     this.#found = NOWHERE;
     this.bytes = NO_BYTES;
     this.data = NO_DATA;
     this.offset = 0;
     this.generation++;
-    for (const region of removed) {
-      for (const listener of this.#listeners) listener(region);
-    }
   }
 }
 
