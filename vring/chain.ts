@@ -199,24 +199,10 @@ export class Chain {
     start: number = 0,
     length: number = source.length - start,
   ): number {
-    const there = source.length - start;
-    return this.#write(at, source, start, length < there ? length : there);
-  }
-
-  /**
-   * Writes zero bytes into the device-writable part.
-   *
-   * @param at Position in the writable bytes to begin at.
-   * @param length Bytes to write.
-   * @returns As {@linkcode Chain.scatter}.
-   */
-  zero(at: number, length: number): number {
-    return this.#write(at, null, 0, length);
-  }
-
-  #write(at: number, source: Uint8Array | null, start: number, length: number): number {
     const space = this.space;
     if (space === null) return 0;
+    const there = source.length - start;
+    if (length > there) length = there;
     let skip = at;
     let done = 0;
     for (let i = this.readableCount; i < this.count && done < length; i++) {
@@ -232,9 +218,7 @@ export class Chain {
       while (left > 0) {
         const piece = space.resolve(address, left, true, this.pages[i]);
         if (piece === 0) return -1;
-        if (source === null) {
-          space.bytes.fill(0, space.offset, space.offset + piece);
-        } else if (piece < LOOP_BYTES) {
+        if (piece < LOOP_BYTES) {
           copyWords(this.#sourceView(source), start + done, space.data, space.offset, piece);
         } else {
           copyBytes(source, start + done, space.bytes, space.offset, piece);
