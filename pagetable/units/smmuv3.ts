@@ -20,7 +20,6 @@ import { DomainIds } from "./domain_ids.ts";
 import { type LiveEntry, type LiveWords, liveWords, updateLive } from "./live_update.ts";
 import { ContextTables } from "./smmuv3_contexts.ts";
 import {
-  abortSte,
   bypassSte,
   CD_ENTRY,
   contextDescriptor,
@@ -149,12 +148,13 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
 
   /** A stream passes as a whole. */
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
-    return this.#setPlain(endpoint, pasid, bypassSte());
-  }
-
-  /** Makes the stream's accesses abort without an event. @returns as {@linkcode bypass}. */
-  abort(endpoint: number): Errno {
-    return this.#setPlain(endpoint, NO_PASID, abortSte());
+    if (!this.isEndpoint(endpoint)) return EINVAL;
+    if (pasid !== NO_PASID) return EOPNOTSUPP;
+    const item = this.#reach(endpoint);
+    if (item === NONE) return ENOMEM;
+    const stream = { contexts: NONE, second: null, vmid: 0, asids: new Map() };
+    this.#replace(endpoint, item, bypassSte(), stream);
+    return OK;
   }
 
   detach(endpoint: number, pasid: number = NO_PASID): void {
@@ -184,16 +184,6 @@ export class SmmuUnit extends UnitBase implements TranslationUnit {
     this.walker = null;
     this.gather.flush();
     this.#contextGather.flush();
-  }
-
-  #setPlain(endpoint: number, pasid: number, ste: BigUint64Array): Errno {
-    if (!this.isEndpoint(endpoint)) return EINVAL;
-    if (pasid !== NO_PASID) return EOPNOTSUPP;
-    const item = this.#reach(endpoint);
-    if (item === NONE) return ENOMEM;
-    const stream = { contexts: NONE, second: null, vmid: 0, asids: new Map() };
-    this.#replace(endpoint, item, ste, stream);
-    return OK;
   }
 
   #attachSecond(endpoint: number, second: HardwareTable, domainId: number | undefined): Errno {

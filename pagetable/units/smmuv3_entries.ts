@@ -56,11 +56,6 @@ export function bypassSte(): BigUint64Array<ArrayBuffer> {
   return BigUint64Array.of(STE_VALID | CONFIG_BYPASS, SHCFG_INCOMING, 0n, 0n, 0n, 0n, 0n, 0n);
 }
 
-/** An STE that aborts everything without an event. */
-export function abortSte(): BigUint64Array<ArrayBuffer> {
-  return BigUint64Array.of(STE_VALID, 0n, 0n, 0n, 0n, 0n, 0n, 0n);
-}
-
 /** An STE with stage 1 (`contexts`), stage 2 (`second`) or both. */
 export function stageSte(
   contexts: ContextTable | null,
