@@ -119,7 +119,7 @@ export {
 // Tables as JSON, images and trees.
 export { build, buildOutput, type Built, builtChunks } from "./exchange/exchange.ts";
 export { walk, walkerOf } from "./exchange/exchange.ts";
-export { ChunkReader, chunksOf, imageOf, ImageReader } from "./exchange/memory.ts";
+export { ChunkReader, chunksOf, imageOf } from "./exchange/memory.ts";
 export { dumpEndpoint, dumpTables } from "./exchange/dump.ts";
 export { dumpText } from "./exchange/dump_text.ts";
 export { walkText } from "./exchange/walk_text.ts";

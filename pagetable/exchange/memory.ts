@@ -1,5 +1,5 @@
 /**
- * Memory of the exchange form: chunks out of table memory, and readers of chunks and raw images.
+ * Memory of the exchange form: chunks out of table memory, and a reader of chunks.
  *
  * @module
  */
@@ -173,34 +173,5 @@ export class ChunkReader implements TableReader {
       this.#words.set(frame, new Int32Array(page.buffer));
     }
     return page;
-  }
-}
-
-/** Reads a raw image of physical memory that starts at a given address. */
-export class ImageReader implements TableReader {
-  low = 0;
-  high = 0;
-  readonly #view: DataView;
-  readonly #base: number;
-
-  /**
-   * Takes the image and the address of its first byte.
-   *
-   * @throws RangeError if the address is not a multiple of 8 below 2^53.
-   */
-  constructor(image: Uint8Array, base: number) {
-    if (!Number.isSafeInteger(base) || base < 0 || base % 8 !== 0) {
-      throw new RangeError(`Cannot read an image at ${base}: not a multiple of 8 below 2^53`);
-    }
-    this.#view = new DataView(image.buffer, image.byteOffset, image.byteLength);
-    this.#base = base;
-  }
-
-  load(frame: number, index: number): boolean {
-    const at = frame * PAGE_SIZE + index * 8 - this.#base;
-    if (!(at >= 0 && at + 8 <= this.#view.byteLength)) return false;
-    this.low = this.#view.getInt32(at, true);
-    this.high = this.#view.getInt32(at + 4, true);
-    return true;
   }
 }

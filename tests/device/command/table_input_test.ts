@@ -10,7 +10,6 @@ import fc from "fast-check";
 import { CommandError } from "../../../device/command/errors.ts";
 import { jsonPieces } from "../../../device/command/output.ts";
 import { TableImage } from "../../../device/command/table_image.ts";
-import { ImageReader } from "../../../pagetable/mod.ts";
 import { endless, viommu } from "./in_process.ts";
 
 /** Registers that lead to tables at 0. */
@@ -72,9 +71,10 @@ Deno.test("more domains than hardware has ids are refused before any is built", 
   );
 });
 
-Deno.test("an image in a file reads like one in memory, whatever is read in which order", async () => {
+Deno.test("an image in a file gives the words of the file, whatever is read in which order", async () => {
   const file = await Deno.makeTempFile();
   const bytes = new Uint8Array(5 * 4096 + 100).map((_, at) => at * 7 + (at >> 8));
+  const view = new DataView(bytes.buffer);
   try {
     await Deno.writeFile(file, bytes);
     const read = fc.tuple(fc.nat(8), fc.nat(511));
@@ -82,11 +82,13 @@ Deno.test("an image in a file reads like one in memory, whatever is read in whic
     await fc.assert(fc.asyncProperty(base, fc.array(read), async (at, reads) => {
       const page = Math.floor(at / 4096);
       using image = await TableImage.open(file, { page, offset: at % 4096 });
-      const expected = new ImageReader(bytes, at);
       for (const [frame, index] of reads) {
-        const there = expected.load(page + frame, index);
+        const offset = (page + frame) * 4096 + index * 8 - at;
+        const there = offset >= 0 && offset + 8 <= bytes.length;
         assertEquals(image.load(page + frame, index), there);
-        if (there) assertEquals([image.low, image.high], [expected.low, expected.high]);
+        if (!there) continue;
+        const words = [view.getInt32(offset, true), view.getInt32(offset + 4, true)];
+        assertEquals([image.low, image.high], words);
       }
       assert(!image.load(2 ** 52 - 1, 511));
     }));

@@ -11,7 +11,6 @@ import {
   ChunkReader,
   chunksOf,
   imageOf,
-  ImageReader,
   TableMemory,
   walk,
 } from "../../../pagetable/mod.ts";
@@ -85,14 +84,15 @@ Deno.test("chunks give back any memory, in pieces of at most 4 MiB", () => {
   );
 });
 
-Deno.test("a raw image walks like the chunks", () => {
+Deno.test("the image of table memory holds the tables", () => {
   const built = build({
     format: "smmuv3-s2",
     base: 0x8000000,
     domains: [{ id: 1, mappings: [{ iova: 0x4000, phys: 0x9000, length: 0x1000, prot: "w" }] }],
     endpoints: [{ sid: 9, domain: 1 }],
   });
-  const reader = new ImageReader(imageOf(built.memory), 0x8000000);
+  const image = imageOf(built.memory).toBase64();
+  const reader = new ChunkReader([{ addr: "0x8000000", b64: image }]);
   const queries = [{ iova: 0x4010, access: "w", sid: 9 }, { iova: 0x4010, access: "r", sid: 9 }];
   const { results } = walk({ ...built.description, queries }, reader);
   assertEquals(results[0].pa, "0x9010");
