@@ -4,8 +4,6 @@
  * The program represents an address as a page number (address / 4096, exact as `number` up to 2^52 - 1) and an offset
  * of 0 to 4095; this module converts it to and from text and eight bytes. `bigint` is used for text only: a 64-bit
  * field is two 32-bit halves.
- *
- * @module
  */
 
 /** Bytes in a page. */

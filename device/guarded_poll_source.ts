@@ -3,8 +3,6 @@
  *
  * Expected failures are errors of the host on a peer's behalf: descriptors run out, a socket refuses a call. A peer
  * that can cause any other exception has found a bug; the guest's IOMMU is served all the same.
- *
- * @module
  */
 import type { PollSource } from "./poll_source.ts";
 import { OsError, type PollSet } from "./host/mod.ts";

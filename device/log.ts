@@ -5,8 +5,6 @@
  * burst, and then one line a second with the number of those left out.
  *
  * A log never fails: a line that cannot be written is dropped.
- *
- * @module
  */
 
 /** Levels, most important first. */

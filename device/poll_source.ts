@@ -1,8 +1,4 @@
-/**
- * What the loop serves besides the IOMMU, in the same thread: each endpoint behind it, and the API socket.
- *
- * @module
- */
+/** What the loop serves besides the IOMMU, in the same thread: each endpoint behind it, and the API socket. */
 import type { PollSet } from "./host/mod.ts";
 
 /**

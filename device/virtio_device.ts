@@ -2,8 +2,6 @@
  * The interface of a device for a vhost-user back end.
  *
  * Feature bits come in two halves: `low` holds bits 0–31, `high` bits 32–63. Byte addresses are guest-physical.
- *
- * @module
  */
 import type { GuestMemory, MemoryRegion, Queue } from "../vring/mod.ts";
 

@@ -7,8 +7,6 @@
  * is refused with EBUSY.
  *
  * Ranges are inclusive I/O page numbers; offsets within a page and lengths are in bytes.
- *
- * @module
  */
 import { PAGE_SIZE, READ, WRITE } from "../pagetable/page_table.ts";
 import {

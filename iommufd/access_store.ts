@@ -7,8 +7,6 @@
  * cannot fail while accesses hold its pages.
  *
  * Indexes are pages of a list, ranges inclusive.
- *
- * @module
  */
 import type { FrameBatch } from "./memory_source.ts";
 import { fits, type Growth, longerFloat64 } from "./growth.ts";

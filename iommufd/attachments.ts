@@ -4,8 +4,6 @@
  * Every path keeps one order, so that nothing can reach a page that is no longer held: unmapped from all page tables,
  * flushed, let go. Frames of unstable lists are read back from the first page table. That is a property of the address
  * space, not of each area as in the seed, so when the first page table is removed, another takes its place in the array.
- *
- * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
 import type { AreaSet } from "./areas/area_set.ts";

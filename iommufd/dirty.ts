@@ -4,8 +4,6 @@
  * Bit 0 stands for the first page of the range, and each bit for `2^order` pages. Bits are only set; the caller clears
  * them. Holes in the range are skipped. Of a dirty leaf that is wider than the range, the part inside is reported; it stays
  * dirty even when clearing, because the rest of it was not reported.
- *
- * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
 import { EBUSY, EINVAL, EOPNOTSUPP, type Errno, OK } from "./errno.ts";

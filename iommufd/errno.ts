@@ -3,8 +3,6 @@
  *
  * Numbered as in Linux: positive, and 0 is success. Whatever a guest can cause is answered with one of these; an exception
  * is a bug, or a failure of the host or the configuration.
- *
- * @module
  */
 export * from "../pagetable/errno.ts";
 

@@ -2,8 +2,6 @@
  * Page tables that are filled together: runs of frames are mapped in all of them or in none, and unmapped from all.
  *
  * Page tables are unmapped in whole runs, as `map` was given them: a batch only ends between two.
- *
- * @module
  */
 import { MMIO, type PageTable, type Protection } from "../pagetable/page_table.ts";
 import { type Errno, OK } from "./errno.ts";

@@ -4,8 +4,6 @@
  * A range of hundreds of GiB that no large leaf fits takes a second to fill, and so do millions of small areas. The work is
  * counted in leaves, not in pages: an aligned range is cheap whatever its length. Pieces end at boundaries of large leaves,
  * so the tables are the same as if they had been filled at once. The areas are held already, and their sources are stable.
- *
- * @module
  */
 import { MMIO, type PageTable } from "../pagetable/page_table.ts";
 import { AreaView } from "./areas/area.ts";

@@ -8,8 +8,6 @@
  * A batch is gathered across tiers and calls of `pin` until it is full, so that runs are as long as possible. Pages are
  * pinned in chunks; those that are not yet in a batch belong to the reader, and {@linkcode FrameReader.finish} unpins them.
  * An error after part of a batch was gathered is returned by the next call, so a caller only has to undo whole batches.
- *
- * @module
  */
 import type { AccessStore } from "./access_store.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";

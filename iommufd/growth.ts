@@ -4,8 +4,6 @@
  * The structures of the engine are typed arrays. Room is made *before* an operation changes anything, so that running out
  * of memory is answered with ENOMEM, and undoing an operation never allocates. A {@linkcode Growth} decides how far an
  * array grows and may refuse: an embedder bounds the engine's memory with it, and tests make the n-th allocation fail.
- *
- * @module
  */
 
 /** Decides how arrays grow. */

@@ -7,8 +7,6 @@
  * added again at once, as another region; pages that are held do not change.
  *
  * Indexes are guest page numbers, ranges inclusive.
- *
- * @module
  */
 import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";

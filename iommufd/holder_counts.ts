@@ -8,8 +8,6 @@
  *
  * `remove` takes exactly a range that was added. Nodes are freed when nothing below them is held. The lowest nodes have 16
  * pages (32 bytes of counters), the others 64 slots.
- *
- * @module
  */
 import { type Growth, longerFloat64, longerInt32 } from "./growth.ts";
 import { NodePool } from "./node_pool.ts";

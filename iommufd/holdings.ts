@@ -7,8 +7,6 @@
  * Usually there are no outlived pages, and the first step is one comparison.
  *
  * Indexes are pages of the list, ranges inclusive. A range is let go exactly as it was held.
- *
- * @module
  */
 import type { Growth } from "./growth.ts";
 import { HolderCounts } from "./holder_counts.ts";

@@ -11,8 +11,6 @@
  *
  * Everything that maps a region has to be unmapped before the region is removed, because its frames are reused for
  * something else. Indexes are guest page numbers, ranges inclusive.
- *
- * @module
  */
 import { EFAULT, ENOMEM, type Errno } from "./errno.ts";
 import { type GuestRegion, RegionSource } from "./guest_source.ts";

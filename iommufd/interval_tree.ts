@@ -7,8 +7,6 @@
  *
  * Ranges are inclusive. Room for an insert is made in advance; nothing else needs memory. A node number of 0 stands for no
  * node.
- *
- * @module
  */
 import { FREE_GROWTH, type Growth, longerFloat64, longerInt32 } from "./growth.ts";
 import { NodePool } from "./node_pool.ts";

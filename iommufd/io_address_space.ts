@@ -9,8 +9,6 @@
  * All ranges are inclusive I/O page numbers. Operations answer with an error number and change nothing if it is not OK.
  * While one runs, every other on the same space or on one of the page lists concerned is refused with EBUSY: calls that a
  * page table, a source, a flush or an unmap notice makes back. In an unmap notice accesses may let go of pins.
- *
- * @module
  */
 import { type Protection, READ, WRITE } from "../pagetable/page_table.ts";
 import { AreaView, PROTECTION_BITS } from "./areas/area.ts";

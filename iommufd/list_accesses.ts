@@ -2,8 +2,6 @@
  * The accesses of a page list: pages that are pinned into the store, and bytes that are read and written.
  *
  * The page list is locked while they run (`page_list.ts`). Indexes are pages of the list, ranges inclusive.
- *
- * @module
  */
 import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EINVAL, ENOENT, ENOMEM, type Errno, OK } from "./errno.ts";

@@ -11,8 +11,6 @@
  *   page table, and reads it back from there (`host_source.ts`).
  *
  * Ranges are inclusive. Answers are left in `run…` fields, so that a query allocates nothing.
- *
- * @module
  */
 import type { Errno } from "./errno.ts";
 

@@ -2,8 +2,6 @@
  * Allocates the node numbers of a structure in typed arrays, and grows the arrays.
  *
  * The number freed last is reused first, since its node is likely still in the caches.
- *
- * @module
  */
 import { fits, type Growth, longerInt32 } from "./growth.ts";
 

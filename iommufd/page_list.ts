@@ -12,8 +12,6 @@
  * and need no memory.
  *
  * Indexes are pages of the list, ranges inclusive.
- *
- * @module
  */
 import { MMIO } from "../pagetable/page_table.ts";
 import { AccessStore } from "./access_store.ts";

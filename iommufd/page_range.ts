@@ -1,8 +1,4 @@
-/**
- * Ranges of I/O pages, and the checks of them.
- *
- * @module
- */
+/** Ranges of I/O pages, and the checks of them. */
 import { EINVAL, EOVERFLOW, type Errno, OK } from "./errno.ts";
 
 /** The last possible I/O page: the address space has 2^64 bytes. */

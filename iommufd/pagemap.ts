@@ -3,8 +3,6 @@
  *
  * There is an entry of 8 bytes for each virtual page. Bit 63 is set if the page is present, and bits 54:0 are its frame
  * then; without CAP_SYS_ADMIN the kernel writes 0 for every frame (admin-guide/mm/pagemap in the kernel's documentation).
- *
- * @module
  */
 import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
 import { type FrameBatch, RAM } from "./memory_source.ts";

@@ -3,8 +3,6 @@
  *
  * Page lists that share one budget share its limit; a page list without a budget is not limited. A page list charges
  * *before* it pins, for exactly the pages that nothing holds yet, so a refusal changes nothing.
- *
- * @module
  */
 
 /** A limit in pages and what is charged against it. */

@@ -7,8 +7,6 @@
  * between them, which are computed when a list changes.
  *
  * Ranges are inclusive, in I/O pages.
- *
- * @module
  */
 import type { PageTable } from "../pagetable/page_table.ts";
 import type { AreaTree } from "./areas/area_tree.ts";

@@ -1,8 +1,4 @@
-/**
- * The I/O pages of an address space: which are mapped, which may be, and which operation runs.
- *
- * @module
- */
+/** The I/O pages of an address space: which are mapped, which may be, and which operation runs. */
 import { AreaView } from "./areas/area.ts";
 import type { AreaLeaves } from "./areas/area_leaves.ts";
 import { AreaSet } from "./areas/area_set.ts";

@@ -1,8 +1,4 @@
-/**
- * The page tables of an address space: attaching and detaching them, and what they require of ranges.
- *
- * @module
- */
+/** The page tables of an address space: attaching and detaching them, and what they require of ranges. */
 import type { PageTable } from "../pagetable/page_table.ts";
 import { Attachments } from "./attachments.ts";
 import { EADDRINUSE, EBUSY, EEXIST, EINVAL, ENOENT, type Errno, OK } from "./errno.ts";

@@ -3,8 +3,6 @@
  * back from the first page table of an address space that maps it.
  *
  * Nothing is stored per page. Indexes are pages of the list, ranges inclusive.
- *
- * @module
  */
 import type { AreaView } from "./areas/area.ts";
 import type { FillTargets } from "./fill.ts";

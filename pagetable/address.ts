@@ -1,8 +1,4 @@
-/**
- * Byte addresses of pages and frames: as the two 32-bit halves that entries and commands hold, and as one bigint.
- *
- * @module
- */
+/** Byte addresses of pages and frames: as the two 32-bit halves that entries and commands hold, and as one bigint. */
 import { PAGE_SHIFT, PAGE_SIZE } from "./page_table.ts";
 
 /** From a page to the high half of its address: a power in the expression would be computed at each call. */

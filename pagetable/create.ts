@@ -1,8 +1,4 @@
-/**
- * Formats by name: their limits, and their page tables and units.
- *
- * @module
- */
+/** Formats by name: their limits, and their page tables and units. */
 import type { Errno } from "./errno.ts";
 import type { FormatOptions, TableFormat } from "./format.ts";
 import { amdV1 } from "./formats/amd_v1.ts";

@@ -2,8 +2,6 @@
  * The error numbers that page tables and the pages engine return, with the values of Linux.
  *
  * An operation that a guest can make fail returns one of these and does not throw; 0 is success.
- *
- * @module
  */
 
 /** Success. */

@@ -5,8 +5,6 @@
  * An *item* is one 8-byte entry; a *leaf* is one translation, which takes one item, or a group of them
  * where a format has leaves between two levels' sizes (ARM's contiguous hint, AMD's level 7).
  * Sizes are log2 of 4 KiB pages ("orders"). Masks are int32 halves of an entry.
- *
- * @module
  */
 import { type InterruptPages, PAGE_SIZE, READ, WRITE } from "./page_table.ts";
 

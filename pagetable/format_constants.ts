@@ -3,8 +3,6 @@
  *
  * The arrays depend on the description alone, so all tables made from one description share them: typed
  * arrays are expensive to make, and a guest may have thousands of domains with a table each.
- *
- * @module
  */
 import type { TableFormat } from "./format.ts";
 import { READ, WRITE } from "./page_table.ts";

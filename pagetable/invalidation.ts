@@ -4,8 +4,6 @@
  * Every change of a page table or a device table is recorded here, without allocation. A flush passes the
  * gather to a sink, which issues invalidation commands and waits for them, and then frees the table pages
  * that were unlinked: until that moment hardware may still walk them. Ranges are pages, inclusive.
- *
- * @module
  */
 import type { TableMemory } from "./table_memory.ts";
 

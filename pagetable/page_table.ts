@@ -4,8 +4,6 @@
  * Words: a *page* is {@linkcode PAGE_SIZE} bytes of I/O virtual address space and named by its number;
  * a *frame* is the same of the output address space. Ranges are inclusive: `[firstPage, lastPage]`.
  * Page numbers go up to 2^52 - 1, so they are exact as `number`.
- *
- * @module
  */
 import type { Errno } from "./errno.ts";
 

@@ -7,8 +7,6 @@
  *
  * The memory is one Int32Array that never moves; an entry is two words, low half first. State of pages is in
  * typed arrays of one element for each page, so that allocating and freeing allocate no JavaScript objects.
- *
- * @module
  */
 import { PAGE_SIZE } from "./page_table.ts";
 

@@ -7,8 +7,6 @@
  *
  * Addresses are bytes, as `number` below 2^53; lengths are bytes; `end` is never used for a last byte. Only an
  * address of 2^53 and above, which no `number` holds exactly, is counted from its own page and not from page 0.
- *
- * @module
  */
 
 import type { DirtyLog } from "./dirty_log.ts";

@@ -8,8 +8,6 @@
  *
  * Addresses, lengths and positions are bytes. Segments `[0, readableCount)` are device-readable,
  * `[readableCount, count)` device-writable: the specification has them in this order (2.7.4.2).
- *
- * @module
  */
 
 import { type AddressSpace, copyBytes, copyWords, LOOP_BYTES } from "./address_space.ts";

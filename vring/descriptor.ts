@@ -4,8 +4,6 @@
  * A descriptor is 16 bytes, little endian. Both layouts begin with address u64 and length u32; then a
  * split one has flags u16 and next u16, a packed one id u16 and flags u16. Addresses are bytes, counted from a
  * page: see {@linkcode basePage}.
- *
- * @module
  */
 
 import { type AddressSpace, readMemory } from "./address_space.ts";

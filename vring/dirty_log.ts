@@ -4,8 +4,6 @@
  * `page % 8` of byte `page / 8`, set atomically because the front end clears bits while we set them).
  *
  * Addresses and lengths are bytes.
- *
- * @module
  */
 
 import { PAGE_SIZE } from "./page.ts";

@@ -1,8 +1,4 @@
-/**
- * The chain that a driver builds before it commits it.
- *
- * @module
- */
+/** The chain that a driver builds before it commits it. */
 
 /** The buffers of the chain that a driver is putting together. */
 export class DriverChain {

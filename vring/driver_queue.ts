@@ -11,8 +11,6 @@
  * 3. `reap` finds a buffer that the device has used: its `token` and `usedLength`.
  *
  * Addresses and lengths are bytes. Nothing here allocates after construction.
- *
- * @module
  */
 
 import type { AddressSpace } from "./address_space.ts";

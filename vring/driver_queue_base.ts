@@ -1,8 +1,6 @@
 /**
  * What the driver's side of a queue does in the same way in both layouts: it builds chains, writes indirect tables,
  * and takes used chains back one by one where one used element stands for several.
- *
- * @module
  */
 
 import { zeroMemory } from "./address_space.ts";

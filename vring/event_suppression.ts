@@ -2,8 +2,6 @@
  * The packed ring's event suppression structure, as one 32-bit word (2.8.10, 2.8.14).
  *
  * Bits 0–14 name a slot, bit 15 the wrap counter with which it counts, bits 16–17 say what is wanted.
- *
- * @module
  */
 
 /** Event suppression flags, in the upper half of the word (2.8.10). */

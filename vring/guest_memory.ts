@@ -9,8 +9,6 @@
  * process. So a table change first changes {@linkcode GuestMemory.generation}, at which queues look
  * before they use a kept view. Only then it returns to the caller, who detaches the region's
  * `ArrayBuffer` (every view of it then has length 0) and unmaps the memory.
- *
- * @module
  */
 
 import type { AddressSpace } from "./address_space.ts";

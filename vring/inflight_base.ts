@@ -7,8 +7,6 @@
  * in which order the chains were taken.
  *
  * A record is trusted no more than a ring: what does not fit is refused.
- *
- * @module
  */
 
 const VERSION = 8;

@@ -1,8 +1,4 @@
-/**
- * The driver's side of a packed virtqueue (virtio 1.4, 2.8).
- *
- * @module
- */
+/** The driver's side of a packed virtqueue (virtio 1.4, 2.8). */
 
 import {
   DESC_AVAIL,

@@ -10,8 +10,6 @@
  * The front end can change the record at any time. So it is read once, by {@linkcode
  * PackedInflight.recover}, which refuses what does not hold together; from then on it is only written, and
  * what this process needs it keeps to itself.
- *
- * @module
  */
 
 import { addressInPage, basePage, DESC_AVAIL, DESC_USED } from "./descriptor.ts";

@@ -1,8 +1,4 @@
-/**
- * A place in a packed ring: a slot, and a wrap counter that says in which lap (2.8.1).
- *
- * @module
- */
+/** A place in a packed ring: a slot, and a wrap counter that says in which lap (2.8.1). */
 
 /** Slot and wrap counter of the next descriptor of one kind, available or used. */
 export class PackedPosition {

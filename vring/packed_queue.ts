@@ -13,8 +13,6 @@
  * the slot of the next used descriptor, bit 31 its wrap counter (vhost-user, "vring descriptor index
  * for packed virtqueues"). Some front ends give 0 for an unused ring, whose counters are 1; see
  * {@linkcode PackedQueue.configure}.
- *
- * @module
  */
 
 import type { Chain } from "./chain.ts";

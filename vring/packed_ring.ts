@@ -1,8 +1,4 @@
-/**
- * Where a packed ring's three parts are in memory (2.8.10, 2.8.13), and nothing of what they say.
- *
- * @module
- */
+/** Where a packed ring's three parts are in memory (2.8.10, 2.8.13), and nothing of what they say. */
 
 import type { AddressSpace } from "./address_space.ts";
 import { DESC_AVAIL, DESC_USED, DESCRIPTOR_BYTES } from "./descriptor.ts";

@@ -1,8 +1,4 @@
-/**
- * The pages in which addresses are counted, writes are logged and translations are made.
- *
- * @module
- */
+/** The pages in which addresses are counted, writes are logged and translations are made. */
 
 /** An address is a page number shifted by this, plus an offset in the page. */
 export const PAGE_SHIFT = 12;

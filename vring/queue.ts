@@ -4,8 +4,6 @@
  * Both layouts have the same few methods, and a device's loop is written against them. Each
  * method works on numbers and allocates nothing, so that V8 can inline it: with one layout in use a
  * call costs no more than a direct one, with both a comparison more.
- *
- * @module
  */
 
 import type { Chain } from "./chain.ts";

@@ -1,8 +1,6 @@
 /**
  * What the device's side of a queue does in the same way in both layouts: its configuration, its error, the views of
  * the ring that it keeps, and what is completed and not yet published.
- *
- * @module
  */
 
 import type { AddressSpace } from "./address_space.ts";

@@ -4,8 +4,6 @@
  * All of these are faults of the driver, or of what placed the ring. A queue that met one stays stopped until it
  * is configured anew; the device then raises VRING_ERR or DEVICE_NEEDS_RESET. Only missing memory may come back:
  * {@linkcode isMemoryError}.
- *
- * @module
  */
 
 /** Nothing is wrong. */

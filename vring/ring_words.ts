@@ -11,8 +11,6 @@
  *
  * Indices count words from the start of the part. Nothing here checks that the memory still is what
  * it was: the queue compares the space's generation before each use.
- *
- * @module
  */
 
 import type { AddressSpace } from "./address_space.ts";

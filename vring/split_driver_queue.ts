@@ -3,8 +3,6 @@
  *
  * Free descriptors are taken from the front of a list and given back at its end. With VIRTIO_F_IN_ORDER
  * this uses them in ring order, which is what 2.7.9 asks of the driver; without, it does no harm.
- *
- * @module
  */
 
 import { DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR_BYTES } from "./descriptor.ts";

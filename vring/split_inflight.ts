@@ -3,8 +3,6 @@
  *
  * After the version and the number of entries come the head of the last batch u16 and the used index u16. An entry
  * belongs to a descriptor: in flight u8, 5 unused, next of the batch u16, counter u64.
- *
- * @module
  */
 
 import { InflightBase, SPLIT_ENTRY_BYTES as ENTRY_BYTES } from "./inflight_base.ts";

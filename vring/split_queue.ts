@@ -3,8 +3,6 @@
  *
  * The driver writes descriptors and the available ring, the device writes the used ring; `split_ring.ts` has their
  * layout. Indices run freely modulo 2^16; a slot is the index modulo the queue's size.
- *
- * @module
  */
 
 import type { Chain } from "./chain.ts";

@@ -8,8 +8,6 @@
  * | used ring | flags, idx, ring[size] of (id u32, length u32), avail_event |
  *
  * All fields of the rings but those of a used element are u16.
- *
- * @module
  */
 
 import type { AddressSpace } from "./address_space.ts";

@@ -3,8 +3,6 @@
  *
  * A device that finishes requests in another order than it took them must hold back the ones that
  * are early. This does it for both layouts: finished chains stay here until the queue publishes them.
- *
- * @module
  */
 
 import type { Chain } from "./chain.ts";

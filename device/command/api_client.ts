@@ -1,8 +1,4 @@
-/**
- * A client of the API socket, for `inspect` and `endpoint`.
- *
- * @module
- */
+/** A client of the API socket, for `inspect` and `endpoint`. */
 import { CommandError } from "./errors.ts";
 
 /**

@@ -1,8 +1,4 @@
-/**
- * Reads input of unknown length up to a limit.
- *
- * @module
- */
+/** Reads input of unknown length up to a limit. */
 import { CommandError } from "./errors.ts";
 import { attempt } from "./host_error.ts";
 import { STANDARD_STREAM } from "./output_file.ts";

@@ -1,8 +1,4 @@
-/**
- * `build`: makes page tables and device tables from a description.
- *
- * @module
- */
+/** `build`: makes page tables and device tables from a description. */
 import {
   build as buildTables,
   builtChunks,

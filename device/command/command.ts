@@ -1,8 +1,4 @@
-/**
- * What a command of the command line is, and how its arguments are read by its definition.
- *
- * @module
- */
+/** What a command of the command line is, and how its arguments are read by its definition. */
 import { closestName } from "./closest_name.ts";
 import { UsageError } from "./errors.ts";
 import { type OptionDefinition, type OptionValues, parseOptions } from "./options.ts";

@@ -1,8 +1,4 @@
-/**
- * `completion`: prints a script that completes command lines in a shell, made of the definitions of all commands.
- *
- * @module
- */
+/** `completion`: prints a script that completes command lines in a shell, made of the definitions of all commands. */
 import { type Command, optionsOf } from "./command.ts";
 import type { OptionDefinition } from "./options.ts";
 

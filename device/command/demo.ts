@@ -1,8 +1,4 @@
-/**
- * `demo`: serves the device in this process, drives it from a second one, and shows what happens.
- *
- * @module
- */
+/** `demo`: serves the device in this process, drives it from a second one, and shows what happens. */
 import { UnixListener } from "../host/mod.ts";
 import { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";

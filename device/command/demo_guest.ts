@@ -3,8 +3,6 @@
  *
  * It takes orders from the demo, one JSON value a line on standard input, and answers each with one line on
  * standard output. Not meant to be typed.
- *
- * @module
  */
 import { FrontEnd, type FrontEndQueue } from "../vhost_user/mod.ts";
 import { EVENT_QUEUE, READABLE_SIZE_MAX, REQUEST_QUEUE, T_MAP, T_UNMAP } from "../iommu/wire.ts";

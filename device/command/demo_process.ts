@@ -1,8 +1,4 @@
-/**
- * The second process of the demo, seen from the first: started, given orders, ended.
- *
- * @module
- */
+/** The second process of the demo, seen from the first: started, given orders, ended. */
 import type { DemoAnswer, DemoOrder } from "./demo_guest.ts";
 import { CommandError } from "./errors.ts";
 

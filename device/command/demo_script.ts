@@ -1,8 +1,4 @@
-/**
- * What the demo does and prints: requests and their answers, tables, translations, refusals, times.
- *
- * @module
- */
+/** What the demo does and prints: requests and their answers, tables, translations, refusals, times. */
 import { dumpEndpoint, dumpText, NO_PASID, READ, WRITE } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, sizeText } from "../address.ts";
 import {

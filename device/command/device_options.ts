@@ -1,8 +1,4 @@
-/**
- * The options of `serve` that describe a device, from their texts to {@linkcode DeviceOptions}.
- *
- * @module
- */
+/** The options of `serve` that describe a device, from their texts to {@linkcode DeviceOptions}. */
 import { formatNames } from "../../pagetable/mod.ts";
 import {
   type AddressRange,

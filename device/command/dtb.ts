@@ -1,8 +1,4 @@
-/**
- * `dtb`: patches the device tree that tells an ARM guest what sits behind the IOMMU.
- *
- * @module
- */
+/** `dtb`: patches the device tree that tells an ARM guest what sits behind the IOMMU. */
 import { type DeviceTree, readDeviceTree } from "../firmware/device_tree.ts";
 import { addVirtioIommu, checkIommuTopology } from "../firmware/device_tree_iommu.ts";
 import { writeDeviceTree } from "../firmware/device_tree_writer.ts";

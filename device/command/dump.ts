@@ -1,8 +1,4 @@
-/**
- * `dump`: prints tables as a tree, equal runs folded.
- *
- * @module
- */
+/** `dump`: prints tables as a tree, equal runs folded. */
 import {
   ChunkReader,
   dumpEndpoint,

@@ -1,7 +1,5 @@
 /**
  * `endpoint`: adds devices behind the IOMMU to a running `serve`, removes and lists them, as a client of its API socket.
- *
- * @module
  */
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "../api/mod.ts";

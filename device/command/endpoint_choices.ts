@@ -2,8 +2,6 @@
  * What the options about endpoints have in common: `--endpoint-device`, `--endpoint-proxy` and `--endpoint-relay`.
  *
  * A proxy and a relay have two sockets each: one for the VMM, one for the back end.
- *
- * @module
  */
 import type { ServedEndpoint } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";

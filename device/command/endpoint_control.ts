@@ -1,8 +1,6 @@
 /**
  * The options about endpoints behind the IOMMU: opens what they name at the start of `serve`, and adds and removes
  * endpoints later, as the API socket is asked to.
- *
- * @module
  */
 import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";

@@ -1,8 +1,4 @@
-/**
- * `--endpoint-device`: devices behind the IOMMU, from their texts to what serves them.
- *
- * @module
- */
+/** `--endpoint-device`: devices behind the IOMMU, from their texts to what serves them. */
 import { parseEndpoint } from "../address.ts";
 import {
   BlockDevice,

@@ -1,8 +1,4 @@
-/**
- * Errors that end a command with one line.
- *
- * @module
- */
+/** Errors that end a command with one line. */
 import { oneLine } from "../log.ts";
 
 /** An error whose message is one line: control characters, which an argument may contain, are shown as `\u{…}`. */

@@ -1,8 +1,4 @@
-/**
- * Sockets that `serve` opens or is given.
- *
- * @module
- */
+/** Sockets that `serve` opens or is given. */
 import {
   activatedListener,
   inheritedSocket,

@@ -1,8 +1,4 @@
-/**
- * The text of `--help`, made of the definition of a command.
- *
- * @module
- */
+/** The text of `--help`, made of the definition of a command. */
 import type { Command } from "./command.ts";
 import type { OptionDefinition } from "./options.ts";
 

@@ -1,8 +1,6 @@
 /**
  * Errors of the host (a file, a socket, a permission, a full disk) as one line: what was tried, on what, what went wrong,
  * and what would be right.
- *
- * @module
  */
 import { OsError } from "../host/mod.ts";
 import { oneLine } from "../log.ts";

@@ -1,8 +1,4 @@
-/**
- * The answers of the API socket as text for people.
- *
- * @module
- */
+/** The answers of the API socket as text for people. */
 import { type DescribedEntry, pathLines } from "../../pagetable/mod.ts";
 import { endpointText, sizeText } from "../address.ts";
 import type {

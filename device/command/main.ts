@@ -1,8 +1,4 @@
-/**
- * The command line: finds the command, deals with help, version and errors.
- *
- * @module
- */
+/** The command line: finds the command, deals with help, version and errors. */
 import { VERSION } from "./version.ts";
 import { build } from "./build.ts";
 import { closestName } from "./closest_name.ts";

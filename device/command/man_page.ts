@@ -1,8 +1,4 @@
-/**
- * The man page, made of the definitions of all commands (`man(7)`).
- *
- * @module
- */
+/** The man page, made of the definitions of all commands (`man(7)`). */
 import type { Command } from "./command.ts";
 import { rowsOf } from "./help.ts";
 import { VERSION } from "./version.ts";

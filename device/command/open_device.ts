@@ -1,8 +1,4 @@
-/**
- * Makes the device that `serve` serves, and prepares the process for its first guest.
- *
- * @module
- */
+/** Makes the device that `serve` serves, and prepares the process for its first guest. */
 import { type DeviceOptions, IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { warmUp } from "../serving/warm_up.ts";

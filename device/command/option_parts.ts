@@ -3,8 +3,6 @@
  *
  * What is wrong with a text is said in one line that names the option, the part and what would be right. Parts come in
  * any order, each once. A value is not empty and has no comma; it may have an equals sign.
- *
- * @module
  */
 import { parseEndpoint, parseNumber } from "../address.ts";
 import { LONGEST_SOCKET_PATH } from "../host/socket_address.ts";

@@ -2,8 +2,6 @@
  * Options of a command: how one is defined, and how arguments become values.
  *
  * A definition is the one place that a command's `--help`, its man page, shell completion and its parser are made of.
- *
- * @module
  */
 import { closestName } from "./closest_name.ts";
 import { UsageError } from "./errors.ts";

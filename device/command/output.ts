@@ -1,8 +1,4 @@
-/**
- * Output of the commands that are filters: JSON of any size, piece by piece.
- *
- * @module
- */
+/** Output of the commands that are filters: JSON of any size, piece by piece. */
 import type { Streams } from "./streams.ts";
 
 /** Characters that are gathered before they are written. */

@@ -1,8 +1,4 @@
-/**
- * Output files: whole or not at all.
- *
- * @module
- */
+/** Output files: whole or not at all. */
 import { attempt } from "./host_error.ts";
 import type { Streams } from "./streams.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Events of the process as a whole while it serves: signals, and unhandled rejections.
- *
- * @module
- */
+/** Events of the process as a whole while it serves: signals, and unhandled rejections. */
 import { logFailure } from "../guarded_poll_source.ts";
 import type { Log } from "../log.ts";
 

@@ -1,8 +1,4 @@
-/**
- * `--endpoint-proxy`: back ends of other programs behind the IOMMU, from their texts to what stands in between.
- *
- * @module
- */
+/** `--endpoint-proxy`: back ends of other programs behind the IOMMU, from their texts to what stands in between. */
 import { EndpointProxy, type WriteOnly } from "../endpoint/mod.ts";
 import {
   BACK_END_PARTS,

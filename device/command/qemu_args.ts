@@ -1,8 +1,4 @@
-/**
- * `qemu-args`: prints the command lines that attach a QEMU guest to `serve`.
- *
- * @module
- */
+/** `qemu-args`: prints the command lines that attach a QEMU guest to `serve`. */
 import { parseSize } from "../address.ts";
 import type { Command } from "./command.ts";
 import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";

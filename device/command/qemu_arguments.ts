@@ -1,8 +1,4 @@
-/**
- * The command lines that attach a QEMU guest to a served device.
- *
- * @module
- */
+/** The command lines that attach a QEMU guest to a served device. */
 import { PAGE_SIZE, parseSize, sizeText } from "../address.ts";
 
 /** Architectures of guests. */

@@ -1,8 +1,6 @@
 /**
  * `--endpoint-relay`: back ends of other programs behind the IOMMU and confined by it, from their texts to what stands in
  * between.
- *
- * @module
  */
 import { PAGE_SIZE, parseSize } from "../address.ts";
 import {

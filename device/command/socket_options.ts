@@ -1,8 +1,4 @@
-/**
- * Options about access to the sockets that `serve` makes.
- *
- * @module
- */
+/** Options about access to the sockets that `serve` makes. */
 import { parseNumber } from "../address.ts";
 import { groupNumber, type SocketAccess } from "../host/mod.ts";
 import { type OptionDefinition, type OptionValues, parsedOption } from "./options.ts";

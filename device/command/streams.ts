@@ -1,7 +1,5 @@
 /**
  * Standard input, output and error of a command: the process's own, or those of a program that runs commands in process.
- *
- * @module
  */
 import { attempt } from "./host_error.ts";
 

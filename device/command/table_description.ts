@@ -1,8 +1,6 @@
 /**
  * Descriptions in JSON, looked through before anything is built from them or walked: what is wrong is named by its place,
  * such as `domains[0].mappings[7].iova`.
- *
- * @module
  */
 import { PAGE_SIZE } from "../address.ts";
 import { closestName } from "./closest_name.ts";

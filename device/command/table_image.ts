@@ -1,8 +1,4 @@
-/**
- * A raw image of physical memory in a file, of which only the pages are read that a walk comes to.
- *
- * @module
- */
+/** A raw image of physical memory in a file, of which only the pages are read that a walk comes to. */
 import type { TableReader } from "../../pagetable/mod.ts";
 import { type Address, addressText, PAGE_SIZE } from "../address.ts";
 import { CommandError } from "./errors.ts";

@@ -1,8 +1,4 @@
-/**
- * What the commands on tables share: JSON on standard input, tables in it or in a raw image beside it.
- *
- * @module
- */
+/** What the commands on tables share: JSON on standard input, tables in it or in a raw image beside it. */
 import { type Address, parseAddress } from "../address.ts";
 import { readBounded } from "./bounded_input.ts";
 import { CommandError, UsageError } from "./errors.ts";

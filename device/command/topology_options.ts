@@ -1,8 +1,4 @@
-/**
- * The options of `viot` and `dtb` that say which PCI devices are behind the IOMMU.
- *
- * @module
- */
+/** The options of `viot` and `dtb` that say which PCI devices are behind the IOMMU. */
 import { parseEndpoint, parseEndpointRange } from "../address.ts";
 import { UsageError } from "./errors.ts";
 import { type OptionDefinition, type OptionValues, parsedOption } from "./options.ts";

@@ -1,8 +1,4 @@
-/**
- * The version of the program.
- *
- * @module
- */
+/** The version of the program. */
 import configuration from "../../deno.json" with { type: "json" };
 
 /** Version as in `deno.json`, such as `0.1.0`. */

@@ -1,8 +1,4 @@
-/**
- * `viot`: writes the ACPI table that tells an x86 guest what sits behind the IOMMU.
- *
- * @module
- */
+/** `viot`: writes the ACPI table that tells an x86 guest what sits behind the IOMMU. */
 import { buildViot } from "../firmware/viot.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";

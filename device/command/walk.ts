@@ -1,8 +1,4 @@
-/**
- * `walk`: translates addresses through tables as hardware would.
- *
- * @module
- */
+/** `walk`: translates addresses through tables as hardware would. */
 import { type JsonQuery, walk as walkTables, walkText } from "../../pagetable/mod.ts";
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import type { Command } from "./command.ts";

@@ -3,8 +3,6 @@
  *
  * On a terminal the screen is drawn anew each time, on the terminal's second screen so that what was there comes
  * back; elsewhere each time adds plain lines, or the state as a line of JSON.
- *
- * @module
  */
 import type { State } from "../api/mod.ts";
 import type { ApiClient } from "./api_client.ts";

@@ -1,8 +1,4 @@
-/**
- * What `inspect watch` shows of a device: rates between two states of it.
- *
- * @module
- */
+/** What `inspect watch` shows of a device: rates between two states of it. */
 import { endpointText, sizeText } from "../address.ts";
 import type { EndpointRelayState, EndpointState, State } from "../api/mod.ts";
 

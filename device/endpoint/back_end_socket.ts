@@ -1,8 +1,4 @@
-/**
- * Where the back end of an endpoint is: a path that it listens on, or a socket of ours that it connects to.
- *
- * @module
- */
+/** Where the back end of an endpoint is: a path that it listens on, or a socket of ours that it connects to. */
 import { connectProblem, type UnixListener, UnixStream } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 

@@ -3,8 +3,6 @@
  * this process's memory.
  *
  * Positions are byte offsets into the chain's readable part or into its writable part.
- *
- * @module
  */
 import type { Chain } from "../../vring/mod.ts";
 import type { IoVectors } from "../host/mod.ts";

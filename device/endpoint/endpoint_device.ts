@@ -1,8 +1,4 @@
-/**
- * The interface of a device behind the IOMMU: a virtio device that serves its requests in small pieces.
- *
- * @module
- */
+/** The interface of a device behind the IOMMU: a virtio device that serves its requests in small pieces. */
 import type { Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
 

@@ -8,8 +8,6 @@
  *
  * Rings are pinned (`ring_pins.ts`). An UNMAP of a ring's pages changes the generation, and a queue then looks up its
  * ring again: if that fails, it is a fault, and the queue stops. An UNMAP of other pages does not affect rings.
- *
- * @module
  */
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import type { AddressSpace, DirtyLog, GuestMemory } from "../../vring/mod.ts";

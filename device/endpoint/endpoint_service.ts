@@ -8,8 +8,6 @@
  * ring changes (a system attaches the endpoint while the rings of the firmware are still set up), the service
  * therefore switches notifications on and does not look at the ring before one arrives. Only then is a ring that is no
  * longer mapped a fault.
- *
- * @module
  */
 import { type Address, endpointText } from "../address.ts";
 import { PeerClaim } from "../host/peer_claim.ts";

@@ -3,8 +3,6 @@
  *
  * Source: virtio 1.4, section 5.4. One queue of device-writable buffers, which the device fills with random bytes, at
  * least one in each (5.4.6.2). A buffer that the endpoint cannot write as far as it would be filled is returned empty.
- *
- * @module
  */
 import { Chain, type Queue } from "../../vring/mod.ts";
 import { isAccessible } from "./chain_access.ts";

@@ -4,8 +4,6 @@
  * Direct mapped: a page has one entry, at its number modulo the size. An entry is one 4 KiB page, whatever the size of
  * the leaf, so an invalidation never has to find parts of larger entries. Pages and frames are numbers of 4 KiB; ranges
  * are inclusive.
- *
- * @module
  */
 
 /** Entries; a power of two. Enough for the rings and buffers of a few hundred requests in flight. */

@@ -4,8 +4,6 @@
  *
  * The devices (`entropy.ts`, `block/`) are given queues and do not know of the IOMMU; `endpoint_memory.ts`,
  * `endpoint_service.ts`, `ring_pins.ts`, `proxy/` and `relay/` do. `README.md` follows a request.
- *
- * @module
  */
 export { BlockDevice } from "./block/block_device.ts";
 export { BlockDisk } from "./block/disk.ts";

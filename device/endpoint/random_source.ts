@@ -1,8 +1,4 @@
-/**
- * Sources of an entropy device's bytes: the host's generator, or a sequence that a seed determines.
- *
- * @module
- */
+/** Sources of an entropy device's bytes: the host's generator, or a sequence that a seed determines. */
 
 /** A source of random bytes. */
 export interface RandomSource {

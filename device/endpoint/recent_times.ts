@@ -1,8 +1,4 @@
-/**
- * How long the last of many operations took.
- *
- * @module
- */
+/** How long the last of many operations took. */
 
 /** The times of the last operations, and the longest of all, in microseconds. */
 export class RecentTimes {

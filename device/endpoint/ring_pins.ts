@@ -3,8 +3,6 @@
  *
  * A queue keeps views of its ring, so the ring's pages are pinned in the I/O address space, and an UNMAP of them calls
  * this access first. An UNMAP of other pages does not. Ranges are inclusive pages.
- *
- * @module
  */
 import { Access, type IoAddressSpace } from "../../iommufd/mod.ts";
 import { OK } from "../../pagetable/mod.ts";

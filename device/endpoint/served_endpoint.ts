@@ -1,8 +1,4 @@
-/**
- * The interface of an endpoint behind the IOMMU for `ServedEndpoints`: a poll source that can be removed.
- *
- * @module
- */
+/** The interface of an endpoint behind the IOMMU for `ServedEndpoints`: a poll source that can be removed. */
 import type { PollSource } from "../poll_source.ts";
 import type { Draining } from "./endpoint_device.ts";
 

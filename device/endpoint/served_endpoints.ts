@@ -8,8 +8,6 @@
  * An endpoint that is removed first *leaves*: it accepts nothing more, and has a time limit to complete the requests
  * that it has taken. Then it is closed. The list changes only between two polls: an endpoint that is added is in the
  * poll set from the next sleep on, and one that is removed is closed before the next sleep.
- *
- * @module
  */
 import type { PollSource } from "../poll_source.ts";
 import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";

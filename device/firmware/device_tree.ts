@@ -3,8 +3,6 @@
  *
  * Source: Devicetree Specification v0.4, chapter 5 (flattened devicetree format), version 17. All fields are
  * big endian. Offsets are bytes from the start; a block is `[offset, offset + size)`.
- *
- * @module
  */
 
 /** First word of every flattened device tree (5.2). */

@@ -4,8 +4,6 @@
  * Source: the Linux bindings `virtio/pci-iommu` (a child of the PCI host bridge, by its PCI address) and
  * `pci/pci-iommu` (`iommu-map` on the bridge: first requester id, IOMMU, first endpoint id, count), and
  * IEEE 1275 for PCI addresses. An endpoint's id is segment * 65536 + requester id, as everywhere here.
- *
- * @module
  */
 import { endpointText } from "../address.ts";
 import type { DeviceTree, DeviceTreeNode, DeviceTreeProperty } from "./device_tree.ts";

@@ -3,8 +3,6 @@
  *
  * Source: Devicetree Specification v0.4, chapter 5, version 17: header, memory reservation block, structure
  * block, strings block, in this order. Each name of a property is stored once.
- *
- * @module
  */
 import {
   DEVICE_TREE_COMPATIBLE_VERSION,

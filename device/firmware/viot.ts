@@ -4,8 +4,6 @@
  * Source: ACPI 6.5, section 5.2.34 (Virtual I/O Translation table). A table is a 36-byte ACPI header, the
  * node count and the offset of the first node, and the nodes. We write two: the PCI IOMMU, and one range
  * of PCI endpoints whose ids are their addresses. Ranges of PCI addresses are inclusive.
- *
- * @module
  */
 
 /** Bytes in front of the nodes: ACPI header, node count, node offset, eight reserved bytes. */

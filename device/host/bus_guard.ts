@@ -9,8 +9,6 @@
  * it occurs again, right after.
  *
  * Written for x86-64; elsewhere nothing is installed, and only sealed files are safe.
- *
- * @module
  */
 import {
   MAP_ANONYMOUS,

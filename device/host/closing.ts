@@ -6,8 +6,6 @@
  * with the same effect. So descriptors whose closing may block are closed on threads of the runtime's pool, a few at a
  * time: the pool is small, and waiting for rings needs a thread of it, too. (A process that exits while a close waits
  * for a FUSE daemon still waits for it; the kernel offers no way around that.)
- *
- * @module
  */
 import { F_GET_SEALS, F_GETPIPE_SZ, FIONREAD } from "./constants.ts";
 import { descriptorName } from "./file_status.ts";

@@ -1,8 +1,4 @@
-/**
- * Numbers of the Linux interfaces that {@link ./libc.ts} calls; the same on x86-64 and arm64.
- *
- * @module
- */
+/** Numbers of the Linux interfaces that {@link ./libc.ts} calls; the same on x86-64 and arm64. */
 
 /** It is not permitted. */
 export const EPERM = 1;

@@ -1,8 +1,6 @@
 /**
  * Ownership of file descriptors: each open descriptor has exactly one {@linkcode Descriptor}, whose owner closes it or
  * passes it on.
- *
- * @module
  */
 import { closeElsewhere, closesAtOnce, hasUnread } from "./closing.ts";
 import {

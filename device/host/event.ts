@@ -4,8 +4,6 @@
  * Neither side may block the other, whatever it has set on the shared file and however full the counter is. A read
  * asks the kernel not to block in the call itself (`RWF_NOWAIT`, Linux 5.8). A write cannot ask that, so an event of a
  * peer's is signalled in another way (`remote_signal.ts`).
- *
- * @module
  */
 import { EVENT_NAME } from "./closing.ts";
 import { EAGAIN, RWF_NOWAIT, SOCK_CLOEXEC, SOCK_NONBLOCK } from "./constants.ts";

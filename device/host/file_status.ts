@@ -1,8 +1,6 @@
 /**
  * The type, size and block size of a file or an open descriptor, from `statx`, whose structure is the same on every
  * architecture.
- *
- * @module
  */
 import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, S_IFMT, STATX_BASIC } from "./constants.ts";
 import { cString, errno, libc } from "./libc.ts";

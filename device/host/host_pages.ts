@@ -5,8 +5,6 @@
  * Memory is locked as a whole, and each page from its first use on (MLOCK_ONFAULT): no page becomes resident before it
  * is used, and no kernel mapping is split. A locked page is not swapped out or dropped; the kernel may still move it
  * to another frame. Memory stays locked until it is unmapped.
- *
- * @module
  */
 import {
   EAGAIN,

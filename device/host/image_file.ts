@@ -3,8 +3,6 @@
  *
  * What a disk refuses is reported to the guest, and so is no exception: reads and writes return -1, the other calls an
  * errno. Calls return when they are done, {@linkcode ImageFile.syncOnThread} excepted.
- *
- * @module
  */
 import {
   EAGAIN,

@@ -3,8 +3,6 @@
  *
  * The number is checked before the descriptor is used: the runtime has descriptors of its own (socket pairs and
  * database files among them), and a number that was not inherited could be one of those.
- *
- * @module
  */
 import { F_SETFD, FD_CLOEXEC, S_IFSOCK, SO_ACCEPTCONN, SO_PEERCRED } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";

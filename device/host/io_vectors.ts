@@ -1,8 +1,4 @@
-/**
- * Pieces of this process's memory for vectored I/O (`struct iovec`).
- *
- * @module
- */
+/** Pieces of this process's memory for vectored I/O (`struct iovec`). */
 import { addressOf } from "./libc.ts";
 
 /** Words of one `struct iovec`: address low and high, length low and high. */

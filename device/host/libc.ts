@@ -6,8 +6,6 @@
  * declared `i32`: no caller moves 2 GiB at once, and a 64-bit result would come back as a bigint.
  *
  * An FFI integer argument of -0 throws; callers pass values that cannot be (`| 0`, or from `>>> 0`).
- *
- * @module
  */
 
 const symbols = {

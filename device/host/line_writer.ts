@@ -6,8 +6,6 @@
  * thread of the runtime's pool, one at a time. Lines wait meanwhile, up to a bound; beyond it they are dropped, and
  * the next line that is written says how many. A write that fails is repeated until it succeeds, as the disk may have
  * room again.
- *
- * @module
  */
 import { libc } from "./libc.ts";
 

@@ -1,8 +1,4 @@
-/**
- * The exception for a system call that failed, where the host refused it and not a peer.
- *
- * @module
- */
+/** The exception for a system call that failed, where the host refused it and not a peer. */
 import { getSystemErrorName } from "node:util";
 import { errno as lastErrno } from "./libc.ts";
 

@@ -5,8 +5,6 @@
  * its own end to this process, or to one that does nothing with it), and a peer may connect and never send anything.
  * Neither is disconnected for that alone: a VMM may be given its connection by another process, and may be slow to
  * begin. It loses its place when another peer connects.
- *
- * @module
  */
 import { PeerProcess, type UnixStream } from "./mod.ts";
 

@@ -3,8 +3,6 @@
  *
  * A connection does not tell: a peer can send its own end to this process, which then keeps the connection open alone
  * after the peer has ended.
- *
- * @module
  */
 import { ESRCH, POLLIN, SO_PEERCRED, SO_PEERPIDFD } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";

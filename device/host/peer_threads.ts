@@ -1,8 +1,4 @@
-/**
- * The threads of the process at the other end of a socket, and the processors that they run on, from `/proc`.
- *
- * @module
- */
+/** The threads of the process at the other end of a socket, and the processors that they run on, from `/proc`. */
 import { O_CLOEXEC, O_RDONLY, SEEK_SET, SO_PEERCRED } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { cString, libc } from "./libc.ts";

@@ -12,8 +12,6 @@
  *   runs. A wake-up takes some 110 µs.
  *
  * The figures are medians between two processes on the 2-core build machine.
- *
- * @module
  */
 import { EINTR, POLLIN } from "./constants.ts";
 import { Event } from "./event.ts";

@@ -1,8 +1,4 @@
-/**
- * Which processor the calling thread runs on, and how to move it to another.
- *
- * @module
- */
+/** Which processor the calling thread runs on, and how to move it to another. */
 import { libc } from "./libc.ts";
 
 /** Processors that a `cpu_set_t` has room for. */

@@ -1,8 +1,6 @@
 /**
  * The kind of a descriptor that a peer has sent, found out without calling a file system, which could block for as
  * long as the peer likes.
- *
- * @module
  */
 import { AF_UNIX, SO_DOMAIN, SO_TYPE, SOCK_STREAM } from "./constants.ts";
 import type { Descriptor } from "./descriptor.ts";

@@ -9,8 +9,6 @@
  *
  * If the kernel has no asynchronous I/O, or a sandbox forbids it, the event is written, after a check that this would
  * not block.
- *
- * @module
  */
 import { O_CLOEXEC, POLLOUT } from "./constants.ts";
 import { addressOf, cString, libc } from "./libc.ts";

@@ -16,8 +16,6 @@
  * memfds already are. Other files (tmpfs or hugetlbfs by path, a memfd without seals) can be truncated by the peer
  * at any time, and the host may run out of huge pages: `bus_guard.ts` replaces lost pages by zeros,
  * on x86-64. {@linkcode SharedMemory.isSafe} tells whether one of the two holds.
- *
- * @module
  */
 import {
   EINVAL,

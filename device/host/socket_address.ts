@@ -1,8 +1,4 @@
-/**
- * Paths as the addresses of unix sockets (`unix(7)`).
- *
- * @module
- */
+/** Paths as the addresses of unix sockets (`unix(7)`). */
 import { AF_UNIX } from "./constants.ts";
 
 /** Longest path in bytes that fits into `struct sockaddr_un` with its closing zero. */

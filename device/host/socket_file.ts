@@ -1,8 +1,4 @@
-/**
- * Access to a socket: the mode and the group of its file.
- *
- * @module
- */
+/** Access to a socket: the mode and the group of its file. */
 import { cString, errno, libc } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 

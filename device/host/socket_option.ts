@@ -1,8 +1,4 @@
-/**
- * Options of a socket (`getsockopt`).
- *
- * @module
- */
+/** Options of a socket (`getsockopt`). */
 import { SOL_SOCKET } from "./constants.ts";
 import { libc } from "./libc.ts";
 

@@ -2,8 +2,6 @@
  * Reads and writes pipes and sockets of a peer without blocking: the call itself asks for that (`RWF_NOWAIT`), so the
  * flags that the peer sets on the file do not matter. Linux before 6.4 does not support it for pipes; there the owner
  * of the descriptor has to make the file nonblocking.
- *
- * @module
  */
 import { EAGAIN, EINTR, EOPNOTSUPP, RWF_NOWAIT, SOCK_CLOEXEC } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";

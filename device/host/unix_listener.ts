@@ -1,8 +1,4 @@
-/**
- * A listening unix stream socket, made at a path or inherited from the parent process.
- *
- * @module
- */
+/** A listening unix stream socket, made at a path or inherited from the parent process. */
 import {
   AF_UNIX,
   EADDRINUSE,

@@ -3,8 +3,6 @@
  *
  * Calls never block and never raise SIGPIPE: a call that would block returns {@linkcode WOULD_BLOCK}, and the caller
  * polls. A descriptor that is received is put into {@linkcode UnixStream.received} at once, so that none is lost.
- *
- * @module
  */
 import {
   AF_UNIX,

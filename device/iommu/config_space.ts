@@ -2,8 +2,6 @@
  * The configuration space of the device: 40 bytes, of which the guest may write one.
  *
  * Source: virtio 1.4, section 5.13.4 (`struct virtio_iommu_config`). Ranges in it are inclusive.
- *
- * @module
  */
 import { writeAddress } from "../address.ts";
 

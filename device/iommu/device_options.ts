@@ -1,8 +1,4 @@
-/**
- * The options of a device, and what follows from them.
- *
- * @module
- */
+/** The options of a device, and what follows from them. */
 import { describeFormat, type TableFormat, TableMemory } from "../../pagetable/mod.ts";
 import { PAGE_SIZE, rangeText, sizeText } from "../address.ts";
 import { ConfigSpace } from "./config_space.ts";

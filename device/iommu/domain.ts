@@ -6,8 +6,6 @@
  *
  * Lifetime (virtio 1.4, 5.13.6.3): the first ATTACH that names a domain makes it, and it ends with its last
  * endpoint, mappings and all. Ranges are inclusive page ranges.
- *
- * @module
  */
 import {
   EADDRINUSE,

@@ -4,8 +4,6 @@
  * Source: virtio 1.4, section 5.13.6. Addresses are `bigint` byte addresses, as a driver's author thinks of
  * them; ranges are inclusive. Each builder returns the device-readable part of a request; the answer comes
  * back in a device-writable part of the size that {@linkcode writableSize} gives.
- *
- * @module
  */
 import { PAGE_SIZE } from "../address.ts";
 import {

@@ -5,8 +5,6 @@
  * For the guest they no longer exist: no device table leads to them, nothing keeps a translation of theirs, and their
  * ids may be used again. What they hold is given back in pieces, while requests are served. It counts against the limits
  * until then, so a guest cannot exceed them by ending domains faster than their memory is given back.
- *
- * @module
  */
 import { TOP_PAGE } from "../../iommufd/mod.ts";
 import type { HardwareTable } from "../../pagetable/mod.ts";

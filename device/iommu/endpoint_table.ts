@@ -3,8 +3,6 @@
  *
  * Which endpoints exist is given as ranges of ids, so a whole PCI segment costs nothing until the guest uses an endpoint
  * of it. Where ranges overlap, the last one decides.
- *
- * @module
  */
 import type { TranslationUnit } from "../../pagetable/mod.ts";
 import type { TranslatedEndpoint } from "./hardware.ts";

@@ -7,8 +7,6 @@
  *
  * Where a guest continues whose beginning this process has not served, it is not known which endpoints it has attached:
  * then every endpoint is blocked but those that it detaches. For an endpoint that is attached now, its domain decides.
- *
- * @module
  */
 
 /**

@@ -5,8 +5,6 @@
  * Between two lives nothing passes untranslated: an IOTLB listener that is told that an attachment ends may ask for the
  * translation that applies now, and must not get one that applies neither before nor afterwards. So everything is blocked
  * first, and bypass is allowed last.
- *
- * @module
  */
 import { endpointText } from "../address.ts";
 import type { ConfigSpace } from "./config_space.ts";

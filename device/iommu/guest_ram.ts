@@ -8,8 +8,6 @@
  *
  * Where tables hold guest-physical frames, a change is one piece. Mappings of memory that is removed stay until the guest
  * removes them; they lead to addresses that are no memory.
- *
- * @module
  */
 import type { GuestRegion, HostMemory, RegionSource } from "../../iommufd/mod.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";

@@ -4,8 +4,6 @@
  * One unit stands for one IOMMU of one format in one PCI segment. Its device tables lead from the 16-bit
  * source id of an endpoint to the page table of the endpoint's domain, and a translation starts there, as
  * in hardware. A unit is made with the first endpoint attached through it.
- *
- * @module
  */
 import {
   createUnit,

@@ -5,8 +5,6 @@
  * (an IOTLB) has done so when the call returns. A *remote* one has to ask another process, which acknowledges later: until
  * then it is counted in {@linkcode IotlbListeners.waiting}, and the guest is answered when that is 0.
  * Ranges are inclusive pages.
- *
- * @module
  */
 import { LAST_PAGE } from "../address.ts";
 

@@ -3,8 +3,6 @@
  *
  * Three limits bound it: domains, mappings, and the memory of tables. What a domain and a mapping may cost besides their
  * tables is set here, and a test checks that the engine keeps to it.
- *
- * @module
  */
 
 /**

@@ -1,7 +1,5 @@
 /**
  * Work that is done in bounded pieces, with everything else served between them: a generator that yields after each.
- *
- * @module
  */
 
 /** How much a piece is: as many mappings read, written or made. */

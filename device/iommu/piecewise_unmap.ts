@@ -4,8 +4,6 @@
  * Everything that can refuse it is checked before the first piece: for the guest it is one UNMAP, which is answered when
  * the last mapping is removed (virtio 1.4, 5.13.6.6). Pieces end where mappings do. A mapping of very many pages is
  * cleared from the page tables in pieces ahead of the one that removes it.
- *
- * @module
  */
 import type { IoAddressSpace } from "../../iommufd/mod.ts";
 import { type Errno, OK } from "../../pagetable/mod.ts";

@@ -7,8 +7,6 @@
  *
  * A 64-bit address is split into a page number (address / 4096, exact as `number`) and the 12 bits below
  * it. The host is little endian, as the wire is: every platform this runs on (x86-64, arm64 Linux) is.
- *
- * @module
  */
 import {
   READABLE_SIZE_MAX,

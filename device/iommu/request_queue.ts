@@ -5,8 +5,6 @@
  * *held*: they share one wait, during which nothing more is taken, and a later call publishes them. A request that takes
  * longer than a turn is *under way* until {@linkcode RequestQueue.proceed} has ended it, and nothing more is taken
  * meanwhile. Its answer is held then, too, and published by the next call.
- *
- * @module
  */
 import { Chain, type Queue } from "../../vring/mod.ts";
 import type { IotlbListeners } from "./iotlb_listeners.ts";

@@ -2,8 +2,6 @@
  * Reserved memory regions of endpoints and the PROBE properties that tell the guest of them.
  *
  * Source: virtio 1.4, section 5.13.6.7. A region is an inclusive range of whole pages.
- *
- * @module
  */
 import { rangeText, writeAddress } from "../address.ts";
 import {

@@ -11,8 +11,6 @@
  * Version 1 is read, too: its header ends behind the number of domains, and nothing follows them.
  *
  * The bytes come from outside and are checked like any other input.
- *
- * @module
  */
 import { EINVAL, OK } from "../../pagetable/mod.ts";
 import { LAST_PAGE, rangeText } from "../address.ts";

@@ -1,7 +1,5 @@
 /**
  * The status that answers an errno: the one place where errors of the engine and of the page tables become statuses.
- *
- * @module
  */
 import {
   EADDRINUSE,

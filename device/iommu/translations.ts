@@ -5,8 +5,6 @@
  * not, the bypass byte of the configuration space decides: its access passes, or is blocked with code 0 (O4, 5.13.6.2:
  * "The device SHOULD NOT let unattached endpoints that are not in bypass mode access the guest-physical address
  * space."). It is blocked as well where the guest has attached it as far as is known; see `guest_life.ts`.
- *
- * @module
  */
 import type { HostSource } from "../../iommufd/mod.ts";
 import { BLOCKED, READ, WalkResult, WRITE } from "../../pagetable/mod.ts";

@@ -5,8 +5,6 @@
  * ends at a time instead. The clock is not read for every request: each has a rough weight, and it is read when the
  * weights add up to {@linkcode WORK_PER_LOOK}. So the work between two looks at the clock is bounded, whatever else the
  * machine does.
- *
- * @module
  */
 
 /** Weight at which the clock is read: as many small requests. */

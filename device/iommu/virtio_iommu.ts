@@ -4,8 +4,6 @@
  * Source: virtio 1.4, section 5.13.6. Operations take page numbers and answer with an errno. `requests.ts` reads the
  * requests and writes the answers; a state that is loaded makes its domains here, too. A requirement of the
  * specification is quoted beside the check that meets it, with its number in `docs/conformance.md`.
- *
- * @module
  */
 import { EINVAL, ENOENT, ENOMEM, type Errno, OK, type Protection } from "../../pagetable/mod.ts";
 import { type PageList, STEP_PAGES } from "../../iommufd/mod.ts";

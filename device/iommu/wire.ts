@@ -4,8 +4,6 @@
  * Source: virtio 1.4, section 5.13 (`struct virtio_iommu_req_*`, `virtio_iommu_config`,
  * `virtio_iommu_fault`). All fields are little endian; all ranges on the wire are inclusive byte
  * ranges. Names follow the specification, without its `VIRTIO_IOMMU_` prefix.
- *
- * @module
  */
 
 /** Virtio device id of an IOMMU (5.13.1). */

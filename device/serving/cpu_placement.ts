@@ -11,8 +11,6 @@
  * threads of the front end are, and moves away if one of them is on its processor.
  *
  * All times are milliseconds.
- *
- * @module
  */
 import { currentProcessor, moveAwayFrom, type PeerThreads, ProcessorSet } from "../host/mod.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Serves a device to one VMM after another.
- *
- * @module
- */
+/** Serves a device to one VMM after another. */
 import type { PollSource } from "../poll_source.ts";
 import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import { connectProblem, OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";

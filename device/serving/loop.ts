@@ -12,8 +12,6 @@
  * pieces (`IommuDevice.work`). The connection and the descriptors of the event loop (signals, the API socket) are
  * polled twice a millisecond, and while the event loop is busy it gets a turn every 50 µs. Devices behind the IOMMU
  * are poll sources: the same sleep covers them, and between two looks at the clock each may do a small piece of work.
- *
- * @module
  */
 import type { PollSource } from "../poll_source.ts";
 import { CpuPlacement } from "./cpu_placement.ts";

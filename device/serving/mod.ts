@@ -2,8 +2,6 @@
  * Serves a device: one VMM after another, and in one thread everything behind the IOMMU as well.
  *
  * `README.md` follows one turn of the loop.
- *
- * @module
  */
 export { DeviceServer } from "./device_server.ts";
 export { type WarmUp, warmUp } from "./warm_up.ts";

@@ -1,8 +1,4 @@
-/**
- * The poll sources of a loop, as one.
- *
- * @module
- */
+/** The poll sources of a loop, as one. */
 import type { PollSet } from "../host/mod.ts";
 import type { PollSource } from "../poll_source.ts";
 

@@ -11,8 +11,6 @@
  * is slowed down by that. Measured with a guest that maps page after page: a window that fell back whenever a request
  * came later than it could have polled never recovered, since the guest then took 1.2 ms a call, where it takes some
  * 30 µs while the rings are polled.
- *
- * @module
  */
 
 /** Shortest window in milliseconds, if the rings are polled at all. */

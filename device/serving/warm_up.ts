@@ -12,8 +12,6 @@
  *   discarded at the second one.
  * - An `ArrayBuffer` is detached first. Before that has happened in a process, V8 compiles code that assumes it cannot,
  *   and discards all of it at the first time; a front end may remove memory at any time.
- *
- * @module
  */
 import { PAGE_SIZE } from "../address.ts";
 import { CONFIG_SIZE } from "../iommu/config_space.ts";

@@ -3,8 +3,6 @@
  *
  * It is a poll source of the loop, so it runs between two looks at the ring, in the same thread. Sometimes it sends one
  * request and waits for it, as a guest does that maps page by page; mostly it fills the ring, which is faster.
- *
- * @module
  */
 import type { DriverQueue } from "../../vring/mod.ts";
 import type { PollSource } from "../poll_source.ts";

@@ -8,8 +8,6 @@
  *
  * The session never waits for the front end. A reply that finds no room waits, and nothing more is read
  * until it is gone.
- *
- * @module
  */
 import type { Address } from "../address.ts";
 import {

@@ -5,8 +5,6 @@
  * cloud-hypervisor and crosvm show the guest 4 KiB of configuration and pass each access on with its offset, so any
  * guest reaches beyond the device's space. As virtiofsd and qemu-storage-daemon do, such a read returns zeros and
  * such a write is ignored: an empty answer hangs rust-vmm's front end, and a refused write ends cloud-hypervisor.
- *
- * @module
  */
 import type { VirtioDevice } from "../virtio_device.ts";
 import { CONFIG_HEADER_BYTES, MAX_CONFIG } from "./protocol.ts";

@@ -5,8 +5,6 @@
  * Header and payload are read separately and never beyond: the kernel may hand over the bytes of a message
  * without descriptors together with those of the next one that has some, and then nothing says to which
  * message they belong.
- *
- * @module
  */
 import { closeAll, CLOSED, type Descriptor, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import {

@@ -4,8 +4,6 @@
  *
  * Every wait is awaited, so both ends may live on one event loop. One message at a time: await each call
  * before the next. An Error is thrown where the back end refuses a message or has closed the connection.
- *
- * @module
  */
 import {
   createMemoryFile,

@@ -1,8 +1,4 @@
-/**
- * A ring of the front end: the driver's side in guest memory, and the events that go with it.
- *
- * @module
- */
+/** A ring of the front end: the driver's side in guest memory, and the events that go with it. */
 import { Event, PollSet } from "../host/mod.ts";
 import {
   type DriverQueue,

@@ -13,8 +13,6 @@
  * from another process. A ring that was used outweighs all others: a packed ring comes back to its beginning every few
  * requests. After RESET_DEVICE, or once a new life has been found, nothing more is to be learned; and after a state was
  * loaded no start is a new life.
- *
- * @module
  */
 import type { StartSign } from "../virtio_device.ts";
 import { isFreshBase, type Ring } from "./ring.ts";

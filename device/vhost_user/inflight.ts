@@ -3,8 +3,6 @@
  * this process may end and another one take over.
  *
  * Each queue has a region of its own, one after the other; the queue reads and writes it.
- *
- * @module
  */
 import { createMemoryFile, type Descriptor, SharedMemory } from "../host/mod.ts";
 import { inflightBytes } from "../../vring/mod.ts";

@@ -7,8 +7,6 @@
  *
  * Order of a removal: the table changes and queues notice, the device is told, and once it keeps nothing that leads
  * there the buffers are detached and the memory is unmapped. After each step nothing can reach what the next one ends.
- *
- * @module
  */
 import { type Descriptor, SharedMemory } from "../host/mod.ts";
 import { GuestMemory, type MemoryRegion } from "../../vring/mod.ts";

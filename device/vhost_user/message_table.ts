@@ -3,8 +3,6 @@
  *
  * Source: QEMU's docs/interop/vhost-user.rst, "Front-end message types". Sizes are bytes of payload. Messages that are
  * not in the table are refused.
- *
- * @module
  */
 import type { Messages } from "./messages.ts";
 import type { MigrationMessages } from "./migration_messages.ts";

@@ -4,8 +4,6 @@
  *
  * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
  * numbers of descriptors, agreed protocol features) has been checked against `message_table.ts` before.
- *
- * @module
  */
 import { isOtherEnd, SharedMemory } from "../host/mod.ts";
 import { DirtyLog } from "../../vring/mod.ts";

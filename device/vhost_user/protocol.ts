@@ -5,8 +5,6 @@
  * A message is a header of 12 bytes (request u32, flags u32, payload size u32) and its payload, all in the
  * byte order of the host, which is little-endian on every machine we run on. Descriptors travel with the
  * first byte.
- *
- * @module
  */
 
 /** Messages from the front end to the back end. */

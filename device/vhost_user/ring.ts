@@ -5,8 +5,6 @@
  * beginning where the protocol features are not agreed). It *runs* while it is both and everything else is
  * known: size, addresses and the memory they are in. The protocol would have a disabled ring's requests
  * consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
- *
- * @module
  */
 import type { Event } from "../host/mod.ts";
 import {

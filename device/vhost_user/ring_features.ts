@@ -1,8 +1,6 @@
 /**
  * The features that shape a ring, by their names: the user of a back end chooses which of them it offers, since
  * front ends pass the offer on to the guest unchanged.
- *
- * @module
  */
 import { TransportFeature } from "./protocol.ts";
 

@@ -6,8 +6,6 @@
  *
  * A ring that starts again says something about the guest, which `guest_life.ts` finds out. The device is told before
  * the ring starts.
- *
- * @module
  */
 import type { Log } from "../log.ts";
 import {

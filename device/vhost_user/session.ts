@@ -1,8 +1,6 @@
 /**
  * What the messages of one session have in common: the connection, the device behind it, guest memory, the
  * rings, and what has been agreed.
- *
- * @module
  */
 import type { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory } from "../../vring/mod.ts";

@@ -4,8 +4,6 @@
  *
  * Neither direction waits: {@linkcode StateTransfer.progress} moves what can be moved now, however the front
  * end has set up the descriptor. One in which nothing moves for a minute has failed.
- *
- * @module
  */
 import {
   type Descriptor,

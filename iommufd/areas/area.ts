@@ -2,8 +2,6 @@
  * The state of an area, and the view of an area that an address space passes to a page list.
  *
  * The state is a number: bits 2:0 are the protection, bits 31:8 the slot of the page list in its address space.
- *
- * @module
  */
 import { MMIO, type Protection, READ, WRITE } from "../../pagetable/page_table.ts";
 

@@ -3,8 +3,6 @@
  *
  * Inner slots keep the largest gap below them. A change of the tree makes those on its path unknown, and the next search
  * works them out again, so without automatic addresses they cost nothing.
- *
- * @module
  */
 import { type AreaLeaves, NONE } from "./area_leaves.ts";
 import { FANOUT, type InnerNodes, UNKNOWN } from "./inner_nodes.ts";

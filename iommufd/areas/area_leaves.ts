@@ -7,8 +7,6 @@
  * areas, where every leaf is a cache miss, one block costs one miss, and five separate arrays would cost five.
  *
  * A slot number is valid until the next insert or remove. Leaves are linked in address order, in both directions.
- *
- * @module
  */
 import { type Growth, longerFloat64, longerInt32 } from "../growth.ts";
 import { NodePool } from "../node_pool.ts";

@@ -1,8 +1,4 @@
-/**
- * The areas of an address space and the page lists that they slice.
- *
- * @module
- */
+/** The areas of an address space and the page lists that they slice. */
 import { areaListSlot, areaState, AreaView, PROTECTION_BITS } from "./area.ts";
 import type { AreaLeaves } from "./area_leaves.ts";
 import { AreaTree } from "./area_tree.ts";

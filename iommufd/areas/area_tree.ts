@@ -7,8 +7,6 @@
  * Inner slots also know the largest gap below them (`area_gaps.ts`); a change makes it unknown.
  *
  * Room for an insert is made in advance ({@linkcode AreaTree.makeRoom}); nothing else needs memory.
- *
- * @module
  */
 import { AreaGaps } from "./area_gaps.ts";
 import { AreaLeaves, LEAF_SLOTS, leafOf, NONE, placeOf } from "./area_leaves.ts";

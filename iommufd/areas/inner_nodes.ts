@@ -2,8 +2,6 @@
  * The inner nodes of the area tree. They have 32 slots, each with a lower bound, a child, and the largest gap below it.
  *
  * Slots are numbered `node * FANOUT + place`. Keys of free slots are Infinity, so a search does not need the size.
- *
- * @module
  */
 import { type Growth, longerFloat64, longerInt32 } from "../growth.ts";
 import { NodePool } from "../node_pool.ts";

@@ -7,8 +7,6 @@
  * is remembered until something is freed.
  *
  * Ranges are inclusive, in I/O pages.
- *
- * @module
  */
 import type { AreaTree } from "./area_tree.ts";
 import type { PageRange } from "../page_range.ts";

@@ -2,8 +2,6 @@
  * A walk over the mappings of an I/O address space in address order, with one object for the whole walk.
  *
  * The space may change between steps: a step continues with the first mapping after the last one shown.
- *
- * @module
  */
 import { AreaView } from "./area.ts";
 import type { AreaSet } from "./area_set.ts";

@@ -5,8 +5,6 @@
  * and it is cleared in all (Arm ARM D8.7.1). Hardware updates entries atomically, so clearing is an atomic
  * operation on the low half. Cleared leaves are added to the gather: as long as a cache holds the old bit, the
  * hardware does not set it again. Ranges are pages, inclusive.
- *
- * @module
  */
 import type { DirtyBits } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";

@@ -3,8 +3,6 @@
  *
  * Formats differ in data only ({@linkcode TableFormat}). `mapper.ts`, `unmapper.ts`, `table_tree.ts` and
  * `leaf_writer.ts` store the entries. Pages and frames are numbers of 4 KiB, ranges are inclusive.
- *
- * @module
  */
 import { ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import type { TableFormat } from "../format.ts";

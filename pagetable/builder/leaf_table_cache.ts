@@ -1,8 +1,6 @@
 /**
  * Where leaf tables are, by the pages that they hold: saves one-page operations the way down from the top table
  * (45 ns become 15).
- *
- * @module
  */
 
 /** Slots at first: a guest may have thousands of small domains. */

@@ -3,8 +3,6 @@
  *
  * A leaf is a frame with constant bits, so a run of leaves is a loop of two int32 stores whose low half
  * steps by the leaf's size; it is cut where the low half would overflow, every 4 GiB of output.
- *
- * @module
  */
 import type { TableFormat } from "../format.ts";
 import { constantsOf } from "../format_constants.ts";

@@ -1,8 +1,4 @@
-/**
- * Mapping: checks a request, then writes leaves of the largest sizes that fit, and makes the tables for them.
- *
- * @module
- */
+/** Mapping: checks a request, then writes leaves of the largest sizes that fit, and makes the tables for them. */
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE, type Errno, OK } from "../errno.ts";
 import type { TableFormat } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";

@@ -7,8 +7,6 @@
  * Order of stores: an item is written high half first, low half (which holds the valid bits) last, and
  * cleared low half first; a new table is complete before the one store that makes it reachable.
  * Freed tables go to the invalidation gather, whose flush frees their memory. Ranges are pages, inclusive.
- *
- * @module
  */
 import type { TableFormat } from "../format.ts";
 import { constantsOf } from "../format_constants.ts";

@@ -1,8 +1,4 @@
-/**
- * Unmapping: clears leaves, drops whole sub-trees unread, frees tables that became empty.
- *
- * @module
- */
+/** Unmapping: clears leaves, drops whole sub-trees unread, frees tables that became empty. */
 import type { TableFormat } from "../format.ts";
 import type { InvalidationGather } from "../invalidation.ts";
 import { PAGE_WORDS_SHIFT } from "../table_memory.ts";

@@ -4,8 +4,6 @@
  * The tree is found by walking, so it shows what hardware sees, faults included. Endpoints are
  * walked one by one, and those that are blocked left out; input addresses are covered from 0 up to the first
  * that the tables cannot have, so the upper half of tables that have one is left out.
- *
- * @module
  */
 import { type DumpBudget, isBeyond, readTree } from "./dump_tree.ts";
 import type { DumpEndpoint } from "./dump_types.ts";

@@ -1,8 +1,4 @@
-/**
- * A dump as text: one line for each entry or run, indented by level.
- *
- * @module
- */
+/** A dump as text: one line for each entry or run, indented by level. */
 import { DUMP_ENTRIES } from "./dump.ts";
 import type { DumpEndpoint, DumpEntry } from "./dump_types.ts";
 

@@ -3,8 +3,6 @@
  *
  * A table that was already printed at the same level is not printed again: an entry that leads to it says where it was
  * seen. So tables that refer to themselves, or share tables, take time and space once for each table and level.
- *
- * @module
  */
 import type { DumpEntry } from "./dump_types.ts";
 import { hex } from "./values.ts";

@@ -1,8 +1,4 @@
-/**
- * What a dump of tables is made of.
- *
- * @module
- */
+/** What a dump of tables is made of. */
 
 /** One entry, or a run of leaves of equal size to consecutive addresses. Addresses are bytes. */
 export interface DumpEntry {

@@ -3,8 +3,6 @@
  *
  * Of entries longer than 8 bytes, those of the first 8. VT-d: 3.4, chapter 9. SMMUv3: SMMU architecture 5.2 to 5.4, and
  * D8.3 of the Arm architecture for descriptors. AMD: IOMMU specification 3.10, chapter 2.
- *
- * @module
  */
 
 /** A field: its name, its lowest bit, its bits, and whether it is an address that starts at that bit. */

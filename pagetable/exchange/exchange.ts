@@ -4,8 +4,6 @@
  * With two stages the tables of the first stage (for SMMUv3 also its context descriptors) are read
  * through the second one; `build` keeps them in memory of their own and maps that memory to itself in
  * every second stage.
- *
- * @module
  */
 import { createPageTable, createUnit, type PageTableOptions } from "../create.ts";
 import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, ERANGE } from "../errno.ts";

@@ -1,8 +1,4 @@
-/**
- * Memory of the exchange form: chunks out of table memory, and a reader of chunks.
- *
- * @module
- */
+/** Memory of the exchange form: chunks out of table memory, and a reader of chunks. */
 import type { JsonChunk } from "./types.ts";
 import { hex, readNumber } from "./values.ts";
 import { PAGE_WORDS, type TableMemory, type TableReader } from "../table_memory.ts";

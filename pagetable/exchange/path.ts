@@ -1,8 +1,4 @@
-/**
- * The path of a walk in words: which table each entry was in, and what its fields say.
- *
- * @module
- */
+/** The path of a walk in words: which table each entry was in, and what its fields say. */
 import { type EntryFields, entryFields, type EntryKind } from "./entry_fields.ts";
 import { STAGE_DEVICE, STAGE_TWO, type WalkResult } from "../walk/walk_result.ts";
 

@@ -1,8 +1,4 @@
-/**
- * The plan of a `build`: formats, their options and those of the unit, with defaults.
- *
- * @module
- */
+/** The plan of a `build`: formats, their options and those of the unit, with defaults. */
 import type { PageTableOptions, UnitOptions } from "../create.ts";
 import type { BuildInput, JsonEndpoint, JsonParameters } from "./types.ts";
 import { hex, readGranule, readSmall, readWord } from "./values.ts";

@@ -2,8 +2,6 @@
  * The exchange form: what `build` reads and writes and `walk` reads and answers, as JSON.
  *
  * Numbers are JSON numbers or strings (`"0x…"` or decimal). Addresses are bytes.
- *
- * @module
  */
 
 /** A number as the exchange form writes it. */

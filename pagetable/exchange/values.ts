@@ -1,7 +1,5 @@
 /**
  * Reads values of the exchange form, such as numbers, pages and protections. Messages of errors say what is wrong.
- *
- * @module
  */
 import type { JsonNumber } from "./types.ts";
 import { MMIO, PAGE_SIZE, READ, WRITE } from "../page_table.ts";

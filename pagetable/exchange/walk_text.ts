@@ -1,8 +1,4 @@
-/**
- * Answers of a walk as text: the address or the fault, and below it every entry that was read.
- *
- * @module
- */
+/** Answers of a walk as text: the address or the fault, and below it every entry that was read. */
 import { answers } from "./exchange.ts";
 import { describePath, pathLines } from "./path.ts";
 import type { JsonAnswer } from "./types.ts";

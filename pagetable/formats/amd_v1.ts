@@ -5,8 +5,6 @@
  * leaf of the level's own size, 7 a leaf of any power of two: the lowest zero among its address bits encodes
  * its size, and every entry that it spans is the same. Permissions are ANDed over the path.
  * Leaves of 512 GiB and above are left out: hardware is known to translate them wrongly.
- *
- * @module
  */
 import {
   byProtection,

@@ -7,8 +7,6 @@
  * Stage 1 has no write-only pages. The access flag is set from the start, so hardware needs no HTTU;
  * with `dirtyTracking` writable leaves carry DBM and start dirty unless writes are being recorded.
  * With the 64 KiB granule and 52-bit output, address bits 51:48 are in bits 15:12 of every descriptor.
- *
- * @module
  */
 import {
   byProtection,

@@ -1,8 +1,6 @@
 /**
  * What first-stage and second-stage tables of VT-d have in common: 512 entries a table, leaves of 4 KiB, 2 MiB and
  * 1 GiB told from tables by bit 7, and no mapping in the interrupt address range.
- *
- * @module
  */
 import {
   byProtection,

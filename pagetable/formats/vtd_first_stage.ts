@@ -5,8 +5,6 @@
  * Hardware always sets A on what it uses and D on leaves it writes through; both are set from the
  * start, so that it never has to, unless writes are being recorded. Input addresses stay in the lower
  * half of the canonical space, as §3.6 asks of software.
- *
- * @module
  */
 import { checkOption, type FormatOptions, type TableFormat, withoutWriteOnly } from "../format.ts";
 import { MMIO, READ, WRITE } from "../page_table.ts";

@@ -4,8 +4,6 @@
  * There is no present bit: an entry is in use iff it permits reading or writing, and permissions are
  * ANDed over the levels. Bit 7 makes a leaf above level 0 and means nothing in level 0. Hardware of
  * legacy mode writes nothing; scalable mode with SSADE sets A (bit 8) and D (bit 9).
- *
- * @module
  */
 import { checkOption, type FormatOptions, type TableFormat } from "../format.ts";
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";

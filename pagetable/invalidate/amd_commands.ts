@@ -1,8 +1,4 @@
-/**
- * AMD IOMMU commands for what a gather holds (AMD IOMMU specification §2.4).
- *
- * @module
- */
+/** AMD IOMMU commands for what a gather holds (AMD IOMMU specification §2.4). */
 import type { InvalidationGather } from "../invalidation.ts";
 import { type CommandBuffer, coveringOrder, isBeyondRanges } from "./command_buffer.ts";
 import { addressHigh, addressLow } from "../address.ts";

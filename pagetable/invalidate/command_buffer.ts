@@ -1,8 +1,4 @@
-/**
- * A buffer of invalidation commands, as hardware's command queues hold them: 16 or 32 bytes each.
- *
- * @module
- */
+/** A buffer of invalidation commands, as hardware's command queues hold them: 16 or 32 bytes each. */
 import type { InvalidationGather } from "../invalidation.ts";
 
 const MOST = 1024;

@@ -1,8 +1,4 @@
-/**
- * SMMUv3 commands for what a gather holds (SMMU §4.3, §4.4, §4.7). Each batch ends with CMD_SYNC.
- *
- * @module
- */
+/** SMMUv3 commands for what a gather holds (SMMU §4.3, §4.4, §4.7). Each batch ends with CMD_SYNC. */
 import {
   DEVICE_ENTRY,
   type InvalidationGather,

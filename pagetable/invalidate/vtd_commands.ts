@@ -1,8 +1,4 @@
-/**
- * VT-d queued invalidation: descriptors for what a gather holds (VT-d §6.5.2, §6.5.3.3).
- *
- * @module
- */
+/** VT-d queued invalidation: descriptors for what a gather holds (VT-d §6.5.2, §6.5.3.3). */
 import { type InvalidationGather, PASID_ENTRY } from "../invalidation.ts";
 import { type CommandBuffer, coveringOrder, isBeyondRanges } from "./command_buffer.ts";
 import { addressHigh, addressLow } from "../address.ts";

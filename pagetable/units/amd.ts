@@ -4,8 +4,6 @@
  * An entry that is not valid lets DMA pass, so in a new table every endpoint is blocked: valid, mode 0, no
  * permission. The permission bits IR and IW are in the high half of the entry's first word and work as its
  * valid bits: they are cleared first and set last, and the gather is flushed in between.
- *
- * @module
  */
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";

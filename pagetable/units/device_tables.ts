@@ -4,8 +4,6 @@
  *
  * VT-d root and context tables, VT-d PASID directories and PASID tables, and SMMUv3's stream tables and tables of
  * context descriptors have this form. Places of entries are indexes of 32-bit words in table memory.
- *
- * @module
  */
 import { addressHigh, addressLow } from "../address.ts";
 import type { InvalidationGather } from "../invalidation.ts";

@@ -1,8 +1,6 @@
 /**
  * Hardware domain ids (VT-d DID, SMMU VMID and ASID, AMD DomainID): the tags that translations are
  * cached under. A page table gets one id, when the first endpoint is attached to it.
- *
- * @module
  */
 import { EINVAL, ENOMEM, type Errno, OK } from "../errno.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";

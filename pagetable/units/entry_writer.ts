@@ -1,8 +1,4 @@
-/**
- * Stores into device tables: entries of several 64-bit words, of which hardware may read any at any time.
- *
- * @module
- */
+/** Stores into device tables: entries of several 64-bit words, of which hardware may read any at any time. */
 import type { TableMemory } from "../table_memory.ts";
 
 /** Stores a 64-bit word in halves at word index `at`: high half first, low half last. */

@@ -6,8 +6,6 @@
  * the bits that the new one uses then differ in one word only, storing that word switches over, and bits that
  * became unused are written after it. Otherwise the entry is invalid in between.
  * Entries change rarely; their words are `bigint`, because only BigUint64Array stores 64 bits at once.
- *
- * @module
  */
 import type { TableMemory } from "../table_memory.ts";
 

@@ -6,8 +6,6 @@
  * `substreamBits`. STEs and CDs are changed by `live_update.ts`, and the gather is flushed between steps. With
  * two stages, SMMUs read CDs and stage-1 tables through stage 2: the caller must map their memory there,
  * each page to itself.
- *
- * @module
  */
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";
 import { checkOption } from "../format.ts";

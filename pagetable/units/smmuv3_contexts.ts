@@ -1,8 +1,4 @@
-/**
- * Tables of SMMUv3 context descriptors, one for each stream, linear or two-level (SMMU §3.3.3, §5.3).
- *
- * @module
- */
+/** Tables of SMMUv3 context descriptors, one for each stream, linear or two-level (SMMU §3.3.3, §5.3). */
 import { type InvalidationGather, PASID_DIRECTORY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { DeviceTables } from "./device_tables.ts";

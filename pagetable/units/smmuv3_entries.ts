@@ -1,8 +1,4 @@
-/**
- * SMMUv3 stream table entries and context descriptors as words: SMMU §5.2 and §5.4.
- *
- * @module
- */
+/** SMMUv3 stream table entries and context descriptors as words: SMMU §5.2 and §5.4. */
 import { MAIR_LOW } from "../formats/arm_lpae.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";
 import type { LiveEntry } from "./live_update.ts";

@@ -1,8 +1,4 @@
-/**
- * The SMMUv3 stream table, linear or two-level (SMMU §3.3.1, §6.3.24): where each stream's STE is.
- *
- * @module
- */
+/** The SMMUv3 stream table, linear or two-level (SMMU §3.3.1, §6.3.24): where each stream's STE is. */
 import { byteAddress } from "../address.ts";
 import { DEVICE_DIRECTORY, type InvalidationGather, NO_PASID } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";

@@ -3,8 +3,6 @@
  *
  * A unit is one IOMMU. Its tables are made when something is attached, and each change is recorded in its
  * gather. After a page table was detached, flush the unit's gather before the table's own.
- *
- * @module
  */
 import type { Errno } from "../errno.ts";
 import type { HardwareTable } from "../builder/hardware_table.ts";

@@ -1,8 +1,4 @@
-/**
- * The part that all units share: which endpoints there are, the gather, and walking the unit's own tables.
- *
- * @module
- */
+/** The part that all units share: which endpoints there are, the gather, and walking the unit's own tables. */
 import { InvalidationGather, NO_PASID } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import type { RecordingWalker } from "../walk/endpoint_walker.ts";

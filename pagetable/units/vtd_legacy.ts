@@ -4,8 +4,6 @@
  * A context entry is written present bit last. A present entry is first made not present, so that
  * hardware sees the old entry, none, or the new one; the gather is flushed in between, because hardware
  * may cache the old one until it is invalidated (§6.5.3.3).
- *
- * @module
  */
 import { addressHigh, addressLow } from "../address.ts";
 import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../errno.ts";

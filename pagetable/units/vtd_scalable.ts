@@ -5,8 +5,6 @@
  * An endpoint's requests without PASID use PASID 0, so explicit PASIDs start at 1. Tables are made
  * when they are first needed; an endpoint's directory is freed with its last PASID entry. A present entry
  * is made not present and the gather is flushed before it gets its new value, present bit last (§6.5.3.3).
- *
- * @module
  */
 import { addressHigh, addressLow } from "../address.ts";
 import { EINVAL, ENOMEM, type Errno, OK } from "../errno.ts";

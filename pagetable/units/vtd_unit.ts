@@ -3,8 +3,6 @@
  *
  * The root table is made with the first attachment, a context table with the first one of its endpoints. In legacy
  * mode a bus has one context table, and a root entry a second half that is reserved; in scalable mode it has two.
- *
- * @module
  */
 import { byteAddress } from "../address.ts";
 import type { TableMemory } from "../table_memory.ts";

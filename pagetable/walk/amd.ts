@@ -4,8 +4,6 @@
  * Codes are those of event log entries: 1 illegal device table entry, 2 I/O page fault, 3 and 4 device
  * table and page table hardware errors. An entry that is not valid has no reserved bits: all but V is
  * ignored. Guest translation (GV, GIOV, GLX) is not walked.
- *
- * @module
  */
 import { NO_PASID } from "../invalidation.ts";
 import { READ, WRITE } from "../page_table.ts";

@@ -3,8 +3,6 @@
  *
  * Permissions are ANDed over the device table entry, tables and leaf. Levels may be skipped, if the
  * address bits of the skipped levels are zero.
- *
- * @module
  */
 import { READ, WRITE } from "../page_table.ts";
 import {

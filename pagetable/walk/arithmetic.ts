@@ -1,8 +1,6 @@
 /**
  * Arithmetic of walks. Powers of two are looked up: `2 ** n` with a variable `n` and `%` on numbers beyond 32 bits are
  * calls into the C library (20 to 40 ns each), several of which made a walk take a microsecond.
- *
- * @module
  */
 import { PAGE_SHIFT } from "../page_table.ts";
 

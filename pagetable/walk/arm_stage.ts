@@ -4,8 +4,6 @@
  *
  * Transactions are unprivileged. Blocks at levels where the granule has none are invalid. Reserved
  * low address bits of blocks are ignored, as hardware does.
- *
- * @module
  */
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 import {

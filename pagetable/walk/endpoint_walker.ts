@@ -1,8 +1,4 @@
-/**
- * Walks as hardware makes them: they begin with the id of an endpoint.
- *
- * @module
- */
+/** Walks as hardware makes them: they begin with the id of an endpoint. */
 import type { TableWriter } from "../table_memory.ts";
 import type { WalkResult } from "./walk_result.ts";
 

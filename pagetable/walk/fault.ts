@@ -1,8 +1,6 @@
 /**
  * Reasons for which a walk fails, one list for all formats. The hardware's own codes differ by format and by
  * where in a walk it stops; the walkers return both.
- *
- * @module
  */
 
 /** A reason, as an index into {@linkcode FAULT_NAMES}. */

@@ -1,8 +1,4 @@
-/**
- * Reads the tables of a first stage, whose addresses are intermediate ones, through the second stage.
- *
- * @module
- */
+/** Reads the tables of a first stage, whose addresses are intermediate ones, through the second stage. */
 import { READ } from "../page_table.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, NO_READ } from "./fault.ts";

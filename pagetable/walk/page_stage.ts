@@ -1,8 +1,6 @@
 /**
  * The part that the decoders of VT-d and AMD tables share: tables are single pages of 512 entries, and levels count
  * down to 1.
- *
- * @module
  */
 import { INVERSES, POWERS } from "./arithmetic.ts";
 import { type Fault, NO_FAULT } from "./fault.ts";

@@ -5,8 +5,6 @@
  * A silently aborted stream (STE.Config 0xx) has code 0, because it has no event; other codes are given
  * whether or not the event is recorded (CD.R, STE.S2R). Table addresses are rounded down to their
  * alignment, as hardware does. All fields of an STE are checked before any is used (§5.2.2).
- *
- * @module
  */
 import { NO_PASID } from "../invalidation.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";

@@ -6,8 +6,6 @@
  * aborts only (TERM_MODEL 1), walks VMSAv8-64 tables only (TTF 0b10) and without LPA2 (IDR5.DS 0), and is no
  * hypervisor's (Hyp 0). Fields of what it does not have (ATS, MPAM, permission indirection and so on)
  * are RES0 and ignored.
- *
- * @module
  */
 import type { ArmRegime } from "./arm_stage.ts";
 import * as faults from "./fault.ts";

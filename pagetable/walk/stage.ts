@@ -4,8 +4,6 @@
  * A decoder interprets entries as the hardware of one format does. Decoders are written from the specifications
  * and share nothing with `formats/` on purpose, so that a mistake in one of the two shows.
  * Pages and frames are numbers of 4 KiB.
- *
- * @module
  */
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";

@@ -1,8 +1,4 @@
-/**
- * The hardware that a walker of VT-d tables stands for.
- *
- * @module
- */
+/** The hardware that a walker of VT-d tables stands for. */
 
 /** Capabilities of the hardware that a VT-d walker stands for. */
 export interface VtdCapabilities {

@@ -3,8 +3,6 @@
  *
  * Requests are user accesses: U/S must be set on the whole path. Reserved bits are checked before
  * permissions, as the processor does.
- *
- * @module
  */
 import { READ, WRITE } from "../page_table.ts";
 import {

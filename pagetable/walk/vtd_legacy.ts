@@ -4,8 +4,6 @@
  * Fault codes are those of VT-d §7.1.3, whether or not the fault is recorded (FPD). A request with PASID has no
  * meaning in legacy mode (0x31). An input inside the interrupt range is not a DMA address (§3.14): it is
  * reported as an interrupt request with code 0, because no DMA fault is recorded for it.
- *
- * @module
  */
 import { NO_PASID } from "../invalidation.ts";
 import { READ } from "../page_table.ts";

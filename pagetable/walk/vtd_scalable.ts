@@ -4,8 +4,6 @@
  *
  * Fault codes are those of VT-d §7.1.3's scalable-mode half. A request without PASID uses the context
  * entry's RID_PASID and, unlike one with PASID, is never translated inside the interrupt range (§3.14).
- *
- * @module
  */
 import { NO_PASID } from "../invalidation.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";

@@ -3,8 +3,6 @@
  *
  * Permissions of an entry are checked before reserved bits: an entry that permits nothing is not
  * present, whatever else it holds.
- *
- * @module
  */
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 import {

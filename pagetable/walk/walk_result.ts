@@ -1,8 +1,4 @@
-/**
- * What a walk found: one object, filled again by every walk, so that a walk allocates nothing.
- *
- * @module
- */
+/** What a walk found: one object, filled again by every walk, so that a walk allocates nothing. */
 import { PAGE_SIZE, READ, WRITE } from "../page_table.ts";
 import { FAULT_NAMES, NO_FAULT } from "./fault.ts";
 

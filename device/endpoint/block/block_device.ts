@@ -3,8 +3,6 @@
  *
  * Source: virtio 1.4, section 5.2. Each queue has one request under way, which is served in pieces, so that a large
  * request on one queue does not delay everything else.
- *
- * @module
  */
 import type { Queue } from "../../../vring/mod.ts";
 import type { BlockDisk } from "./disk.ts";

@@ -6,8 +6,6 @@
  *
  * A buffer that the endpoint cannot access ends the request with IOERR before anything is read or written. If that
  * buffer is the status itself, nothing is written.
- *
- * @module
  */
 import { PAGE_SIZE } from "../../address.ts";
 import { Chain } from "../../../vring/mod.ts";

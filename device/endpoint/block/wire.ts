@@ -2,8 +2,6 @@
  * The constants of virtio-blk.
  *
  * Source: virtio 1.4, section 5.2. All fields are little endian.
- *
- * @module
  */
 
 /** Virtio device id. */

@@ -4,8 +4,6 @@
  * and a message that asks for a reply gets a failure.
  *
  * If the channel fails, the session continues without it, as it would between the two sides alone.
- *
- * @module
  */
 import { type Descriptor, type PollSet, UnixStream } from "../../host/mod.ts";
 import type { Log } from "../../log.ts";

@@ -7,8 +7,6 @@
  * before any new UPDATE, and a socket keeps the order.
  *
  * Pages are numbers of 4 KiB; ranges are inclusive.
- *
- * @module
  */
 import { READ } from "../../../pagetable/mod.ts";
 import { LAST_PAGE } from "../../address.ts";

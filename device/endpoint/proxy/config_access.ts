@@ -5,8 +5,6 @@
  * bytes and exits on more; the rust-vmm crates refuse an access beyond the device's own space with an empty reply, on
  * which rust-vmm's front end hangs. So accesses beyond 256 bytes are answered here: reads with zeros, and writes are
  * ignored. A read behind the last byte that the back end has returned is answered with zeros as well.
- *
- * @module
  */
 import { CONFIG_HEADER_BYTES, type Connection, MAX_CONFIG, Request } from "../../vhost_user/mod.ts";
 

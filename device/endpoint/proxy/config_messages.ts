@@ -1,8 +1,4 @@
-/**
- * GET_CONFIG and SET_CONFIG between a front end and a back end, in a form that either takes (`config_access.ts`).
- *
- * @module
- */
+/** GET_CONFIG and SET_CONFIG between a front end and a back end, in a form that either takes (`config_access.ts`). */
 import type { Log } from "../../log.ts";
 import {
   CONFIG_HEADER_BYTES,

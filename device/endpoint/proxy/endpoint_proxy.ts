@@ -8,8 +8,6 @@
  *
  * A back end that does not acknowledge an invalidation in time is disconnected, so that the guest is not kept waiting.
  * That ends the connection, not the back end's mapping of guest memory: no more can be done from here.
- *
- * @module
  */
 import { endpointText } from "../../address.ts";
 import type { PollSet, UnixListener, UnixStream } from "../../host/mod.ts";

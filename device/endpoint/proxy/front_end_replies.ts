@@ -1,8 +1,4 @@
-/**
- * Replies to a front end, from the back end or from the proxy, in the order of the front end's messages.
- *
- * @module
- */
+/** Replies to a front end, from the back end or from the proxy, in the order of the front end's messages. */
 import { type Connection, FLAG_REPLY } from "../../vhost_user/mod.ts";
 import type { ConfigAccess } from "./config_access.ts";
 import type { ProtocolAgreement } from "./protocol_agreement.ts";

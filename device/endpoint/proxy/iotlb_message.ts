@@ -4,8 +4,6 @@
  * Source: QEMU's `docs/interop/vhost-user.rst`, "An IOTLB message": I/O virtual address u64, size u64, user
  * address u64, permission u8, type u8, padding. The same payload travels from front to back end (IOTLB_MSG: UPDATE,
  * INVALIDATE) and the other way (MISS, ACCESS_FAIL). Pages are numbers of 4 KiB; ranges are inclusive.
- *
- * @module
  */
 import { LAST_PAGE, PAGE_SIZE, writeAddress } from "../../address.ts";
 

@@ -2,8 +2,6 @@
  * Proxied back ends: vhost-user back ends of other programs that translate I/O virtual addresses themselves. The proxy
  * stands between the VMM's connection and the back end's, and gives the back end the guest's translations. `README.md`
  * follows an UNMAP.
- *
- * @module
  */
 export { EndpointProxy, type EndpointProxyOptions } from "./endpoint_proxy.ts";
 export { ProxyCounters } from "./proxy_counters.ts";

@@ -1,8 +1,4 @@
-/**
- * Passing messages from one connection to another.
- *
- * @module
- */
+/** Passing messages from one connection to another. */
 import { POLLIN, POLLOUT } from "../../host/mod.ts";
 import { type Connection, FLAG_VERSION } from "../../vhost_user/mod.ts";
 

@@ -3,8 +3,6 @@
  *
  * An invalidation has to be acknowledged, and a back end needs a way to send a MISS. For front ends that agree on
  * neither (OpenVMM has no channel), the proxy agrees on both with the back end, if it offers them.
- *
- * @module
  */
 import { FLAG_NEED_REPLY, ProtocolFeature } from "../../vhost_user/mod.ts";
 

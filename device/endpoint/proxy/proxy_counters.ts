@@ -1,8 +1,4 @@
-/**
- * Counters of a proxied endpoint, since the start.
- *
- * @module
- */
+/** Counters of a proxied endpoint, since the start. */
 import { RecentTimes } from "../recent_times.ts";
 
 /** Counters of one proxied endpoint, over all its sessions. */

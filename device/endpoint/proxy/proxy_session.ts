@@ -6,8 +6,6 @@
  * IOTLB messages of the front end are answered here and not passed: the front end knows its own translation, and the
  * back end needs the guest's. Of the channel for the back end's own messages, the proxy keeps the front end's end, and
  * the back end gets another one (`back_end_channel.ts`).
- *
- * @module
  */
 import {
   type Descriptor,

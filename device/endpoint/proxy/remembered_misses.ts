@@ -3,8 +3,6 @@
  *
  * A back end keeps such a miss as pending and does not ask again for the same page and permission, so the miss has to
  * be remembered until a mapping answers it.
- *
- * @module
  */
 
 /** How many are remembered; beyond that the oldest is forgotten. Back ends keep few themselves. */

@@ -1,7 +1,5 @@
 /**
  * Keeps replies to a front end in the order of its messages, where the proxy answers some and the back end the others.
- *
- * @module
  */
 import { FLAG_NEED_REPLY, ProtocolFeature, Request } from "../../vhost_user/mod.ts";
 import type { ConfigAccess } from "./config_access.ts";

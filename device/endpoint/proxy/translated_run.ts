@@ -4,8 +4,6 @@
  * Each page is walked from the endpoint's device table entry on, as for any access. A translation that is handed out
  * counts as an access, as a translation request of a device with an ATC does: entries are marked accessed, and dirty
  * if they may be written.
- *
- * @module
  */
 import { READ, WRITE } from "../../../pagetable/mod.ts";
 import type { IommuDevice } from "../../iommu/iommu_device.ts";

@@ -3,8 +3,6 @@
  *
  * It is followed from the messages that pass (SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG). An UPDATE names memory by the
  * front end's *user addresses*, which differ on every connection. Only whole pages count. Ranges are inclusive.
- *
- * @module
  */
 import { type Address, isSameAddress, LAST_PAGE, PAGE_SIZE } from "../../address.ts";
 import { readRegion, type RegionDescription } from "../../vhost_user/memory_table.ts";

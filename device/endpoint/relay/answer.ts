@@ -1,8 +1,4 @@
-/**
- * Completes a request of the guest's with what the back end wrote, if that can still be written.
- *
- * @module
- */
+/** Completes a request of the guest's with what the back end wrote, if that can still be written. */
 import type { Queue } from "../../../vring/mod.ts";
 import { answerWithError } from "./fuse_error.ts";
 import type { RelayCounters } from "./relay_counters.ts";

@@ -3,8 +3,6 @@
  *
  * vhost-user has no message that asks for the size of the config space; VMMs know it from the device's type. Back ends
  * answer a range that they do not have with an empty payload, so the size is found by bisection.
- *
- * @module
  */
 import {
   CONFIG_HEADER_BYTES,

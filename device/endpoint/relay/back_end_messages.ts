@@ -3,8 +3,6 @@
  *
  * The back end may be hostile. A reply that does not fit the message, an unexpected reply, and silence each end the
  * session, with a line that says why.
- *
- * @module
  */
 import { closeAll, type Descriptor, POLLIN, POLLOUT, type UnixStream } from "../../host/mod.ts";
 import {

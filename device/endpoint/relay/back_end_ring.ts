@@ -2,8 +2,6 @@
  * A ring between us and a back end: the driver's side, in the session's memory, and its events.
  *
  * The ring is always split, whatever the layout of the guest's: every back end supports that.
- *
- * @module
  */
 import { Event } from "../../host/mod.ts";
 import { Request, RING_INDEX_MASK, TransportFeature, writeU64 } from "../../vhost_user/mod.ts";

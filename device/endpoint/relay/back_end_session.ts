@@ -3,8 +3,6 @@
  *
  * Nothing here waits. A violation of the rules of messages or rings ends the session, with a line that says why; for
  * the guest, requests are then not answered for some time.
- *
- * @module
  */
 import { OsError, type PollSet, UnixStream } from "../../host/mod.ts";
 import {

@@ -7,8 +7,6 @@
  *
  * **Shares.** Half of the pages are divided among the queues and reserved for them: a queue whose buffers wait for
  * something that may never come (received packets) does not stop the others. The other half is used by any queue.
- *
- * @module
  */
 import { PAGE_SIZE } from "../../address.ts";
 

@@ -2,8 +2,6 @@
  * The requests of a queue that are carried: from one back end to the next, or over a stop of the machine.
  *
  * They are kept in the order in which the guest made them available.
- *
- * @module
  */
 import type { Queue } from "../../../vring/mod.ts";
 import type { RelayCounters } from "./relay_counters.ts";

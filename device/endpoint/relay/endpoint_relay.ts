@@ -5,8 +5,6 @@
  * The relay connects, or accepts a connection, as soon as it can, since only the back end knows what the device is;
  * until then VMMs wait. When a back end disconnects or is cut off, the guest's requests wait for the next one. When
  * the VMM disconnects, the back end is disconnected as well, so that nothing of one machine reaches the next.
- *
- * @module
  */
 import { endpointText, PAGE_SIZE } from "../../address.ts";
 import type { PollSet, UnixListener, UnixStream } from "../../host/mod.ts";

@@ -3,8 +3,6 @@
  *
  * Source: the kernel's `include/uapi/linux/fuse.h`. A request begins with length u32, opcode u32, unique u64; an answer
  * with length u32, error i32 (0 or a negative errno), unique u64. Requests without room for an answer have none.
- *
- * @module
  */
 import type { Chain } from "../../../vring/mod.ts";
 

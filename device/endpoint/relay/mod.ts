@@ -1,8 +1,6 @@
 /**
  * Back ends of other programs behind the IOMMU, confined by it: requests are copied through memory of our own, which
  * is all that a back end is given. `README.md` follows a request.
- *
- * @module
  */
 export { EndpointRelay, type EndpointRelayOptions } from "./endpoint_relay.ts";
 export { RelayCounters } from "./relay_counters.ts";

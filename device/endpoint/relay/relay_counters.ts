@@ -1,8 +1,4 @@
-/**
- * Counters of a relay, since the start.
- *
- * @module
- */
+/** Counters of a relay, since the start. */
 import { DmaCounters } from "../endpoint_device.ts";
 import { RecentTimes } from "../recent_times.ts";
 

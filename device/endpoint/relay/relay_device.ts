@@ -4,8 +4,6 @@
  *
  * It stays the same device while back ends come and go. A back end that lacks something that the guest has agreed to is
  * refused.
- *
- * @module
  */
 import { PAGE_SIZE } from "../../address.ts";
 import { PollSet } from "../../host/mod.ts";

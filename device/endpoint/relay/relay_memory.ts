@@ -6,8 +6,6 @@
  * any more. The file's size is sealed before it is sent, so it can neither shrink nor grow.
  *
  * Addresses are bytes, as the back end sees them in descriptors.
- *
- * @module
  */
 import { PAGE_SIZE } from "../../address.ts";
 import {

@@ -3,8 +3,6 @@
  *
  * A queue outlives sessions of back ends and stops of the machine. Requests that are under way then are *carried*:
  * kept in the order in which the guest made them available, and submitted again or answered when both sides run again.
- *
- * @module
  */
 import type { Log } from "../../log.ts";
 import type { Queue } from "../../../vring/mod.ts";

@@ -3,8 +3,6 @@
  *
  * The buffer holds the readable bytes and behind them room for the writable ones, each contiguous if the pool has room
  * for that. The split of the guest's chain into descriptors is not repeated: it has no meaning (virtio 1.4, 2.7.4.1).
- *
- * @module
  */
 import { PAGE_SIZE } from "../../address.ts";
 import { Chain, type SplitDriverQueue } from "../../../vring/mod.ts";

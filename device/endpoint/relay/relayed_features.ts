@@ -4,8 +4,6 @@
  * Features of the device itself (virtio 1.4, 6: bits 0–23 and 50–127) are passed to the guest, unless they need more
  * than queues. Features of rings and of the transport concern one side only: the guest is offered ours, and the back
  * end gets those below, whatever the guest accepts.
- *
- * @module
  */
 import { ProtocolFeature, TransportFeature } from "../../vhost_user/mod.ts";
 import type { RelayedType } from "./relayed_types.ts";

@@ -11,8 +11,6 @@
  * | net | buffers to receive: submitted again; packets to send: dropped | a network may lose packets; one sent late may be a second one (5.1.6) |
  * | vsock | buffers to receive: submitted again; packets to send: dropped; then TRANSPORT_RESET | a stream must not get bytes twice; the event ends all connections (5.10.6.7) |
  * | fs | answered with the error EIO | removing, renaming or appending twice is not the same, and a new server knows no open file: mount again |
- *
- * @module
  */
 
 /** What happens to a queue's requests in flight. */

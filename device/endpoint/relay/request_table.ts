@@ -1,8 +1,4 @@
-/**
- * The requests of one queue: those in use by their head in the guest's ring, and unused ones.
- *
- * @module
- */
+/** The requests of one queue: those in use by their head in the guest's ring, and unused ones. */
 import type { RelayCounters } from "./relay_counters.ts";
 import { Phase, RelayRequest } from "./relay_request.ts";
 

@@ -3,8 +3,6 @@
  *
  * A request without room is not tried again before a buffer or a descriptor has been returned: searching the pool in
  * vain costs as much as a request.
- *
- * @module
  */
 import type { BackEndRing } from "./back_end_ring.ts";
 import { RUNS_MAX } from "./buffer_pool.ts";

@@ -3,8 +3,6 @@
  *
  * Source: virtio 1.4, section 5.10.6.7. An event is a u32, 0 for TRANSPORT_RESET: "communication has been
  * interrupted"; the guest then ends all its connections and reads its address again.
- *
- * @module
  */
 import { Chain, type Queue } from "../../../vring/mod.ts";
 
