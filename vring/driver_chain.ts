@@ -1,5 +1,3 @@
-/** The chain that a driver builds before it commits it. */
-
 /** The buffers of the chain that a driver is putting together. */
 export class DriverChain {
   /** Address of each buffer. */

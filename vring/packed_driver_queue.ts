@@ -1,5 +1,3 @@
-/** The driver's side of a packed virtqueue (virtio 1.4, 2.8). */
-
 import {
   DESC_AVAIL,
   DESC_INDIRECT,
@@ -20,7 +18,7 @@ import {
 import { PackedPosition } from "./packed_position.ts";
 import { RingWords32 } from "./ring_words.ts";
 
-/** A {@linkcode DriverQueue} in packed layout. */
+/** A {@linkcode DriverQueue} in packed layout: the driver's side of a packed virtqueue (virtio 1.4, 2.8). */
 export class PackedDriverQueue extends DriverQueueBase implements DriverQueue {
   readonly #ring = new RingWords32();
   readonly #driverEvent = new RingWords32();

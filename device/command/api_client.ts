@@ -1,4 +1,3 @@
-/** A client of the API socket, for `inspect` and `endpoint`. */
 import { CommandError } from "./errors.ts";
 
 /**
@@ -19,7 +18,7 @@ const CONNECT_FAILURES: readonly (readonly [words: string, meaning: string])[] =
 /** What is wrong with a peer that answers something else. */
 const NO_API = "what answers there is no API of viommu; give the --api-socket of serve";
 
-/** Asks the API socket of a running `serve`. */
+/** A client of the API socket of a running `serve`, for `inspect` and `endpoint`. */
 export class ApiClient implements Disposable {
   readonly #path: string;
   readonly #limit: number;

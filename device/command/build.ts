@@ -1,4 +1,3 @@
-/** `build`: makes page tables and device tables from a description. */
 import {
   build as buildTables,
   builtChunks,
@@ -14,7 +13,7 @@ import { printJson } from "./output.ts";
 import { checkDescription } from "./table_description.ts";
 import { baseOption, checked, readJson } from "./table_input.ts";
 
-/** Builds tables. */
+/** `build`: makes page tables and device tables from a description. */
 export const build: Command = {
   name: "build",
   summary: "make page tables and device tables from a description in JSON",

@@ -1,5 +1,3 @@
-/** Suggests a name for a misspelt one. */
-
 /**
  * The name that differs least from what was typed: in at most one character of three, in upper and lower case alike.
  *

@@ -1,4 +1,3 @@
-/** `demo`: serves the device in this process, drives it from a second one, and shows what happens. */
 import { UnixListener } from "../host/mod.ts";
 import { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log } from "../log.ts";
@@ -10,7 +9,7 @@ import { parseDeviceOptions } from "./device_options.ts";
 import { CommandError } from "./errors.ts";
 import { StopSignals } from "./process_events.ts";
 
-/** Shows the device at work. */
+/** `demo`: serves the device in this process, drives it from a second one, and shows what happens. */
 export const demo: Command = {
   name: "demo",
   summary: "serve the device and drive it from a second process, and show what happens",

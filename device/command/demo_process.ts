@@ -1,8 +1,7 @@
-/** The second process of the demo, seen from the first: started, given orders, ended. */
 import type { DemoAnswer, DemoOrder } from "./demo_guest.ts";
 import { CommandError } from "./errors.ts";
 
-/** The second process, as the first sees it. */
+/** The second process of the demo, seen from the first: started, given orders, ended. */
 export class DemoProcess {
   readonly #process: Deno.ChildProcess;
   readonly #input: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;

@@ -1,4 +1,3 @@
-/** What the demo does and prints: requests and their answers, tables, translations, refusals, times. */
 import { dumpEndpoint, dumpText, NO_PASID, READ, WRITE } from "../../pagetable/mod.ts";
 import { addressText, PAGE_SIZE, sizeText } from "../address.ts";
 import {
@@ -62,7 +61,7 @@ const ACCESSES = [
   [0x400000n, READ],
 ] as const;
 
-/** The script of the demo. */
+/** What the demo does and prints: requests and their answers, tables, translations, refusals, times. */
 export class DemoScript {
   readonly #device: IommuDevice;
   readonly #guest: DemoProcess;

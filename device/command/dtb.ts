@@ -1,4 +1,3 @@
-/** `dtb`: patches the device tree that tells an ARM guest what sits behind the IOMMU. */
 import { type DeviceTree, readDeviceTree } from "../firmware/device_tree.ts";
 import { addVirtioIommu, checkIommuTopology } from "../firmware/device_tree_iommu.ts";
 import { writeDeviceTree } from "../firmware/device_tree_writer.ts";
@@ -12,7 +11,7 @@ import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.t
 /** Most bytes of a device tree. */
 const MOST_BYTES = 16 * 2 ** 20;
 
-/** Patches a device tree. */
+/** `dtb`: patches the device tree that tells an ARM guest what sits behind the IOMMU. */
 export const dtb: Command = {
   name: "dtb",
   summary: "patch the device tree that puts a guest's PCI devices behind the IOMMU",

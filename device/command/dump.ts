@@ -1,4 +1,3 @@
-/** `dump`: prints tables as a tree, equal runs folded. */
 import {
   ChunkReader,
   dumpEndpoint,
@@ -19,7 +18,7 @@ import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 /** The last endpoint that is looked for without being named: PCI ids have 16 bits. */
 const LAST_ENDPOINT = 0xffff;
 
-/** Prints tables. */
+/** `dump`: prints tables as a tree, equal runs folded. */
 export const dump: Command = {
   name: "dump",
   summary: "print tables as a tree",

@@ -1,9 +1,8 @@
-/** The man page, made of the definitions of all commands (`man(7)`). */
 import type { Command } from "./command.ts";
 import { rowsOf } from "./help.ts";
 import { VERSION } from "./version.ts";
 
-/** The page as troff. */
+/** The man page as troff (`man(7)`), made of the definitions of all commands. */
 export function manPage(summary: string, commands: readonly Command[]): string {
   return `${
     [

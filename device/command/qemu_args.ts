@@ -1,4 +1,3 @@
-/** `qemu-args`: prints the command lines that attach a QEMU guest to `serve`. */
 import { parseSize } from "../address.ts";
 import type { Command } from "./command.ts";
 import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
@@ -9,7 +8,7 @@ import { ARCHITECTURES, DEFAULT_GUEST_MEMORY, qemuCommands } from "./qemu_argume
 
 const ARCHITECTURE = oneOf(...ARCHITECTURES);
 
-/** Prints command lines. */
+/** `qemu-args`: prints the command lines that attach a QEMU guest to `serve`. */
 export const qemuArgs: Command = {
   name: "qemu-args",
   summary: "print the command lines that attach a QEMU guest to serve",

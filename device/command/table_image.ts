@@ -1,4 +1,3 @@
-/** A raw image of physical memory in a file, of which only the pages are read that a walk comes to. */
 import type { TableReader } from "../../pagetable/mod.ts";
 import { type Address, addressText, PAGE_SIZE } from "../address.ts";
 import { CommandError } from "./errors.ts";
@@ -9,7 +8,7 @@ const KEPT_PAGES = 16_384;
 /** Frames beyond are in no file: their byte addresses are not exact as numbers. */
 const LAST_FRAME = 2 ** 41 - 1;
 
-/** An image; open until it is disposed of. */
+/** A raw image of physical memory in a file, open until disposed of; only the pages are read that a walk comes to. */
 export class TableImage implements TableReader, Disposable {
   /** Low half of the word that was loaded last. */
   low = 0;

@@ -1,4 +1,3 @@
-/** `viot`: writes the ACPI table that tells an x86 guest what sits behind the IOMMU. */
 import { buildViot } from "../firmware/viot.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
@@ -6,7 +5,7 @@ import { textOption } from "./options.ts";
 import { writeOutput } from "./output_file.ts";
 import { endpointsOption, IOMMU_OPTION, iommuOption } from "./topology_options.ts";
 
-/** Writes an ACPI VIOT table. */
+/** `viot`: writes the ACPI table that tells an x86 guest what sits behind the IOMMU. */
 export const viot: Command = {
   name: "viot",
   summary: "write the ACPI table that puts a guest's PCI devices behind the IOMMU",

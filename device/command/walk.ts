@@ -1,4 +1,3 @@
-/** `walk`: translates addresses through tables as hardware would. */
 import { type JsonQuery, walk as walkTables, walkText } from "../../pagetable/mod.ts";
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import type { Command } from "./command.ts";
@@ -8,7 +7,7 @@ import { printJson, printPieces } from "./output.ts";
 import { checkTables } from "./table_description.ts";
 import { checked, IMAGE_OPTIONS, openImage, readJson } from "./table_input.ts";
 
-/** Walks tables. */
+/** `walk`: translates addresses through tables as hardware would. */
 export const walk: Command = {
   name: "walk",
   summary: "translate addresses through tables in JSON or a raw image",

@@ -1,5 +1,3 @@
-/** How long the last of many operations took. */
-
 /** The times of the last operations, and the longest of all, in microseconds. */
 export class RecentTimes {
   /** Longest time of all. */

@@ -1,8 +1,7 @@
-/** The interface of an endpoint behind the IOMMU for `ServedEndpoints`: a poll source that can be removed. */
 import type { PollSource } from "../poll_source.ts";
 import type { Draining } from "./endpoint_device.ts";
 
-/** An endpoint that this process serves, relays or proxies. */
+/** An endpoint behind the IOMMU that this process serves, relays or proxies: a poll source that can be removed. */
 export interface ServedEndpoint extends PollSource {
   /** The endpoint's id. */
   readonly endpoint: number;

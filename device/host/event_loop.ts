@@ -1,4 +1,3 @@
-/** The runtime's event loop. */
 import { setImmediate } from "node:timers";
 
 /** Lets the event loop turn once. `setTimeout` would take a millisecond, in which the rings are not looked at. */

@@ -1,4 +1,3 @@
-/** Pieces of this process's memory for vectored I/O (`struct iovec`). */
 import { addressOf } from "./libc.ts";
 
 /** Words of one `struct iovec`: address low and high, length low and high. */

@@ -1,4 +1,3 @@
-/** The threads of the process at the other end of a socket, and the processors that they run on, from `/proc`. */
 import { O_CLOEXEC, O_RDONLY, SEEK_SET, SO_PEERCRED } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { cString, libc } from "./libc.ts";
@@ -25,7 +24,7 @@ const listing = new Uint8Array(8192);
 const listingData = new DataView(listing.buffer);
 const status = new Uint8Array(1024);
 
-/** The threads of another process. */
+/** The threads of another process, and the processors that they run on, from `/proc`. */
 export class PeerThreads {
   /** `/proc/PID/task`. */
   readonly #folder: Descriptor;

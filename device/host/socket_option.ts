@@ -1,4 +1,3 @@
-/** Options of a socket (`getsockopt`). */
 import { SOL_SOCKET } from "./constants.ts";
 import { libc } from "./libc.ts";
 

@@ -1,4 +1,3 @@
-/** A listening unix stream socket, made at a path or inherited from the parent process. */
 import {
   AF_UNIX,
   EADDRINUSE,
@@ -34,7 +33,7 @@ const RESERVED_DESCRIPTORS = 16;
 /** Milliseconds for which a listener is left alone after an accept that the host refused. */
 const REST_MS = 100;
 
-/** A listening socket. Its descriptor is nonblocking. */
+/** A listening unix stream socket, made at a path or inherited. Its descriptor is nonblocking. */
 export class UnixListener {
   /** The socket itself; this object closes it. */
   readonly descriptor: Descriptor;

@@ -1,4 +1,3 @@
-/** Serves a device to one VMM after another. */
 import type { PollSource } from "../poll_source.ts";
 import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import { connectProblem, OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
@@ -14,7 +13,7 @@ const RECONNECT_MS = 200;
 /** A session of at least so many milliseconds may be followed by the next at once. */
 const SESSION_MS = 1000;
 
-/** A device on a socket. */
+/** A device on a socket, served to one VMM after another. */
 export class DeviceServer {
   readonly #device: IommuDevice;
   readonly #log: Log;

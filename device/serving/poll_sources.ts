@@ -1,8 +1,7 @@
-/** The poll sources of a loop, as one. */
 import type { PollSet } from "../host/mod.ts";
 import type { PollSource } from "../poll_source.ts";
 
-/** Poll sources that are served in turn. */
+/** The poll sources of a loop, as one: they are served in turn. */
 export class PollSources {
   readonly #all: readonly PollSource[];
 

@@ -1,4 +1,3 @@
-/** The areas of an address space and the page lists that they slice. */
 import { areaListSlot, areaState, AreaView, PROTECTION_BITS } from "./area.ts";
 import type { AreaLeaves } from "./area_leaves.ts";
 import { AreaTree } from "./area_tree.ts";

@@ -1,4 +1,3 @@
-/** A dump as text: one line for each entry or run, indented by level. */
 import { DUMP_ENTRIES } from "./dump.ts";
 import type { DumpEndpoint, DumpEntry } from "./dump_types.ts";
 

@@ -1,5 +1,3 @@
-/** What a dump of tables is made of. */
-
 /** One entry, or a run of leaves of equal size to consecutive addresses. Addresses are bytes. */
 export interface DumpEntry {
   /** Level, as the specification counts. */

@@ -1,4 +1,3 @@
-/** Tables of SMMUv3 context descriptors, one for each stream, linear or two-level (SMMU §3.3.3, §5.3). */
 import { type InvalidationGather, PASID_DIRECTORY } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
 import { DeviceTables } from "./device_tables.ts";
@@ -9,7 +8,7 @@ const NONE = -1;
 const LEAF_BITS = 6;
 const VALID = 1;
 
-/** The CD tables of one SMMU. */
+/** The context descriptors of one SMMU: one table for each stream, linear or two-level (SMMU §3.3.3, §5.3). */
 export class ContextTables extends DeviceTables {
   readonly #baseFrame: number;
   readonly #bits: number;

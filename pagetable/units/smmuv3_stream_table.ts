@@ -1,4 +1,3 @@
-/** The SMMUv3 stream table, linear or two-level (SMMU §3.3.1, §6.3.24): where each stream's STE is. */
 import { byteAddress } from "../address.ts";
 import { DEVICE_DIRECTORY, type InvalidationGather, NO_PASID } from "../invalidation.ts";
 import type { TableMemory } from "../table_memory.ts";
@@ -16,7 +15,7 @@ const PAGE_POINTERS = 9;
 /** Read-allocate hint in SMMU_STRTAB_BASE. */
 const READ_ALLOCATE = 1n << 62n;
 
-/** The stream table of one SMMU, made with the first stream. */
+/** The stream table of one SMMU, linear or two-level (SMMU §3.3.1, §6.3.24), made with the first stream. */
 export class StreamTable {
   /** SMMU_STRTAB_BASE_CFG. */
   readonly config: bigint;

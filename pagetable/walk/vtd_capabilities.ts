@@ -1,5 +1,3 @@
-/** The hardware that a walker of VT-d tables stands for. */
-
 /** Capabilities of the hardware that a VT-d walker stands for. */
 export interface VtdCapabilities {
   /** Bits of host addresses, HAW; default 52. */

@@ -1,4 +1,3 @@
-/** The disk of a block device. */
 import { EOPNOTSUPP, type ImageFile, IoVectors } from "../../host/mod.ts";
 import { PIECE_BYTES } from "../endpoint_device.ts";
 import { ID_SIZE, SECTOR } from "./wire.ts";

@@ -1,4 +1,3 @@
-/** Replies to a front end, from the back end or from the proxy, in the order of the front end's messages. */
 import { type Connection, FLAG_REPLY } from "../../vhost_user/mod.ts";
 import type { ConfigAccess } from "./config_access.ts";
 import type { ProtocolAgreement } from "./protocol_agreement.ts";
@@ -7,7 +6,7 @@ import { type LocalReply, type Replied, ReplyOrder } from "./reply_order.ts";
 /** Bytes of a general reply. */
 const STATUS_BYTES = 8;
 
-/** Replies to one front end. */
+/** Replies to one front end, from the back end or from the proxy, in the order of the front end's messages. */
 export class FrontEndReplies {
   readonly #connection: Connection;
   readonly #agreement: ProtocolAgreement;

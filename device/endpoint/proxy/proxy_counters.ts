@@ -1,7 +1,6 @@
-/** Counters of a proxied endpoint, since the start. */
 import { RecentTimes } from "../recent_times.ts";
 
-/** Counters of one proxied endpoint, over all its sessions. */
+/** Counters of one proxied endpoint, over all its sessions since the start. */
 export class ProxyCounters {
   /** Sessions that have begun. */
   sessions = 0;

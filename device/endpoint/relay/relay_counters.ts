@@ -1,8 +1,7 @@
-/** Counters of a relay, since the start. */
 import { DmaCounters } from "../endpoint_device.ts";
 import { RecentTimes } from "../recent_times.ts";
 
-/** Counters of one relay, over all its sessions. `requests` are chains answered to the guest. */
+/** Counters of one relay, over all its sessions since the start. `requests` are chains answered to the guest. */
 export class RelayCounters extends DmaCounters {
   /** Back ends that were connected and identified. */
   sessions = 0;

@@ -1,8 +1,7 @@
-/** The requests of one queue: those in use by their head in the guest's ring, and unused ones. */
 import type { RelayCounters } from "./relay_counters.ts";
 import { Phase, RelayRequest } from "./relay_request.ts";
 
-/** The requests of a queue. */
+/** The requests of one queue: those in use by their head in the guest's ring, and unused ones. */
 export class RequestTable {
   readonly #counters: RelayCounters;
   readonly #idle: RelayRequest[] = [];
