@@ -5,15 +5,7 @@
  * address bits of the skipped levels are zero.
  */
 import { READ, WRITE } from "../page_table.ts";
-import {
-  type Fault,
-  INPUT_TOO_WIDE,
-  NO_FAULT,
-  NO_READ,
-  NO_WRITE,
-  NOT_PRESENT,
-  RESERVED_BITS,
-} from "./fault.ts";
+import * as faults from "./fault.ts";
 import { frameOf, INVERSES, lowBits, POWERS } from "./arithmetic.ts";
 import { PageStageDecoder } from "./page_stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
@@ -34,25 +26,25 @@ export class AmdDecoder extends PageStageDecoder {
   }
 
   /** Input must be below 2^(12 + 9 levels); six levels take all 64 bits. */
-  start(page: number, access: number): Fault {
+  start(page: number, access: number): faults.Fault {
     this.begin(access, this.#rootPermission);
-    if (page >= POWERS[9 * this.levels]) return INPUT_TOO_WIDE;
+    if (page >= POWERS[9 * this.levels]) return faults.INPUT_TOO_WIDE;
     return this.#checkPermission();
   }
 
-  decode(page: number, low: number, high: number): Fault {
-    if ((low & 1) === 0) return NOT_PRESENT;
+  decode(page: number, low: number, high: number): faults.Fault {
+    if ((low & 1) === 0) return faults.NOT_PRESENT;
     this.permission &= (high >>> 29) & 3;
     const fault = this.#checkPermission();
-    if (fault !== NO_FAULT) return fault;
+    if (fault !== faults.NO_FAULT) return fault;
     const level = this.level;
     const next = (low >>> 9) & 7;
     const frame = frameOf(low, high);
     if (next !== 0 && next !== 7) {
-      if (next >= level) return RESERVED_BITS;
+      if (next >= level) return faults.RESERVED_BITS;
       if (next < level - 1) {
         const skipped = lowBits(Math.floor(page * INVERSES[9 * next]), 9 * (level - 1 - next));
-        if (skipped !== 0) return NOT_PRESENT;
+        if (skipped !== 0) return faults.NOT_PRESENT;
       }
       return this.enter(frame, next);
     }
@@ -61,13 +53,13 @@ export class AmdDecoder extends PageStageDecoder {
     if (next === 7) {
       let ones = 0;
       for (let rest = frame; rest % 2 === 1; rest = (rest - 1) / 2) ones++;
-      if (ones + 1 <= order || ones + 1 >= order + 9) return RESERVED_BITS;
+      if (ones + 1 <= order || ones + 1 >= order + 9) return faults.RESERVED_BITS;
       order = ones + 1;
     }
     this.pages = POWERS[order];
     this.frame = order === 0 ? frame : frame - lowBits(frame, order) + lowBits(page, order);
     this.memoryType = (high & HIGH_FC) === 0 ? DEVICE : NORMAL;
-    return NO_FAULT;
+    return faults.NO_FAULT;
   }
 
   /** With HAD: A, and D on the leaf of a write. */
@@ -76,8 +68,8 @@ export class AmdDecoder extends PageStageDecoder {
     return low | BIT_A | (this.#updates === 3 && access === WRITE ? BIT_D : 0);
   }
 
-  #checkPermission(): Fault {
-    if ((this.permission & this.access) === this.access) return NO_FAULT;
-    return this.access === WRITE ? NO_WRITE : NO_READ;
+  #checkPermission(): faults.Fault {
+    if ((this.permission & this.access) === this.access) return faults.NO_FAULT;
+    return this.access === WRITE ? faults.NO_WRITE : faults.NO_READ;
   }
 }

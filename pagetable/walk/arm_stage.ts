@@ -6,16 +6,7 @@
  * low address bits of blocks are ignored, as hardware does.
  */
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
-import {
-  ACCESS_FLAG,
-  type Fault,
-  NO_FAULT,
-  NO_READ,
-  NO_USER,
-  NO_WRITE,
-  NOT_PRESENT,
-  OUTPUT_TOO_WIDE,
-} from "./fault.ts";
+import * as faults from "./fault.ts";
 import { INVERSES, lowBits, POWERS } from "./arithmetic.ts";
 import { StageDecoder } from "./stage.ts";
 import { DEVICE, NORMAL } from "./walk_result.ts";
@@ -82,7 +73,7 @@ export class ArmStageDecoder extends StageDecoder {
   #tablePermission = READ | WRITE;
 
   /** The caller has checked the input region; the table address is rounded down to its alignment. */
-  start(_page: number, access: number): Fault {
+  start(_page: number, access: number): faults.Fault {
     const regime = this.regime;
     this.leaf = false;
     this.level = regime.startLevel;
@@ -93,7 +84,7 @@ export class ArmStageDecoder extends StageDecoder {
     const aligned = base - lowBits(base, indexBits < 3 ? 3 : indexBits);
     this.tableOffset = aligned & 511;
     this.tableFrame = (aligned - this.tableOffset) * INVERSES[9];
-    return NO_FAULT;
+    return faults.NO_FAULT;
   }
 
   /** The page's bits for this level; at the start level all that the input has. */
@@ -110,18 +101,20 @@ export class ArmStageDecoder extends StageDecoder {
   }
 
   /** Judges a descriptor. */
-  decode(page: number, low: number, high: number): Fault {
+  decode(page: number, low: number, high: number): faults.Fault {
     const regime = this.regime;
     const level = this.level;
-    if ((low & 1) === 0) return NOT_PRESENT;
+    if ((low & 1) === 0) return faults.NOT_PRESENT;
     const tableOrPage = (low & 2) !== 0;
-    if (level === 3 ? !tableOrPage : !tableOrPage && !this.#blocksAt(level)) return NOT_PRESENT;
+    if (level === 3 ? !tableOrPage : !tableOrPage && !this.#blocksAt(level)) {
+      return faults.NOT_PRESENT;
+    }
     const frame = this.#address(low, high);
     const leaf = level === 3 || !tableOrPage;
     const order = (leaf ? this.#shift(level) : regime.granuleBits) - PAGE_SHIFT;
     const units = POWERS[order];
     const first = frame - lowBits(frame, order);
-    if (first >= POWERS[regime.outputBits - PAGE_SHIFT]) return OUTPUT_TOO_WIDE;
+    if (first >= POWERS[regime.outputBits - PAGE_SHIFT]) return faults.OUTPUT_TOO_WIDE;
     if (!leaf) {
       if (regime.stage === 1 && !regime.ignoresTables) {
         if ((high & HIGH_APTABLE_NO_WRITE) !== 0) this.#tablePermission &= ~WRITE;
@@ -130,10 +123,12 @@ export class ArmStageDecoder extends StageDecoder {
       this.tableFrame = first;
       this.tableOffset = 0;
       this.level = level + 1;
-      return NO_FAULT;
+      return faults.NO_FAULT;
     }
     this.leaf = true;
-    if ((low & BIT_AF) === 0 && !regime.setsAccess && !regime.ignoresAccess) return ACCESS_FLAG;
+    if ((low & BIT_AF) === 0 && !regime.setsAccess && !regime.ignoresAccess) {
+      return faults.ACCESS_FLAG;
+    }
     this.frame = first + lowBits(page, order);
     this.pages = (high & HIGH_CONTIGUOUS) === 0 ? units : units * this.#group(level);
     return regime.stage === 1 ? this.#stageOne(low, high) : this.#stageTwo(low, high);
@@ -150,24 +145,24 @@ export class ArmStageDecoder extends StageDecoder {
     return seen;
   }
 
-  #stageOne(low: number, high: number): Fault {
+  #stageOne(low: number, high: number): faults.Fault {
     const regime = this.regime;
     const attribute = (low >>> 2) & 7;
     const mair = attribute < 4 ? regime.mairLow : regime.mairHigh;
     this.memoryType = ((mair >>> ((attribute & 3) * 8)) & 0xf0) === 0 ? DEVICE : NORMAL;
-    if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return NO_USER;
+    if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return faults.NO_USER;
     const writable = (low & BIT_AP2) === 0 || ((high & HIGH_DBM) !== 0 && regime.setsDirty);
     this.permission = writable ? this.#tablePermission : READ;
-    return (this.permission & this.access) === this.access ? NO_FAULT : NO_WRITE;
+    return (this.permission & this.access) === this.access ? faults.NO_FAULT : faults.NO_WRITE;
   }
 
-  #stageTwo(low: number, high: number): Fault {
+  #stageTwo(low: number, high: number): faults.Fault {
     this.memoryType = (low & 0x30) === 0 ? DEVICE : NORMAL;
     const writable = (low & BIT_AP2) !== 0 ||
       ((high & HIGH_DBM) !== 0 && this.regime.setsDirty);
     this.permission = ((low & BIT_AP1) !== 0 ? READ : 0) | (writable ? WRITE : 0);
-    if ((this.permission & this.access) === this.access) return NO_FAULT;
-    return this.access === WRITE ? NO_WRITE : NO_READ;
+    if ((this.permission & this.access) === this.access) return faults.NO_FAULT;
+    return this.access === WRITE ? faults.NO_WRITE : faults.NO_READ;
   }
 
   /** Address shift of a level. */

@@ -5,16 +5,7 @@
  * permissions, as the processor does.
  */
 import { READ, WRITE } from "../page_table.ts";
-import {
-  type Fault,
-  INTERRUPT_RANGE,
-  NO_FAULT,
-  NO_USER,
-  NO_WRITE,
-  NOT_CANONICAL,
-  NOT_PRESENT,
-  RESERVED_BITS,
-} from "./fault.ts";
+import * as faults from "./fault.ts";
 import { frameOf, POWERS } from "./arithmetic.ts";
 import { PageStageDecoder } from "./page_stage.ts";
 import { reservedAddress, touchesInterrupts } from "./vtd_capabilities.ts";
@@ -42,24 +33,24 @@ export class VtdFirstStageDecoder extends PageStageDecoder {
   }
 
   /** Input must be canonical: bits above 47 (or 56) equal to it. */
-  start(page: number, access: number): Fault {
+  start(page: number, access: number): faults.Fault {
     this.begin(access, READ | WRITE);
     const half = POWERS[9 * this.levels - 1];
-    return page < half || page >= 2 ** 52 - half ? NO_FAULT : NOT_CANONICAL;
+    return page < half || page >= 2 ** 52 - half ? faults.NO_FAULT : faults.NOT_CANONICAL;
   }
 
-  decode(page: number, low: number, high: number): Fault {
-    if ((low & BIT_P) === 0) return NOT_PRESENT;
-    if ((high & this.#reservedHigh) !== 0) return RESERVED_BITS;
+  decode(page: number, low: number, high: number): faults.Fault {
+    if ((low & BIT_P) === 0) return faults.NOT_PRESENT;
+    if ((high & this.#reservedHigh) !== 0) return faults.RESERVED_BITS;
     const level = this.level;
     const large = level > 1 && (low & BIT_PS) !== 0;
-    if (large && level > 3) return RESERVED_BITS;
+    if (large && level > 3) return faults.RESERVED_BITS;
     const pages = level === 1 ? 1 : level === 2 ? 512 : 262144;
     // Bit 12 of a large leaf is PAT, the rest below its size is reserved.
-    if (large && (low & ((pages - 1) << 12) & ~0x1000) !== 0) return RESERVED_BITS;
-    if ((low & BIT_US) === 0) return NO_USER;
+    if (large && (low & ((pages - 1) << 12) & ~0x1000) !== 0) return faults.RESERVED_BITS;
+    if ((low & BIT_US) === 0) return faults.NO_USER;
     if ((low & BIT_RW) === 0) {
-      if (this.access === WRITE) return NO_WRITE;
+      if (this.access === WRITE) return faults.NO_WRITE;
       this.permission = READ;
     }
     const frame = frameOf(low, high);
@@ -67,10 +58,10 @@ export class VtdFirstStageDecoder extends PageStageDecoder {
     this.leaf = true;
     this.pages = pages;
     const first = large ? frame - (frame & 1) : frame;
-    if (this.outputIsFinal && touchesInterrupts(first, pages)) return INTERRUPT_RANGE;
+    if (this.outputIsFinal && touchesInterrupts(first, pages)) return faults.INTERRUPT_RANGE;
     this.frame = first + (page & (pages - 1));
     this.memoryType = (low & BIT_PCD) !== 0 ? DEVICE : NORMAL;
-    return NO_FAULT;
+    return faults.NO_FAULT;
   }
 
   /** A on every entry, D on the leaf of a write; always on. */

@@ -5,16 +5,7 @@
  * present, whatever else it holds.
  */
 import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
-import {
-  type Fault,
-  INPUT_TOO_WIDE,
-  INTERRUPT_RANGE,
-  NO_FAULT,
-  NO_READ,
-  NO_WRITE,
-  NOT_PRESENT,
-  RESERVED_BITS,
-} from "./fault.ts";
+import * as faults from "./fault.ts";
 import { frameOf, POWERS } from "./arithmetic.ts";
 import { PageStageDecoder } from "./page_stage.ts";
 import { reservedAddress, touchesInterrupts } from "./vtd_capabilities.ts";
@@ -47,37 +38,37 @@ export class VtdSecondStageDecoder extends PageStageDecoder {
   }
 
   /** Input must be below 2^min(MGAW, AGAW). */
-  start(page: number, access: number): Fault {
+  start(page: number, access: number): faults.Fault {
     this.begin(access, READ | WRITE);
     const reach = 9 * this.levels;
     const width = this.#inputBits - PAGE_SHIFT;
-    return page >= POWERS[reach < width ? reach : width] ? INPUT_TOO_WIDE : NO_FAULT;
+    return page >= POWERS[reach < width ? reach : width] ? faults.INPUT_TOO_WIDE : faults.NO_FAULT;
   }
 
-  decode(page: number, low: number, high: number): Fault {
+  decode(page: number, low: number, high: number): faults.Fault {
     const permitted = low & (READ | WRITE);
-    if (permitted === 0) return NOT_PRESENT;
+    if (permitted === 0) return faults.NOT_PRESENT;
     if ((permitted & this.access) !== this.access) {
-      return this.access === WRITE ? NO_WRITE : NO_READ;
+      return this.access === WRITE ? faults.NO_WRITE : faults.NO_READ;
     }
     this.permission &= permitted;
-    if ((high & this.#reservedHigh) !== 0) return RESERVED_BITS;
+    if ((high & this.#reservedHigh) !== 0) return faults.RESERVED_BITS;
     const level = this.level;
     const frame = frameOf(low, high);
     const large = level > 1 && (low & BIT_PS) !== 0;
-    if (large && level > 3) return RESERVED_BITS;
+    if (large && level > 3) return faults.RESERVED_BITS;
     if (level > 1 && !large) {
-      if ((low & BIT_SNP) !== 0) return RESERVED_BITS;
+      if ((low & BIT_SNP) !== 0) return faults.RESERVED_BITS;
       return this.enter(frame, level - 1);
     }
-    if ((low & BIT_SNP) !== 0 && !this.#snoop) return RESERVED_BITS;
+    if ((low & BIT_SNP) !== 0 && !this.#snoop) return faults.RESERVED_BITS;
     this.leaf = true;
     const pages = level === 1 ? 1 : level === 2 ? 512 : 262144;
-    if ((low & ((pages - 1) << 12)) !== 0) return RESERVED_BITS;
-    if (touchesInterrupts(frame, pages)) return INTERRUPT_RANGE;
+    if ((low & ((pages - 1) << 12)) !== 0) return faults.RESERVED_BITS;
+    if (touchesInterrupts(frame, pages)) return faults.INTERRUPT_RANGE;
     this.pages = pages;
     this.frame = pages === 1 ? frame : frame + (page & (pages - 1));
-    return NO_FAULT;
+    return faults.NO_FAULT;
   }
 
   /** A on every entry, D on the leaf of a write, with SSADE only. */
