@@ -40,12 +40,6 @@ export class CommandBuffer {
     this.words.fill(0, at + 4, at + this.size / 4);
     this.count++;
   }
-
-  /** Word `index` (0 or 1) of command `command`, for tests and logs. */
-  word(command: number, index: number): bigint {
-    const at = command * this.size / 4 + index * 2;
-    return (BigInt(this.words[at + 1] >>> 0) << 32n) | BigInt(this.words[at] >>> 0);
-  }
 }
 
 /** Whether a gather asks for more than commands of aligned powers of two of pages, 2^`mostOrder` at most, can name. */

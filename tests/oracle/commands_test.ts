@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import {
   amdDeviceCommands,
   amdTableCommands,
-  CommandBuffer,
+  type CommandBuffer,
   DEVICE_DIRECTORY,
   DEVICE_ENTRY,
   InvalidationGather,
@@ -22,6 +22,7 @@ import {
 } from "../../pagetable/mod.ts";
 import { labTests, type Qemu } from "../guest/lab/mod.ts";
 import { Random, seed } from "../guest/random.ts";
+import { commandsOf } from "../pagetable/gathers.ts";
 import { amdBoard, AmdJudge } from "./amd_judge.ts";
 import { prepareJudge } from "./judge.ts";
 import { Qtest } from "./qtest.ts";
@@ -65,12 +66,7 @@ async function giveCommands(
   for (let batch = 0; batch < BATCHES; batch++) {
     const gather = anyGather(random, bits);
     for (const fill of fills) {
-      const out = new CommandBuffer();
-      fill(gather, out);
-      const commands = Array.from(
-        { length: out.count },
-        (_, at) => [out.word(at, 0), out.word(at, 1)] as const,
-      );
+      const commands = commandsOf((out) => fill(gather, out));
       for (let at = 0; at < commands.length; at += MOST) await take(commands.slice(at, at + MOST));
       given += commands.length;
     }

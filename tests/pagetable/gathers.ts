@@ -24,5 +24,9 @@ export function gatherOf(
 export function commandsOf(fill: (out: CommandBuffer) => void, size: 16 | 32 = 16): Command[] {
   const out = new CommandBuffer(size);
   fill(out);
-  return Array.from({ length: out.count }, (_, at) => [out.word(at, 0), out.word(at, 1)]);
+  const words = new BigUint64Array(out.words.buffer);
+  return Array.from({ length: out.count }, (_, at) => [
+    words[at * out.size / 8],
+    words[at * out.size / 8 + 1],
+  ]);
 }
