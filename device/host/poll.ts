@@ -72,11 +72,6 @@ export class PollSet {
     this.#slots[1] = POLLIN;
   }
 
-  /** How many descriptors are in the set. */
-  get size(): number {
-    return this.#count - 1;
-  }
-
   /** Takes all descriptors out. */
   clear(): void {
     this.#truncate(1);

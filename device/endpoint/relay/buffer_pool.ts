@@ -72,16 +72,6 @@ export class BufferPool {
     this.#common = pages - this.#share * queues;
   }
 
-  /** Pages that no other queue can take from a queue. */
-  get share(): number {
-    return this.#share;
-  }
-
-  /** Pages that a queue has in use. */
-  usedBy(queue: number): number {
-    return this.#usedBy[queue];
-  }
-
   /**
    * Takes pages for a buffer.
    *
