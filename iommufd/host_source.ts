@@ -32,9 +32,9 @@ export class HostSource extends RegionSource implements UnstableSource {
   readonly #memory: HostMemory;
   readonly #entries: PagemapEntries;
 
-  /** `lastIndex` is the last possible guest page, 2^52 - 1 by default. */
-  constructor(memory: HostMemory, options: { readonly lastIndex?: number } = {}) {
-    super(options);
+  /** Makes a source without RAM. */
+  constructor(memory: HostMemory) {
+    super();
     this.#memory = memory;
     this.#entries = new PagemapEntries(memory);
   }

@@ -21,8 +21,6 @@ import { addressHigh, addressLow, byteAddress } from "../address.ts";
 export interface AmdUnitOptions {
   /** Bits of device ids that the table has entries for, 7 to 16; default 16. */
   readonly deviceBits?: number;
-  /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
-  readonly bypassDomainId?: number;
 }
 
 const VALID = 1 << 0;
@@ -35,6 +33,8 @@ const READ_WRITE = 3 << 29;
 const ORDER_BITS = 7;
 /** Words of an entry. */
 const ENTRY_WORDS = 8;
+/** Domain id of endpoints in bypass; not one that `attach` may be given. */
+const BYPASS_ID = 0xffff;
 const NONE = -1;
 
 /** The device table of one AMD IOMMU. */
@@ -43,7 +43,6 @@ export class AmdUnit extends UnitBase implements TranslationUnit {
   readonly family = "amd";
 
   readonly #order: number;
-  readonly #bypassId: number;
   readonly #ids = new DomainIds(1, 0xfffe);
   #table = NONE;
 
@@ -52,7 +51,6 @@ export class AmdUnit extends UnitBase implements TranslationUnit {
     const bits = checkOption("device id bits", options.deviceBits ?? 16, ORDER_BITS, 16);
     super(memory, 2 ** bits - 1, BLOCKED, 2);
     this.#order = bits - ORDER_BITS;
-    this.#bypassId = options.bypassDomainId ?? 0xffff;
   }
 
   /** Pages of table memory that the device table takes. */
@@ -87,7 +85,7 @@ export class AmdUnit extends UnitBase implements TranslationUnit {
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     if (!this.isEndpoint(endpoint)) return EINVAL;
-    return this.#replace(endpoint, 0, 0, READ_WRITE, this.#bypassId) ? OK : ENOMEM;
+    return this.#replace(endpoint, 0, 0, READ_WRITE, BYPASS_ID) ? OK : ENOMEM;
   }
 
   detach(endpoint: number, pasid: number = NO_PASID): void {
@@ -149,7 +147,7 @@ export class AmdUnit extends UnitBase implements TranslationUnit {
     words[item] = addressLow(frame) | bits | VALID | TRANSLATION_VALID;
     words[item + 1] = addressHigh(frame) | permission;
     this.gather.addDevice(DEVICE_ENTRY, endpoint, NO_PASID, NONE);
-    if (before !== 0 && before !== this.#bypassId) this.#ids.release(before);
+    if (before !== 0 && before !== BYPASS_ID) this.#ids.release(before);
     return true;
   }
 }

@@ -14,7 +14,7 @@ import type { RecordingWalker } from "../walk/endpoint_walker.ts";
 import { VtdLegacyWalker } from "../walk/vtd_legacy.ts";
 import { clear64, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
-import { PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
+import { BYPASS_ID, PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
 
 const TYPE_SECOND_STAGE = 0 << 2;
 const TYPE_PASS_THROUGH = 2 << 2;
@@ -57,7 +57,7 @@ export class VtdLegacyUnit extends VtdUnit implements TranslationUnit {
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     if (pasid !== NO_PASID) return EOPNOTSUPP;
     if (!this.isEndpoint(endpoint)) return EINVAL;
-    const done = this.#replace(endpoint, TYPE_PASS_THROUGH, 0, this.bypassWidth, this.bypassId);
+    const done = this.#replace(endpoint, TYPE_PASS_THROUGH, 0, this.bypassWidth, BYPASS_ID);
     return done ? OK : ENOMEM;
   }
 

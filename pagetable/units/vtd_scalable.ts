@@ -17,7 +17,7 @@ import { VtdScalableWalker } from "../walk/vtd_scalable.ts";
 import { DeviceTables } from "./device_tables.ts";
 import { clear64, pageOf, store64 } from "./entry_writer.ts";
 import type { TranslationUnit } from "./unit.ts";
-import { PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
+import { BYPASS_ID, PRESENT, type VtdMode, VtdUnit, type VtdUnitOptions } from "./vtd_unit.ts";
 
 const PASID_ENABLE = 1 << 3;
 const SECOND_STAGE_AD = 1 << 9;
@@ -87,7 +87,7 @@ export class VtdScalableUnit extends VtdUnit implements TranslationUnit {
 
   bypass(endpoint: number, pasid: number = NO_PASID): Errno {
     const low = TYPE_PASS_THROUGH | this.bypassWidth << 2;
-    return this.#install(endpoint, pasid, low, NONE, 0, NONE, this.bypassId);
+    return this.#install(endpoint, pasid, low, NONE, 0, NONE, BYPASS_ID);
   }
 
   detach(endpoint: number, pasid: number = NO_PASID): void {

@@ -15,14 +15,14 @@ import { UnitBase } from "./unit_base.ts";
 
 /** The present bit, in the low half of every entry. */
 export const PRESENT = 1;
+/** Domain id of endpoints in bypass; not one that `attach` may be given. */
+export const BYPASS_ID = 0xffff;
 
 const NONE = -1;
 const LAST_SOURCE_ID = 0xffff;
 
 /** Options of a VT-d unit; scalable mode has them all. */
 export interface VtdUnitOptions extends VtdCapabilities {
-  /** Domain id of endpoints in bypass; default 0xffff. Not one that `attach` may be given. */
-  readonly bypassDomainId?: number;
   /** Bits of PASIDs in scalable mode, 13 to 20; default 15, which makes the directory one page. */
   readonly pasidBits?: number;
   /** Largest address-width code for pass-through entries, 1 to 3; default 2 (48 bits). */
@@ -48,8 +48,6 @@ export abstract class VtdUnit extends UnitBase {
   protected readonly options: VtdUnitOptions;
   /** Domain ids of page tables. */
   protected readonly ids: DomainIds = new DomainIds(1, 0xfffe);
-  /** Domain id of endpoints in bypass. */
-  protected readonly bypassId: number;
   /** Address-width code of pass-through entries. */
   protected readonly bypassWidth: number;
 
@@ -61,7 +59,6 @@ export abstract class VtdUnit extends UnitBase {
   protected constructor(memory: TableMemory, options: VtdUnitOptions, mode: VtdMode) {
     super(memory, LAST_SOURCE_ID, ROOT_NOT_PRESENT, mode.rootNotPresent);
     this.options = options;
-    this.bypassId = options.bypassDomainId ?? 0xffff;
     this.bypassWidth = options.bypassAddressWidth ?? 2;
     this.#registerBits = mode.registerBits;
     this.#contexts = new DeviceTables(memory, this.gather, mode.contexts);
