@@ -33,7 +33,7 @@ const ENTRIES: ReadonlyMap<string, FormatEntry> = new Map([
   ["vtd-fs", { describe: vtdFirstStage, unit: vtdScalableUnit }],
   ["smmuv3-s1", { describe: armStage1, unit: smmuUnit }],
   ["smmuv3-s2", { describe: armStage2, unit: smmuUnit }],
-  ["amdv1", { describe: amdV1, unit: amdUnit }],
+  ["amdv1", { describe: amdV1, unit: (memory, options) => new AmdUnit(memory, options) }],
 ]);
 
 /** Names of the formats, as the command line spells them. */
@@ -104,8 +104,4 @@ function vtdScalableUnit(memory: TableMemory, options: UnitOptions): Translation
 
 function smmuUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
   return new SmmuUnit(memory, options);
-}
-
-function amdUnit(memory: TableMemory, options: UnitOptions): TranslationUnit {
-  return new AmdUnit(memory, options);
 }

@@ -61,9 +61,6 @@ function isList(value: unknown): value is Iterable<unknown> {
 }
 
 function hasList(value: unknown): value is object {
-  return typeof value === "object" && value !== null && Object.values(value).some(isOrHasList);
-}
-
-function isOrHasList(value: unknown): boolean {
-  return isList(value) || hasList(value);
+  return typeof value === "object" && value !== null &&
+    Object.values(value).some((member) => isList(member) || hasList(member));
 }

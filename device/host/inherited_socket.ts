@@ -34,7 +34,9 @@ export function inheritedSocket(number: number): UnixListener | UnixStream {
   }
   const listening = socketOption(number, SO_ACCEPTCONN) === 1;
   if (!listening) {
-    if (!hasPeer(number)) throw new RangeError(`${problem}: it is not connected`);
+    if (socketName("getpeername", number) === undefined) {
+      throw new RangeError(`${problem}: it is not connected`);
+    }
     // The other end of the runtime's own pairs is this process; a VMM is another one.
     if (socketOption(number, SO_PEERCRED) === Deno.pid) {
       throw new RangeError(`${problem}: it belongs to the runtime, it was not inherited`);
@@ -68,8 +70,4 @@ export function activatedListener(environment: ActivationEnvironment): UnixListe
   if (socket instanceof UnixListener) return socket;
   socket.close();
   throw new RangeError(`Cannot use the socket of LISTEN_FDS: it does not listen`);
-}
-
-function hasPeer(number: number): boolean {
-  return socketName("getpeername", number) !== undefined;
 }

@@ -62,7 +62,7 @@ export async function warmUp(
   options: DeviceOptions,
   ringFeatures: RingFeatures,
 ): Promise<WarmUp> {
-  detachSomething();
+  new ArrayBuffer(1).transfer(0);
   const end = performance.now() + LONGEST_MS;
   let requests = 0;
   let succeeded = 0;
@@ -72,11 +72,6 @@ export async function warmUp(
     succeeded += driver.succeeded;
   }
   return { requests, succeeded };
-}
-
-/** Detaches an `ArrayBuffer` once. */
-function detachSomething(): void {
-  new ArrayBuffer(1).transfer(0);
 }
 
 /** A small device like that of the options, which lets the driver map anywhere. */

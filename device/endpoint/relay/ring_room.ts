@@ -40,7 +40,7 @@ export class RingRoom {
     if (this.#releases === pool.releases && this.#free === driver.free) return false;
     const runsMax = Math.min(RUNS_MAX, driver.size - 1);
     if (driver.free > 0 && request.take(memory, ring.index, runsMax)) {
-      if (slotsOf(ring, request) <= driver.free) {
+      if (usesTable(ring, request) || request.descriptors <= driver.free) {
         this.reset();
         return true;
       }
@@ -57,8 +57,4 @@ export class RingRoom {
 export function usesTable(ring: BackEndRing, request: RelayRequest): boolean {
   const { descriptors } = request;
   return ring.indirect && descriptors > 1 && descriptors <= TABLE_LENGTH;
-}
-
-function slotsOf(ring: BackEndRing, request: RelayRequest): number {
-  return usesTable(ring, request) ? 1 : request.descriptors;
 }
