@@ -33,7 +33,6 @@ export interface AddressSpace {
    *
    * @param address The first byte, counted from `page`. Any number: one that is not an address is not accessible.
    * @param length Bytes wanted, at least 1.
-   * @param write Whether the access writes.
    * @param page The page (address / 4096) that `address` is counted from; 0 by default.
    * @returns How many bytes from `address` on lie together in host memory, at most `length`; 0 if the
    * first is not accessible. The place is left in `bytes`, `data` and `offset`.
@@ -47,7 +46,6 @@ export interface AddressSpace {
    * change, and the change would be lost.
    *
    * @param address The first byte written, in this space, counted from `page`.
-   * @param length Bytes written.
    * @param page The page that `address` is counted from; 0 by default.
    * @param log Where it is logged; default the log of all writes through this space, if there is one.
    */
@@ -67,8 +65,6 @@ export interface AddressSpace {
    * generation for those.
    *
    * @param address The first byte kept; all of the range was accessible.
-   * @param length Bytes kept.
-   * @param write Whether they will be written.
    */
   keep?(address: number, length: number, write: boolean): void;
 }
@@ -82,11 +78,8 @@ export const LOOP_BYTES = 256;
 /**
  * Copies bytes between arrays, without allocation when there are few.
  *
- * @param source Where they come from.
  * @param from Index of the first in `source`.
- * @param target Where they go.
  * @param to Index of the first in `target`.
- * @param length How many.
  */
 export function copyBytes(
   source: Uint8Array,
@@ -109,11 +102,8 @@ export function copyBytes(
  * Copies a few bytes between views, four at a time: half the time of a loop over bytes for a request of
  * 36. No allocation.
  *
- * @param source Where they come from.
  * @param from Index of the first in `source`, below 2^31.
- * @param target Where they go.
  * @param to Index of the first in `target`, below 2^31.
- * @param length How many.
  */
 export function copyWords(
   source: DataView,
@@ -133,9 +123,7 @@ export function copyWords(
 /**
  * Copies bytes out of an address space, across as many pieces as it takes.
  *
- * @param space The space.
  * @param address First byte to read, counted from `page`.
- * @param target Where the bytes go.
  * @param start Index in `target` of the first.
  * @param length Bytes to copy; `target` has to have room.
  * @param page The page that `address` is counted from.
@@ -162,11 +150,8 @@ export function readMemory(
 /**
  * Copies bytes into an address space, across as many pieces as it takes.
  *
- * @param space The space.
  * @param address First byte to write, counted from `page`.
- * @param source Where the bytes come from.
  * @param start Index in `source` of the first.
- * @param length Bytes to copy.
  * @param page The page that `address` is counted from.
  * @returns Whether all of them were accessible for writing. If not, those before the first that was not
  * have been written.
@@ -193,9 +178,6 @@ export function writeMemory(
 /**
  * Writes zero bytes into an address space.
  *
- * @param space The space.
- * @param address First byte to write.
- * @param length Bytes to write.
  * @returns Whether all of them were accessible for writing.
  */
 export function zeroMemory(space: AddressSpace, address: number, length: number): boolean {

@@ -135,7 +135,6 @@ export class Chain {
    * Copies device-readable bytes out of the chain. Segments of 256 bytes and more cost a view object
    * each; shorter ones allocate nothing.
    *
-   * @param target Where the bytes go.
    * @param start Index in `target` of the first.
    * @param length Bytes wanted; what `target` has no room for is not copied.
    * @param from Position in the readable bytes to begin at.
@@ -185,7 +184,6 @@ export class Chain {
    * each; shorter ones allocate nothing.
    *
    * @param at Position in the writable bytes to begin at.
-   * @param source Where the bytes come from.
    * @param start Index in `source` of the first.
    * @param length Bytes to write; what `source` does not have is not written.
    * @returns Bytes written, fewer than `length` only where the chain has no more room; -1 if a segment

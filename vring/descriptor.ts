@@ -63,10 +63,7 @@ export class IndirectReader {
   /**
    * Adds a split ring's indirect table to a chain: linked by `next`, beginning with descriptor 0.
    *
-   * @param chain The chain.
-   * @param space Where the table is.
    * @param address Its first byte, counted from `page`; any alignment.
-   * @param length Its bytes.
    * @param page The page that `address` is counted from.
    * @returns 0, or why the table is malformed.
    */
@@ -103,10 +100,7 @@ export class IndirectReader {
    * Adds a packed ring's indirect table to a chain: all its descriptors, in order. Of their flags only
    * WRITE means anything, the device has to ignore the others (2.8.8).
    *
-   * @param chain The chain.
-   * @param space Where the table is.
    * @param address Its first byte, counted from `page`; any alignment.
-   * @param length Its bytes.
    * @param page The page that `address` is counted from.
    * @returns 0, or why the table is malformed.
    */

@@ -11,11 +11,7 @@ export class DriverChain {
   /** Bytes of the device-writable ones. */
   writableLength = 0;
 
-  /**
-   * Makes an empty chain.
-   *
-   * @param capacity Buffers that a chain may have.
-   */
+  /** Makes an empty chain of at most `capacity` buffers. */
   constructor(capacity: number) {
     this.addresses = new Float64Array(capacity);
     this.lengths = new Uint32Array(capacity);
@@ -28,13 +24,7 @@ export class DriverChain {
     this.writableLength = 0;
   }
 
-  /**
-   * Adds a buffer.
-   *
-   * @param address Its first byte.
-   * @param length Its bytes.
-   * @param writable Whether it is device-writable.
-   */
+  /** Adds a buffer. */
   add(address: number, length: number, writable: boolean): void {
     const count = this.count;
     if (count === this.addresses.length) {

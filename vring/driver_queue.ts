@@ -57,20 +57,10 @@ export interface DriverQueue {
   /** Begins a chain. */
   begin(): void;
 
-  /**
-   * Adds a device-readable buffer to the chain begun.
-   *
-   * @param address Its first byte.
-   * @param length Its bytes.
-   */
+  /** Adds a device-readable buffer to the chain begun. */
   addReadable(address: number, length: number): void;
 
-  /**
-   * Adds a device-writable buffer to the chain begun.
-   *
-   * @param address Its first byte.
-   * @param length Its bytes.
-   */
+  /** Adds a device-writable buffer to the chain begun. */
   addWritable(address: number, length: number): void;
 
   /**

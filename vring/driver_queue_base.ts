@@ -39,7 +39,6 @@ export interface RingPlan {
  * Bytes that a ring takes.
  *
  * @param plan Where its parts are.
- * @param size Entries.
  * @param indirectLength Descriptors in each indirect table; 0 for none.
  */
 export function ringBytes({ tables }: RingPlan, size: number, indirectLength: number): number {

@@ -19,9 +19,6 @@ export const EVENT_FLAGS = 3 << 16;
  *
  * @param event The word: slot and wrap counter in its lower half.
  * @param slot Slot behind the last one passed.
- * @param wrap Its wrap counter.
- * @param passed How many slots were passed.
- * @param size Slots of the ring.
  */
 export function isPassed(
   event: number,

@@ -93,10 +93,8 @@ export class GuestMemory implements AddressSpace {
   }
 
   /**
-   * Takes a region out.
+   * Takes out the region with this first byte and exactly this size.
    *
-   * @param guestAddress First byte of the region.
-   * @param size Its exact size.
    * @returns The region, whose buffer may be detached and unmapped now, or why nothing was removed.
    */
   remove(guestAddress: number, size: number): MemoryRegion | MemoryError {
@@ -116,9 +114,8 @@ export class GuestMemory implements AddressSpace {
   }
 
   /**
-   * Puts a whole new table in place of the old one, or leaves the old one as it is.
+   * Puts a whole new table, in any order, in place of the old one, or leaves the old one as it is.
    *
-   * @param regions The new table, in any order.
    * @returns Nothing, or why it was refused; then nothing has changed.
    */
   replace(regions: readonly MemoryRegion[]): MemoryError | undefined {

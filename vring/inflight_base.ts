@@ -22,12 +22,7 @@ export const SPLIT_ENTRY_BYTES = 16;
 /** Bytes of an entry of a packed ring's record, and of what is before the entries. */
 export const PACKED_ENTRY_BYTES = 32;
 
-/**
- * Bytes of the region that holds a queue's record of chains in flight, a multiple of 64.
- *
- * @param isPacked Whether the ring is a packed one.
- * @param size Entries of the ring.
- */
+/** Bytes of the region that holds a queue's record of chains in flight, a multiple of 64. */
 export function inflightBytes(isPacked: boolean, size: number): number {
   const bytes = (isPacked ? PACKED_ENTRY_BYTES : SPLIT_ENTRY_BYTES) * (1 + size);
   return Math.ceil(bytes / REGION_ALIGNMENT) * REGION_ALIGNMENT;
@@ -59,8 +54,6 @@ export abstract class InflightBase {
    *
    * @param bytes The queue's region: all zero for a new one. Its buffer must not be detached while the
    * queue is configured with it.
-   * @param size Entries of the ring.
-   * @param entryBytes Bytes of an entry.
    */
   protected constructor(bytes: Uint8Array, size: number, entryBytes: number) {
     this.data = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

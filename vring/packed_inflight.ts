@@ -96,12 +96,7 @@ export class PackedInflight extends InflightBase {
     return true;
   }
 
-  /**
-   * Sets the place of the next used descriptor, for a new record.
-   *
-   * @param slot The slot.
-   * @param wrap Its wrap counter.
-   */
+  /** Sets the place of the next used descriptor, for a new record. */
   setUsed(slot: number, wrap: number): void {
     this.#usedSlot = slot;
     this.#usedWrap = wrap;
@@ -176,7 +171,6 @@ export class PackedInflight extends InflightBase {
    * Frees the staged chains' entries and moves the used slot; `afterPublish` makes both final.
    *
    * @param slot Slot of the next used descriptor, once they are published.
-   * @param wrap Its wrap counter.
    */
   beforePublish(slot: number, wrap: number): void {
     for (let i = 0; i < this.stagedCount; i++) {

@@ -22,7 +22,6 @@ export class PackedPosition {
    * Moves forward.
    *
    * @param slots How many slots, at most the ring's size.
-   * @param size Slots of the ring.
    */
   advance(slots: number, size: number): void {
     const slot = this.slot + slots;

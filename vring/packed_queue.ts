@@ -90,7 +90,6 @@ export class PackedQueue extends QueueBase implements Queue {
   /**
    * Attaches to a ring. A base of 0 counts as an unused ring's if nothing in the ring has been used.
    *
-   * @param setup The ring.
    * @returns 0, or why it cannot be used.
    */
   configure(setup: QueueSetup): RingError {

@@ -46,8 +46,6 @@ export class PackedRing implements RingViews {
    * Whether the ring looks like one that no device has used yet: available descriptors of the first lap
    * from slot 0 on, and behind them nothing but zeroes. A used ring looks like that only if it is full
    * and a chain lies across its end, so this is asked only where the base says the same.
-   *
-   * @param size Entries.
    */
   looksFresh(size: number): boolean {
     let slot = 0;
@@ -64,8 +62,6 @@ export class PackedRing implements RingViews {
   /**
    * Whether the driver has not come round the ring yet: its last slot is empty, or available for the first time. What it
    * is adding meanwhile does not disturb this, unless it fills the ring.
-   *
-   * @param size Entries.
    */
   isInFirstLap(size: number): boolean {
     const last = size - 1;

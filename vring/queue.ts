@@ -64,7 +64,6 @@ export interface Queue {
   /**
    * Attaches to a ring, also after another one: a reset or restart.
    *
-   * @param setup The ring.
    * @returns 0, or why it cannot be used.
    */
   configure(setup: QueueSetup): RingError;
@@ -96,7 +95,6 @@ export interface Queue {
    * Gives a chain back, after its last write. Nothing is written into the ring before the next
    * {@linkcode Queue.publish}, so an answer may be held for as long as it takes.
    *
-   * @param chain A chain that `next` filled.
    * @param usedLength Bytes written into its writable part, from the first on (2.7.8.2).
    */
   complete(chain: Chain, usedLength: number): void;
@@ -124,7 +122,6 @@ export interface Queue {
    * Logs the device's writes to its part of the ring (VHOST_VRING_F_LOG), from now on and through
    * reconfigurations. A packed ring's descriptors are logged where they lie.
    *
-   * @param log The log, or null for none.
    * @param address Address in the queue's space that stands for the first byte of the part.
    */
   logWrites(log: DirtyLog | null, address: number): void;

@@ -28,8 +28,6 @@ export interface RingViews {
   /**
    * Finds the parts.
    *
-   * @param space Where they are.
-   * @param setup Their addresses.
    * @returns {@linkcode NONE_MISSING}, or the address of a part that is not accessible.
    */
   attach(space: AddressSpace, setup: QueueSetup): number;

@@ -69,9 +69,7 @@ const SENTENCES: readonly string[] = [
 /**
  * Says what is wrong in one line for a log.
  *
- * @param error The error.
  * @param value The value that is wrong: an index, an address, a length.
- * @param size The queue's size.
  * @returns A sentence with the values, capital letter first, no full stop.
  */
 export function describeRingError(error: RingError, value: number, size: number): string {

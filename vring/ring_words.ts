@@ -35,10 +35,8 @@ export class RingWords32 {
   /**
    * Attaches to a part of a ring.
    *
-   * @param space Where it lies.
    * @param address Its first byte, a multiple of 4.
    * @param length Its bytes, a multiple of 4.
-   * @param write Whether it will be written.
    * @returns Whether all of it is accessible; if not, nothing has changed.
    */
   attach(space: AddressSpace, address: number, length: number, write: boolean): boolean {
@@ -108,10 +106,8 @@ export class RingWords16 {
   /**
    * Attaches to a part of a ring.
    *
-   * @param space Where it lies.
    * @param address Its first byte, a multiple of 2.
    * @param length Its bytes, a multiple of 2.
-   * @param write Whether it will be written.
    * @returns Whether all of it is accessible; if not, nothing has changed.
    */
   attach(space: AddressSpace, address: number, length: number, write: boolean): boolean {

@@ -58,7 +58,6 @@ export class SplitDriverQueue extends DriverQueueBase implements DriverQueue {
   /**
    * Bytes that a ring takes.
    *
-   * @param size Entries.
    * @param indirectLength Descriptors in each indirect table; 0 for none.
    */
   static byteLength(size: number, indirectLength = 0): number {

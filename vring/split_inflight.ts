@@ -24,7 +24,6 @@ export class SplitInflight extends InflightBase {
    * A used index further behind the ring's than a batch can be long is that of an earlier ring in this
    * place: the driver has begun anew, and with it the record.
    *
-   * @param usedIndex The used ring's index.
    * @returns Whether the record fits the ring.
    */
   recover(usedIndex: number): boolean {

@@ -61,7 +61,6 @@ export class SplitRing implements RingViews {
 /**
  * Bytes of a used ring.
  *
- * @param size Entries.
  * @param eventIndex Whether it ends with `avail_event`.
  */
 export function usedBytes(size: number, eventIndex: boolean): number {

@@ -30,11 +30,7 @@ export class UseOrder {
   #taken = 0;
   #used = 0;
 
-  /**
-   * Begins anew.
-   *
-   * @param size Entries of the ring.
-   */
+  /** Begins anew, for a ring of `size` entries. */
   reset(size: number): void {
     const capacity = 2 ** Math.ceil(Math.log2(size));
     this.#mask = capacity - 1;
@@ -59,12 +55,7 @@ export class UseOrder {
     this.#taken = (this.#taken + 1) & this.#mask;
   }
 
-  /**
-   * Records that the device is done with a chain.
-   *
-   * @param chain The chain.
-   * @param usedLength Bytes written into it.
-   */
+  /** Records that the device is done with a chain. */
   finish(chain: Chain, usedLength: number): void {
     const at = chain.sequence;
     this.#heads[at] = chain.head;
