@@ -1,8 +1,4 @@
-/**
- * How long the requests took that were found in the ring at once, from the first look at them to the signal.
- *
- * @module
- */
+/** How long the requests took that were found in the ring at once, from the first look at them to the signal. */
 
 /** Upper bounds of the buckets, inclusive, in seconds; one without a bound comes last. */
 export const BUCKET_SECONDS: readonly number[] = [

@@ -1,8 +1,4 @@
-/**
- * Sorts the ids of an unordered set in small pieces of work.
- *
- * @module
- */
+/** Sorts the ids of an unordered set in small pieces of work. */
 import type { Work } from "./work.ts";
 
 /** Ids that are sorted at once. */

@@ -4,8 +4,6 @@
  * A JSON parser can be made to take long: half a second for 3 MB of `[`. So the body is read byte by byte as it
  * arrives. A text of more than {@linkcode SHORT} characters is decoded from
  * hexadecimal at once and leaves {@linkcode LONG_TEXT} in its place; what remains is short, or is refused.
- *
- * @module
  */
 import { ApiError } from "./context.ts";
 

@@ -1,8 +1,4 @@
-/**
- * A body in chunks (RFC 9112, 7.1), decoded as it arrives.
- *
- * @module
- */
+/** A body in chunks (RFC 9112, 7.1), decoded as it arrives. */
 import { ApiError } from "./context.ts";
 
 /** Bytes of a line between chunks. */

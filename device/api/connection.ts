@@ -3,8 +3,6 @@
  *
  * No step waits. What a client may cost is limited: a head of {@linkcode HEAD_MAX} bytes, a body of
  * {@linkcode BODY_MAX}, and of an answer no more is put together than the socket takes.
- *
- * @module
  */
 import { CLOSED, readNow, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import { BODY_MAX, BodyReader } from "./body.ts";

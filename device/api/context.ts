@@ -1,8 +1,4 @@
-/**
- * What every route of the API socket needs.
- *
- * @module
- */
+/** What every route of the API socket needs. */
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";

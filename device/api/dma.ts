@@ -1,8 +1,4 @@
-/**
- * `POST /v1/dma`: an access of an endpoint to guest memory.
- *
- * @module
- */
+/** `POST /v1/dma`: an access of an endpoint to guest memory. */
 import { WRITE } from "../../pagetable/mod.ts";
 import { readMemory, writeMemory } from "../../vring/mod.ts";
 import { type Address, PAGE_SIZE, parseAddress, parseEndpoint, parseNumber } from "../address.ts";

@@ -1,8 +1,4 @@
-/**
- * `/v1/endpoints`: what is behind the IOMMU, and adding and removing while it is served.
- *
- * @module
- */
+/** `/v1/endpoints`: what is behind the IOMMU, and adding and removing while it is served. */
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import type { Removal, ServedEndpoint } from "../endpoint/mod.ts";
 import { LONG_TEXT } from "./body.ts";

@@ -1,8 +1,4 @@
-/**
- * `GET /v1/events`: what happened to the guest's requests and accesses last.
- *
- * @module
- */
+/** `GET /v1/events`: what happened to the guest's requests and accesses last. */
 import { parseNumber } from "../address.ts";
 import type { DeviceEvent, DeviceEvents } from "../iommu/device_events.ts";
 import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";

@@ -1,8 +1,4 @@
-/**
- * `GET /v1/version` and `GET /v1/health`: what answers, and whether it serves.
- *
- * @module
- */
+/** `GET /v1/version` and `GET /v1/health`: what answers, and whether it serves. */
 import type { ApiContext } from "./context.ts";
 
 /** The answer to `GET /v1/version`. */

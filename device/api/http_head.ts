@@ -1,8 +1,4 @@
-/**
- * The head of an HTTP/1 request (RFC 9112), and the head of an answer.
- *
- * @module
- */
+/** The head of an HTTP/1 request (RFC 9112), and the head of an answer. */
 import { ApiError } from "./context.ts";
 
 /** What the head of a request says. */

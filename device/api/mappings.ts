@@ -1,8 +1,4 @@
-/**
- * `GET /v1/mappings`: what is mapped.
- *
- * @module
- */
+/** `GET /v1/mappings`: what is mapped. */
 import { MMIO, READ, WRITE } from "../../pagetable/mod.ts";
 import { addressText, LAST_PAGE, PAGE_SIZE, parseNumber } from "../address.ts";
 import type { Domain } from "../iommu/domain.ts";

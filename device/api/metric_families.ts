@@ -3,8 +3,6 @@
  *
  * Nothing is counted for metrics alone: they are the counters of `GET /v1/state` under the names and units of
  * OpenMetrics 1.0. `metrics.ts` prints them, `telemetry.ts` hands them to OpenTelemetry.
- *
- * @module
  */
 import { endpointText } from "../address.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";

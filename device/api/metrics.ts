@@ -1,8 +1,4 @@
-/**
- * `GET /metrics`: the counters of the device in the text format of OpenMetrics 1.0, which Prometheus scrapes.
- *
- * @module
- */
+/** `GET /metrics`: the counters of the device in the text format of OpenMetrics 1.0, which Prometheus scrapes. */
 import type { ApiContext, RouteAnswer } from "./context.ts";
 import { FAMILIES, type Labels, type MetricFamily } from "./metric_families.ts";
 import { BUCKET_SECONDS, type ServiceTimes } from "../service_times.ts";

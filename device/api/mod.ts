@@ -3,8 +3,6 @@
  *
  * Exported is what serves the socket, what it needs of its surroundings, and the answers that a client gets. Addresses
  * are hexadecimal texts of byte addresses; ids, counts and sizes are numbers.
- *
- * @module
  */
 export {
   type ApiAccess,

@@ -1,7 +1,5 @@
 /**
  * `GET /v1/moved`: which pages the kernel has moved to other host frames since they were mapped (`serve --frames host`).
- *
- * @module
  */
 import { addressText } from "../address.ts";
 import type { Domain } from "../iommu/domain.ts";

@@ -3,8 +3,6 @@
  *
  * A list is in ascending order, so a page is named by what was last on the one before (`after`), not by a number:
  * whatever comes or goes between two questions, nothing that stays is left out or listed twice.
- *
- * @module
  */
 import { type Address, parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import { parameter } from "./parameters.ts";

@@ -1,8 +1,4 @@
-/**
- * Parameters of requests: from text to values, or the error that says what is wrong.
- *
- * @module
- */
+/** Parameters of requests: from text to values, or the error that says what is wrong. */
 import { READ, WRITE } from "../../pagetable/mod.ts";
 import { ApiError } from "./context.ts";
 

@@ -1,8 +1,4 @@
-/**
- * The part of `GET /v1/state` about a relayed endpoint.
- *
- * @module
- */
+/** The part of `GET /v1/state` about a relayed endpoint. */
 import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 
 /** A relayed back end in the state of its endpoint; counts are since the start, of requests unless said otherwise. */

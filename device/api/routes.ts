@@ -1,8 +1,4 @@
-/**
- * From a request to the route that answers it.
- *
- * @module
- */
+/** From a request to the route that answers it. */
 import { addEndpoint, endpoints, removeEndpoint } from "./endpoints.ts";
 import { type ApiContext, ApiError, type RouteAnswer, type RouteRequest } from "./context.ts";
 import { dmaPieces } from "./dma.ts";

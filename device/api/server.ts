@@ -3,8 +3,6 @@
  *
  * The guest comes first. Between two looks at the rings at most one connection gets on by one step, however many
  * there are and whatever they ask; and the last {@linkcode RESERVE} descriptors of the process are left to the device.
- *
- * @module
  */
 import type { PollSource } from "../poll_source.ts";
 import {

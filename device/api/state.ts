@@ -1,8 +1,4 @@
-/**
- * `GET /v1/state`: the live state of the device.
- *
- * @module
- */
+/** `GET /v1/state`: the live state of the device. */
 import type { Domain } from "../iommu/domain.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";

@@ -3,8 +3,6 @@
  *
  * The runtime has what `npm:@opentelemetry/api` would be given, so the package is not needed. Values are read when the
  * runtime exports them (`OTEL_METRIC_EXPORT_INTERVAL`), in the event loop, as a scrape of `/metrics` would.
- *
- * @module
  */
 import type { ApiContext } from "./context.ts";
 import { FAMILIES, type Labels } from "./metric_families.ts";

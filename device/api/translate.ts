@@ -1,8 +1,4 @@
-/**
- * `GET /v1/translate`: one address through the tables of an endpoint.
- *
- * @module
- */
+/** `GET /v1/translate`: one address through the tables of an endpoint. */
 import {
   type DescribedEntry,
   describePath,

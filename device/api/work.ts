@@ -3,8 +3,6 @@
  *
  * Work is counted and not timed, so that it is the same on a busy machine. A unit is what one mapping, one id or one
  * domain costs, a page of DMA, or 128 bytes of a body: a few microseconds at most.
- *
- * @module
  */
 
 /** Units that are done between two looks at the rings: a millisecond at most. */

@@ -1,8 +1,4 @@
-/**
- * Events of a device as text.
- *
- * @module
- */
+/** Events of a device as text. */
 import { pathLines } from "../../pagetable/mod.ts";
 import { endpointText } from "../address.ts";
 import type { DeviceEvent } from "../iommu/device_events.ts";

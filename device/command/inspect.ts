@@ -1,8 +1,4 @@
-/**
- * `inspect`: shows the live state of a running `serve`, as a client of its API socket.
- *
- * @module
- */
+/** `inspect`: shows the live state of a running `serve`, as a client of its API socket. */
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
 import type { State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";

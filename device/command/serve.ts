@@ -1,8 +1,4 @@
-/**
- * `serve`: offers the device on a vhost-user socket until told to stop.
- *
- * @module
- */
+/** `serve`: offers the device on a vhost-user socket until told to stop. */
 import { pathLines } from "../../pagetable/mod.ts";
 import { type ApiContext, ApiServer, exportMetrics } from "../api/mod.ts";
 import {

@@ -1,8 +1,4 @@
-/**
- * The options of `serve`, and what they say.
- *
- * @module
- */
+/** The options of `serve`, and what they say. */
 import { parseNumber } from "../address.ts";
 import type { ApiAccess } from "../api/mod.ts";
 import type { SocketAccess } from "../host/mod.ts";

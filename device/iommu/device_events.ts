@@ -4,8 +4,6 @@
  *
  * Both are kept in rings of {@linkcode EVENTS_KEPT}, faults in one of their own, so that a storm of faults does not push
  * the refused requests out. Recording allocates nothing; a reader gets objects.
- *
- * @module
  */
 import { type DescribedEntry, describePath, READ, WalkResult, WRITE } from "../../pagetable/mod.ts";
 import { addressText } from "../address.ts";

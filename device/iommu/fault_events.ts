@@ -4,8 +4,6 @@
  * Source: virtio 1.4, section 5.13.6.9. The guest keeps buffers in the queue, of which a report takes one. Without a
  * buffer the report waits. Beyond a number of waiting reports it is dropped and counted: a storm of faults must cost
  * neither memory nor time.
- *
- * @module
  */
 import { Chain, type Queue } from "../../vring/mod.ts";
 import { writeAddress } from "../address.ts";

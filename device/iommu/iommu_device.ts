@@ -2,8 +2,6 @@
  * The whole device as its transport sees it: configuration space, queues, guest memory, resets, saved states.
  *
  * It joins the parts, each of which knows only its own subject. Addresses are page numbers.
- *
- * @module
  */
 import {
   createPageList,

@@ -3,8 +3,6 @@
  *
  * A check answers with a key of {@linkcode REFUSALS}, so that a refusal costs no object. A key is the number of the
  * requirement in `docs/conformance.md`, or a word where the specification has no requirement of its own.
- *
- * @module
  */
 import {
   EADDRINUSE,

@@ -3,8 +3,6 @@
  *
  * Source: virtio 1.4, section 5.13.6. Each check stands below the sentence that it meets, which has its number from
  * `docs/conformance.md`; it answers with the reason to refuse the request, or nothing. What depends on the state of endpoints and domains is checked in `virtio_iommu.ts`.
- *
- * @module
  */
 import { LAST_PAGE } from "../address.ts";
 import type { Domain } from "./domain.ts";

@@ -6,8 +6,6 @@
  *
  * Answers have their real length: Linux takes a status only from an answer of exactly the length it offered, and takes
  * an answer of length 0 for success.
- *
- * @module
  */
 import { type Errno, MMIO, OK, READ, WRITE } from "../../pagetable/mod.ts";
 import type { Chain } from "../../vring/mod.ts";
