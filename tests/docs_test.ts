@@ -1,6 +1,7 @@
 /**
- * The documents: each page of `docs/` is reached from its index; headings, files and options that are named exist; the
- * examples of `docs/walk-json.md` are accepted by the command that the page names and give the output that it shows.
+ * The documents: each page of `docs/` is reached from its index; headings, files, functions and options that are named
+ * exist; the examples of `docs/walk-json.md` are accepted by the command that the page names and give the output that it
+ * shows.
  */
 import { assert, assertEquals } from "@std/assert";
 import { build } from "../device/command/build.ts";
@@ -92,6 +93,43 @@ Deno.test("every file of the repository that a document names is there", () => {
       .filter((path) => !exists(path)).map((path) => `${pathOf(document)}: ${path}`)
   );
   assertEquals(gone, []);
+});
+
+/** The READMEs of the folders that have code, and of the root. */
+const READMES = [...files(ROOT)].filter(({ pathname }) => pathname.endsWith("/README.md"));
+
+/** A folder's files and those below it, without hidden ones and packages. */
+function* files(folder: URL): Generator<URL> {
+  for (const { name, isDirectory } of Deno.readDirSync(folder)) {
+    if (name.startsWith(".") || name === "node_modules") continue;
+    if (isDirectory) yield* files(new URL(`${name}/`, folder));
+    else yield new URL(name, folder);
+  }
+}
+
+Deno.test("every function that a README names beside a file is in that file", () => {
+  const sources = [...files(ROOT)].filter(({ pathname }) => pathname.endsWith(".ts"));
+  const after = /`?([\w/]+\.ts)`?(?:\]\([^)]*\))?, `((?:[A-Z]\w*\.)?#?[a-z]\w*)`/g;
+  const before = /`((?:[A-Z]\w*\.)?#?[a-z]\w*)` \(`([\w/]+\.ts)`\)/g;
+  const wrong: string[] = [];
+  let seen = 0;
+  for (const readme of READMES) {
+    const text = Deno.readTextFileSync(readme);
+    const pairs = [
+      ...[...text.matchAll(after)].map(([, file, name]) => ({ file, name })),
+      ...[...text.matchAll(before)].map(([, name, file]) => ({ file, name })),
+    ];
+    for (const { file, name } of pairs) {
+      seen++;
+      const member = name.slice(name.indexOf(".") + 1);
+      const isThere = sources.filter(({ pathname }) => pathname.endsWith(`/${file}`)).some((
+        source,
+      ) => new RegExp(`(?<![\\w#])${member}\\b`).test(Deno.readTextFileSync(source)));
+      if (!isThere) wrong.push(`${pathOf(readme)}: ${name} is not in ${file}`);
+    }
+  }
+  assertEquals(wrong, []);
+  assert(seen > 50);
 });
 
 Deno.test("every option in a command of the documents is one that the command has", () => {
