@@ -21,7 +21,7 @@ const CLEAR_LEAVES = 2 ** 22;
 /** Cost of removing an area besides its own leaves, in leaves removed. */
 const CLEAR_AREA_COST = 2 ** 12;
 
-/** Pages from which on filling or emptying a range can take more than one step. */
+/** Filling or emptying a range of more pages can take more than one step. */
 export const STEP_PAGES: number = 2 ** FILL_SHIFT;
 
 /** Fills page tables from the areas of a range of I/O pages, a step at a time. */

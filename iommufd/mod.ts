@@ -6,9 +6,9 @@
  * filled; `pagetable/` makes those. An {@linkcode Access} reads, writes and pins what is mapped. Nothing that a page table
  * or an access can reach is released before it is unmapped everywhere and flushed.
  *
- * Operations answer with an error number, numbered as in Linux, and change nothing if it is not {@linkcode OK}.
+ * Pages are numbers of 4096 bytes, 0 to 2^52 - 1, and ranges are inclusive. Operations answer with an error number,
+ * numbered as in Linux, and change nothing if it is not {@linkcode OK}.
  *
- * @example
  * ```ts
  * import { createPageList, GuestSource, IoAddressSpace, OK, READ, WRITE } from "@viommu/viommu/iommufd";
  * import { createPageTable, TableMemory } from "@viommu/viommu/pagetable";

@@ -30,8 +30,8 @@
  * driver.reap(); // true: driver.usedLength is 4
  * ```
  *
- * An address is turned into a place in host memory by an {@linkcode AddressSpace}: guest memory itself, or a
- * translation. What a request says, and where memory and rings come from, is not known here: this folder imports
+ * Addresses and lengths are bytes. An address is turned into a place in host memory by an {@linkcode AddressSpace}: guest
+ * memory itself, or a translation. What a request says, and where memory and rings come from, is not known here: this folder imports
  * nothing from the others. `README.md` explains a ring step by step.
  *
  * @module

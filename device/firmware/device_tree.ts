@@ -69,7 +69,7 @@ export interface DeviceTree {
 /**
  * Reads a flattened device tree.
  *
- * @throws {RangeError} If the bytes are none, or a damaged one: the message says what is wrong, and where.
+ * @throws {RangeError} If the bytes are no device tree, or a damaged one: the message says what is wrong, and where.
  */
 export function readDeviceTree(bytes: Uint8Array): DeviceTree {
   if (bytes.length < DEVICE_TREE_HEADER_SIZE) {

@@ -24,27 +24,30 @@ export interface DeviceOptions {
   readonly endpoints: readonly EndpointRange[];
   /** Ranges that endpoints reserve. */
   readonly reserved: readonly ReservedRegion[];
-  /** First and last page that the guest may map; what the formats span by default. */
+  /** First and last page that the guest may map, inclusive, 0 to 2^52 - 1; what the formats span by default. */
   readonly inputRange?: { readonly firstPage: number; readonly lastPage: number };
-  /** Leaf sizes in bytes that the guest is told of and the tables use; those of the formats by default. */
+  /**
+   * Leaf sizes in bytes that the guest is told of and the tables use: of those that all formats have, the smallest and any
+   * others; by default all of them.
+   */
   readonly pageSizes?: readonly number[];
   /** Whether unattached endpoints reach guest memory untranslated at power-on. */
   readonly bypass: boolean;
-  /** How many domains there may be. */
+  /** How many domains there may be at once. */
   readonly maxDomains: number;
-  /** How many mappings there may be over all domains. */
+  /** How many mappings there may be at once, over all domains. */
   readonly maxMappings: number;
-  /** Bytes that guest mappings may pin; no limit by default. */
+  /** Bytes that guest mappings may pin, rounded down to whole pages; no limit by default. */
   readonly maxPinned?: number;
   /** Tells the frames behind guest RAM: tables hold host-physical frames then, and guest-physical ones by default. */
   readonly hostMemory?: LockableMemory;
   /** Device features that are not offered, an OR of `F_…`; none by default. */
   readonly withoutFeatures?: number;
-  /** Bytes of table memory. */
+  /** Bytes of table memory, at least 4096, rounded down to whole pages. */
   readonly maxTableMemory: number;
   /** Memory for the tables, for example shared with another process; allocated by default. */
   readonly tableMemory?: ArrayBuffer;
-  /** First frame that the tables are said to be at. */
+  /** Physical frame of the first table page, 0 to 2^40 - 1. Each format must be able to address all table pages. */
   readonly tableBaseFrame: number;
 }
 

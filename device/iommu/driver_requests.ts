@@ -1,8 +1,8 @@
 /**
  * The driver's side of the wire: builds requests and reads answers, for the demo, tests and benches.
  *
- * Source: virtio 1.4, section 5.13.6. Addresses are `bigint` byte addresses, as a driver's author thinks of
- * them; ranges are inclusive. Each builder returns the device-readable part of a request; the answer comes
+ * Source: virtio 1.4, section 5.13.6. Addresses are byte addresses of 64 bits as `bigint`, ids are numbers of 32 bits;
+ * ranges are inclusive. Each builder returns the device-readable part of a request; the answer comes
  * back in a device-writable part of the size that {@linkcode writableSize} gives.
  */
 import { PAGE_SIZE } from "../address.ts";
@@ -39,7 +39,7 @@ export function writableSize(type: number, probeSize: number): number {
   return type === T_PROBE ? probeSize + TAIL_SIZE : TAIL_SIZE;
 }
 
-/** ATTACH: puts an endpoint into a domain. */
+/** ATTACH: puts an endpoint into a domain. `flags` is 0 or `ATTACH_F_BYPASS`. */
 export function attachRequest(
   domain: number,
   endpoint: number,
@@ -71,7 +71,7 @@ export function mapRequest(fields: MapFields): Uint8Array<ArrayBuffer> {
   return new Uint8Array(view.buffer);
 }
 
-/** UNMAP: removes the mappings in a range of a domain. */
+/** UNMAP: removes the mappings from byte `virtStart` to byte `virtEnd` of a domain. */
 export function unmapRequest(
   domain: number,
   virtStart: bigint,
@@ -139,7 +139,7 @@ export interface Property {
   readonly end: bigint;
 }
 
-/** The RESV_MEM properties in the answer to a PROBE that succeeded; unknown ones are stepped over. */
+/** The RESV_MEM properties in the answer to a PROBE that succeeded; others are skipped. */
 export function readProperties(answer: Uint8Array, probeSize: number): readonly Property[] {
   const view = new DataView(answer.buffer, answer.byteOffset, probeSize);
   const properties: Property[] = [];

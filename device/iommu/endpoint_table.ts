@@ -9,11 +9,11 @@ import type { TranslatedEndpoint } from "./hardware.ts";
 
 /** A range of endpoints with the same kind of tables. */
 export interface EndpointRange {
-  /** First endpoint id. */
+  /** First endpoint id, 32 bits: for PCI, segment * 65536 + bus * 256 + device * 8 + function. */
   readonly first: number;
   /** Last endpoint id, inclusive. */
   readonly last: number;
-  /** Format of the page tables that translate for these endpoints, such as `vtd-ss`. */
+  /** Format of the page tables that translate for these endpoints, one of `formatNames()`, such as `vtd-ss`. */
   readonly format: string;
 }
 

@@ -314,6 +314,8 @@ export class IommuDevice implements VirtioDevice {
   /**
    * Translates one page of an endpoint as hardware would, and records nothing; see `translations.ts`.
    *
+   * @param endpointId The endpoint, 32 bits. One that does not exist is blocked.
+   * @param page The page number, 0 to 2^52 - 1.
    * @param access `READ` or `WRITE`.
    * @returns The outcome, valid until the next walk. Its frame is guest-physical; where tables hold host frames, what
    * they hold is in {@linkcode tableFrame}.

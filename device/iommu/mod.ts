@@ -27,6 +27,7 @@
  * device.close();
  * ```
  *
+ * Pages and frames are numbers of 4096 bytes, 0 to 2^52 - 1, ranges are inclusive, endpoint and domain ids have 32 bits.
  * `examples/embed_iommu.ts` drives one over a virtqueue. `README.md` follows a request.
  *
  * @module

@@ -30,7 +30,7 @@ export class DeviceServer {
   /**
    * A server of a device.
    *
-   * @param pollMicroseconds How long to poll the rings after a request at most, before sleeping.
+   * @param pollMicroseconds How long to poll the rings after a request at most, before sleeping; 0 to sleep at once.
    * @param pollSources What is served besides the device, with or without a front end of the device's own.
    * @param ringFeatures The ring features that front ends are offered.
    */
