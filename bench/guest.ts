@@ -5,7 +5,7 @@
  * unmaps 4 KiB pages one by one through VFIO, so that other load of the machine affects both alike. The other guest is
  * stopped meanwhile: an idle guest takes 2 % of a processor, which would slow down a device with a processor of its own,
  * and not one in the guest's thread. Timed, in the guest, is a call of VFIO: the system call, the driver's work, and the
- * wait for the device. The ratio of a round compares two neighbours in time; medians are over all rounds. A guest's
+ * wait for the device. The ratio of a round compares two measurements that follow each other; medians are over all rounds. A guest's
  * speed depends, by some 5 % for as long as it is up, on where its pages and the emulator's code are placed, so several
  * pairs of guests share the rounds.
  *

@@ -7,7 +7,7 @@
  *
  * **Removal.** A removed region's memory is about to be unmapped, and touching it then would end the
  * process. So a table change first changes {@linkcode GuestMemory.generation}, at which queues look
- * before they use a kept view. Only then it returns to the caller, who detaches the region's
+ * before they use a kept view. Only then it returns to the caller, which detaches the region's
  * `ArrayBuffer` (every view of it then has length 0) and unmaps the memory.
  */
 

@@ -88,7 +88,7 @@ class ProxyBench {
 
 let started: Promise<ProxyBench> | undefined;
 
-/** Lets the back end fall asleep, as it does between the requests of a guest. */
+/** Waits until the back end sleeps, as it does between the requests of a guest. */
 async function rested(): Promise<ProxyBench> {
   const bench = await (started ??= ProxyBench.start());
   await new Promise((resolve) => setTimeout(resolve, 1));

@@ -18,7 +18,7 @@ export function closestName(typed: string, names: readonly string[]): string | u
   return found;
 }
 
-/** How many characters must be inserted, removed, replaced, or swapped with their neighbour, to get from one to the other. */
+/** How many characters must be inserted, removed, replaced, or swapped with the next one, to get from one to the other. */
 function editDistance(one: string, other: string): number {
   let beforeLast: readonly number[] = [];
   let last: readonly number[] = Array.from({ length: other.length + 1 }, (_, i) => i);

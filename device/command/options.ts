@@ -77,7 +77,7 @@ export function parseOptions(
   return { values, positionals };
 }
 
-/** Whether an argument is an option: a dash alone and negative numbers are none. */
+/** Whether an argument is an option: a dash alone and a negative number are not. */
 function isOption(arg: string): boolean {
   return /^-[^0-9.]/.test(arg);
 }

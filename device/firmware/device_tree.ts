@@ -69,7 +69,7 @@ export interface DeviceTree {
 /**
  * Reads a flattened device tree.
  *
- * @throws {RangeError} If the bytes are no device tree, or a damaged one: the message says what is wrong, and where.
+ * @throws {RangeError} If the bytes are not a device tree, or are a damaged one: the message says what is wrong, and where.
  */
 export function readDeviceTree(bytes: Uint8Array): DeviceTree {
   if (bytes.length < DEVICE_TREE_HEADER_SIZE) {
@@ -196,7 +196,7 @@ class StructureReader {
           if (this.#at !== this.#bytes.length) throw this.#damaged(at, "it goes on behind its end");
           return root;
         default:
-          throw this.#damaged(at, `token ${hex(token)} is none`);
+          throw this.#damaged(at, `${hex(token)} is not a token`);
       }
     }
   }

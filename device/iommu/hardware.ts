@@ -78,7 +78,7 @@ export class Hardware {
     return this.#unit(endpoint).attach(endpoint.id % 65536, table);
   }
 
-  /** Lets an endpoint through untranslated. */
+  /** Lets the accesses of an endpoint pass untranslated. */
   bypass(endpoint: TranslatedEndpoint): Errno {
     return this.#unit(endpoint).bypass(endpoint.id % 65536);
   }

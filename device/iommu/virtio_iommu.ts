@@ -183,7 +183,7 @@ export class VirtioIommu {
     }
     // One that is blocked was attached, as far as is known here, and the guest gives it back.
     life.gaveBack(endpointId);
-    // Bypass may let it through now.
+    // In bypass, its accesses may pass now.
     iotlbListeners.mapped(endpointId, 0, LAST_PAGE);
     return OK;
   }

@@ -69,7 +69,7 @@ export class CpuPlacement {
     return this.#busy.has(currentProcessor()) && moveAwayFrom(this.#busy);
   }
 
-  /** Lets go of the front end. */
+  /** Closes what shows the threads of the front end. */
   [Symbol.dispose](): void {
     this.#threads?.close();
   }

@@ -171,7 +171,7 @@ export class DeviceServer {
     else this.#log.infoLimited("gone", "The front end is gone");
   }
 
-  /** Refuses a second front end, or lets it replace one that has lost its claim. */
+  /** Refuses a second front end, unless the first has lost its claim: then it is replaced. */
   #admit(stream: UnixStream, backEnd: BackEnd, claim: PeerClaim): void {
     const lost = claim.lost(backEnd.hasSpoken);
     if (lost === undefined) {
@@ -179,7 +179,7 @@ export class DeviceServer {
       this.#log.warnLimited("second", "Refused a second front end: one is connected already");
       return;
     }
-    this.#log.warnLimited("lost", `The front end makes room for another: ${lost}`);
+    this.#log.warnLimited("lost", `The front end is replaced by another one: ${lost}`);
     backEnd.close();
     this.#next = stream;
   }

@@ -194,7 +194,7 @@ export class BackEnd {
     if (ring?.running?.needsSignal()) this.#tellOfRing(BackEndRequest.VRING_CALL, ring, ring.call);
   }
 
-  /** Stops a queue that reported an error, or lets it wait for its memory, and tells log and front end. */
+  /** Stops a queue that reported an error, or suspends it until its memory is back, and tells log and front end. */
   ringFailed(index: number): void {
     const { rings } = this.#session;
     const ring = rings.rings[index];
@@ -351,7 +351,7 @@ export class BackEnd {
     this.#tell(request, payload);
   }
 
-  /** Sends a message of our own. The channel holds thousands; a front end that lets it fill up loses it. */
+  /** Sends a message of our own. The channel holds thousands; it is closed if the front end reads none until it is full. */
   #tell(request: number, payload: Uint8Array): void {
     const { requests } = this.#messages;
     if (requests === undefined) return;

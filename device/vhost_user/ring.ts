@@ -3,8 +3,8 @@
  *
  * A ring is *started* from SET_VRING_KICK (or the first VRING_KICK) to GET_VRING_BASE and *enabled* by SET_VRING_ENABLE (or from the
  * beginning where the protocol features are not agreed). It *runs* while it is both and everything else is
- * known: size, addresses and the memory they are in. The protocol would have a disabled ring's requests
- * consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
+ * known: size, addresses and the memory they are in. By the protocol, the requests in a disabled ring
+ * are consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
  */
 import type { Event } from "../host/mod.ts";
 import {

@@ -33,7 +33,7 @@ const MEANING: Readonly<Record<ResetKind, string>> = {
   doubtful: "The guest may have restarted",
 };
 
-/** In place of a reason: the device lets a ring start later. */
+/** In place of a reason: a ring starts once the device permits it. */
 const LATER = Symbol("later");
 
 /** The rings of one session. */
@@ -55,7 +55,7 @@ export class RingSet {
   #dirtyLog: DirtyLog | null = null;
   #misplaced = false;
   readonly #life: GuestLife;
-  /** Rings that start as soon as the device lets them. */
+  /** Rings that start as soon as the device permits it. */
   readonly #delayed = new Set<Ring>();
 
   /** The rings of a device, which no message has described yet. */

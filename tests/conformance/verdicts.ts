@@ -10,7 +10,7 @@ import { STATEMENTS } from "./statements.ts";
 export const DOCUMENT: URL = new URL("../../docs/conformance.md", import.meta.url);
 
 /** The heading in front of the table, which is the last thing in the document. */
-const HEADING = "## Who passes what";
+const HEADING = "## Results";
 
 /** A statement's verdict; `-` where the device cannot be configured as the statement needs it. */
 export type Verdict = "yes" | "no" | "-";

@@ -272,7 +272,7 @@ export class BackEndIotlb {
     this.#sendUnsent(false);
   }
 
-  /** Has the run found last given to the back end; it goes out with the next one, or at the end of the series. */
+  /** Makes an UPDATE of the run found last. It is sent before the next one is made, or at the end of the series. */
   #update(): void {
     const run = this.#run;
     const { counters } = this.#options;

@@ -140,7 +140,7 @@ Deno.test("each kind of damage is named in one line", () => {
     [8, 0xffffffff, "strings block"],
     [9, 0xffffffff, "structure block"],
     [9, 12, "does not end"],
-    [18, 7, "token 0x7 is none"],
+    [18, 7, "0x7 is not a token"],
     [18, 2, "no node is there to end"],
     [18, 3, "in no node"],
     [18, 9, "there is no root"],

@@ -125,7 +125,7 @@ const own = UnixStream.connect(Deno.args[1]);
 const test = UnixStream.connect(Deno.args[2]);
 test.send(new Uint8Array(1), 0, 1, [own.descriptor.number]);`;
 
-Deno.test("a connection whose process has ended lives on, but makes room when another one comes", async () => {
+Deno.test("a connection whose process has ended is kept, and replaced when another one comes", async () => {
   using listener = UnixListener.listen(temporaryPath());
   await using served = new Listening();
   const { path, lines } = served;
@@ -141,8 +141,8 @@ Deno.test("a connection whose process has ended lives on, but makes room when an
   using session = await connectOver(new FrontEnd(handed));
   assertEquals(await send(session, attachRequest(3, 24)), "OK");
   await serveOne(UnixStream.connect(path));
-  assertEquals(lines.filter((line) => line.includes("makes room")), [
-    "viommu: warn: The front end makes room for another: its process has ended",
+  assertEquals(lines.filter((line) => line.includes("is replaced")), [
+    "viommu: warn: The front end is replaced by another one: its process has ended",
   ]);
 });
 
@@ -201,7 +201,7 @@ Deno.test("a front end cannot hand over the end of its own connection, as a chan
   await serveOne(UnixStream.connect(path));
 });
 
-Deno.test("a front end that has said nothing for ten seconds makes room, and one that has said something does not", async () => {
+Deno.test("a front end that has sent nothing for ten seconds is replaced, and one that has sent something is not", async () => {
   const clock = performance.now.bind(performance);
   let ahead = 0;
   performance.now = () => clock() + ahead;
