@@ -189,7 +189,7 @@ export const ATTACH: readonly Statement[] = [
   },
   {
     id: "D3",
-    text: "DETACH of an endpoint that is attached to nothing may be refused, and harms nobody",
+    text: "DETACH of an endpoint that is attached to nothing may be refused, and affects nothing",
     async run(dut) {
       assert(["OK", "INVAL", "NOENT"].includes(await detach(dut, 1, 8)));
       assertEquals(await attach(dut, 1, 8), "OK");

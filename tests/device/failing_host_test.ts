@@ -351,7 +351,7 @@ Deno.test("a connection that cannot be accepted does not keep the processor busy
     guest?.frontEnd.close();
   }
   const { lines } = await world.stop();
-  // The connection itself may be accepted, and refused, once the host lets it.
+  // The connection itself may be accepted, and refused, once the host permits it.
   const refusals = lines.filter((line) => line.includes("second front end"));
   assert(refusals.length <= 1, refusals.join("; "));
   assert(lines.includes("viommu: warn: Cannot accept a connection: accept4 failed: EMFILE"));

@@ -123,7 +123,7 @@ export class ScribbledMachine implements Disposable {
     return this.isComplete;
   }
 
-  /** Lets the endpoints at all of guest memory, as far as they go through a domain and are not let already. */
+  /** Maps all of guest memory for the endpoints, if their accesses are translated. */
   permit(): void {
     if (!this.memory.mode.translated) return;
     for (const endpoint of ENDPOINTS) this.#sendPrivately(attachRequest(1, endpoint));

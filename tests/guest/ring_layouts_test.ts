@@ -45,12 +45,12 @@ async function mapAndEnd(
 
 /** One test for each layout. */
 function layoutTests(
-  who: string,
+  guest: string,
   test: (lab: Lab, rings: string) => Promise<void>,
 ): Record<string, (lab: Lab) => Promise<void>> {
   return Object.fromEntries(
     Object.entries(LAYOUTS).map(([name, rings]) => [
-      `${who} maps through ${name}`,
+      `${guest} maps through ${name}`,
       (lab: Lab) => test(lab, rings),
     ]),
   );

@@ -1,5 +1,5 @@
 /**
- * Stops a machine and lets it go on. Every mapping must still be there afterwards, for the guest does not notice a stop.
+ * Stops a machine and resumes it. Every mapping must still be there afterwards, for the guest does not notice a stop.
  *
  * @module
  */

@@ -18,14 +18,14 @@ export class EventOrder {
 
   /** Checks what the log has got since the last check, and clears it. */
   check(): void {
-    for (const { kind, who, first, count, frame } of this.#log.events) {
+    for (const { kind, by, first, count, frame } of this.#log.events) {
       if (kind === "map") {
         for (let at = 0; at < count; at++) bump(this.#mapped, frame! + at, 1);
       } else if (kind === "unmap") {
         bump(this.#mapped, frame!, -1);
-        if (!this.#cached.has(who)) this.#cached.set(who, new Set());
-        this.#cached.get(who)!.add(frame!);
-      } else if (kind === "flush") this.#cached.delete(who);
+        if (!this.#cached.has(by)) this.#cached.set(by, new Set());
+        this.#cached.get(by)!.add(frame!);
+      } else if (kind === "flush") this.#cached.delete(by);
       else if (kind === "pin") bump(this.#pinned, first, 1);
       else if (kind === "unpin") {
         bump(this.#pinned, first, -1);

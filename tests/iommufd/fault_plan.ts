@@ -66,7 +66,7 @@ export interface Event {
    * `release` of a region. */
   readonly kind: "map" | "unmap" | "flush" | "pin" | "unpin" | "charge" | "uncharge" | "release";
   /** Which table, source or budget. */
-  readonly who: string;
+  readonly by: string;
   /** First page or frame. */
   readonly first: number;
   /** How many. */
@@ -86,9 +86,9 @@ export class EventLog {
   }
 
   /** The events of one kind. */
-  of(kind: Event["kind"], who?: string): Event[] {
+  of(kind: Event["kind"], by?: string): Event[] {
     return this.events.filter((event) =>
-      event.kind === kind && (who === undefined || event.who === who)
+      event.kind === kind && (by === undefined || event.by === by)
     );
   }
 

@@ -146,7 +146,7 @@ Deno.test("a MAP flushes nothing, an UNMAP each page table once, a detach the on
     const tables = ["one", "two"].map((name) => new PlainTable({ name, log }));
     for (const table of tables) assertEquals(space.addPageTable(table), OK);
     const flushed = (): string[] => {
-      const names = log.of("flush").map((event) => event.who);
+      const names = log.of("flush").map((event) => event.by);
       log.clear();
       return names;
     };

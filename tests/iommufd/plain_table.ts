@@ -92,7 +92,7 @@ export class PlainTable implements PageTable {
       }
     }
     const count = lastPage - firstPage + 1;
-    this.log.add({ kind: "map", who: this.name, first: firstPage, count, frame });
+    this.log.add({ kind: "map", by: this.name, first: firstPage, count, frame });
     return OK;
   }
 
@@ -106,7 +106,7 @@ export class PlainTable implements PageTable {
       this.entries.delete(page);
       cut.add(entry.leaf.call);
       removed++;
-      this.log.add({ kind: "unmap", who: this.name, first: page, count: 1, frame: entry.frame });
+      this.log.add({ kind: "unmap", by: this.name, first: page, count: 1, frame: entry.frame });
     };
     if (lastPage - firstPage < this.entries.size) {
       for (let page = firstPage; page <= lastPage; page++) remove(page);
@@ -143,7 +143,7 @@ export class PlainTable implements PageTable {
   }
 
   flush(): void {
-    this.log.add({ kind: "flush", who: this.name, first: 0, count: 0 });
+    this.log.add({ kind: "flush", by: this.name, first: 0, count: 0 });
     this.onFlush?.();
   }
 

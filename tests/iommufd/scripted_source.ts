@@ -159,7 +159,7 @@ export class ScriptedSource extends Script implements UnstableSource {
       const frame = this.frames[index];
       if (!into.append(frame, 1, RAM)) break;
       this.pins.set(frame, (this.pins.get(frame) ?? 0) + 1);
-      this.log.add({ kind: "pin", who: "source", first: frame, count: 1 });
+      this.log.add({ kind: "pin", by: "source", first: frame, count: 1 });
       pinned++;
     }
     return pinned === 0 ? EFAULT : OK;
@@ -172,7 +172,7 @@ export class ScriptedSource extends Script implements UnstableSource {
       if (pins === 0) throw new Error(`Frame ${at} is unpinned but not pinned`);
       if (pins === 1) this.pins.delete(at);
       else this.pins.set(at, pins - 1);
-      this.log.add({ kind: "unpin", who: "source", first: at, count: 1 });
+      this.log.add({ kind: "unpin", by: "source", first: at, count: 1 });
     }
   }
 }
@@ -186,12 +186,12 @@ export class PlannedBudget extends PinBudget {
   override charge(pages: number): boolean {
     if (this.plan.fails("charge")) return false;
     const isCharged = super.charge(pages);
-    if (isCharged) this.log.add({ kind: "charge", who: "budget", first: 0, count: pages });
+    if (isCharged) this.log.add({ kind: "charge", by: "budget", first: 0, count: pages });
     return isCharged;
   }
 
   override uncharge(pages: number): void {
     super.uncharge(pages);
-    this.log.add({ kind: "uncharge", who: "budget", first: 0, count: pages });
+    this.log.add({ kind: "uncharge", by: "budget", first: 0, count: pages });
   }
 }

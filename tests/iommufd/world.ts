@@ -3,7 +3,7 @@
  *
  * The model knows areas, page tables, accesses and what each source holds as plain lists and answers what every
  * operation must answer. After every step everything that can be seen of the engine is compared with what the model
- * says, which are the invariants: a page is pinned once if anyone holds it (I1), the store holds what accesses hold
+ * says, which are the invariants: a page is pinned once if anything holds it (I1), the store holds what accesses hold
  * (I2), areas are in the list's tree if and only if their space has a page table (I3), all page tables of a space are
  * equal (I4), nothing half-built is left (I5), what is pinned is charged (I6), a frame is unmapped everywhere and flushed
  * before its last unpin, and before the memory of a region goes (I7, from the event log), no unmap splits a run (I8, the

@@ -48,7 +48,7 @@ export class WorldRegions {
       assert(this.#removed.get(region) === false, "a region is released twice");
       this.#removed.set(region, true);
       const count = last - first + 1;
-      this.#log.add({ kind: "release", who: "guest", first: firstFrame, count });
+      this.#log.add({ kind: "release", by: "guest", first: firstFrame, count });
     };
     const region = this.guest.addRegion(first, last, { firstFrame, onReleased });
     for (let index = first; index <= last; index++) {

@@ -84,7 +84,7 @@ export class Agreement {
     assertEquals(await machine.readl(phys), token, place);
   }
 
-  /** Puts the token at `phys` and has it read at `iova`; what was read. Commands are sent ahead, in order. */
+  /** Puts the token at `phys`; what `edu` reads at `iova`. Commands are sent ahead, in order. */
   async #readThrough(edu: Edu, iova: number, phys: number, token: number): Promise<number> {
     const { machine, scratch } = this.#options;
     const [, , , , , moved] = await Promise.all([
@@ -98,7 +98,7 @@ export class Agreement {
     return moved;
   }
 
-  /** Has the token written at `iova`; what is at `phys` then. */
+  /** What is at `phys` after `edu` has written the token at `iova`. */
   async #writeThrough(edu: Edu, iova: number, phys: number, token: number): Promise<number> {
     const { machine, scratch } = this.#options;
     const [, , , , moved] = await Promise.all([

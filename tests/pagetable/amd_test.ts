@@ -23,7 +23,7 @@ Deno.test("golden entries: device table entry, tables, leaves of any power of tw
   // V, TV, Mode 3 in 11:9, root; IR bit 61, IW bit 62. DomainID 5.
   assertEquals(word(memory, entries, DEVICE * 4), 3n << 61n | 0x1000000n | 0x603n);
   assertEquals(word(memory, entries, DEVICE * 4 + 1), 5n);
-  // Nobody else gets through: valid, mode 0, no permission.
+  // The accesses of no other endpoint pass: valid, mode 0, no permission.
   assertEquals(word(memory, entries, 4), 3n);
   assertEquals(faultOf(unit, 1, 0, READ), "blocked 0x2");
   // Read-write page: PR, FC bit 60, IR, IW. Tables: PR, NextLevel, IR, IW.

@@ -219,7 +219,7 @@ Deno.test("attaching, re-attaching and detaching edit the context entry and give
   assertEquals(told, [BDF, 7]);
   assert(unit.walk(BDF, 0x10, READ, result));
   assertEquals(result.frame, 0x222);
-  // Nobody uses domain 7 any more.
+  // Nothing uses domain 7 any more.
   assertEquals(unit.attach(0x0100, table, 7), OK);
   unit.detach(BDF);
   assert(!unit.walk(BDF, 0x10, READ, result));

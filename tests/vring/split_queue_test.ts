@@ -251,7 +251,7 @@ Deno.test("a ring whose memory goes away is not touched again, and comes back wi
   queue.disableNotifications();
 
   assertEquals(memory.add({ ...ringRegion, buffer: saved }), undefined);
-  assertEquals(queue.ready, false, "an error stays until someone says otherwise");
+  assertEquals(queue.ready, false, "an error stays until the queue is configured anew");
   assertEquals(queue.configure({ ...ring.setup, base: queue.base }), RING_OK);
   assertEquals(queue.next(chain), true);
 });

@@ -1,4 +1,4 @@
-/** What `inspect` says of an API socket that is none, does not answer, or may not be used. */
+/** What `inspect` says of a socket that is not an API socket, does not answer, or may not be used. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { viommu } from "./in_process.ts";
 import { withFolder, withoutRights } from "./test_folder.ts";
@@ -36,7 +36,7 @@ async function complaint(api: string, ...more: readonly string[]): Promise<strin
   return err;
 }
 
-Deno.test("inspect says of what is no API that it is none", async () => {
+Deno.test("inspect says so if the socket is not an API socket", async () => {
   const answers = [
     "hello\n",
     "",

@@ -28,7 +28,7 @@ Deno.test("none of several equally close names is taken", () => {
   assertEquals(closestName("sendd", ["seed", "send", "sens"]), "send");
 });
 
-Deno.test("any one character changed, or two neighbours swapped, the name is found", () => {
+Deno.test("any one character changed, or two adjacent ones swapped, the name is found", () => {
   const slip = fc.constantFrom(...NAMES).chain((name) =>
     fc.tuple(
       fc.constant(name),

@@ -14,7 +14,7 @@ const EMFILE = 24;
 
 type Call = (...args: unknown[]) => unknown;
 
-/** Lets one of this thread's calls fail, by its number from the last {@linkcode begin} on. */
+/** Makes one of this thread's calls fail, by its number from the last {@linkcode begin} on. */
 class FailingCall implements Disposable {
   /** Names of the calls since then. */
   names: string[] = [];

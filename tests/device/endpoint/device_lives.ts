@@ -53,11 +53,11 @@ export function life<Service extends ReplayedService>(
 
 /** The lives that every device has, each under each of some VMMs. */
 export function replayLives(
-  who: readonly VmmHabits[],
+  vmms: readonly VmmHabits[],
   device: string,
   serve: () => ReplayedService,
 ): void {
-  for (const habits of who) {
+  for (const habits of vmms) {
     life(
       "stops, goes on, resets of the driver, and configuration of 4 KiB",
       habits,

@@ -112,7 +112,7 @@ Deno.test("EndpointMemory refuses what is not mapped so, and reports the fault",
   assertEquals(view.getBigUint64(16, true), 0x10000n);
 });
 
-Deno.test("EndpointMemory lets go of a translation with the UNMAP that ends it", () => {
+Deno.test("EndpointMemory drops a translation with the UNMAP that ends it", () => {
   using attached = new Attached();
   const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50], [0x20, 0x51]]);
@@ -152,7 +152,7 @@ Deno.test("EndpointMemory changes its generation with the UNMAP of what is kept,
   assertEquals(memory.resolve(0x11000, 8, true), 0);
 });
 
-Deno.test("EndpointMemory lets go of what is kept when its endpoint changes domains or loses its own", () => {
+Deno.test("EndpointMemory drops what is kept when its endpoint changes domains or loses its own", () => {
   using attached = new Attached();
   const { guest, memory } = attached;
   mapPages(guest, [[0x10, 0x50]]);

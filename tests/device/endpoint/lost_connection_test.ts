@@ -109,7 +109,7 @@ function mapBytes(first: number, last: number, phys: number): Uint8Array {
   return mapRequest({ domain: 1, virtStart, virtEnd, physStart, flags: 3 });
 }
 
-/** Has the connection closed as any refusal closes it: by a message that there is not. */
+/** Sends a message that does not exist, so that the back end closes the connection, as after any refusal. */
 function breakOff({ frontEnd }: IommuSession): void {
   frontEnd.connection.send(UNKNOWN_REQUEST, 0, new Uint8Array(0));
 }

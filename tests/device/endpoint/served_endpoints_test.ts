@@ -125,7 +125,7 @@ Deno.test("the guest's attachment outlives the device: DETACH is answered, and A
   assertEquals(status(detachRequest(7, RNG)), "OK");
 });
 
-Deno.test("a disk that is removed lets go of its image", async () => {
+Deno.test("the image of a disk that is removed is closed", async () => {
   await using world = new HotplugWorld();
   const image = world.image("disk");
   const option = `blk:${RNG},socket=${world.path("blk")},file=${image}`;

@@ -10,7 +10,7 @@ import { cString, libc } from "../../../device/host/libc.ts";
 const PAGE = 4096;
 const guarded = Deno.build.arch === "x86_64";
 
-/** A memory file that its maker can truncate at any time: nobody may seal it. */
+/** A memory file that its maker can truncate at any time: it cannot be sealed. */
 function unsealable(size: number): Descriptor {
   const MFD_CLOEXEC = 1;
   const file = new Descriptor(libc().memfdCreate(cString("shrinking"), MFD_CLOEXEC));

@@ -32,7 +32,7 @@ export class FailurePlan {
     this.words = words;
   }
 
-  /** Lets the next calls fail. */
+  /** Makes the next calls fail. */
   fail(call: string, error: number, times: number): void {
     const index = CALLS.indexOf(call);
     if (index < 0) throw new Error(`There is no call ${call} that can fail`);
@@ -43,7 +43,7 @@ export class FailurePlan {
     Atomics.store(this.words, LEFT, times);
   }
 
-  /** Lets nothing fail any more. Returns how many calls did. */
+  /** Makes no further call fail. Returns how many calls did. */
   end(): number {
     Atomics.store(this.words, LEFT, 0);
     return this.hits;

@@ -1,4 +1,4 @@
-/** Disk images: who may open one, and what is read and written. */
+/** Disk images: when one can be opened, and what is read and written. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { ImageFile, IoVectors } from "../../../device/host/mod.ts";
 

@@ -38,7 +38,7 @@ Deno.test("PollSet waits while the event loop goes on", async () => {
   assertEquals(set.ready(slot), POLLIN);
 });
 
-Deno.test("PollSet ends a wait when its time is over or somebody wakes it", async () => {
+Deno.test("PollSet ends a wait when its time is over or wake() is called", async () => {
   using set = new PollSet();
   assertEquals(await set.wait(5), 0);
   setTimeout(() => set.wake(), 10);
@@ -75,7 +75,7 @@ Deno.test("PollSet has one wait at a time and is not closed under it", async () 
   assertEquals(openDescriptors(), before);
 });
 
-Deno.test("PollSet dozes until a descriptor is ready, its time is over or somebody wakes it", async () => {
+Deno.test("PollSet dozes until a descriptor is ready, its time is over or wake() is called", async () => {
   using set = new PollSet();
   using event = Event.create();
   const slot = set.add(event.descriptor.number);
@@ -139,7 +139,7 @@ class CountedPolls implements Disposable {
   }
 }
 
-Deno.test("PollSet lets the event loop run while it dozes", async () => {
+Deno.test("the event loop runs while PollSet dozes", async () => {
   using polls = new CountedPolls();
   using set = new PollSet();
   let ticks = 0;

@@ -15,7 +15,7 @@ import { mappingsOf, openDescriptors } from "./host_state.ts";
 
 const PAGE = 4096;
 
-Deno.test("SharedMemory maps the same bytes for everybody who has the file", () => {
+Deno.test("SharedMemory maps the same bytes for every owner of the file", () => {
   using file = createMemoryFile("shared-test", 4 * PAGE);
   using one = mapMemoryFile(file, 0, 4 * PAGE);
   using other = mapMemoryFile(file, 2 * PAGE, PAGE);

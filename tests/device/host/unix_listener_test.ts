@@ -50,7 +50,7 @@ Deno.test("UnixListener accepts connections and removes its socket when closed",
   assertEquals(openDescriptors(), before);
 });
 
-Deno.test("UnixListener replaces a socket that nobody answers on", () => {
+Deno.test("UnixListener replaces a socket that no process serves", () => {
   const path = temporaryPath();
   using dead = UnixListener.listen(path);
   new Descriptor(dead.descriptor.take()).close();
@@ -60,7 +60,7 @@ Deno.test("UnixListener replaces a socket that nobody answers on", () => {
   assertEquals(pathStatus(path), ENOENT);
 });
 
-Deno.test("UnixListener refuses a socket that somebody serves, and leaves it alone", () => {
+Deno.test("UnixListener refuses a socket that a process serves, and does not change it", () => {
   const path = temporaryPath();
   using _listener = UnixListener.listen(path);
   const before = openDescriptors();

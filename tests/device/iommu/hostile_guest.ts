@@ -130,7 +130,7 @@ export class HostileGuest {
   }
 
   /**
-   * Sends a request and has the device serve it.
+   * Sends a request, which the device serves.
    *
    * @param readable The request, which `readablePieces` cut up.
    * @param disturb Called when the request is visible to the device; may make the ring senseless.

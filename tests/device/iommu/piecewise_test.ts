@@ -172,7 +172,7 @@ Deno.test("a connection that ends with very many endpoints does no more for them
   assertEquals([device.endpoints.seenCount, guest.reaches(0, 7)], [0, true]);
 });
 
-Deno.test("an UNMAP tells who observes, however many other endpoints are in the domain", () => {
+Deno.test("an UNMAP tells the IOTLB listeners, however many other endpoints are in the domain", () => {
   using guest = new Stepped({ ...DEFAULT_OPTIONS, bypass: false });
   const { device } = guest;
   for (let i = 0; i < 300; i++) device.iommu.attach(1 + i % 2, i, false);

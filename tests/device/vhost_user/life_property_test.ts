@@ -53,7 +53,7 @@ const steps: fc.Arbitrary<Step[]> = fc.array(
   { minLength: 5, maxLength: 30 },
 );
 
-/** What a guest may rely on, said without the device's states: who has what, as far as anybody can know. */
+/** What a guest may rely on, said without the device's states: what each endpoint has, as far as that can be known. */
 class Attachments {
   /** For each endpoint: the domain it is in, whether it is free, or that it must be blocked. */
   readonly of: Map<number, number | "free" | "blocked"> = new Map(ALL.map((id) => [id, "free"]));

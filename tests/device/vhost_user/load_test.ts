@@ -247,7 +247,7 @@ Deno.test("a state of version 1 is loaded, too", () => {
   assertEquals(machine.device.bypass, true);
 });
 
-Deno.test("what changes a life gives nobody anything on its way that does not hold at its end", () => {
+Deno.test("while a life changes, no endpoint gets access that it does not have afterwards", () => {
   const before = 3;
   const ways: Readonly<Record<string, [(machine: IommuMachine) => void, number]>> = {
     "RESET_DEVICE": [(machine) => machine.resetDevice(), 5],

@@ -314,7 +314,7 @@ Deno.test("a state that is refused, cut off or never sent is no success", () => 
   gone.close();
   peer.ask(Request.SET_DEVICE_STATE_FD, words(0, 0), [goneWriter]);
   goneWriter.close();
-  assertEquals(check(), 1); // nobody reads
+  assertEquals(check(), 1); // nothing reads it
   assertEquals(peer.backEnd.isOpen, true);
   peer.close();
   assertEquals(openDescriptors(), before);

@@ -26,13 +26,13 @@ async function booted(habits: VmmHabits, world: IommuWorld): Promise<[Vmm, Repla
 
 function life(
   what: string,
-  who: readonly VmmHabits[],
+  vmms: readonly VmmHabits[],
   test: (
     habits: VmmHabits,
     world: IommuWorld,
   ) => Promise<void>,
 ): void {
-  for (const habits of who) {
+  for (const habits of vmms) {
     Deno.test(`${habits.name}: ${what}`, async () => {
       const mapped = mappingsOf("vmm-");
       const before = openDescriptors();

@@ -19,10 +19,10 @@ const SHORT = ["cloud-hypervisor", "OpenVMM"];
 
 function life(
   what: string,
-  who: readonly VmmHabits[],
+  vmms: readonly VmmHabits[],
   test: (life: ProxiedLife, habits: VmmHabits) => Promise<void>,
 ): void {
-  for (const habits of who) {
+  for (const habits of vmms) {
     if (!isLong && !SHORT.includes(habits.name)) continue;
     Deno.test(`${habits.name}, proxied: ${what}`, async () => {
       const mapped = mappingsOf("vmm-");

@@ -53,7 +53,7 @@ export interface HostileOutcome {
   readonly kinds: readonly string[];
 }
 
-/** Lets so many back ends come and go. Throws if one of them harms anything but its own session. */
+/** Connects one back end after another. Throws if one of them affects anything but its own session. */
 export async function hostileSessions(order: HostileOrder): Promise<HostileOutcome> {
   const chance = new Chance(order.seed);
   const folder = await Deno.makeTempDir();

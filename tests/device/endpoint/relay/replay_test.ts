@@ -12,11 +12,11 @@ import { BUFFER } from "../replayed_device.ts";
 import { ReplayedRelay } from "./replayed_relay.ts";
 
 const SHORT = ["cloud-hypervisor", "OpenVMM"];
-const WHO = VMMS.filter(({ name }) => isLong || SHORT.includes(name));
+const REPLAYED = VMMS.filter(({ name }) => isLong || SHORT.includes(name));
 
-replayLives(WHO, "relay", () => new ReplayedRelay());
+replayLives(REPLAYED, "relay", () => new ReplayedRelay());
 
-for (const habits of WHO) {
+for (const habits of REPLAYED) {
   life(
     "back ends die and others come, and every request is answered once",
     habits,
