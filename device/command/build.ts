@@ -29,7 +29,7 @@ The description: format (vtd-ss, vtd-fs, vtd-nested, smmuv3-s1, smmuv3-s2,
 smmuv3-nested, amdv1) and its parameters (mode, levels, granule, iaBits, oaBits,
 streamTable), base, domains with mappings, endpoints. Numbers may be texts such
 as "0x1000". StreamIDs have up to 32 bits; beyond 18 the streamTable is 2-level.
-In the output a long run of zeros is a chunk with its bytes' number ("zeros").`,
+In the output a long run of zeros is a chunk that has only the number of its bytes ("zeros").`,
   options: [{
     title: "Options",
     options: [{

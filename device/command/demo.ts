@@ -14,7 +14,7 @@ export const demo: Command = {
   name: "demo",
   summary: "serve the device and drive it from a second process, and show what happens",
   usage: [""],
-  description: `Serves a device on a socket in a temporary place, starts a second process that
+  description: `Serves a device on a socket in a temporary folder, starts a second process that
     plays VMM and guest over that socket with shared memory, and shows each request,
     its answer, and the page tables that came out. Needs nothing but Deno.`,
   options: [],

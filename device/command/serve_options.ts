@@ -14,7 +14,7 @@ import { SOCKET_PATH } from "./option_parts.ts";
 import { type OptionValues, parsedOption } from "./options.ts";
 import { apiSocketAccess, SOCKET_OPTIONS, socketAccess } from "./socket_options.ts";
 
-/** Microseconds for which the rings are watched after a request, unless `--poll-us` says otherwise. */
+/** Microseconds for which the rings are polled after a request, unless `--poll-us` says otherwise. */
 const DEFAULT_POLL_US = 2000;
 /**
  * What rings may be unless `--rings` says otherwise: what gets a guest that spins through its driver quickest.
@@ -63,7 +63,7 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
     name: "poll-us",
     value: "N",
     help:
-      "microseconds for which the rings are watched after a request before sleeping; 0 sleeps at once, which " +
+      "microseconds for which the rings are polled after a request before sleeping; 0 sleeps at once, which " +
       `costs a guest some 100 us a request (default ${DEFAULT_POLL_US})`,
   }, {
     name: "rings",
@@ -98,7 +98,7 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
 export interface ServeChoices {
   /** The least important log lines that are written. */
   readonly level: LogLevel | undefined;
-  /** Microseconds for which the rings are watched after a request. */
+  /** Microseconds for which the rings are polled after a request. */
   readonly pollUs: number;
   /** What the rings may be. */
   readonly rings: RingFeatures;

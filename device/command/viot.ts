@@ -17,7 +17,7 @@ export const viot: Command = {
     options: [IOMMU_OPTION, {
       name: "endpoints",
       value: "FIRST-LAST",
-      help: "PCI addresses behind it, both included; the IOMMU itself leaves itself out " +
+      help: "PCI addresses behind it, both included; a guest leaves the IOMMU itself out " +
         "(default 00:00.0-ff:1f.7)",
     }, {
       name: "output",

@@ -60,7 +60,7 @@ Deno.test("a device whose guest is quiet takes less than 1 % of a processor", as
   });
 });
 
-Deno.test("while the rings are watched the driver need not kick, and the API answers", async () => {
+Deno.test("while the rings are polled the driver need not kick, and the API answers", async () => {
   await withServe(["--poll-us", "1000000"], async (served) => {
     using session = await connect(served.socket);
     // The first request comes out of sleep and tells the loop that a guest is at work.
