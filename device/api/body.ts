@@ -34,7 +34,7 @@ export class BodyReader {
   #isEscaped = false;
   /** Where the text under way began in the rest. */
   #textStart = 0;
-  /** The bytes of the long text, grown as they come; none if there was none, or it is no hexadecimal. */
+  /** The bytes of the long text, grown as they come; none if there was none, or if it is not hexadecimal. */
   #bytes = new Uint8Array(0);
   #digits = 0;
   #isLong = false;

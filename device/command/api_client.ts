@@ -16,7 +16,7 @@ const CONNECT_FAILURES: readonly (readonly [words: string, meaning: string])[] =
   ["Connection refused", 'nothing answers there; is "viommu serve --api-socket" running?'],
 ];
 /** What is wrong with a peer that answers something else. */
-const NO_API = "what answers there is no API of viommu; give the --api-socket of serve";
+const NO_API = "what answers there is not viommu's API; give the --api-socket of serve";
 
 /** A client of the API socket of a running `serve`, for `inspect` and `endpoint`. */
 export class ApiClient implements Disposable {

@@ -59,7 +59,7 @@ function x86Commands(guest: QemuGuest): readonly string[] {
 function armCommands(guest: QemuGuest): readonly string[] {
   const hasEndpoints = guest.endpoints.length > 0;
   const plain = "virt,gic-version=3,memory-backend=mem";
-  // An IOMMU that QEMU knows of, as on x86; the guest does not hear of it: the tree is that of a machine without.
+  // An IOMMU that QEMU knows of, as on x86; the guest does not see it: the tree is that of a machine without one.
   const machine = hasEndpoints ? `${plain},iommu=smmuv3` : plain;
   const program = "qemu-system-aarch64 -M";
   const common = `-cpu max ${commonArguments(guest)}`;

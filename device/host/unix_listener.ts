@@ -59,7 +59,7 @@ export class UnixListener {
    * A socket that is bound and does not listen yet refuses connections. So it is bound at a name of its own beside the
    * path and gets the path once it listens: whatever finds a new socket there can connect.
    *
-   * Throws a RangeError if the path cannot be a socket's, holds something else, or is served by a living
+   * Throws a RangeError if the path cannot be a socket's, holds something else, or is served by a running
    * process; an OsError if the host refuses.
    *
    * @param access Who may connect.

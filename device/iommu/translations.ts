@@ -95,7 +95,7 @@ export class Translations {
     if (this.#parts.hostSource === null || !walk.ok || walk.bypass) return walk;
     this.tableFrame = walk.frame;
     const { space } = domain;
-    // In the middle of a MAP that fails, tables have what is no mapping yet, and never will be.
+    // In the middle of a MAP that fails, tables have entries of a mapping that does not exist, and never will.
     if (space.find(page)) walk.frame = space.found.index + (page - space.found.first);
     else walk.fail(BLOCKED, 0);
     return walk;

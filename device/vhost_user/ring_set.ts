@@ -144,7 +144,7 @@ export class RingSet {
   }
 
   /**
-   * Starts the rings that the device has put off, now that messages wait no more.
+   * Starts the rings that the device has delayed, now that messages wait no more.
    *
    * @returns Nothing, or why one cannot run.
    */

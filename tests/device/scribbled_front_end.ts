@@ -48,7 +48,7 @@ export interface ScribbledFrontEndOptions {
   readonly firstRing: number;
   /** What the device signals. */
   readonly call: Event;
-  /** Has the device go on. */
+  /** Serves the device once more. */
   readonly progress: () => void;
 }
 

@@ -51,7 +51,7 @@ Deno.test("inspect says so if the socket is not an API socket", async () => {
       using _peer = new Peer(`${folder}/s`, answer);
       const said = await complaint(`${folder}/s`);
       const isCut = answer === "" || answer.includes("500");
-      assertStringIncludes(said, isCut ? "ended early" : "is no API of viommu", answer);
+      assertStringIncludes(said, isCut ? "ended early" : "is not viommu's API", answer);
     });
   }
 });

@@ -154,7 +154,7 @@ export class EchoBackEnd implements AsyncDisposable {
     return resolve;
   }
 
-  /** Has the loop look once more. */
+  /** Makes the loop look once more. */
   wake(): void {
     this.#poll.wake();
   }
