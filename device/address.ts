@@ -5,9 +5,9 @@
  * of 0 to 4095; this module converts it to and from text and eight bytes. `bigint` is used for text only: a 64-bit
  * field is two 32-bit halves.
  */
+import { PAGE_SIZE } from "../pagetable/mod.ts";
 
-/** Bytes in a page. */
-export const PAGE_SIZE = 4096;
+export { PAGE_SIZE };
 /** The last page of a 64-bit address space. */
 export const LAST_PAGE = 2 ** 52 - 1;
 

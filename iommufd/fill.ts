@@ -5,7 +5,7 @@
  */
 import { MMIO, type PageTable, type Protection } from "../pagetable/page_table.ts";
 import { type Errno, OK } from "./errno.ts";
-import { DEVICE, type FrameBatch } from "./memory_source.ts";
+import { DEVICE_RUN, type FrameBatch } from "./memory_source.ts";
 
 /** Page tables that are filled together. */
 export interface FillTargets {
@@ -22,7 +22,7 @@ export function mapBatch(
   begin: number,
   protection: Protection,
 ): Errno {
-  const bits = batch.kind === DEVICE ? protection | MMIO : protection;
+  const bits = batch.kind === DEVICE_RUN ? protection | MMIO : protection;
   let page = begin;
   for (let run = 0; run < batch.runs; run++) {
     const last = page + batch.length[run] - 1;

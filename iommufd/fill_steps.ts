@@ -10,7 +10,7 @@ import { AreaView } from "./areas/area.ts";
 import type { AreaSet } from "./areas/area_set.ts";
 import { ERANGE, type Errno, OK } from "./errno.ts";
 import { type FillTargets, mapRun, unmapAll } from "./fill.ts";
-import { DEVICE } from "./memory_source.ts";
+import { DEVICE_RUN } from "./memory_source.ts";
 
 /** Log2 of the number of leaves that a step writes, which takes about 0.3 ms. */
 const FILL_SHIFT = 16;
@@ -106,7 +106,7 @@ export class FillSteps {
       end = held.runLast;
     }
     this.#frame = frame;
-    this.#bits = kind === DEVICE ? view.protection | MMIO : view.protection;
+    this.#bits = kind === DEVICE_RUN ? view.protection | MMIO : view.protection;
     this.#runLast = this.#page + (end - index);
     // A run that a page table would refuse as a whole is refused before a piece of it is mapped.
     for (const table of this.#targets.tables) {

@@ -12,7 +12,7 @@
 import type { AccessStore } from "./access_store.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import type { Holdings } from "./holdings.ts";
-import { FrameBatch, type MemorySource, RAM } from "./memory_source.ts";
+import { FrameBatch, type MemorySource, RAM_RUN } from "./memory_source.ts";
 import type { TableTier } from "./table_tier.ts";
 
 /** Where the frames of a page list are kept, in the order in which they are searched. */
@@ -105,14 +105,14 @@ export class FrameReader {
     store.tree.findSpan(index, last);
     if (store.tree.spanIsUsed) {
       const frame = store.runAt(index, last);
-      return this.#append(frame, store.runLast, RAM);
+      return this.#append(frame, store.runLast, RAM_RUN);
     }
     const hole = store.tree.spanLast;
     const { tree } = tier!;
     tree.findSpan(index, hole);
     if (tree.spanIsUsed) {
       const frame = tier!.runAt(index, hole);
-      return this.#append(frame, tier!.runLast, RAM);
+      return this.#append(frame, tier!.runLast, RAM_RUN);
     }
     return this.#gatherPinned(tree.spanLast);
   }
@@ -134,7 +134,7 @@ export class FrameReader {
       if (chunk.pages === 0) return EFAULT;
     }
     for (let count = chunk.nextCount; count > 0; count = chunk.nextCount) {
-      if (!this.batch.append(chunk.nextFrame, count, RAM)) return OK;
+      if (!this.batch.append(chunk.nextFrame, count, RAM_RUN)) return OK;
       this.next += count;
       chunk.take(count);
     }

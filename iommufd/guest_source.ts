@@ -11,8 +11,8 @@
 import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EFAULT, type Errno, OK } from "./errno.ts";
 import {
-  DEVICE,
-  RAM,
+  DEVICE_RUN,
+  RAM_RUN,
   type RegionChanges,
   type RunSource,
   type SourceRegion,
@@ -74,8 +74,8 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   readonly pages: number;
   /** Last page of the run found. */
   runLast = 0;
-  /** Its kind, RAM or DEVICE. */
-  runKind: number = DEVICE;
+  /** Its kind, RAM_RUN or DEVICE_RUN. */
+  runKind: number = DEVICE_RUN;
   /** Frame of its first page. */
   runFrame = 0;
 
@@ -183,12 +183,12 @@ export abstract class RegionSource implements RunSource, RegionChanges {
   /** As {@linkcode findRun}, in a region that may be retired, or in device memory (null). */
   findHeldRun(region: SourceRegion | null, index: number, last: number): void {
     if (region === null) {
-      this.runKind = DEVICE;
+      this.runKind = DEVICE_RUN;
       this.runFrame = index;
       this.runLast = last;
       return;
     }
-    this.runKind = RAM;
+    this.runKind = RAM_RUN;
     this.runFrame = (region as GuestRegion).firstFrame + (index - region.firstIndex);
     this.runLast = last < region.lastIndex ? last : region.lastIndex;
   }

@@ -10,7 +10,7 @@
  */
 import type { Growth } from "./growth.ts";
 import { HolderCounts } from "./holder_counts.ts";
-import { DEVICE, type MemorySource, RAM, type SourceRegion } from "./memory_source.ts";
+import { DEVICE_RUN, type MemorySource, RAM_RUN, type SourceRegion } from "./memory_source.ts";
 import type { PinBudget } from "./pin_budget.ts";
 
 /** The held pages of one region, or of all device memory. */
@@ -38,8 +38,8 @@ export class Holdings {
   runFirst: number = -1;
   /** Its last index. */
   runLast: number = -1;
-  /** Its kind, RAM or DEVICE. */
-  runKind: number = RAM;
+  /** Its kind, RAM_RUN or DEVICE_RUN. */
+  runKind: number = RAM_RUN;
   /** Frame of its first index, or -1 if it is known only once pinned. */
   runFrame: number = -1;
   /** RAM pages held at least once. */
@@ -137,7 +137,7 @@ export class Holdings {
   /** Whether a page is RAM and not held. The same is true up to {@linkcode runLast}. */
   isUnheld(index: number, last: number): boolean {
     this.find(index, last);
-    if (this.runKind === DEVICE) return false;
+    if (this.runKind === DEVICE_RUN) return false;
     const holding = this.#existing();
     if (holding === undefined) return true;
     const { counts, first: base } = holding;
@@ -171,7 +171,7 @@ export class Holdings {
     let pages = 0;
     for (let index = first; index <= last; index = this.runLast + 1) {
       this.find(index, last);
-      if (this.runKind === DEVICE) continue;
+      if (this.runKind === DEVICE_RUN) continue;
       const holding = this.#existing();
       pages += this.runLast - index + 1;
       if (holding === undefined) continue;
@@ -214,7 +214,7 @@ export class Holdings {
   /** The holding of the run found, if there is one for its region. */
   #existing(): Holding | undefined {
     if (this.#found !== null) return this.#found;
-    if (this.runKind === DEVICE) return this.#device;
+    if (this.runKind === DEVICE_RUN) return this.#device;
     const region = this.#source.runRegion;
     const holding = this.#ram[region.id];
     return holding === undefined || holding.region !== region ? undefined : holding;
@@ -223,7 +223,7 @@ export class Holdings {
   /** The holding of the run found, made if there is none for its region. */
   #holding(): Holding {
     const near = this.#near;
-    if (this.runKind === RAM && !this.#hasOutlived && near.region === this.#source.runRegion) {
+    if (this.runKind === RAM_RUN && !this.#hasOutlived && near.region === this.#source.runRegion) {
       return near;
     }
     return this.#near = this.#existing() ?? this.#open(this.#source.runRegion);

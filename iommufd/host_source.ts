@@ -14,7 +14,12 @@
  */
 import { EFAULT, ENOMEM, type Errno } from "./errno.ts";
 import { type GuestRegion, RegionSource } from "./guest_source.ts";
-import { type FrameBatch, RAM, type SourceRegion, type UnstableSource } from "./memory_source.ts";
+import {
+  type FrameBatch,
+  RAM_RUN,
+  type SourceRegion,
+  type UnstableSource,
+} from "./memory_source.ts";
 import { PagemapEntries, type PagemapReader, READ_ENTRIES } from "./pagemap.ts";
 
 /** The memory of this process. */
@@ -92,6 +97,6 @@ export class HostSource extends RegionSource implements UnstableSource {
   #findPage(index: number, last: number): number {
     this.findRun(index, last);
     const { firstFrame, firstIndex } = this.runRegion;
-    return this.runKind === RAM ? firstFrame + (index - firstIndex) : -1;
+    return this.runKind === RAM_RUN ? firstFrame + (index - firstIndex) : -1;
   }
 }

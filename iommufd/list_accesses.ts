@@ -6,7 +6,7 @@
 import { PAGE_SIZE } from "../pagetable/page_table.ts";
 import { EINVAL, ENOENT, ENOMEM, type Errno, OK } from "./errno.ts";
 import type { FrameReader, FrameTiers } from "./frame_reader.ts";
-import { DEVICE } from "./memory_source.ts";
+import { DEVICE_RUN } from "./memory_source.ts";
 
 /** A page list as its accesses see it. */
 export interface AccessedList extends FrameTiers {
@@ -79,7 +79,7 @@ export class ListAccesses {
       const done = this.movedBytes;
       const end = Math.min(bytes.length, done + (last - index + 1) * PAGE_SIZE - offset);
       const part = bytes.subarray(done, end);
-      errno = held.runKind === DEVICE ? EINVAL : this.#moveRun(index, offset, part, isWrite);
+      errno = held.runKind === DEVICE_RUN ? EINVAL : this.#moveRun(index, offset, part, isWrite);
       if (errno === OK) this.movedBytes = end;
       index = last + 1;
       offset = 0;
@@ -138,7 +138,7 @@ export class ListAccesses {
     const { held } = this.#list;
     for (let index = firstIndex; index <= lastIndex; index = held.runLast + 1) {
       held.find(index, lastIndex);
-      if (held.runKind === DEVICE) return true;
+      if (held.runKind === DEVICE_RUN) return true;
     }
     return false;
   }

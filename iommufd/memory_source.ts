@@ -15,9 +15,9 @@
 import type { Errno } from "./errno.ts";
 
 /** Kind of a run: memory that is pinned. */
-export const RAM = 0;
+export const RAM_RUN = 0;
 /** Kind of a run: device memory, mapped but never pinned. */
-export const DEVICE = 1;
+export const DEVICE_RUN = 1;
 
 /** RAM that is added and removed as a whole. */
 export interface SourceRegion {
@@ -45,7 +45,7 @@ export interface RunSource {
   readonly pages: number;
   /** Last index of the run that {@linkcode findRun} found. */
   readonly runLast: number;
-  /** Its kind, {@linkcode RAM} or {@linkcode DEVICE}. */
+  /** Its kind, {@linkcode RAM_RUN} or {@linkcode DEVICE_RUN}. */
   readonly runKind: number;
   /** Frame of the first index, or -1 if it is known only once pinned. */
   readonly runFrame: number;
@@ -132,8 +132,8 @@ export class FrameBatch {
   runs = 0;
   /** Frames it holds. */
   pages = 0;
-  /** Kind of the frames, RAM or DEVICE. */
-  kind: number = RAM;
+  /** Kind of the frames, RAM_RUN or DEVICE_RUN. */
+  kind: number = RAM_RUN;
   /** The run that {@linkcode take} takes from next, and how many of its frames were taken. */
   #run = 0;
   #offset = 0;
@@ -149,7 +149,7 @@ export class FrameBatch {
   clear(): void {
     this.runs = 0;
     this.pages = 0;
-    this.kind = RAM;
+    this.kind = RAM_RUN;
     this.#run = 0;
     this.#offset = 0;
   }

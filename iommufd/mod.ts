@@ -46,10 +46,10 @@ export {
 } from "./errno.ts";
 export { FREE_GROWTH, type Growth } from "./growth.ts";
 export {
-  DEVICE,
+  DEVICE_RUN,
   FrameBatch,
   type MemorySource,
-  RAM,
+  RAM_RUN,
   type RegionChanges,
   type RunSource,
   type SourceRegion,

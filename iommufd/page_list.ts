@@ -23,7 +23,7 @@ import { FREE_GROWTH, type Growth } from "./growth.ts";
 import { Holdings } from "./holdings.ts";
 import { ListAccesses } from "./list_accesses.ts";
 import {
-  DEVICE,
+  DEVICE_RUN,
   FrameBatch,
   type MemorySource,
   type SourceRegion,
@@ -297,7 +297,7 @@ export class PageList implements SourceUser {
     this.#reached = 0;
     const { held } = this;
     if (held.isOneRun(area.index, area.lastIndex)) {
-      const bits = held.runKind === DEVICE ? area.protection | MMIO : area.protection;
+      const bits = held.runKind === DEVICE_RUN ? area.protection | MMIO : area.protection;
       return mapRun(targets, area.first, area.last, held.runFrame, bits);
     }
     const { reader } = this;

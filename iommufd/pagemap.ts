@@ -5,7 +5,7 @@
  * then; without CAP_SYS_ADMIN the kernel writes 0 for every frame (admin-guide/mm/pagemap in the kernel's documentation).
  */
 import { EFAULT, EPERM, type Errno, OK } from "./errno.ts";
-import { type FrameBatch, RAM } from "./memory_source.ts";
+import { type FrameBatch, RAM_RUN } from "./memory_source.ts";
 
 const ENTRY_BYTES = 8;
 /** Bits of the high half of an entry: page present, and the part that belongs to the frame number. */
@@ -42,7 +42,7 @@ export class PagemapEntries {
     const entries = this.#read(page, Math.min(count, READ_ENTRIES));
     for (let at = 0; at < entries; at++) {
       const frame = this.#frameOf(at);
-      if (frame > 0 && into.append(frame, 1, RAM)) continue;
+      if (frame > 0 && into.append(frame, 1, RAM_RUN)) continue;
       if (at > 0) break;
       return frame === 0 ? EPERM : EFAULT;
     }

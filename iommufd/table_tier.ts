@@ -8,7 +8,7 @@ import type { AreaView } from "./areas/area.ts";
 import type { FillTargets } from "./fill.ts";
 import type { Growth } from "./growth.ts";
 import { IntervalTree } from "./interval_tree.ts";
-import { type FrameBatch, RAM } from "./memory_source.ts";
+import { type FrameBatch, RAM_RUN } from "./memory_source.ts";
 
 /** The areas of one page list that are in page tables. */
 export class TableTier {
@@ -76,7 +76,7 @@ export function readBack(
   const table = holder.tables[0];
   while (page <= last) {
     const frame = table.runAt(page, last);
-    if (!into.append(frame, table.runLast - page + 1, RAM)) break;
+    if (!into.append(frame, table.runLast - page + 1, RAM_RUN)) break;
     page = table.runLast + 1;
   }
   return page;

@@ -58,7 +58,7 @@ export function readGranule(granule: string | undefined): number {
   switch (granule) {
     case undefined:
     case "4K":
-      return 4096;
+      return PAGE_SIZE;
     case "16K":
       return 16384;
     case "64K":

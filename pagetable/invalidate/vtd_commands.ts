@@ -12,7 +12,7 @@ const GLOBAL = 1 << 4;
 const DOMAIN = 2 << 4;
 const ALL_IN_PASID = 2 << 4;
 const PAGE = 3 << 4;
-const DEVICE = 3 << 4;
+const DEVICE_SCOPE = 3 << 4;
 const PASID_SELECTIVE = 1 << 4;
 const PASID_GLOBAL = 3 << 4;
 const DRAIN = 1 << 6 | 1 << 7;
@@ -77,7 +77,7 @@ export function vtdDeviceCommands(
     if (gather.deviceKinds[at] === PASID_ENTRY) {
       out.push(PASID_CACHE | PASID_SELECTIVE | domainId << 16, gather.pasids[at], 0, 0);
     } else {
-      out.push(CONTEXT | DEVICE | domainId << 16, gather.endpoints[at], 0, 0);
+      out.push(CONTEXT | DEVICE_SCOPE | domainId << 16, gather.endpoints[at], 0, 0);
     }
   }
   // Translations go after the entries that lead to them, or they would be cached again.

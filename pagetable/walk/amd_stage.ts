@@ -8,7 +8,7 @@ import { READ, WRITE } from "../page_table.ts";
 import * as faults from "./fault.ts";
 import { frameOf, INVERSES, lowBits, POWERS } from "./arithmetic.ts";
 import { PageStageDecoder } from "./page_stage.ts";
-import { DEVICE, NORMAL } from "./walk_result.ts";
+import { DEVICE_MEMORY, NORMAL_MEMORY } from "./walk_result.ts";
 
 const BIT_A = 0x20;
 const BIT_D = 0x40;
@@ -58,7 +58,7 @@ export class AmdDecoder extends PageStageDecoder {
     }
     this.pages = POWERS[order];
     this.frame = order === 0 ? frame : frame - lowBits(frame, order) + lowBits(page, order);
-    this.memoryType = (high & HIGH_FC) === 0 ? DEVICE : NORMAL;
+    this.memoryType = (high & HIGH_FC) === 0 ? DEVICE_MEMORY : NORMAL_MEMORY;
     return faults.NO_FAULT;
   }
 

@@ -9,7 +9,7 @@ import { PAGE_SHIFT, READ, WRITE } from "../page_table.ts";
 import * as faults from "./fault.ts";
 import { INVERSES, lowBits, POWERS } from "./arithmetic.ts";
 import { StageDecoder } from "./stage.ts";
-import { DEVICE, NORMAL } from "./walk_result.ts";
+import { DEVICE_MEMORY, NORMAL_MEMORY } from "./walk_result.ts";
 
 const BIT_AF = 0x400;
 const BIT_AP1 = 0x40;
@@ -149,7 +149,9 @@ export class ArmStageDecoder extends StageDecoder {
     const regime = this.regime;
     const attribute = (low >>> 2) & 7;
     const mair = attribute < 4 ? regime.mairLow : regime.mairHigh;
-    this.memoryType = ((mair >>> ((attribute & 3) * 8)) & 0xf0) === 0 ? DEVICE : NORMAL;
+    this.memoryType = ((mair >>> ((attribute & 3) * 8)) & 0xf0) === 0
+      ? DEVICE_MEMORY
+      : NORMAL_MEMORY;
     if ((low & BIT_AP1) === 0 || this.#tablePermission === 0) return faults.NO_USER;
     const writable = (low & BIT_AP2) === 0 || ((high & HIGH_DBM) !== 0 && regime.setsDirty);
     this.permission = writable ? this.#tablePermission : READ;
@@ -157,7 +159,7 @@ export class ArmStageDecoder extends StageDecoder {
   }
 
   #stageTwo(low: number, high: number): faults.Fault {
-    this.memoryType = (low & 0x30) === 0 ? DEVICE : NORMAL;
+    this.memoryType = (low & 0x30) === 0 ? DEVICE_MEMORY : NORMAL_MEMORY;
     const writable = (low & BIT_AP2) !== 0 ||
       ((high & HIGH_DBM) !== 0 && this.regime.setsDirty);
     this.permission = ((low & BIT_AP1) !== 0 ? READ : 0) | (writable ? WRITE : 0);

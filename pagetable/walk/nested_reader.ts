@@ -3,7 +3,7 @@ import { READ } from "../page_table.ts";
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, NO_READ } from "./fault.ts";
 import { recordUse, type StageDecoder, walkStage } from "./stage.ts";
-import { DEVICE, STAGE_TWO, WalkResult } from "./walk_result.ts";
+import { DEVICE_MEMORY, STAGE_TWO, WalkResult } from "./walk_result.ts";
 
 /** A reader of intermediate addresses. After a failed load, `fault` says what the second stage found. */
 export class NestedReader implements TableWriter {
@@ -65,7 +65,7 @@ export class NestedReader implements TableWriter {
     if (decoder === null) return -1;
     const from = result.depth;
     let fault = walkStage(decoder, STAGE_TWO, this.#reader, frame, READ, result);
-    if (fault === NO_FAULT && this.#refusesDevices && decoder.memoryType === DEVICE) {
+    if (fault === NO_FAULT && this.#refusesDevices && decoder.memoryType === DEVICE_MEMORY) {
       fault = NO_READ;
     }
     if (fault !== NO_FAULT) {

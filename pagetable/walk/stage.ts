@@ -7,7 +7,7 @@
  */
 import type { TableReader, TableWriter } from "../table_memory.ts";
 import { type Fault, NO_FAULT, TABLE_UNREADABLE } from "./fault.ts";
-import { NORMAL, STAGE_ONE, type WalkResult } from "./walk_result.ts";
+import { NORMAL_MEMORY, STAGE_ONE, type WalkResult } from "./walk_result.ts";
 
 /** How one stage of tables reads to hardware. A decoder holds the state of the walk under way. */
 export abstract class StageDecoder {
@@ -26,7 +26,7 @@ export abstract class StageDecoder {
   /** After a leaf: what the path permits. */
   permission = 0;
   /** After a leaf: memory type, as `WalkResult` has them. */
-  memoryType: number = NORMAL;
+  memoryType: number = NORMAL_MEMORY;
   /** The access that the walk is for: READ, WRITE or 0. */
   protected access = 0;
 

@@ -9,7 +9,7 @@ import * as faults from "./fault.ts";
 import { frameOf, POWERS } from "./arithmetic.ts";
 import { PageStageDecoder } from "./page_stage.ts";
 import { reservedAddress, touchesInterrupts } from "./vtd_capabilities.ts";
-import { DEVICE, NORMAL } from "./walk_result.ts";
+import { DEVICE_MEMORY, NORMAL_MEMORY } from "./walk_result.ts";
 
 const BIT_P = 1;
 const BIT_RW = 2;
@@ -60,7 +60,7 @@ export class VtdFirstStageDecoder extends PageStageDecoder {
     const first = large ? frame - (frame & 1) : frame;
     if (this.outputIsFinal && touchesInterrupts(first, pages)) return faults.INTERRUPT_RANGE;
     this.frame = first + (page & (pages - 1));
-    this.memoryType = (low & BIT_PCD) !== 0 ? DEVICE : NORMAL;
+    this.memoryType = (low & BIT_PCD) !== 0 ? DEVICE_MEMORY : NORMAL_MEMORY;
     return faults.NO_FAULT;
   }
 

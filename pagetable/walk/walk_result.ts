@@ -10,9 +10,9 @@ export const WHOLE_SPACE = 2 ** 52;
 /** Memory types by {@linkcode WalkResult.memoryType}. */
 export const MEMORY_TYPE_NAMES: readonly string[] = ["normal", "device"];
 /** Ordinary cached memory, or a format without memory types. */
-export const NORMAL = 0;
+export const NORMAL_MEMORY = 0;
 /** Uncached device memory. */
-export const DEVICE = 1;
+export const DEVICE_MEMORY = 1;
 
 /** Stage of a path entry: a table of devices. */
 export const STAGE_DEVICE = 0;
@@ -44,7 +44,7 @@ export class WalkResult {
   /** Pages of the leaf around it, the smaller one of two stages; aligned to its size. */
   leafPages = 0;
   /** Index into {@linkcode MEMORY_TYPE_NAMES}. */
-  memoryType: number = NORMAL;
+  memoryType: number = NORMAL_MEMORY;
   /** Whether the endpoint's accesses pass untranslated. */
   bypass = false;
   /** Hardware domain id that the device table names; -1 where the walk did not get so far. */
@@ -149,7 +149,7 @@ export class WalkResult {
     this.frame = second.frame;
     this.permission = first.permission & second.permission;
     this.leafPages = Math.min(first.pages, second.pages);
-    this.memoryType = first.memoryType === DEVICE ? DEVICE : second.memoryType;
+    this.memoryType = first.memoryType === DEVICE_MEMORY ? DEVICE_MEMORY : second.memoryType;
     return true;
   }
 
@@ -160,7 +160,7 @@ export class WalkResult {
     this.frame = page;
     this.permission = READ | WRITE;
     this.leafPages = WHOLE_SPACE;
-    this.memoryType = NORMAL;
+    this.memoryType = NORMAL_MEMORY;
     return true;
   }
 

@@ -2,27 +2,27 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { AccessStore } from "../../iommufd/access_store.ts";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
-import { DEVICE, FrameBatch, RAM } from "../../iommufd/memory_source.ts";
+import { DEVICE_RUN, FrameBatch, RAM_RUN } from "../../iommufd/memory_source.ts";
 import { FaultPlan } from "./fault_plan.ts";
 
 Deno.test("frame batch: contiguous frames merge, a full batch drops nothing, kinds do not mix", () => {
   const batch = new FrameBatch(2);
-  assert(batch.append(10, 3, RAM));
-  assert(batch.append(13, 1, RAM));
+  assert(batch.append(10, 3, RAM_RUN));
+  assert(batch.append(13, 1, RAM_RUN));
   assertEquals(batch.runs, 1);
-  assert(!batch.append(14, 1, DEVICE));
-  assert(batch.append(20, 1, RAM));
-  assert(!batch.append(30, 1, RAM));
-  assert(batch.append(21, 2 ** 33, RAM));
+  assert(!batch.append(14, 1, DEVICE_RUN));
+  assert(batch.append(20, 1, RAM_RUN));
+  assert(!batch.append(30, 1, RAM_RUN));
+  assert(batch.append(21, 2 ** 33, RAM_RUN));
   assertEquals([batch.runs, batch.pages], [2, 5 + 2 ** 33]);
   batch.clear();
-  assert(batch.append(14, 1, DEVICE));
+  assert(batch.append(14, 1, DEVICE_RUN));
 });
 
 Deno.test("frame batch: frames are taken out in order, in pieces of any size", () => {
   const batch = new FrameBatch(3);
-  batch.append(10, 3, RAM);
-  batch.append(20, 1, RAM);
+  batch.append(10, 3, RAM_RUN);
+  batch.append(20, 1, RAM_RUN);
   const taken: number[] = [];
   for (const piece of [2, 1, 1]) {
     assert(piece <= batch.nextCount);
@@ -38,10 +38,10 @@ function add(store: AccessStore, first: number, frames: readonly number[], slots
   if (!store.begin()) return 0;
   const batch = new FrameBatch(slots);
   for (const frame of frames) {
-    if (batch.append(frame, 1, RAM)) continue;
+    if (batch.append(frame, 1, RAM_RUN)) continue;
     if (!store.gather(batch)) return 0;
     batch.clear();
-    batch.append(frame, 1, RAM);
+    batch.append(frame, 1, RAM_RUN);
   }
   if (!store.gather(batch)) return 0;
   return store.add(first, first + frames.length - 1);
@@ -95,14 +95,14 @@ Deno.test("access store: overlapping accesses keep their frames, in runs, each a
 Deno.test("access store: a million adjacent frames take no memory, a thousand runs 16 bytes each", () => {
   const store = new AccessStore(FREE_GROWTH);
   const batch = new FrameBatch(1024);
-  batch.append(5000, 2 ** 20, RAM);
+  batch.append(5000, 2 ** 20, RAM_RUN);
   store.begin();
   store.gather(batch);
   assert(store.add(0, 2 ** 20 - 1) !== 0);
   assertEquals([store.runAt(777_777, 2 ** 20), store.runLast], [782_777, 2 ** 20 - 1]);
   assertEquals(store.bytes, 0);
   batch.clear();
-  for (let at = 0; at < 1000; at++) batch.append(at * 1024, 512, RAM);
+  for (let at = 0; at < 1000; at++) batch.append(at * 1024, 512, RAM_RUN);
   store.begin();
   store.gather(batch);
   assert(store.add(2 ** 21, 2 ** 21 + 512_000 - 1) !== 0);

@@ -2,7 +2,13 @@ import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { FREE_GROWTH } from "../../iommufd/growth.ts";
 import { Holdings } from "../../iommufd/holdings.ts";
-import { DEVICE, type GuestRegion, GuestSource, PinBudget, RAM } from "../../iommufd/mod.ts";
+import {
+  DEVICE_RUN,
+  type GuestRegion,
+  GuestSource,
+  PinBudget,
+  RAM_RUN,
+} from "../../iommufd/mod.ts";
 import { isLong } from "../long_mode.ts";
 
 const PAGES = 48;
@@ -65,7 +71,7 @@ Deno.test("holdings: pages stay what they were while held, counted and charged o
           held.find(at, at);
           assertEquals([held.runFrame, held.runKind], [
             page.frame,
-            page.region === null ? DEVICE : RAM,
+            page.region === null ? DEVICE_RUN : RAM_RUN,
           ]);
           if (page.region === null) continue;
           assertEquals(held.isUnheld(at, PAGES - 1), counts[at] === 0);

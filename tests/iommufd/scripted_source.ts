@@ -1,9 +1,9 @@
 /** Sources for tests: frames as scripted, faults on demand, every pin counted and logged. */
 import { EFAULT, type Errno, OK } from "../../iommufd/errno.ts";
 import {
-  DEVICE,
+  DEVICE_RUN,
   type FrameBatch,
-  RAM,
+  RAM_RUN,
   type SourceRegion,
   type StableSource,
   type UnstableSource,
@@ -37,7 +37,7 @@ export interface ScriptOptions {
 abstract class Script {
   readonly pages: number;
   runLast = 0;
-  runKind: number = RAM;
+  runKind: number = RAM_RUN;
   runFrame = -1;
   readonly runRegion: SourceRegion;
   /** Index that cannot be pinned or reached, or -1. */
@@ -100,8 +100,8 @@ abstract class Script {
 
   /** Finds the run that an index begins; it ends where the kind changes, or frames do that are told. */
   protected findKind(index: number, last: number, isTold: boolean): void {
-    this.runKind = this.isDevice(index) ? DEVICE : RAM;
-    const isKnown = isTold || this.runKind === DEVICE;
+    this.runKind = this.isDevice(index) ? DEVICE_RUN : RAM_RUN;
+    const isKnown = isTold || this.runKind === DEVICE_RUN;
     this.runFrame = isKnown ? this.frames[index] : -1;
     let end = index;
     while (
@@ -157,7 +157,7 @@ export class ScriptedSource extends Script implements UnstableSource {
       if (index === this.faultAt) break;
       if (this.isDevice(index)) throw new Error(`Device memory at ${index} is to be pinned`);
       const frame = this.frames[index];
-      if (!into.append(frame, 1, RAM)) break;
+      if (!into.append(frame, 1, RAM_RUN)) break;
       this.pins.set(frame, (this.pins.get(frame) ?? 0) + 1);
       this.log.add({ kind: "pin", by: "source", first: frame, count: 1 });
       pinned++;
