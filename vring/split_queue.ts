@@ -150,7 +150,7 @@ export class SplitQueue extends QueueBase implements Queue {
     if (this.generation !== this.space.generation && !this.attach()) return false;
     if (this.eventIndex) this.#setAvailableEvent(this.#nextIndex);
     else this.#setFlags(0);
-    return this.#available.loadOrdered(INDEX) !== this.#nextIndex;
+    return this.resubmit > 0 || this.#available.loadOrdered(INDEX) !== this.#nextIndex;
   }
 
   disableNotifications(): void {

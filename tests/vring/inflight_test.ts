@@ -126,6 +126,34 @@ Deno.test("packed: a new process gets exactly the chains that the old one had in
   checkCrashes(true);
 });
 
+Deno.test("chains of an earlier process are work that is there when notifications are switched on", () => {
+  for (const packed of [false, true]) {
+    for (const eventIndex of [false, true]) {
+      const { driver, setup, memory, queue } = ringIn(memoryOf(0x8000), {
+        packed,
+        size: 8,
+        eventIndex,
+        inflight: true,
+      });
+      for (let i = 0; i < 3; i++) {
+        driver.begin();
+        driver.addWritable(BASE + 0x4000, 1);
+        driver.commit();
+      }
+      driver.kick();
+      const chain = new Chain();
+      while (queue.next(chain));
+      const next = packed ? new PackedQueue(memory) : new SplitQueue(memory);
+      assertEquals(next.configure({ ...setup, base: packed ? 0x8001_8001 : 1 }), RING_OK);
+      for (let left = 3; left > 0; left--) {
+        assert(next.enableNotifications(), `${left} are left`);
+        assert(next.next(chain));
+      }
+      assert(!next.enableNotifications());
+    }
+  }
+});
+
 Deno.test("split: a crash on either side of the index store is told apart", () => {
   for (const stored of [false, true]) {
     const bytes = new Uint8Array(inflightBytes(false, 8));
