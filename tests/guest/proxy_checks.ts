@@ -10,7 +10,7 @@ import { configureNet, NET, NET_ADDRESS, ping } from "./proxy_machine.ts";
 import type { ServedDevice, State } from "./served_device.ts";
 
 /** Pings of one check. */
-export const PINGS = 200;
+const PINGS = 200;
 
 /** What `GET /v1/state` says of the proxy. */
 export interface ProxyState {
