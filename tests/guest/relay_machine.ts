@@ -141,6 +141,8 @@ export interface RelayMachineOptions {
   readonly names?: readonly RelayedName[];
   /** Whether the guest invalidates with every unmapping; it does unless told otherwise. */
   readonly strict?: boolean;
+  /** Whether the guest's drivers use its memory untranslated; they do not unless told otherwise. */
+  readonly passthrough?: boolean;
   /** QEMU arguments that add more devices. */
   readonly more?: readonly string[];
 }
@@ -152,11 +154,12 @@ export async function bootRelays(
   device: ServedDevice,
   options: RelayMachineOptions = {},
 ): Promise<Guest> {
-  const { names = NAMES, strict = true, more = [] } = options;
+  const { names = NAMES, strict = true, passthrough = false, more = [] } = options;
   return await bootTranslated(lab, folder, device, {
     modules: { "virtio_blk": "", "virtio_net": "", "vmw_vsock_virtio_transport": "" },
     programs: ["vsock_echo"],
     strict,
+    passthrough,
     devices: [...names.flatMap((name) => deviceOf(name, folder)), ...more],
   });
 }

@@ -23,6 +23,8 @@ export interface TranslatedMachineOptions {
   readonly programs?: readonly string[];
   /** Whether the guest invalidates with every unmapping. */
   readonly strict: boolean;
+  /** Whether the guest's drivers use its memory untranslated; they do not unless told otherwise. */
+  readonly passthrough?: boolean;
   /** Whether the guest may restart. */
   readonly restarts?: boolean;
   /** QEMU arguments that add devices. */
@@ -44,7 +46,8 @@ export async function bootTranslated(
     initramfs,
     restarts: options.restarts ?? false,
     machine: "kernel-irqchip=off",
-    append: `intel_iommu=off iommu.strict=${options.strict ? 1 : 0}`,
+    append: `intel_iommu=off iommu.strict=${options.strict ? 1 : 0} ` +
+      `iommu.passthrough=${options.passthrough === true ? 1 : 0}`,
     devices: [
       ...["-device", "intel-iommu"],
       ...await attachArguments(device, folder),
