@@ -55,6 +55,7 @@ export class ApiConnection {
   #isReadable = true;
   /** What is to be sent, from `#sent` on. */
   #output: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  #length = 0;
   #sent = 0;
   #isBlocked = false;
   #head: RequestHead | undefined;
@@ -100,7 +101,7 @@ export class ApiConnection {
   }
 
   get #hasOutput(): boolean {
-    return this.#sent < this.#output.length;
+    return this.#sent < this.#length;
   }
 
   /** There is something to read, or room to send. */
@@ -157,8 +158,7 @@ export class ApiConnection {
   }
 
   #send(): void {
-    const left = this.#output.length - this.#sent;
-    const count = this.#stream.send(this.#output, this.#sent, left);
+    const count = this.#stream.send(this.#output, this.#sent, this.#length - this.#sent);
     if (count === CLOSED) return this.close();
     if (count === WOULD_BLOCK) {
       this.#isBlocked = true;
@@ -168,8 +168,11 @@ export class ApiConnection {
     this.#sent += count;
   }
 
-  #put(bytes: Uint8Array<ArrayBuffer>): void {
-    this.#output = bytes;
+  /** Puts a text out to be sent. A new array for each piece would make the collector stop everything more often. */
+  #put(text: string): void {
+    // UTF-8 takes three bytes at most for what is one unit of a text.
+    if (this.#output.length < text.length * 3) this.#output = new Uint8Array(text.length * 3);
+    this.#length = ENCODER.encodeInto(text, this.#output).written;
     this.#sent = 0;
   }
 
@@ -219,7 +222,7 @@ export class ApiConnection {
     this.#chunks = head.bodyLength < 0 ? new ChunkDecoder() : undefined;
     this.#phase = BODY;
     if (head.expectsContinue && head.bodyLength !== 0) {
-      this.#put(ENCODER.encode("HTTP/1.1 100 Continue\r\n\r\n"));
+      this.#put("HTTP/1.1 100 Continue\r\n\r\n");
     }
     return true;
   }
@@ -265,7 +268,7 @@ export class ApiConnection {
     const type = pieces.mediaType === undefined ? {} : { mediaType: pieces.mediaType };
     if (head.method === "HEAD") {
       // The length of an answer is not known before it is put together (RFC 9110, 9.3.2 lets it be left out).
-      this.#put(ENCODER.encode(answerHead({ status: 200, closes: head.closes, ...type })));
+      this.#put(answerHead({ status: 200, closes: head.closes, ...type }));
       this.#phase = this.#phaseAfter();
       return;
     }
@@ -279,7 +282,7 @@ export class ApiConnection {
     const isChunked = head.knowsChunks;
     const closes = head.closes || !isChunked;
     const front = answerHead({ status: 200, isChunked, closes, ...type });
-    this.#put(ENCODER.encode(front + this.#framed(text)));
+    this.#put(front + this.#framed(text));
   }
 
   #route({ method, target }: RequestHead, work: Work): RouteAnswer {
@@ -292,7 +295,7 @@ export class ApiConnection {
   #answer(work: Work): void {
     const [text, isDone] = collect(this.#pieces!, work);
     const end = isDone && this.#head!.knowsChunks ? "0\r\n\r\n" : "";
-    this.#put(ENCODER.encode(this.#framed(text) + end));
+    this.#put(this.#framed(text) + end);
     if (!isDone) return;
     this.#pieces = undefined;
     this.#phase = this.#head!.knowsChunks ? this.#phaseAfter() : LAST;
@@ -305,14 +308,9 @@ export class ApiConnection {
   }
 
   /** A whole answer. */
-  #whole(head: AnswerHead, text: string): Uint8Array<ArrayBuffer> {
-    const bytes = ENCODER.encode(text);
-    const front = ENCODER.encode(answerHead({ ...head, length: bytes.length }));
-    if (this.#head?.method === "HEAD") return front;
-    const whole = new Uint8Array(front.length + bytes.length);
-    whole.set(front);
-    whole.set(bytes, front.length);
-    return whole;
+  #whole(head: AnswerHead, text: string): string {
+    const front = answerHead({ ...head, length: ENCODER.encode(text).length });
+    return this.#head?.method === "HEAD" ? front : front + text;
   }
 
   #phaseAfter(): number {
