@@ -26,6 +26,6 @@ async function compareFrames(lab: Lab): Promise<void> {
 const HOST_FRAMES =
   "With --frames host every page leads to the host frame that QEMU's page map has";
 
-// Without CAP_SYS_ADMIN the kernel shows no frames, and the run says by name what it did not test.
+// Without CAP_SYS_ADMIN the kernel shows no frames to compare with: registered so that the run names what it did not test.
 if (isLong && !seesFrames) Deno.test({ name: HOST_FRAMES, ignore: true, fn() {} });
 else if (isLong) await labTests(() => prepareLab("x86_64"), { [HOST_FRAMES]: compareFrames });

@@ -12,8 +12,7 @@ import { HotplugWorld } from "../hotplug_world.ts";
 /** What was answered. */
 interface Answered {
   readonly status: number;
-  // JSON of several routes, each of whose tests says what is in it.
-  // deno-lint-ignore no-explicit-any
+  // deno-lint-ignore no-explicit-any -- JSON of several routes, each of whose tests says what is in it
   readonly body: any;
 }
 
