@@ -2,26 +2,26 @@
 import { assert, assertEquals } from "@std/assert";
 import { delay } from "@std/async";
 import { detachRequest, unmapRequest } from "../../../device/iommu/driver_requests.ts";
-import { EntropyDevice, SeededRandom } from "../../../device/endpoint/mod.ts";
 import { createMemoryFile, mapMemoryFile, PollSet } from "../../../device/host/mod.ts";
 import { type FrontEndQueue, Request, TransportFeature } from "../../../device/vhost_user/mod.ts";
 import { HANG_MS, until } from "../../until.ts";
-import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
+import {
+  ask,
+  BUFFER,
+  bytesOf,
+  ENDPOINT,
+  EndpointWorld,
+  IOVA,
+  MEMORY,
+  R_DOMAIN,
+  R_MAPPING,
+  READ,
+  RING,
+  rng,
+  SEED,
+  WRITE,
+} from "./endpoint_world.ts";
 import { randomSequence } from "./random_sequence.ts";
-
-const SEED = 4711;
-/** Fault reasons and flags (virtio 1.4, 5.13.6.9). */
-const R_DOMAIN = 1;
-const R_MAPPING = 2;
-const READ = 1 | 1 << 8;
-const WRITE = 2 | 1 << 8;
-/** Where the tests have their ring and a buffer, guest-physical. */
-const RING = 0x4000;
-const BUFFER = 0x20000;
-
-function rng(): EntropyDevice {
-  return new EntropyDevice(new SeededRandom(SEED));
-}
 
 /** Waits until the device signals that the ring is broken. */
 async function isBroken(queue: FrontEndQueue): Promise<boolean> {

@@ -7,31 +7,27 @@ import {
   detachRequest,
   unmapRequest,
 } from "../../../device/iommu/driver_requests.ts";
-import {
-  BlockDevice,
-  BlockDisk,
-  EntropyDevice,
-  SeededRandom,
-} from "../../../device/endpoint/mod.ts";
+import { BlockDevice, BlockDisk } from "../../../device/endpoint/mod.ts";
 import { ImageFile } from "../../../device/host/mod.ts";
 import type { FrontEndQueue } from "../../../device/vhost_user/mod.ts";
 import { until } from "../../until.ts";
-import { ask, bytesOf, ENDPOINT, EndpointWorld, IOVA, MEMORY } from "./endpoint_world.ts";
+import {
+  ask,
+  BUFFER,
+  bytesOf,
+  ENDPOINT,
+  EndpointWorld,
+  IOVA,
+  MEMORY,
+  R_DOMAIN,
+  R_MAPPING,
+  READ,
+  RING,
+  rng,
+  SEED,
+  WRITE,
+} from "./endpoint_world.ts";
 import { randomSequence } from "./random_sequence.ts";
-
-const SEED = 4711;
-/** Fault reasons and flags (virtio 1.4, 5.13.6.9). */
-const R_DOMAIN = 1;
-const R_MAPPING = 2;
-const READ = 1 | 1 << 8;
-const WRITE = 2 | 1 << 8;
-/** Where the tests have their ring and a buffer, guest-physical. */
-const RING = 0x4000;
-const BUFFER = 0x20000;
-
-function rng(): EntropyDevice {
-  return new EntropyDevice(new SeededRandom(SEED));
-}
 
 Deno.test("a device reaches ring and buffers through its endpoint's translation", async () => {
   await using world = new EndpointWorld(rng());

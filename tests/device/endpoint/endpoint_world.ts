@@ -8,7 +8,12 @@
  */
 import type { PollSource } from "../../../device/poll_source.ts";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
-import { type EndpointDevice, EndpointService } from "../../../device/endpoint/mod.ts";
+import {
+  type EndpointDevice,
+  EndpointService,
+  EntropyDevice,
+  SeededRandom,
+} from "../../../device/endpoint/mod.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
 import { Log } from "../../../device/log.ts";
 import { DeviceServer } from "../../../device/serving/device_server.ts";
@@ -19,6 +24,22 @@ import {
   TransportFeature,
 } from "../../../device/vhost_user/mod.ts";
 import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
+
+/** What determines the bytes of {@linkcode rng}. */
+export const SEED = 4711;
+/** Fault reasons and flags (virtio 1.4, 5.13.6.9). */
+export const R_DOMAIN = 1;
+export const R_MAPPING = 2;
+export const READ = 1 | 1 << 8;
+export const WRITE = 2 | 1 << 8;
+/** Where the tests have their ring and a buffer, guest-physical. */
+export const RING = 0x4000;
+export const BUFFER = 0x20000;
+
+/** An entropy device that gives the same bytes each time. */
+export function rng(): EntropyDevice {
+  return new EntropyDevice(new SeededRandom(SEED));
+}
 
 /** What I/O virtual addresses are above the guest-physical ones. */
 export const IOVA = 0x1000_0000;
