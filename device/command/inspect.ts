@@ -134,7 +134,7 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
     }
     const isJson = values["json"] === true;
     if (question.text === undefined) {
-      await showLines(streams, client.lines(question.route), question, isJson);
+      await showLines(streams, client.lines(question.route), question, isJson, isFollowing);
       return 0;
     }
     const answer = await client.get(question.route);
@@ -171,6 +171,7 @@ async function showLines(
   lines: AsyncIterable<string>,
   { line: textOf, none }: Question,
   isJson: boolean,
+  isFollowing: boolean,
 ): Promise<void> {
   async function* texts(): AsyncGenerator<string> {
     let isAny = false;
@@ -183,7 +184,9 @@ async function showLines(
     }
     if (!isAny && !isJson) yield `${none}\n`;
   }
-  await printPieces(streams, texts());
+  if (!isFollowing) return await printPieces(streams, texts());
+  // There is no end at which gathered lines would be written.
+  for await (const text of texts()) await streams.write(text);
 }
 
 /** A route of the API and how its answer reads; mappings are shown as they come. */

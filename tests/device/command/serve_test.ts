@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { attachRequest, mapRequest } from "../../../device/iommu/driver_requests.ts";
 import { OsError, UnixListener, UnixStream } from "../../../device/host/mod.ts";
 import { FrontEnd, TransportFeature } from "../../../device/vhost_user/mod.ts";
-import { until } from "../../until.ts";
+import { HANG_MS, until } from "../../until.ts";
 import { EchoBackEnd } from "../endpoint/relay/echo_back_end.ts";
 import {
   connect,
@@ -125,6 +125,18 @@ Deno.test("serve with nothing but its sockets", async (t) => {
           if (text.includes('"domain":77')) break;
         }
         assertStringIncludes(text, '"kind":"attach"');
+        // What it prints is there when it happens: it has no end of its own.
+        const following = new Deno.Command(Deno.execPath(), {
+          args: [...DENO, "inspect", "--api-socket", api, "events", "--follow"],
+          stdout: "piped",
+        }).spawn();
+        let printed = "";
+        for await (const piece of following.stdout.pipeThrough(new TextDecoderStream())) {
+          printed += piece;
+          if (printed.includes("attach 00:03.0, domain 77\n")) break;
+        }
+        following.kill("SIGINT");
+        await following.status;
       },
     );
     await t.step("its API answers 1000 requests a second on one connection", async () => {
