@@ -129,12 +129,14 @@ Deno.test("serve with nothing but its sockets", async (t) => {
         const following = new Deno.Command(Deno.execPath(), {
           args: [...DENO, "inspect", "--api-socket", api, "events", "--follow"],
           stdout: "piped",
+          signal: AbortSignal.timeout(HANG_MS),
         }).spawn();
         let printed = "";
         for await (const piece of following.stdout.pipeThrough(new TextDecoderStream())) {
           printed += piece;
           if (printed.includes("attach 00:03.0, domain 77\n")) break;
         }
+        assertStringIncludes(printed, "attach 00:03.0, domain 77\n");
         following.kill("SIGINT");
         await following.status;
       },
