@@ -77,7 +77,7 @@ export class BodyReader {
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
     }
-    if (typeof value !== "object" || value === null) {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw new ApiError(400, "Cannot read the body: it must be a JSON object");
     }
     if (this.#longTexts === 0) return { ...value };

@@ -67,6 +67,8 @@ export function dma(context: ApiContext, body: DmaBody, work: Work = new Work())
         "(serve --api-access full allows it)",
     );
   }
+  const access = parameter("access", textOf(body.access ?? "r"), parseAccess, "r or w");
+  checkMembers(body, access);
   const endpoint = parameter(
     "endpoint",
     textOf(body.endpoint),
@@ -74,7 +76,6 @@ export function dma(context: ApiContext, body: DmaBody, work: Work = new Work())
     "an endpoint such as 24, 0x18 or 00:03.0",
   );
   const iova = parameter("iova", textOf(body.iova), parseAddress, "a byte address such as 0x1000");
-  const access = parameter("access", textOf(body.access ?? "r"), parseAccess, "r or w");
   if (context.device.endpoints.formatOf(endpoint) === undefined) {
     throw new ApiError(404, `There is no endpoint ${endpoint}`);
   }
@@ -86,6 +87,18 @@ export function dma(context: ApiContext, body: DmaBody, work: Work = new Work())
   const fault = endpointAccess(context.device, endpoint, iova, access, bytes);
   if (fault !== undefined) return { fault };
   return access === WRITE ? {} : { data: bytes };
+}
+
+/** Refuses a body with a member that the access does not use: what was meant by it would not be done. */
+function checkMembers(body: DmaBody, access: number): void {
+  const members = ["endpoint", "iova", "access", access === WRITE ? "data" : "length"];
+  const unknown = Object.keys(body).find((name) => !members.includes(name));
+  if (unknown === undefined) return;
+  const what = access === WRITE ? "a write" : "a read";
+  throw new ApiError(
+    400,
+    `Cannot take ${JSON.stringify(unknown)}: ${what} has ${members.join(", ")}`,
+  );
 }
 
 /** Reads or writes guest memory as an endpoint does. Returns the fault, after which nothing has moved. */
@@ -124,7 +137,9 @@ function endpointAccess(
  */
 function textOf(value: unknown): string | null {
   if (typeof value === "number") {
-    return Number.isSafeInteger(value) ? String(value) : "a number beyond 2^53";
+    return Number.isInteger(value) && !Number.isSafeInteger(value)
+      ? "a number beyond 2^53"
+      : String(value);
   }
   return typeof value === "string" ? value : null;
 }

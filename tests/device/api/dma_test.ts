@@ -56,6 +56,14 @@ Deno.test("dma() says what is wrong with a request", () => {
     [{ endpoint: 8, iova: "0x1000", length: 2 ** 30 }, "Cannot take length="],
     [{ endpoint: 8, iova: "0x1000", access: "w" }, "data is missing"],
     [{ endpoint: 8, iova: "0x1000", access: "w", data: "abc" }, "Cannot take data=abc"],
+    [{ endpoint: 8, iova: "0x1000", length: 1.5 }, "Cannot take length=1.5"],
+    [{ endpoint: 8, iova: 2 ** 53, length: 1 }, "Cannot take iova=a number beyond 2^53"],
+    [{ endpoint: 8, iova: "0x1000", length: 1, data: "ab" }, 'Cannot take "data": a read has'],
+    [
+      { endpoint: 8, iova: "0x1000", access: "w", data: "ab", length: 1 },
+      'Cannot take "length": a write has endpoint, iova, access, data',
+    ],
+    [{ endpoint: 8, iova: "0x1000", length: 1, pasid: 3 }, 'Cannot take "pasid": a read has'],
     [{ endpoint: 0x10000, iova: "0x1000", length: 1 }, "no endpoint 65536"],
   ] as const;
   for (const [body, message] of cases) {

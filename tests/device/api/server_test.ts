@@ -116,8 +116,8 @@ Deno.test("what is wrong with a request is said in one line of JSON, and in no l
     ["PUT /v1/state HTTP/1.1\r\n\r\n", 405, "it takes GET, HEAD"],
     [get("/v1/dma"), 405, "it takes POST"],
     [post("/v1/endpoints/24", "{}"), 405, "it takes DELETE"],
-    ...["", "[", "3", "null", '"x"', "[".repeat(5000), "[".repeat(3 << 20)].map((body) =>
-      [post("/v1/dma", body), 400, "JSON object"] as const
+    ...["", "[", "3", "null", '"x"', '[{"endpoint":8}]', "[".repeat(5000), "[".repeat(3 << 20)].map(
+      (body) => [post("/v1/dma", body), 400, "JSON object"] as const,
     ),
     [post("/v1/dma", `{"a":"${LONG_HEX}","b":"${LONG_HEX.slice(1000)}"}`), 413, "3145728"],
     [post("/v1/dma", `{"a":"${"0".repeat(2100)}","b":"${"0".repeat(2100)}"}`), 400, "JSON object"],
