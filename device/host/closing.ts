@@ -33,7 +33,7 @@ export function closesAtOnce(number: number): boolean {
 /** Whether a socket holds unread bytes, and perhaps descriptors with them, or does not say. */
 export function hasUnread(number: number): boolean {
   const bytes = new Int32Array(1);
-  return libc().ioctl(number, BigInt(FIONREAD), bytes) < 0 || bytes[0] !== 0;
+  return libc().ioctl(number, FIONREAD, bytes) < 0 || bytes[0] !== 0;
 }
 
 /** Closes a descriptor on another thread, some time later. */

@@ -74,6 +74,8 @@ export const FIONREAD = 0x541b;
 export const SO_PEERPIDFD = 77;
 /** `getrlimit`: open descriptors. */
 export const RLIMIT_NOFILE = 7;
+/** `getrlimit`: bytes of memory that may be locked. */
+export const RLIMIT_MEMLOCK = 8;
 /** `fcntl`: size of a pipe in bytes. */
 export const F_GETPIPE_SZ = 1032;
 
@@ -151,6 +153,8 @@ export const S_IFREG = 0x8000;
 export const S_IFSOCK = 0xc000;
 /** A block device. */
 export const S_IFBLK = 0x6000;
+/** A character device. */
+export const S_IFCHR = 0x2000;
 
 /** `open`: for reading only. */
 export const O_RDONLY = 0;

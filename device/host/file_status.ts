@@ -15,9 +15,12 @@ export interface FileStatus {
   readonly blockSize: number;
   /** Device and inode as text: equal for the same file only. */
   readonly identity: string;
+  /** Of a device's file: the number of the device as `major:minor`, which is its name in `/sys/dev`. */
+  readonly deviceNumber: string;
 }
 
-// struct statx: blksize u32 at 4, mode u16 at 28, ino u64 at 32, size u64 at 40, dev_major u32 at 136, dev_minor u32 at 140.
+// struct statx: blksize u32 at 4, mode u16 at 28, ino u64 at 32, size u64 at 40, rdev_major u32 at 128, rdev_minor u32 at
+// 132, dev_major u32 at 136, dev_minor u32 at 140.
 const STATX_BYTES = 256;
 
 /** Status of an open descriptor, or the errno (above 0) that kept us from it. */
@@ -48,5 +51,6 @@ function statx(directory: number, path: string, flags: number): FileStatus | num
     identity: `${answer.getUint32(136, true)}:${answer.getUint32(140, true)}:${
       answer.getBigUint64(32, true)
     }`,
+    deviceNumber: `${answer.getUint32(128, true)}:${answer.getUint32(132, true)}`,
   };
 }

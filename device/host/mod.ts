@@ -43,16 +43,26 @@ export {
   type ActivationEnvironment,
   inheritedSocket,
 } from "./inherited_socket.ts";
+export { addressIn, ioctl } from "./ioctl.ts";
+export { type InheritedDevice, inheritedDevice } from "./inherited_device.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
+export { lockLimit } from "./lock_limit.ts";
 export { errnoName, OsError } from "./os_error.ts";
 export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
 export { isOtherEnd, isPipe, isUnixStream } from "./received_stream.ts";
 export { currentProcessor, moveAwayFrom, ProcessorSet } from "./processors.ts";
-export { createMemoryFile, mapMemoryFile, sealMemoryFile, SharedMemory } from "./shared_memory.ts";
+export {
+  createMemoryFile,
+  mapMemoryFile,
+  type MappedFile,
+  sealMemoryFile,
+  SharedMemory,
+} from "./shared_memory.ts";
 export { createPipe, FAILED, readNow, writeNow } from "./stream_io.ts";
 export { groupNumber, type SocketAccess } from "./socket_file.ts";
+export { listSystemFolder, readSystemFile, readSystemLink } from "./system_files.ts";
 export { UnixListener } from "./unix_listener.ts";
 export { CLOSED, connectProblem, UnixStream, WOULD_BLOCK } from "./unix_stream.ts";

@@ -20,6 +20,7 @@
 import {
   EINVAL,
   F_ADD_SEALS,
+  F_DUPFD_CLOEXEC,
   F_GET_SEALS,
   F_SEAL_GROW,
   F_SEAL_SEAL,
@@ -38,8 +39,24 @@ import { descriptorStatus, type FileStatus } from "./file_status.ts";
 import { cString, errno, libc } from "./libc.ts";
 import { errnoName, OsError } from "./os_error.ts";
 
+/** Lowest number that a kept descriptor gets: the standard streams are below. */
+const FIRST_COPY = 3;
+
+/** The file behind a mapping. */
+export interface MappedFile {
+  /** Its file, open for as long as the mapping exists; the mapping's to close. */
+  readonly descriptor: Descriptor;
+  /** Where in the file the mapping begins, in bytes. */
+  readonly offset: number;
+}
+
+/** The files that are kept, by the buffers of their mappings. */
+const keptFiles = new WeakMap<ArrayBuffer, MappedFile>();
+
 /** The bytes of a shared file, readable and writable, from an offset on. */
 export class SharedMemory {
+  /** Whether the files of mappings made from now on are kept open, for {@linkcode SharedMemory.fileOf}. */
+  static keepsFiles = false;
   /** Whether any regular file may be mapped, also one whose pages take as long as its file system likes. */
   static allowsAnyFile = false;
 
@@ -77,6 +94,11 @@ export class SharedMemory {
     return status.type === S_IFREG ? status : "it is not a memory file";
   }
 
+  /** The file behind the buffer of a mapping, if it was kept ({@linkcode SharedMemory.keepsFiles}). */
+  static fileOf(buffer: ArrayBuffer): MappedFile | undefined {
+    return keptFiles.get(buffer);
+  }
+
   /**
    * Maps `size` bytes of a file from byte `offset`. The descriptor stays the caller's and may be closed
    * afterwards.
@@ -100,6 +122,11 @@ export class SharedMemory {
     const page = Math.max(libc().getpagesize(), status.blockSize);
     const lead = offset % page;
     const mappedBytes = Math.ceil((lead + size) / page) * page;
+    const copy = SharedMemory.keepsFiles
+      ? libc().fcntl(descriptor.number, F_DUPFD_CLOEXEC, FIRST_COPY)
+      : -1;
+    if (SharedMemory.keepsFiles && copy < 0) return `it cannot be kept: ${errnoName(errno())}`;
+    const kept = copy < 0 ? undefined : new Descriptor(copy, descriptor.mayWait);
     const mapping = libc().mmap(
       null,
       BigInt(mappedBytes),
@@ -109,9 +136,12 @@ export class SharedMemory {
       BigInt(offset - lead),
     );
     if (mapping === null || Deno.UnsafePointer.value(mapping) === MAP_FAILED) {
-      return `it cannot be mapped: ${errnoName(errno())}`;
+      const error = errno();
+      kept?.close();
+      return `it cannot be mapped: ${errnoName(error)}`;
     }
     const buffer = Deno.UnsafePointerView.getArrayBuffer(mapping, size, lead);
+    if (kept !== undefined) keptFiles.set(buffer, { descriptor: kept, offset });
     const first = Deno.UnsafePointer.value(mapping);
     // Only whole huge pages can take the place of huge pages; elsewhere small ones do.
     const unit = first % BigInt(page) === 0n ? page : libc().getpagesize();
@@ -125,6 +155,7 @@ export class SharedMemory {
    */
   close(): void {
     if (this.buffer.detached) return;
+    keptFiles.get(this.buffer)?.descriptor.close();
     this.buffer.transfer(0);
     ended.push({ mapping: this.#mapping, bytes: this.#mappedBytes });
     ended = ended.filter((each) => !unmap(each));

@@ -201,3 +201,48 @@ Deno.test("sealMemoryFile makes size and seals of a file final", () => {
   assertThrows(() => sealMemoryFile(file), Error, "EPERM");
   new Uint8Array(memory.buffer)[0] = 1;
 });
+
+Deno.test("SharedMemory keeps the file of a mapping open while it exists, if asked to", () => {
+  const before = openDescriptors();
+  const file = createMemoryFile("kept-test", 4 * PAGE);
+  using unkept = mapMemoryFile(file, 0, PAGE);
+  SharedMemory.keepsFiles = true;
+  try {
+    const memory = mapMemoryFile(file, 2 * PAGE, PAGE);
+    const kept = SharedMemory.fileOf(memory.buffer);
+    assert(kept !== undefined);
+    assertEquals(kept.offset, 2 * PAGE);
+    file.close();
+    using again = mapMemoryFile(kept.descriptor, kept.offset, PAGE);
+    new Uint8Array(again.buffer)[3] = 42;
+    assertEquals(new Uint8Array(memory.buffer)[3], 42);
+    memory.close();
+    assertEquals(kept.descriptor.isOpen, false);
+    assertEquals(SharedMemory.fileOf(unkept.buffer), undefined);
+  } finally {
+    SharedMemory.keepsFiles = false;
+  }
+  assertEquals(openDescriptors(), before);
+});
+
+Deno.test("SharedMemory that cannot keep a file, or not map it, keeps no descriptor", () => {
+  using file = createMemoryFile("kept-test", PAGE);
+  const before = openDescriptors();
+  const plan = new FailurePlan();
+  SharedMemory.keepsFiles = true;
+  try {
+    using _failing = failAsPlanned(plan);
+    plan.fail("mmap", 12, 1);
+    assertEquals(SharedMemory.map(file, 0, PAGE), "it cannot be mapped: ENOMEM");
+    const real = libc();
+    replaceLibc({
+      ...real,
+      fcntl: (number, command, value) => command === 1030 ? -1 : real.fcntl(number, command, value),
+    });
+    const refused = SharedMemory.map(file, 0, PAGE);
+    assert(typeof refused === "string" && refused.startsWith("it cannot be kept: "));
+  } finally {
+    SharedMemory.keepsFiles = false;
+  }
+  assertEquals(openDescriptors(), before);
+});
