@@ -58,6 +58,7 @@ export {
   type UnstableSource,
 } from "./memory_source.ts";
 export { GuestRegion, GuestSource, type RegionOptions, RegionSource } from "./guest_source.ts";
+export { IntervalTree } from "./interval_tree.ts";
 export { type HostMemory, HostSource } from "./host_source.ts";
 export type { PagemapReader } from "./pagemap.ts";
 export { PinBudget } from "./pin_budget.ts";

@@ -25,6 +25,8 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     // The model knows no host: it runs in Node and in a browser.
     iommu: ["address.ts", "virtio_device.ts"],
     vhost_user: ["address.ts", "log.ts", "virtio_device.ts", "host"],
+    // What the kernel is asked for on behalf of the model, which names what it needs in an interface.
+    vfio: ["address.ts", "log.ts", "host", "iommu"],
     endpoint: [
       ...["address.ts", "log.ts", "virtio_device.ts", "poll_source.ts", "guarded_poll_source.ts"],
       ...["host", "iommu", "vhost_user"],
@@ -44,7 +46,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     ],
     command: [
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
-      ...["host", "firmware", "iommu", "vhost_user", "endpoint", "serving", "api"],
+      ...["host", "firmware", "iommu", "vhost_user", "vfio", "endpoint", "serving", "api"],
     ],
   },
   pagetable: {
