@@ -122,7 +122,10 @@ export class FillSteps {
 
   #clear(): boolean {
     const { tables } = this.#targets;
-    const end = clearEnd(this.#areas, tables, this.#page, this.#undoLast);
+    // Where a step ends need not be where a `map` has.
+    const end = tables.some((table) => table.unmapsWhole)
+      ? this.#undoLast
+      : clearEnd(this.#areas, tables, this.#page, this.#undoLast);
     unmapAll(tables, this.#page, end);
     this.#page = end + 1;
     return end === this.#undoLast;

@@ -133,13 +133,14 @@ export class IoAddressSpace extends SpaceTables {
    * mapping. No other operation may come in between.
    *
    * @param page the first page of the mapping that is still in the page tables.
-   * @returns the first page that is still there afterwards; -1 if nothing was done, because the rest can be unmapped at once
-   * or the mapping is in use.
+   * @returns the first page that is still there afterwards; -1 if nothing was done, because the rest can be unmapped at once,
+   * the mapping is in use, or a page table cannot unmap part of a mapping.
    */
   clearAhead(page: number): number {
     const slot = this.areas.at(page);
     const { tables } = this.attachments;
     if (slot < 0 || this.isRunning || this.filling !== null || this.areaSet.unstable > 0) return -1;
+    if (tables.some((table) => table.unmapsWhole)) return -1;
     const first = this.leaves.first(slot);
     const last = this.leaves.last(slot);
     const end = clearEnd(this.areaSet, tables, page, last);

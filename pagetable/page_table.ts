@@ -48,6 +48,11 @@ export interface PageTable {
   readonly tracksDirty: boolean;
   /** Pages of table memory in use, the root included. */
   readonly tablePages: number;
+  /**
+   * Whether {@linkcode unmap} removes only what lies in its range with the whole range of its `map`, as an I/O address space of
+   * a kernel does. Without it, a range may also end between two leaves of one `map`.
+   */
+  readonly unmapsWhole?: boolean;
 
   /**
    * Maps pages `[firstPage, lastPage]` to consecutive frames from `frame` on, with the largest leaves that

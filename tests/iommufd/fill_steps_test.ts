@@ -14,6 +14,7 @@ import {
   WRITE,
 } from "../../iommufd/mod.ts";
 import { createPageTable, type HardwareTable, TableMemory } from "../../pagetable/mod.ts";
+import { WholeTable } from "./whole_table.ts";
 
 const RW = READ | WRITE;
 /** Eight steps of small leaves. */
@@ -140,6 +141,31 @@ Deno.test("accesses pin and let go while page tables are filled, and before a ma
   assertEquals(space.unmapAll(), OK);
   assertEquals([asked, access.pinCount], [3, 0]);
   assertEquals(access.detach(), OK);
+  world.end();
+});
+
+Deno.test("a page table that unmaps only whole mappings is never asked for a part of one", () => {
+  const world = new World();
+  const { space, list } = world;
+  const whole = new WholeTable();
+  assertEquals(space.addPageTable(whole), OK);
+  // Aligned for the largest leaves but for its edges, with a run of RAM in it that is one mapping.
+  const first = 2 ** 27 - 3;
+  const last = first + 2 ** 24;
+  world.source.addRegion(0x30000, 0x3fff0, {});
+  assertEquals(space.beginMap(first, last, list, 2 ** 18 - 3, RW), OK);
+  world.finish();
+  assertEquals(space.fillError, OK);
+  assert(whole.wholes.size > 10, `${whole.wholes.size} pieces`);
+  assertEquals(whole.frameAt(last), 2 ** 18 - 3 + 2 ** 24);
+  assertEquals(space.clearAhead(first), -1, "a part is not cleared");
+  assertEquals([space.unmap(first, last), whole.wholes.size], [OK, 0]);
+  // Refused in the middle, all pieces are taken back.
+  whole.fail = (from) => from > first + 2 ** 23 ? ENOMEM : OK;
+  assertEquals(space.beginMap(first, last, list, 2 ** 18 - 3, RW), OK);
+  world.finish();
+  assertEquals([space.fillError, whole.wholes.size, space.mappingCount], [ENOMEM, 0, 0]);
+  assertEquals(space.removePageTable(whole), OK);
   world.end();
 });
 
