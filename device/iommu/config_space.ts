@@ -47,15 +47,21 @@ export class ConfigSpace {
       );
     }
     this.#initialBypass = values.bypass;
+    this.setLimits(values);
+    const view = new DataView(this.#bytes.buffer);
+    view.setUint32(24, values.domainFirst, true);
+    view.setUint32(28, values.domainLast, true);
+    view.setUint32(32, values.probeSize, true);
+    this.bypass = values.bypass;
+  }
+
+  /** Says anew what can be mapped. A driver reads it once, when it starts. */
+  setLimits(values: Pick<ConfigValues, "pageSizeMask" | "inputFirstPage" | "inputLastPage">): void {
     const view = new DataView(this.#bytes.buffer);
     view.setUint32(0, values.pageSizeMask % 2 ** 32, true);
     view.setUint32(4, Math.floor(values.pageSizeMask / 2 ** 32), true);
     writeAddress(view, 8, values.inputFirstPage, 0);
     writeAddress(view, 16, values.inputLastPage, 0xfff);
-    view.setUint32(24, values.domainFirst, true);
-    view.setUint32(28, values.domainLast, true);
-    view.setUint32(32, values.probeSize, true);
-    this.bypass = values.bypass;
   }
 
   /** Whether endpoints that are attached to no domain reach guest memory untranslated. */

@@ -5,6 +5,7 @@ import { ConfigSpace } from "./config_space.ts";
 import type { EndpointRange } from "./endpoint_table.ts";
 import type { LockableMemory } from "./guest_ram.ts";
 import { Hardware } from "./hardware.ts";
+import type { HostDevice } from "./host_devices.ts";
 import type { ReservedRegion } from "./reserved_region.ts";
 import {
   F_BYPASS_CONFIG,
@@ -31,6 +32,12 @@ export interface DeviceOptions {
    * others; by default all of them.
    */
   readonly pageSizes?: readonly number[];
+  /**
+   * How many reserved ranges a device of the host may have that is passed through. It makes room for them in the answers
+   * to PROBE, whose size cannot change later; by default there is room for as many as an endpoint can have of
+   * `reserved`, at least one.
+   */
+  readonly maxHostRanges?: number;
   /** Whether unattached endpoints reach guest memory untranslated at power-on. */
   readonly bypass: boolean;
   /** How many domains there may be at once. */
@@ -59,6 +66,47 @@ export interface DeviceLimits {
   readonly lastPage: number;
   /** Sizes of leaves in bytes, ascending. */
   readonly pageSizes: readonly number[];
+}
+
+/** What the config space and the checks of requests say of limits. */
+export interface OfferedLimits {
+  /** Bit n set: pages of 2^n bytes can be mapped. */
+  readonly pageSizeMask: number;
+  /** First page that can be mapped. */
+  readonly inputFirstPage: number;
+  /** Last page that can be mapped, inclusive. */
+  readonly inputLastPage: number;
+  /** Pages of the smallest mapping. */
+  readonly granulePages: number;
+}
+
+/**
+ * The limits as a driver is told of them: narrowed to what the host can translate for the devices that are passed
+ * through, as far as that is known. A device that could map nothing then does not count.
+ */
+export function offeredLimits(
+  limits: DeviceLimits,
+  hosts: Iterable<HostDevice> = [],
+): OfferedLimits {
+  let { firstPage, lastPage } = limits;
+  let granulePages = Math.min(...limits.pageSizes) / PAGE_SIZE;
+  for (const host of hosts) {
+    const known = host.limits?.();
+    if (known === undefined) continue;
+    if (known.firstPage > lastPage || known.lastPage < firstPage) continue;
+    firstPage = Math.max(firstPage, known.firstPage);
+    lastPage = Math.min(lastPage, known.lastPage);
+    granulePages = Math.max(granulePages, known.granulePages);
+  }
+  const granule = granulePages * PAGE_SIZE;
+  const larger = limits.pageSizes.filter((size) => size > granule);
+  return {
+    // Any multiple of a leaf can be mapped.
+    pageSizeMask: larger.reduce((mask, size) => mask + size, granule),
+    inputFirstPage: firstPage,
+    inputLastPage: lastPage,
+    granulePages,
+  };
 }
 
 /**
@@ -120,9 +168,7 @@ export function createConfigSpace(
   bypass: boolean,
 ): ConfigSpace {
   return new ConfigSpace({
-    pageSizeMask: limits.pageSizes.reduce((mask, size) => mask + size, 0),
-    inputFirstPage: limits.firstPage,
-    inputLastPage: limits.lastPage,
+    ...offeredLimits(limits),
     domainFirst: 0,
     domainLast: 0xffffffff,
     probeSize,

@@ -33,6 +33,8 @@ export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
   unit: TranslationUnit | undefined;
   /** Accesses of it that were refused. */
   faults = 0;
+  /** Whether it is blocked in the device tables though it is attached, because the host has blocked its device. */
+  isBlocked = false;
   #domain: D | undefined;
 
   /** An endpoint that is attached to nothing. */
@@ -49,6 +51,7 @@ export class Endpoint<D extends Attachable> implements TranslatedEndpoint {
 
   set domain(domain: D | undefined) {
     this.#domain = domain;
+    this.isBlocked = false;
   }
 
   /** Whether its domain has ended, and its entry in the device tables is yet to be cleared. */

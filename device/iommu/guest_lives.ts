@@ -13,6 +13,7 @@ import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { FaultEvents } from "./fault_events.ts";
 import type { GuestLife } from "./guest_life.ts";
+import type { HostRegistry } from "./host_registry.ts";
 import type { Pieces } from "./pieces.ts";
 import { readState, rebuild, type SavedState, writeState } from "./saved_state.ts";
 import type { IotlbListeners } from "./iotlb_listeners.ts";
@@ -43,6 +44,8 @@ export interface GuestLivesParts {
   readonly events: DeviceEvents;
   /** What keeps translations and must be told when they change. */
   readonly iotlbListeners: IotlbListeners;
+  /** The devices of the host, which follow. */
+  readonly hosts: HostRegistry<Domain>;
 }
 
 /** The lives of the guests of one device, one after another. */
@@ -76,11 +79,12 @@ export class GuestLives {
    * looked for meanwhile. If it does not fit, everything is blocked afterwards, and the state is kept for other memory.
    */
   *rebuildLoaded(): Pieces<void> {
-    const { life } = this.#parts;
+    const { life, hosts } = this.#parts;
     const known = life.copy();
     this.#misfit = yield* this.#rebuild(this.#loaded!);
     if (this.#misfit !== undefined) return;
     life.assign(known);
+    hosts.followAll();
     this.#memoryChanged = false;
   }
 
@@ -205,8 +209,9 @@ export class GuestLives {
 
   /** Tells all IOTLB listeners that every translation may be another now. */
   tellAll(): void {
-    const { iotlbListeners } = this.#parts;
+    const { iotlbListeners, hosts } = this.#parts;
     iotlbListeners.invalidateEverything();
+    hosts.followAll();
     iotlbListeners.mappedEverything();
     iotlbListeners.settleLater();
   }
@@ -241,8 +246,9 @@ export class GuestLives {
 
   /** A guest goes on of which nothing is known. */
   #loseTrack(warning: string): StartVerdict {
-    const { life, iotlbListeners } = this.#parts;
+    const { life, iotlbListeners, hosts } = this.#parts;
     life.loseTrack();
+    hosts.followAll();
     iotlbListeners.invalidateEverything();
     iotlbListeners.settleLater();
     return { warning };

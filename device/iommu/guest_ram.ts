@@ -6,12 +6,16 @@
  * mapped and locked in this process. Changes are made in the order in which they came, since memory that is added may
  * take the place of memory that is removed. Nothing may be mapped between the pieces.
  *
- * Where tables hold guest-physical frames, a change is one piece. Mappings of memory that is removed stay until the guest
+ * Where devices of the host are passed through, which would go on to access it, memory is removed in the same way.
+ *
+ * Elsewhere a change is one piece. Mappings of memory that is removed stay until the guest
  * removes them; they lead to addresses that are no memory.
  */
 import type { GuestRegion, HostMemory, RegionSource } from "../../iommufd/mod.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
+import type { Domain } from "./domain.ts";
+import type { HostRegistry } from "./host_registry.ts";
 import type { Pieces } from "./pieces.ts";
 import type { VirtioIommu } from "./virtio_iommu.ts";
 
@@ -41,16 +45,23 @@ export class GuestRam {
   readonly #source: RegionSource;
   readonly #memory: LockableMemory | undefined;
   readonly #iommu: VirtioIommu;
+  readonly #hosts: HostRegistry<Domain>;
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #changes: Change[] = [];
   /** Unmaps what leads to the memory that is removed first. */
   #unmapping: Pieces<void> | undefined;
 
   /** No RAM yet. `memory` is there if the source is one of host frames. */
-  constructor(source: RegionSource, memory: LockableMemory | undefined, iommu: VirtioIommu) {
+  constructor(
+    source: RegionSource,
+    memory: LockableMemory | undefined,
+    iommu: VirtioIommu,
+    hosts: HostRegistry<Domain>,
+  ) {
     this.#source = source;
     this.#memory = memory;
     this.#iommu = iommu;
+    this.#hosts = hosts;
   }
 
   /** Whether a change is yet to be made: {@linkcode step} does a piece of it. */
@@ -106,15 +117,19 @@ export class GuestRam {
       if (firstFrame < 0) return;
     }
     this.#regions.set(region, this.#source.addRegion(first, last, { firstFrame }));
+    this.#hosts.memoryAdded(region);
   }
 
   /** Returns whether the region is removed. */
   #remove(region: MemoryRegion): boolean {
     const known = this.#regions.get(region);
     if (known === undefined) return true;
-    if (this.#memory !== undefined && !this.#unmap(known)) return false;
+    const mayStay = this.#memory === undefined && this.#hosts.size === 0 &&
+      this.#unmapping === undefined;
+    if (!mayStay && !this.#unmap(known)) return false;
     this.#source.removeRegion(known);
     this.#regions.delete(region);
+    this.#hosts.memoryRemoved(region);
     return true;
   }
 

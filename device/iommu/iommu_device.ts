@@ -17,9 +17,12 @@ import { CONFIG_SIZE, type ConfigSpace } from "./config_space.ts";
 import {
   createConfigSpace,
   createHardware,
+  type DeviceLimits,
   type DeviceOptions,
   limitsOf,
   offeredFeatures,
+  type OfferedLimits,
+  offeredLimits,
 } from "./device_options.ts";
 import { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
@@ -29,6 +32,8 @@ import { GuestLife } from "./guest_life.ts";
 import { GuestLives } from "./guest_lives.ts";
 import type { Hardware } from "./hardware.ts";
 import { GuestRam } from "./guest_ram.ts";
+import { HostRegistry } from "./host_registry.ts";
+import { Passthrough } from "./passthrough.ts";
 import { finish, Job } from "./pieces.ts";
 import { ReservedRegions } from "./reserved_region.ts";
 import { stateSizeMax } from "./saved_state.ts";
@@ -69,6 +74,10 @@ export class IommuDevice implements VirtioDevice {
   readonly hardware: Hardware;
   /** The domains. */
   readonly iommu: VirtioIommu;
+  /** The devices of the host that are passed through, and what they are attached to. */
+  readonly hosts: HostRegistry<Domain>;
+  /** How they come and go. */
+  readonly passthrough: Passthrough;
   /** The requests. */
   readonly requests: Requests;
   /** The fault reports. */
@@ -80,6 +89,9 @@ export class IommuDevice implements VirtioDevice {
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
   readonly #config: ConfigSpace;
+  readonly #limits: DeviceLimits;
+  /** The limits that a driver is told of, and MAP requests are checked against. */
+  readonly #offered: OfferedLimits;
   readonly #lives: GuestLives;
   readonly #ram: GuestRam;
   readonly #hostSource: HostSource | null;
@@ -99,8 +111,9 @@ export class IommuDevice implements VirtioDevice {
     this.featuresLow = offeredFeatures(options);
     this.endpoints = new EndpointTable<Domain>(options.endpoints);
     this.stateSizeMax = stateSizeMax({ ...options, endpoints: this.endpoints.size });
-    const reserved = new ReservedRegions(options.reserved);
-    const limits = limitsOf(this.endpoints.formats, options);
+    const reserved = new ReservedRegions(options.reserved, options.maxHostRanges);
+    this.#limits = limitsOf(this.endpoints.formats, options);
+    this.#offered = offeredLimits(this.#limits);
     this.hardware = createHardware(options);
     const { hostMemory, maxPinned, maxDomains, maxMappings } = options;
     this.#hostSource = hostMemory === undefined ? null : new HostSource(hostMemory);
@@ -108,9 +121,12 @@ export class IommuDevice implements VirtioDevice {
     this.guest = createPageList(source, {
       budget: maxPinned === undefined ? null : new PinBudget(Math.floor(maxPinned / PAGE_SIZE)),
     });
-    this.#config = createConfigSpace(limits, reserved.probeSize, options.bypass);
+    this.#config = createConfigSpace(this.#limits, reserved.probeSize, options.bypass);
     const { endpoints, hardware, iotlbListeners, life, guest, faults, events } = this;
     const config = this.#config;
+    this.hosts = new HostRegistry({ endpoints, hardware, life, config, iotlbListeners });
+    const { hosts } = this;
+    this.passthrough = new Passthrough({ hosts, reserved, endpoints }, this);
     this.iommu = new VirtioIommu({
       endpoints,
       hardware,
@@ -118,6 +134,7 @@ export class IommuDevice implements VirtioDevice {
       life,
       guest,
       reserved,
+      hosts,
       maxDomains,
       maxMappings,
     });
@@ -126,9 +143,8 @@ export class IommuDevice implements VirtioDevice {
       iommu,
       endpoints,
       reserved,
-      inputFirstPage: limits.firstPage,
-      inputLastPage: limits.lastPage,
-      granulePages: Math.min(...limits.pageSizes) / PAGE_SIZE,
+      hosts,
+      limits: this.#offered,
       features: this.featuresLow,
       events,
     });
@@ -143,7 +159,7 @@ export class IommuDevice implements VirtioDevice {
       hostSource,
     });
     this.#requestQueue = new RequestQueue(this.requests, iotlbListeners);
-    this.#ram = new GuestRam(source, hostMemory, iommu);
+    this.#ram = new GuestRam(source, hostMemory, iommu, hosts);
     this.#lives = new GuestLives({
       life,
       iommu,
@@ -152,6 +168,7 @@ export class IommuDevice implements VirtioDevice {
       faults,
       events,
       iotlbListeners,
+      hosts,
     });
   }
 
@@ -191,7 +208,15 @@ export class IommuDevice implements VirtioDevice {
     return this.#config.bypass;
   }
 
+  /**
+   * While the request queue does not run, the next driver reads what the host's devices permit by then: a VMM attaches
+   * them late, and no driver reads the limits anew.
+   */
   readConfig(target: Uint8Array, offset: number): void {
+    if (!this.#running.has(REQUEST_QUEUE)) {
+      Object.assign(this.#offered, offeredLimits(this.#limits, this.hosts.devices));
+      this.#config.setLimits(this.#offered);
+    }
     this.#config.read(target, offset);
   }
 
@@ -228,6 +253,7 @@ export class IommuDevice implements VirtioDevice {
   }
 
   disconnected(): string | undefined {
+    this.hosts.cut();
     return this.#lives.end();
   }
 
@@ -243,7 +269,9 @@ export class IommuDevice implements VirtioDevice {
   queueStarted(index: number, _queue: Queue): void {
     this.#running.add(index);
     // Another queue may start before it is known whose life it is.
-    if (index === REQUEST_QUEUE) this.#config.forgetEarly();
+    if (index !== REQUEST_QUEUE) return;
+    this.#config.forgetEarly();
+    this.hosts.start();
   }
 
   /**
@@ -255,7 +283,9 @@ export class IommuDevice implements VirtioDevice {
     if (index === REQUEST_QUEUE) this.#requestQueue.stop();
   }
 
+  /** The VMM has gone, perhaps: devices of the host are blocked before anything else, which may take long. */
   sessionEnds(): void {
+    this.hosts.cut();
     this.#job.abandon();
     this.#requestQueue.abandon();
   }
@@ -365,6 +395,7 @@ export class IommuDevice implements VirtioDevice {
     while (this.#ram.isChanging) this.#ram.step();
     this.hardware.destroy();
     this.guest.release();
+    for (const device of [...this.hosts.devices]) this.hosts.remove(device);
     if (this.hardware.memory.used !== 0) {
       throw new Error(`Cannot close cleanly: ${this.hardware.memory.used} table pages are left`);
     }

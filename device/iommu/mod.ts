@@ -50,6 +50,16 @@ export { type Attachable, Endpoint, type EndpointRange, EndpointTable } from "./
 export { FaultEvents } from "./fault_events.ts";
 export { GuestLife, type LifeRecord, type LifeState } from "./guest_life.ts";
 export { Hardware, type HardwareOptions, type TranslatedEndpoint } from "./hardware.ts";
+export type {
+  HostDevice,
+  HostIommu,
+  HostLimits,
+  HostReservedRange,
+  HostTable,
+} from "./host_devices.ts";
+export { HostGroup, type HostPlace, type HostTarget } from "./host_group.ts";
+export { type HostDomain, HostRegistry, type HostRegistryParts } from "./host_registry.ts";
+export { Passthrough, type PassthroughParts, type PassthroughState } from "./passthrough.ts";
 export { type IotlbListener, IotlbListeners, type RemoteIotlbListener } from "./iotlb_listeners.ts";
 export type { Pieces } from "./pieces.ts";
 export { PiecewiseUnmap } from "./piecewise_unmap.ts";

@@ -57,6 +57,10 @@ export const REFUSALS = {
   A3: { text: NO_ENDPOINT, fields: ["endpoint"] },
   A5: { text: "the BYPASS flag disagrees with the domain", fields: ["domain", "flags"] },
   A7: { text: "the endpoint cannot have the domain's mappings", fields: ["domain", "endpoint"] },
+  group: {
+    text: "a device of the same host group is attached to another domain",
+    fields: ["domain", "endpoint"],
+  },
   D2: { text: NO_ENDPOINT, fields: ["endpoint"] },
   D3: { text: "the endpoint is not attached", fields: ["domain", "endpoint"] },
   M1: {
@@ -110,6 +114,7 @@ export function statusOfRefusal(key: RefusalKey): Status {
       return S_RANGE;
     case "O2":
     case "P3":
+    case "group":
       return S_UNSUPP;
     default:
       return S_INVAL;

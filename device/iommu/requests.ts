@@ -12,6 +12,7 @@ import type { Chain } from "../../vring/mod.ts";
 import type { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
+import type { HostRegistry } from "./host_registry.ts";
 import { PiecewiseUnmap } from "./piecewise_unmap.ts";
 import { type RefusalKey, refusalOfErrno, statusOfRefusal } from "./refusals.ts";
 import { Request } from "./request.ts";
@@ -44,7 +45,11 @@ export const UNDER_WAY: number = -1;
 const LARGE_PAGES = 64;
 
 /** What requests are checked against, and what they change. */
-export interface RequestsOptions extends MapLimits {
+export interface RequestsOptions {
+  /** Which ranges can be mapped. They may change between requests. */
+  readonly limits: MapLimits;
+  /** The devices of the host. */
+  readonly hosts: HostRegistry<Domain>;
   /** The domains. */
   readonly iommu: VirtioIommu;
   /** Which endpoints there are. */
@@ -191,7 +196,9 @@ export class Requests {
     if (refusal !== undefined) return this.#refuse(refusal);
     const bypass = (flags & ATTACH_F_BYPASS) !== 0;
     const domain = this.#iommu.domain(domainId);
-    const format = this.#options.endpoints.formatOf(endpoint);
+    const { endpoints, hosts } = this.#options;
+    if (hosts.isRefused(endpoint, domain)) return this.#refuse("group");
+    const format = endpoints.formatOf(endpoint);
     if (domain !== undefined && format !== undefined && !bypass && !domain.bypass) {
       const error = domain.beginJoin(endpoint, format);
       if (error !== OK) return attachStatusOf(this.#failed(error));
@@ -211,7 +218,7 @@ export class Requests {
     const lastPage = request.virtEndPage;
     if (lastPage - firstPage >= LARGE_PAGES) this.weight = WORK_PER_LOOK;
     const domain = this.#iommu.domain(request.domain);
-    const refusal = checkMap(request, domain, this.#features, this.#options);
+    const refusal = checkMap(request, domain, this.#features, this.#options.limits);
     if (refusal !== undefined || domain === undefined) return this.#refuse(refusal ?? "M4");
     // M6, 5.13.6.5.2: "The device MUST NOT allow writes to a range mapped without the VIRTIO_IOMMU_MAP_F_WRITE flag.
     // However, if the underlying architecture does not support write-only mappings, the device MAY allow reads to a
@@ -259,11 +266,9 @@ export class Requests {
       const error = this.#iommu.endMap(domain, request.virtStartPage, request.virtEndPage);
       return statusOf(this.#failed(error));
     }
-    const { fillError } = domain.space;
-    const error = fillError === OK
-      ? this.#iommu.attach(request.domain, request.endpoint, false)
-      : fillError;
-    return attachStatusOf(this.#failed(error));
+    const error = domain.joinError;
+    // Another page table may have to be filled.
+    return error === OK ? this.#attach() : attachStatusOf(this.#failed(error));
   }
 
   // P1, 5.13.6.7.2: "The device MUST ignore field reserved of a PROBE request."

@@ -36,28 +36,60 @@ const PROPERTY_SIZE = PROPERTY_HEADER_SIZE + PROPERTY_RESV_MEM_SIZE;
 /** The regions of every endpoint of one device. */
 export class ReservedRegions {
   readonly #regions: readonly ReservedRegion[];
+  /** The regions of endpoints that have their own, by their ids. */
+  readonly #own = new Map<number, readonly ReservedRegion[]>();
+  readonly #mostOwn: number;
 
   /**
    * The regions of a device.
    *
+   * @param mostOwn How many regions of its own an endpoint can be given later.
    * @throws {RangeError} If two regions of one endpoint overlap (R3) or an endpoint has two MSI regions (R2).
    */
-  constructor(regions: readonly ReservedRegion[]) {
-    for (let i = 0; i < regions.length; i++) {
-      for (let j = 0; j < i; j++) checkPair(regions[i], regions[j]);
-    }
-    this.#regions = regions.toSorted((a, b) => a.firstPage - b.firstPage);
+  constructor(regions: readonly ReservedRegion[], mostOwn = 0) {
+    this.#regions = checked(regions);
+    this.#mostOwn = mostOwn;
   }
 
   /** Bytes that the properties of any endpoint need at most: the `probe_size` of the configuration. */
   get probeSize(): number {
     // Sparing an endpoint with fewer regions is not worth a per-endpoint size: the field is one for all.
-    return Math.max(this.#regions.length * PROPERTY_SIZE, PROPERTY_SIZE);
+    return Math.max(this.#regions.length, this.#mostOwn, 1) * PROPERTY_SIZE;
   }
 
   /** The regions of one endpoint, in ascending order. */
   of(endpoint: number): readonly ReservedRegion[] {
+    return this.#own.get(endpoint) ?? this.commonOf(endpoint);
+  }
+
+  /** Those of the device's regions that one endpoint has unless it is given its own, in ascending order. */
+  commonOf(endpoint: number): readonly ReservedRegion[] {
     return this.#regions.filter((region) => hasEndpoint(region, endpoint));
+  }
+
+  /** Whether an endpoint was given regions of its own. */
+  hasOwn(endpoint: number): boolean {
+    return this.#own.has(endpoint);
+  }
+
+  /**
+   * Gives an endpoint regions of its own, in place of the others.
+   *
+   * @throws {RangeError} As the constructor; and if `probeSize` has no room for so many.
+   */
+  setOwn(endpoint: number, regions: readonly ReservedRegion[]): void {
+    const most = this.probeSize / PROPERTY_SIZE;
+    if (regions.length > most) {
+      throw new RangeError(
+        `Cannot tell of ${regions.length} reserved ranges of one endpoint: there is room for ${most}`,
+      );
+    }
+    this.#own.set(endpoint, checked(regions));
+  }
+
+  /** Takes the regions of its own from an endpoint. */
+  clearOwn(endpoint: number): void {
+    this.#own.delete(endpoint);
   }
 
   /**
@@ -80,6 +112,14 @@ export class ReservedRegions {
       at += PROPERTY_SIZE; // P6: the next property stands at length + 4
     }
   }
+}
+
+/** The regions in ascending order, if they may be together. */
+function checked(regions: readonly ReservedRegion[]): readonly ReservedRegion[] {
+  for (let i = 0; i < regions.length; i++) {
+    for (let j = 0; j < i; j++) checkPair(regions[i], regions[j]);
+  }
+  return regions.toSorted((a, b) => a.firstPage - b.firstPage);
 }
 
 /** Whether the region is one of the endpoint's. */

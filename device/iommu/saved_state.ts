@@ -241,7 +241,8 @@ export function* rebuild(
   let work = 0;
   for (const { id, bypass, endpoints, mappings } of domains) {
     for (const endpoint of endpoints) {
-      const error = iommu.attach(id, endpoint, bypass);
+      // Its device, if it has one, is attached when everything is mapped.
+      const error = iommu.attach(id, endpoint, bypass, true);
       if (error !== OK) {
         return `Cannot load the state: endpoint ${endpoint} cannot join domain ${id}: ${
           STATUS_NAMES[attachStatusOf(error)]
@@ -271,6 +272,12 @@ export function* rebuild(
       if (++work < PIECE_WORK) continue;
       work = 0;
       yield;
+    }
+    const error = domain === undefined ? OK : iommu.attachHosts(domain);
+    if (error !== OK) {
+      return `Cannot load the state: a device of the host cannot join domain ${id}: ${
+        STATUS_NAMES[attachStatusOf(error)]
+      }`;
     }
   }
   return undefined;

@@ -5,7 +5,15 @@
  * requests and writes the answers; a state that is loaded makes its domains here, too. A requirement of the
  * specification is quoted beside the check that meets it, with its number in `docs/conformance.md`.
  */
-import { EINVAL, ENOENT, ENOMEM, type Errno, OK, type Protection } from "../../pagetable/mod.ts";
+import {
+  EINVAL,
+  ENOENT,
+  ENOMEM,
+  EOPNOTSUPP,
+  type Errno,
+  OK,
+  type Protection,
+} from "../../pagetable/mod.ts";
 import { type PageList, STEP_PAGES } from "../../iommufd/mod.ts";
 import { LAST_PAGE } from "../address.ts";
 import { Domain, type DomainContext } from "./domain.ts";
@@ -115,9 +123,10 @@ export class VirtioIommu {
   /**
    * Attaches an endpoint to a domain, which is made if it does not exist.
    *
+   * @param isHostLater Whether the endpoint's device is attached later, by {@linkcode attachHosts}.
    * @returns The errno of {@linkcode Domain.join}, or that of a check here; after an error nothing has changed.
    */
-  attach(domainId: number, endpointId: number, bypass: boolean): Errno {
+  attach(domainId: number, endpointId: number, bypass: boolean, isHostLater = false): Errno {
     // An entry that is yet to be cleared must not be taken for one of this guest.
     while (this.isLeaving) this.#leavePiece();
     const existing = this.#domains.get(domainId);
@@ -129,7 +138,17 @@ export class VirtioIommu {
     const endpoint = this.#endpoints.open(endpointId);
     if (endpoint === undefined) return ENOENT;
     const previous = endpoint.domain;
-    if (existing !== undefined && existing === previous) return OK;
+    const { hosts } = this.#options;
+    if (existing !== undefined && existing === previous) {
+      // Its device may have been blocked with another one.
+      const error = hosts.attach(endpointId, existing);
+      hosts.settle(endpointId);
+      return error;
+    }
+    if (hosts.isRefused(endpointId, existing)) {
+      this.#endpoints.release(endpoint);
+      return EOPNOTSUPP;
+    }
 
     let domain = existing;
     if (domain === undefined) {
@@ -141,8 +160,9 @@ export class VirtioIommu {
     }
     // A4, 5.13.6.3.2: "If another endpoint is already attached to the domain identified by domain, then the device MAY
     // attach the endpoint identified by endpoint to the domain."
-    const error = domain.join(endpoint);
+    const error = domain.join(endpoint, isHostLater);
     if (error !== OK) {
+      hosts.settle(endpointId);
       if (existing === undefined) domain.destroy();
       this.#endpoints.release(endpoint);
       return error;
@@ -150,6 +170,7 @@ export class VirtioIommu {
     // A8, 5.13.6.3.2: "A device that does not reject the request MUST attach the endpoint."
     this.#domains.set(domain.id, domain);
     endpoint.domain = domain;
+    if (!isHostLater) hosts.settle(endpointId);
     // A6, 5.13.6.3.2: "If the endpoint identified by endpoint is already attached to another domain, then the device
     // SHOULD first detach it from that domain and attach it to the one identified by domain. In that case the device
     // SHOULD behave as if the driver issued a DETACH request with this endpoint, followed by the ATTACH request."
@@ -168,24 +189,31 @@ export class VirtioIommu {
     // attached to this domain, then the device MAY set the request status to VIRTIO_IOMMU_S_INVAL."
     // One that is attached to another domain is detached: Linux names domain 0 to leave its identity domain.
     const endpoint = this.#endpoints.seen(endpointId);
-    const { hardware, life, iotlbListeners } = this.#options;
-    if (endpoint?.domain !== undefined) {
+    const { hardware, life, iotlbListeners, hosts } = this.#options;
+    const domain = endpoint?.domain;
+    if (domain === undefined && !life.blocks(endpointId)) return EINVAL;
+    // One that is blocked was attached, as far as is known here, and the guest gives it back.
+    life.gaveBack(endpointId);
+    if (endpoint !== undefined && domain !== undefined) {
       // D4, 5.13.6.4.2: "The device MUST ensure that after being detached from a domain, the endpoint cannot access any
       // mapping from that domain."
-      const { domain } = endpoint;
       hardware.detach(endpoint);
       endpoint.domain = undefined;
+      hosts.detached(endpointId);
       iotlbListeners.invalidateAll(endpointId);
       this.#leave(domain, endpoint);
       this.#endpoints.release(endpoint);
-    } else if (!life.blocks(endpointId)) {
-      return EINVAL;
+    } else {
+      hosts.follow(endpointId);
     }
-    // One that is blocked was attached, as far as is known here, and the guest gives it back.
-    life.gaveBack(endpointId);
     // In bypass, its accesses may pass now.
     iotlbListeners.mapped(endpointId, 0, LAST_PAGE);
     return OK;
+  }
+
+  /** Attaches the devices of a domain's endpoints that were attached without them. */
+  attachHosts(domain: Domain): Errno {
+    return this.#options.hosts.followDomain(domain);
   }
 
   /**
@@ -278,7 +306,7 @@ export class VirtioIommu {
 
   /** As {@linkcode reset}, but faults stay counted. */
   detachAll(): void {
-    const { iotlbListeners } = this.#options;
+    const { iotlbListeners, hosts } = this.#options;
     this.generation++;
     const observed = iotlbListeners.endpoints.filter((id) =>
       this.#endpoints.seen(id)?.domain !== undefined
@@ -290,6 +318,7 @@ export class VirtioIommu {
     }
     this.#domains.clear();
     this.#lastDomain = undefined;
+    hosts.domainsEnded();
     for (const id of observed) iotlbListeners.invalidateAll(id);
     for (let i = 0; i < PIECES_AT_ONCE && this.isEnding; i++) this.endPiece();
   }
