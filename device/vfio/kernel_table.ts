@@ -76,6 +76,7 @@ export class KernelTable implements PageTable {
   readonly interruptPages = null;
   readonly lastFrame: number = LAST_PAGE;
   readonly leafOrders: readonly number[];
+  readonly unmapsWhole = true;
   readonly tracksDirty = false;
   /** 0: the kernel does not say how much memory its tables take. */
   readonly tablePages = 0;
