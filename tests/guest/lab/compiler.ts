@@ -8,8 +8,11 @@ import { cachedItem, exists, say } from "./cache.ts";
 import { machineRelease, megabytes, openPackages } from "./packages.ts";
 import { run, works } from "./process.ts";
 
-interface Compiler {
+/** A C compiler that can be started. */
+export interface Compiler {
+  /** The program and the arguments that have to come first. */
   readonly command: readonly string[];
+  /** Variables it needs in its environment. */
   readonly env: Readonly<Record<string, string>>;
 }
 
@@ -21,7 +24,7 @@ export async function compileStatic(arch: Arch, source: string, output: string):
 }
 
 /** A compiler in PATH that makes static executables for `arch`, else one kept in the cache folder. */
-async function findCompiler(arch: Arch): Promise<Compiler> {
+export async function findCompiler(arch: Arch): Promise<Compiler> {
   const names = [`${arch}-linux-gnu-gcc`];
   if (arch === hostArch()) names.unshift("cc", "gcc");
   for (const name of names) {

@@ -17,6 +17,8 @@ export interface Kernel {
   readonly image: string;
   /** Folder that holds its modules. */
   readonly modules: string;
+  /** Paths of modules that take the place of its own or are added to them, by name with `_` for `-`. */
+  readonly rebuilt?: ReadonlyMap<string, string>;
 }
 
 /** The kernel for guests of `arch`, prepared in the cache folder when it is not there yet. */
@@ -72,10 +74,12 @@ export async function loadOrder(
     for (const name of wanted.map(plainName)) {
       if (ordered.has(name) || builtIn.has(name)) continue;
       const file = files.get(name);
-      if (file === undefined) {
+      const path = kernel.rebuilt?.get(name) ??
+        (file === undefined ? undefined : `${kernel.modules}/${file}`);
+      if (path === undefined) {
         throw new Error(`Cannot find module ${name} of kernel ${kernel.release}`);
       }
-      const content = await readModule(`${kernel.modules}/${file}`);
+      const content = await readModule(path);
       await visit(dependencies(content));
       ordered.set(name, { name, content });
     }
@@ -94,15 +98,18 @@ async function moduleFiles(kernel: Kernel, list: string): Promise<ReadonlyMap<st
 }
 
 /** Linux takes `-` and `_` in module names as the same. */
-function plainName(name: string): string {
+export function plainName(name: string): string {
   return name.replaceAll("-", "_");
 }
 
 async function readModule(path: string): Promise<Uint8Array<ArrayBuffer>> {
   if (await exists(path)) return await Deno.readFile(path);
-  const packed = `${path}.xz`;
-  if (await works(["xz", "--version"])) return await run(["xz", "-dc", packed]);
-  return await run([await busyboxFor(hostArch()), "xz", "-dc", packed]);
+  return await run([...await unpacker(), "-dc", `${path}.xz`]);
+}
+
+/** The command of `xz`: the machine's, else busybox's. Both take `-d` and `-c`. */
+export async function unpacker(): Promise<readonly string[]> {
+  return await works(["xz", "--version"]) ? ["xz"] : [await busyboxFor(hostArch()), "xz"];
 }
 
 /** The `depends=` line of the module's own description: zero-terminated text inside the file. */

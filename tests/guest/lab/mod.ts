@@ -15,6 +15,7 @@ export {
   type MappedRun,
   type Permission,
 } from "./guest.ts";
+export { withIommufd } from "./iommufd_modules.ts";
 export type { Kernel } from "./kernel.ts";
 export { checkInOrder, type Lab, labTests, prepareLab } from "./lab.ts";
 export { LineProcess, type LineProcessOptions } from "./line_process.ts";
