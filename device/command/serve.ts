@@ -98,7 +98,7 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
   using opened = new DisposableStack();
   const parts = openParts(choices, device, process, opened);
   // A VMM that connects meanwhile waits in the queue of the socket.
-  await prepare(options, choices.rings, log);
+  if (choices.warmsUp) await prepare(options, choices.rings, log);
   if (!stop.isAsked) await serveUntilStopped(parts, { ...choices, log }, stop);
   // What is mapped is not undone one by one, which takes a second for each million: nothing outlives the process
   // but back ends of other programs, and those were told, and disconnected, when the sessions ended.

@@ -74,6 +74,12 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
       }, with commas between them, or none ` +
       `(default ${DEFAULT_RINGS})`,
   }, {
+    name: "warm-up",
+    value: "on|off",
+    help:
+      "whether to run the path of a request before the first guest connects, so that it is compiled by then. That " +
+      "takes a quarter of a second, but most of a minute on an emulated processor: there, off is better (default on)",
+  }, {
     name: "frames",
     value: "guest|host",
     help:
@@ -102,6 +108,8 @@ export interface ServeChoices {
   readonly pollUs: number;
   /** What the rings may be. */
   readonly rings: RingFeatures;
+  /** Whether to warm up before the first guest. */
+  readonly warmsUp: boolean;
   /** What tables hold. */
   readonly frames: "guest" | "host";
   /** The way to the front end. */
@@ -158,6 +166,7 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
       parseRings,
       `none, or a list of ${RING_FEATURE_NAMES.join(", ")}`,
     ) ?? parseRings(DEFAULT_RINGS)!,
+    warmsUp: parsedOption(values, "warm-up", parseSwitch, "on or off") ?? true,
     frames: parsedOption(values, "frames", parseFrames, "guest or host") ?? "guest",
     frontEnd: frontEndChoice(values),
     access: socketAccess(values),
@@ -214,6 +223,11 @@ function parseApiAccess(text: string): ApiAccess | undefined {
 /** A list of ring features, or none. */
 function parseRings(text: string): RingFeatures | undefined {
   return ringFeatures(text === "none" ? [] : text.split(","));
+}
+
+/** Whether something is to be done. */
+function parseSwitch(text: string): boolean | undefined {
+  return text === "on" ? true : text === "off" ? false : undefined;
 }
 
 /** What tables hold. */

@@ -194,3 +194,11 @@ Deno.test("the sockets are there before the warm-up, and a VMM that connects mea
   const [listening, warm] = ["Listening on", "Warmed up with"].map((text) => log.indexOf(text));
   assert(listening >= 0 && listening < warm, log);
 });
+
+Deno.test("serve --warm-up off serves without a warm-up", async () => {
+  const log = await withServe(["--log-level", "debug", "--warm-up", "off"], async ({ socket }) => {
+    using session = await connect(socket);
+    assertEquals(await send(session, attachRequest(3, 24)), "OK");
+  });
+  assert(!log.includes("Warmed up"), log);
+});
