@@ -26,6 +26,9 @@ const MODULES: Readonly<Record<string, string>> = {
   "vfio-pci": "",
 };
 
+/** The folder of the guest's programs. */
+const PROGRAM = new URL("../program/", import.meta.url);
+
 /** The content of a guest's file system. */
 export interface InitramfsOptions {
   readonly arch: Arch;
@@ -36,27 +39,41 @@ export interface InitramfsOptions {
 
 /** Makes the file system and writes it to `path`, gzip-compressed, ready for QEMU's `-initrd`. */
 export async function writeInitramfs(options: InitramfsOptions, path: string): Promise<void> {
-  const { arch, kernel } = options;
-  const program = new URL("../program/", import.meta.url);
+  const { arch, kernel, modules } = options;
   const agent = `${path}.agent`;
-  await compileStatic(arch, new URL("agent.c", program).pathname, agent);
-  const wanted = { ...MODULES, ...options.modules };
+  await compileStatic(arch, new URL("agent.c", PROGRAM).pathname, agent);
+  const entries: readonly ArchiveEntry[] = [
+    ...await baseEntries(arch, kernel, { ...MODULES, ...modules }),
+    { path: "bin/agent", mode: EXECUTABLE, content: await Deno.readFile(agent) },
+  ];
+  await Deno.writeFile(path, await gzip(cpioArchive(entries)));
+  await Deno.remove(agent);
+}
+
+/**
+ * The entries of every guest: busybox, modules and the first script, which starts `/bin/agent`, or what `program=` of the
+ * kernel's command line names instead.
+ *
+ * @param wanted The modules to load, with their arguments.
+ */
+export async function baseEntries(
+  arch: Arch,
+  kernel: Kernel,
+  wanted: Readonly<Record<string, string>>,
+): Promise<readonly ArchiveEntry[]> {
   const modules = await loadOrder(kernel, Object.keys(wanted));
   const parameters = new Map(
     Object.entries(wanted).map(([name, text]) => [name.replaceAll("-", "_"), text]),
   );
   const order = modules.map(({ name }) => `${name} ${parameters.get(name) ?? ""}\n`).join("");
-  const entries: ArchiveEntry[] = [
+  return [
     { path: "bin", mode: FOLDER },
     { path: "dev", mode: FOLDER },
     { path: "modules", mode: FOLDER },
     { path: "dev/console", mode: CHARACTER_DEVICE, device: [5, 1] },
     { path: "bin/busybox", mode: EXECUTABLE, content: await Deno.readFile(await busyboxFor(arch)) },
-    { path: "bin/agent", mode: EXECUTABLE, content: await Deno.readFile(agent) },
-    { path: "init", mode: EXECUTABLE, content: await Deno.readFile(new URL("init.sh", program)) },
+    { path: "init", mode: EXECUTABLE, content: await Deno.readFile(new URL("init.sh", PROGRAM)) },
     { path: "modules/order", mode: PLAIN, content: new TextEncoder().encode(order) },
     ...modules.map(({ name, content }) => ({ path: `modules/${name}.ko`, mode: PLAIN, content })),
   ];
-  await Deno.writeFile(path, await gzip(cpioArchive(entries)));
-  await Deno.remove(agent);
 }

@@ -1,0 +1,34 @@
+/**
+ * Runs in L1: the kernel's own `iommufd` translates the DMA of a device, and nothing of the product takes part.
+ *
+ * @module
+ */
+import { assert, assertEquals } from "@std/assert";
+import { check } from "./checks.ts";
+import { Edu } from "./edu.ts";
+import { PAGE, readArrives, type Scratch, TestMemory, writeArrives } from "./memory.ts";
+import { bindToVfio, HostDevice, HostIommufd } from "./vfio.ts";
+
+const memory = new TestMemory(8);
+const iommufd = new HostIommufd();
+const device = new HostDevice(await bindToVfio("0000:00:04.0"));
+device.bind(iommufd);
+const edu = new Edu(device);
+const ioas = iommufd.allocate();
+const scratch: Scratch = { memory, page: 0, iova: 0x10_0000n };
+
+await check("A device that is attached reaches what is mapped", async () => {
+  assertEquals(device.attach(ioas), 0);
+  assertEquals(iommufd.map(ioas, scratch.iova, memory.file, 0n, PAGE), 0);
+  assertEquals(iommufd.map(ioas, 0x20_0000n, memory.file, 3n * PAGE, 2n * PAGE), 0);
+  assert(await writeArrives(edu, scratch, 0x20_0000n, memory, 3));
+  assert(await writeArrives(edu, scratch, 0x20_1000n, memory, 4));
+  assert(await readArrives(edu, scratch, 0x20_1000n, memory, 4));
+});
+
+await check("It reaches nothing that is not mapped, or no longer", async () => {
+  assertEquals(await writeArrives(edu, scratch, 0x30_0000n, memory, 3), false);
+  assertEquals(iommufd.unmap(ioas, 0x20_0000n, 2n * PAGE), 0);
+  assertEquals(await writeArrives(edu, scratch, 0x20_0000n, memory, 3), false);
+  assertEquals(await readArrives(edu, scratch, 0x20_1000n, memory, 4), false);
+});

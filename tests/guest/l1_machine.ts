@@ -1,0 +1,151 @@
+/**
+ * L1: a Linux guest that is itself a host, with an emulated VT-d, `iommufd`, VFIO, and Deno, in which a program of ours runs.
+ *
+ * What needs a real `/dev/iommu`, a real IOMMU and a device behind it is tested there: those of the machine that the tests
+ * run on are not theirs to use. (L1 is KVM's word: the guest of the host is L1, a guest in it would be L2.) The program is a
+ * bundle; its checks are steps of the test that boots the machine, see `tests/guest/l1/checks.ts`.
+ *
+ * @module
+ */
+import { bundle } from "./lab/bundle.ts";
+import { type ArchiveEntry, cpioArchive, EXECUTABLE, PLAIN } from "./lab/cpio.ts";
+import { programEntries, withFolders } from "./lab/host_program.ts";
+import { baseEntries } from "./lab/initramfs.ts";
+import {
+  hostArch,
+  type Lab,
+  LineProcess,
+  machineArguments,
+  prepareLab,
+  withIommufd,
+} from "./lab/mod.ts";
+
+/** Milliseconds for the boot, or for a check, on a busy machine. */
+const STEP_LIMIT = 240_000;
+
+/** Modules that are loaded, with their arguments. */
+const MODULES: Readonly<Record<string, string>> = {
+  "virtio_pci": "",
+  "iommufd": "",
+  "vfio": "",
+  "vfio-pci": "",
+};
+
+/** The lab with a kernel that has `iommufd`. Throws with the reason where there can be none. */
+export async function prepareL1(): Promise<Lab> {
+  if (hostArch() !== "x86_64") throw new Error("Cannot run this machine's Deno in an x86-64 guest");
+  const lab = await prepareLab("x86_64");
+  return { ...lab, kernel: await withIommufd("x86_64", lab.kernel) };
+}
+
+/** What runs in L1. */
+export interface L1Options {
+  /** The program that starts when it has booted. */
+  readonly program: URL;
+  /** Bundles besides, as `/programs/NAME.js`. */
+  readonly bundles?: Readonly<Record<string, URL>>;
+  /** Further files. */
+  readonly files?: readonly ArchiveEntry[];
+  /** Arguments of QEMU that add devices. */
+  readonly devices: readonly string[];
+  /** MiB of memory; 1024 when missing. */
+  readonly memory?: number;
+  /** Variables in the program's environment; without spaces. */
+  readonly variables?: Readonly<Record<string, string>>;
+}
+
+/** An edu device that can send any 64-bit address. */
+export function edu(options: string): readonly string[] {
+  return ["-device", `edu,dma_mask=0xffffffffffffffff,${options}`];
+}
+
+/** Boots L1 with its files in a folder, and runs its program's checks as steps of a test; what it told, by name. */
+export async function runInL1(
+  lab: Lab,
+  folder: string,
+  options: L1Options,
+  context: Deno.TestContext,
+): Promise<ReadonlyMap<string, unknown>> {
+  const initramfs = `${folder}/l1.cpio`;
+  await Deno.writeFile(initramfs, cpioArchive(await rootEntries(lab, folder, options)));
+  const variables = Object.entries(options.variables ?? {}).map(([key, value]) =>
+    `${key}=${value}`
+  );
+  const machine = machineArguments("x86_64", {
+    kernel: lab.kernel,
+    initramfs,
+    memory: options.memory ?? 1024,
+    machine: "kernel-irqchip=split",
+    append: ["intel_iommu=on", "program=/bin/l1.sh", ...variables].join(" "),
+    devices: ["-device", "intel-iommu,intremap=on", ...options.devices],
+  });
+  await using process = new LineProcess({
+    title: "L1",
+    command: [...lab.qemu.command, ...machine],
+    env: lab.qemu.env,
+  });
+  return await followChecks(process, context);
+}
+
+/** The files of L1. */
+async function rootEntries(
+  lab: Lab,
+  folder: string,
+  { program, bundles, files = [] }: L1Options,
+): Promise<readonly ArchiveEntry[]> {
+  const programs: ArchiveEntry[] = [];
+  for (const [name, url] of Object.entries({ main: program, ...bundles })) {
+    const path = `${folder}/${name}.js`;
+    await bundle(url, path);
+    const content = await Deno.readFile(path);
+    programs.push({ path: `programs/${name}.js`, mode: PLAIN, content });
+  }
+  const script = await Deno.readFile(new URL("program/l1.sh", import.meta.url));
+  return withFolders([
+    ...await baseEntries("x86_64", lab.kernel, MODULES),
+    ...await programEntries(Deno.execPath(), "/bin/deno"),
+    { path: "bin/l1.sh", mode: EXECUTABLE, content: script },
+    ...programs,
+    ...files,
+  ]);
+}
+
+/** Reads what the program says until its end. */
+async function followChecks(
+  process: LineProcess,
+  context: Deno.TestContext,
+): Promise<ReadonlyMap<string, unknown>> {
+  const told = new Map<string, unknown>();
+  /** The next line that is for the test, without those that tell a value, which it keeps. */
+  async function next(): Promise<string> {
+    const end = Date.now() + STEP_LIMIT;
+    while (true) {
+      const line = await process.nextLine(end - Date.now(), "check in L1");
+      const [, name, value] = /^@told (\S+) (.*)$/.exec(line) ?? [];
+      if (name !== undefined) told.set(name, JSON.parse(value));
+      else if (line.startsWith("@")) return line;
+    }
+  }
+  while (true) {
+    const line = await next();
+    if (line === "@end 0") break;
+    const [, name] = /^@check (.*)$/.exec(line) ?? [];
+    if (name === undefined) throw process.failure(`The program ended without a check: ${line}`);
+    const hasPassed = await context.step({
+      name,
+      fn: async () => {
+        const outcome = await next();
+        const [, text] = /^@failed (.*)$/.exec(outcome) ?? [];
+        if (text !== undefined) throw process.failure(`${name}: ${JSON.parse(text)}`);
+        if (outcome !== "@passed") throw process.failure(`${name}: ${outcome}`);
+      },
+      // What the process's reader awaits may begin in one step and end in another; the test as a whole is sanitized.
+      sanitizeOps: false,
+      sanitizeResources: false,
+    });
+    if (!hasPassed) throw new Error(`Cannot go on after a failed check: ${name}`);
+  }
+  const { code } = await process.status(STEP_LIMIT);
+  if (code !== 0) throw process.failure(`QEMU ended with status ${code}`);
+  return told;
+}
