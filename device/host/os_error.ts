@@ -28,10 +28,11 @@ export class OsError extends Error {
   }
 }
 
-/** The name of an error number, such as `ENOENT` for 2. */
+/** The name of an error number, such as `ENOENT` for 2; `errno 133` for one that the runtime has no name for. */
 export function errnoName(errno: number): string {
   try {
-    return getSystemErrorName(-errno);
+    // Its declaration does not say so, but Deno's gives `undefined` for some numbers, where Node's throws.
+    return getSystemErrorName(-errno) ?? `errno ${errno}`;
   } catch {
     return `errno ${errno}`;
   }
