@@ -1,6 +1,9 @@
 /** What needs a real `/dev/iommu` and a device behind a real IOMMU, in an L1 guest that has both. */
+import { assertEquals } from "@std/assert";
+import type { Answer } from "../device/vfio/recorded_calls.ts";
 import { type Lab, labTests } from "./lab/mod.ts";
 import { edu, prepareL1, runInL1 } from "./l1_machine.ts";
+import { run } from "./lab/process.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
 /** A program in L1. */
@@ -8,12 +11,34 @@ function program(name: string): URL {
   return new URL(`l1/${name}.ts`, import.meta.url);
 }
 
-async function hostDma(lab: Lab, context: Deno.TestContext): Promise<void> {
+/** Two devices in one IOMMU group of L1: behind a bridge to PCI. */
+const SIBLINGS = [
+  ...["-device", "pcie-pci-bridge,id=bridge,addr=5"],
+  ...edu("bus=bridge,addr=1"),
+  ...edu("bus=bridge,addr=2"),
+];
+
+/** The record of a real kernel's answers. `VIOMMU_RECORD=1` writes it anew, as for another kernel. */
+const RECORD = new URL("../device/vfio/recorded_answers.json", import.meta.url);
+
+async function seeTheKernel(lab: Lab, context: Deno.TestContext): Promise<void> {
   await using folder = await temporaryFolder();
-  const devices = edu("addr=4");
-  await runInL1(lab, folder.path, { program: program("host_dma"), devices }, context);
+  const devices = [...edu("addr=4"), ...SIBLINGS];
+  const told = await runInL1(
+    lab,
+    folder.path,
+    { program: program("kernel"), devices },
+    context,
+  );
+  const answers = told.get("answers") as readonly Answer[];
+  if (Deno.env.get("VIOMMU_RECORD") === "1") {
+    const lines = answers.map((each) => `  ${JSON.stringify(each)}`);
+    await Deno.writeTextFile(RECORD, `[\n${lines.join(",\n")}\n]\n`);
+    await run([Deno.execPath(), "fmt", "--quiet", RECORD.pathname]);
+  }
+  assertEquals(answers, JSON.parse(await Deno.readTextFile(RECORD)));
 }
 
 await labTests(prepareL1, {
-  "The lab's L1 guest has an iommufd that translates a device's DMA": hostDma,
+  "The kernel in L1 translates a device's DMA, and answers calls as it is recorded": seeTheKernel,
 });

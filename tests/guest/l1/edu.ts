@@ -24,8 +24,8 @@ const BUFFER = 0x40000n;
 const START_READ = 1n;
 const START_WRITE = 3n;
 const BUSY = 1n;
-/** More than this where nothing answers is two accesses. */
-const TRANSFER_BYTES = 4n;
+/** Bytes of a transfer. */
+const TRANSFER_BYTES = 8n;
 
 /** What a device's open file offers. */
 export interface DeviceFile {
@@ -57,12 +57,12 @@ export class Edu {
     return (readAt(this.#file, this.#config + PCI_COMMAND, 2).getUint8(0) & BUS_MASTER) !== 0;
   }
 
-  /** Brings 4 bytes at an I/O address into its buffer. */
+  /** Brings 8 bytes at an I/O address into its buffer. */
   async load(iova: bigint): Promise<void> {
     await this.#transfer(iova, BUFFER, START_READ);
   }
 
-  /** Writes the 4 bytes of its buffer to an I/O address. */
+  /** Writes the 8 bytes of its buffer to an I/O address. */
   async store(iova: bigint): Promise<void> {
     await this.#transfer(BUFFER, iova, START_WRITE);
   }

@@ -1,17 +1,40 @@
 /**
- * Runs in L1: the kernel's own `iommufd` translates the DMA of a device, and nothing of the product takes part.
+ * Runs in L1: the kernel's own `iommufd` translates the DMA of a device, and answers calls. Nothing of the product takes part.
  *
  * @module
  */
 import { assert, assertEquals } from "@std/assert";
-import { check } from "./checks.ts";
+import { createMemoryFile } from "../../../device/host/mod.ts";
+import { recordAnswers, type RecordedKernel } from "../../device/vfio/recorded_calls.ts";
+import { check, tell } from "./checks.ts";
 import { Edu } from "./edu.ts";
+import { closeFile, ioctl, openDevice, withUser } from "./libc.ts";
 import { PAGE, readArrives, type Scratch, TestMemory, writeArrives } from "./memory.ts";
 import { bindToVfio, HostDevice, HostIommufd } from "./vfio.ts";
 
+/** Any user but root. */
+const USER = 1000;
+
+/** A device alone in its IOMMU group, and two that share one. */
+const paths: string[] = [];
+for (const address of ["0000:00:04.0", "0000:01:01.0", "0000:01:02.0"]) {
+  paths.push(await bindToVfio(address));
+}
+
+const kernel: RecordedKernel = {
+  ioctl,
+  openIommufd: () => openDevice("/dev/iommu"),
+  openDevice: (index) => openDevice(paths[index]),
+  memoryFile: (bytes) => createMemoryFile("recording", bytes).take(),
+  close: closeFile,
+  asUser: (bytes, calls) => withUser(USER, bytes, calls),
+};
+
+await check("The kernel answers all calls", () => tell("answers", recordAnswers(kernel)));
+
 const memory = new TestMemory(8);
 const iommufd = new HostIommufd();
-const device = new HostDevice(await bindToVfio("0000:00:04.0"));
+const device = new HostDevice(paths[0]);
 device.bind(iommufd);
 const edu = new Edu(device);
 const ioas = iommufd.allocate();
