@@ -132,7 +132,6 @@ export class KernelTable implements PageTable {
     let kernelFirst = -1;
     let kernelLast = -1;
     let node = areas.firstIn(firstPage, lastPage);
-    const begin = node === 0 ? firstPage : areas.first[node];
     let end = lastPage;
     while (node !== 0) {
       end = areas.last[node];
@@ -144,7 +143,11 @@ export class KernelTable implements PageTable {
     }
     if (kernelFirst >= 0) this.#space.unmap(kernelFirst, kernelLast);
     let pages = 0;
-    for (let gone = areas.firstIn(begin, end); gone !== 0; gone = areas.firstIn(begin, end)) {
+    for (
+      let gone = areas.firstIn(firstPage, end);
+      gone !== 0;
+      gone = areas.firstIn(firstPage, end)
+    ) {
       pages += areas.last[gone] - areas.first[gone] + 1;
       areas.remove(gone);
     }

@@ -46,6 +46,7 @@ const THIS_HOST: HostPlaces = { calls: HOST_CALLS, sysfs: "/sys" };
 interface KnownDevice {
   readonly passed: PassedDevice;
   readonly pci: PciDevice;
+  readonly file: Descriptor;
 }
 
 /** The devices that are passed through to one guest. */
@@ -116,7 +117,11 @@ export class Passthrough {
         let group = groups.get(pci.group);
         if (group === undefined) groups.set(pci.group, group = new HostGroup(pci.group));
         const file = new VfioDevice(descriptor, host.calls);
-        devices.push({ passed: new PassedDevice({ endpoint, iommu, group, file, log }), pci });
+        devices.push({
+          passed: new PassedDevice({ endpoint, iommu, group, file, log }),
+          pci,
+          file: descriptor,
+        });
       }
     } catch (error) {
       for (const file of files) file.close();
@@ -177,6 +182,19 @@ export class Passthrough {
     if (!closesFiles) return;
     for (const iommu of this.#iommus) iommu.closed();
     for (const file of this.#files) file.close();
+  }
+
+  /**
+   * Stops one device and closes its file, as the VMM does when it is unplugged: until then nobody else can use it.
+   *
+   * @returns Whether there is one behind the endpoint.
+   */
+  releaseDevice(endpoint: number): boolean {
+    const known = this.#devices.find(({ passed }) => passed.endpoint === endpoint);
+    if (known === undefined) return false;
+    known.passed.block();
+    known.file.close();
+    return true;
   }
 
   /** Logs which device is which endpoint, and what of their groups an operator must know. */

@@ -48,11 +48,11 @@ export class VfioDevice {
    * in a range that is reserved for it; ENOMEM if what is mapped cannot be pinned; EBUSY. After an error nothing has changed.
    */
   attach(id: number): Errno {
+    // The kernel writes the id of the page table there when it has attached the device.
+    this.#attach.view.setUint32(8, id, true);
     let errno: Errno = EBUSY;
     for (let tries = 0; tries < ATTACH_TRIES && errno === EBUSY; tries++) {
       if (tries > 0) Atomics.wait(still, 0, 0, ATTACH_PAUSE);
-      // The kernel writes the id of the page table there.
-      this.#attach.view.setUint32(8, id, true);
       errno = this.#call(VFIO_ATTACH, this.#attach);
     }
     return errno;

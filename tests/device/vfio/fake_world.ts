@@ -4,7 +4,7 @@
  * @module
  */
 import { libc } from "../../../device/host/libc.ts";
-import type { FakeArea, FakeDevice } from "./fake_objects.ts";
+import type { FakeArea, FakeDevice, FakeObject } from "./fake_objects.ts";
 import { FakeGroup } from "./fake_objects.ts";
 import { FakeKernel, VTD } from "./fake_iommufd.ts";
 import type { KernelWorld } from "./kernel_machine.ts";
@@ -13,6 +13,8 @@ import type { KernelWorld } from "./kernel_machine.ts";
 export interface FakeWorld extends KernelWorld, Disposable {
   readonly kernel: FakeKernel;
   readonly fakes: readonly FakeDevice[];
+  /** The objects of its `/dev/iommu`, by id. */
+  readonly objects: ReadonlyMap<number, FakeObject>;
 }
 
 /** A kernel with devices of a VMM's in one group each, or all in one. */
@@ -31,6 +33,7 @@ export function fakeWorld(devices = 2, isOneGroup = false): FakeWorld {
   return {
     kernel,
     fakes,
+    objects: iommufd.objects,
     calls: kernel,
     iommufd: iommufd.file,
     devices: fakes.map(({ file }) => file),
