@@ -1,19 +1,10 @@
 /**
- * Error numbers of the kernel as those of the model, whose `statusOf` and `attachStatusOf` make statuses of them
- * (virtio 1.4, 5.13.6).
+ * Error numbers of the kernel as those of the model, whose `statusOf` makes statuses of them (virtio 1.4, 5.13.6).
  *
  * The model's EINVAL of a MAP is "touches a reserved range", which is what is left of the kernel's once range and alignment
- * were checked. The rest that a guest can cause has the same meaning in both.
+ * were checked. The rest that a guest can cause has the same meaning in both. Errors of ATTACH the model tells apart itself.
  */
-import {
-  EADDRINUSE,
-  EFAULT,
-  EINVAL,
-  ENOMEM,
-  EOPNOTSUPP,
-  type Errno,
-  OK,
-} from "../../pagetable/mod.ts";
+import { EFAULT, EINVAL, ENOMEM, type Errno, OK } from "../../pagetable/mod.ts";
 
 /** An error of the input or output: what no guest can cause. The model answers it with DEVERR. */
 export const EIO = 5;
@@ -30,24 +21,6 @@ export function mapError(errno: Errno): Errno {
     case EFAULT:
     case ENOMEM:
       return errno;
-    default:
-      return EIO;
-  }
-}
-
-/**
- * The error of an attach call. EINVAL is a device that cannot be attached there: its group is elsewhere, or its IOMMU cannot
- * translate what is mapped. EADDRINUSE is a mapping in a range that is reserved for the device.
- */
-export function attachError(errno: Errno): Errno {
-  switch (errno) {
-    case OK:
-    case EADDRINUSE:
-    case EBUSY:
-    case ENOMEM:
-      return errno;
-    case EINVAL:
-      return EOPNOTSUPP;
     default:
       return EIO;
   }

@@ -2,18 +2,17 @@
  * A device of the host behind an endpoint, and its IOMMU group.
  *
  * The host's IOMMU does not tell the devices of a group apart. The kernel lets each be attached and detached by itself, but:
- * attaching one that is attached elsewhere moves the whole group without a word, and one that is detached still reaches what
- * the rest of its group does. The guest knows nothing of it, so here:
- *
- * - a device that was attached on its own account is moved by no other: that is refused;
- * - one that was not goes where its group goes, and is stopped with the last of those that it follows.
+ * attaching one that is attached elsewhere moves the whole group without a word; attaching one that is detached is EINVAL
+ * if the group is elsewhere; and one that is detached still reaches what the rest of its group does. Which of that is
+ * allowed the model decides, which knows the endpoints: it moves all devices of a group, one after the other. Here is
+ * recorded who has gone with the others, so that those are stopped with them.
  */
-import { EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK, type PageTable } from "../../pagetable/mod.ts";
+import { EINVAL, ENOMEM, type Errno, OK, type PageTable } from "../../pagetable/mod.ts";
 import { endpointText } from "../address.ts";
 import { errnoName } from "../host/mod.ts";
 import type { HostDevice } from "../iommu/host_devices.ts";
 import type { Log } from "../log.ts";
-import { attachError } from "./error_numbers.ts";
+import { EIO } from "./error_numbers.ts";
 import type { Ioas } from "./ioas.ts";
 import type { Attached, KernelIommu } from "./kernel_iommu.ts";
 import type { KernelTable } from "./kernel_table.ts";
@@ -102,34 +101,18 @@ export class PassedDevice implements HostDevice, Attached {
 
   #attach(table: KernelTable): Errno {
     const space = this.iommu.spaceOf(table);
-    const devices = this.#group.devices;
-    const other = devices.find((device) => device !== this && device.#isElsewhere(table));
-    if (other !== undefined) {
-      this.#log.warnLimited(
-        "group",
-        `Endpoint ${
-          endpointText(this.endpoint)
-        } cannot be attached by itself: its IOMMU group ${this.group} of the host is ` +
-          `where endpoint ${endpointText(other.endpoint)} is attached`,
-      );
-      return EOPNOTSUPP;
-    }
     const errno = this.#file.attach(space.id);
     if (errno !== OK) return this.#refused(errno, space);
     this.#group.isUntouched = false;
     this.#own = table;
-    // Those that were in bypass have gone with it.
-    for (const device of devices) if (device.#own !== table) device.#own = null;
+    // Those that were elsewhere have gone with it.
+    for (const device of this.#group.devices) if (device.#own !== table) device.#own = null;
     return OK;
-  }
-
-  /** Whether it was attached on its own account to another address space than `table`, which is not bypass. */
-  #isElsewhere(table: KernelTable): boolean {
-    return this.#own !== null && this.#own !== table && !this.iommu.isBypass(this.#own);
   }
 
   #refused(errno: Errno, space: Ioas): Errno {
     if (errno === ENOMEM) space.refusedAttach();
+    // Not the guest's fault, unlike any other EINVAL.
     const isUnbound = errno === EINVAL && !this.#file.isBound;
     this.#log.warnLimited(
       "attach",
@@ -137,7 +120,7 @@ export class PassedDevice implements HostDevice, Attached {
         isUnbound ? "; the VMM has not bound the device" : ""
       }`,
     );
-    return attachError(errno);
+    return isUnbound ? EIO : errno;
   }
 
   #detach(): void {

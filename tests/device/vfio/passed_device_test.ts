@@ -9,7 +9,6 @@ import {
   EINVAL,
   ENOENT,
   ENOMEM,
-  EOPNOTSUPP,
   type Errno,
   OK,
   READ,
@@ -23,6 +22,7 @@ import { createRam, KernelMachine } from "./kernel_machine.ts";
 const RW = READ | WRITE;
 const EPERM = 1;
 const EIO = 5;
+const EBADF = 9;
 const EBUSY = 16;
 const EEXIST = 17;
 
@@ -88,6 +88,9 @@ Deno.test("RAM that could not be mapped for bypass and is removed stays out of i
   machine.iommu.memoryRemoved(ram.region);
   assertEquals(machine.devices[0].bypass(), OK);
   assertEquals(world.fakes[0].areaAt(0x10), undefined);
+  machine.iommu.memoryAdded(ram.region);
+  assertEquals(machine.devices[0].bypass(), OK);
+  assertEquals(world.fakes[0].areaAt(0x10)?.first, 0x10);
 });
 
 Deno.test("a device that is being reset is attached once that is over, or EBUSY after a few tries", () => {
@@ -104,7 +107,7 @@ Deno.test("a device that is being reset is attached once that is over, or EBUSY 
   assertEquals(machine.lines.length, 1);
 });
 
-Deno.test("errors of attach calls are those that the model makes statuses of", () => {
+Deno.test("errors of attach calls are the kernel's", () => {
   using world = fakeWorld(1);
   const machine = new KernelMachine(world);
   const table = machine.table();
@@ -112,11 +115,10 @@ Deno.test("errors of attach calls are those that the model makes statuses of", (
     world.kernel.fails = (request) => request === vfio.VFIO_ATTACH ? error : 0;
     return machine.devices[0].attach(table);
   }
-  assertEquals(attachWith(EINVAL), EOPNOTSUPP);
+  assertEquals(attachWith(EINVAL), EINVAL);
   assertEquals(attachWith(EADDRINUSE), EADDRINUSE);
   assertEquals(attachWith(ENOMEM), ENOMEM);
-  assertEquals(attachWith(EPERM), EIO);
-  assertEquals(attachWith(ENOENT), EIO);
+  assertEquals(attachWith(EPERM), EPERM);
   assertEquals(attachWith(OK), OK);
 });
 
@@ -146,7 +148,8 @@ Deno.test("a device that the VMM has not bound cannot be attached, and the log s
   world.fakes[0].owner = null;
   const table = machine.table();
   assertEquals(machine.devices[0].isBound, false);
-  assertEquals(machine.devices[0].attach(table), EOPNOTSUPP);
+  // No fault of the guest, whose other EINVAL is answered with UNSUPP.
+  assertEquals(machine.devices[0].attach(table), EIO);
   assertStringIncludes(machine.lines.join("\n"), "EINVAL; the VMM has not bound the device");
   machine.lines.length = 0;
   machine.devices[0].block();
@@ -159,7 +162,7 @@ Deno.test("a device whose file is closed is no longer there to be attached", () 
   const machine = new KernelMachine(world);
   const table = machine.table();
   world.devices[0].close();
-  assertEquals(machine.devices[0].attach(table), EIO);
+  assertEquals(machine.devices[0].attach(table), EBADF);
   assertEquals(machine.devices[0].isBound, false);
 });
 
