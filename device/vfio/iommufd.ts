@@ -149,7 +149,9 @@ export class Iommufd {
     writeAddress(view, 8, firstPage, 0);
     writeAddress(view, 16, lastPage - firstPage + 1, 0);
     const errno = this.#call(IOMMU_IOAS_UNMAP, this.#unmap);
-    if (errno === OK) this.removedPages = readAddress(view, 16).page;
+    if (errno === OK) {
+      this.removedPages = view.getUint32(20, true) * 2 ** 20 + (view.getUint32(16, true) >>> 12);
+    }
     return errno;
   }
 

@@ -142,8 +142,12 @@ export class KernelIommu implements HostIommu {
     for (const region of this.#ram.all) this.#missing.add(region);
   }
 
-  /** The file is closed: nothing is asked of the kernel any more. */
+  /**
+   * The file is about to be closed: what is left here is destroyed in the kernel, where it would stay for as long as the VMM
+   * has the file. Nothing is asked of the kernel afterwards.
+   */
   closed(): void {
+    for (const { id } of this.#tables.values()) this.#context.destroy(id);
     this.#context.isClosed = true;
   }
 

@@ -242,6 +242,7 @@ Deno.test("when the VMM is gone every device is stopped at once, and bypass is m
   assertEquals(fakes[1].areaAt(0x10)?.first, 0x10);
   passthrough.release(true);
   assertEquals(fakes.map(({ isAttached }) => isAttached), [false, false]);
+  assertEquals(host.kernel.objects, ["device", "device", "ioas"]);
   // Nothing is asked of the kernel any more, and that is no error.
   const { length } = host.lines;
   const calls = host.kernel.made.length;
