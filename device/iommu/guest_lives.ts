@@ -229,7 +229,7 @@ export class GuestLives {
    * does not fit, everything is, and IOTLB listeners are told so.
    */
   *#rebuild({ domains }: SavedState): Pieces<string | undefined> {
-    const { life, iommu, iotlbListeners } = this.#parts;
+    const { life, iommu, iotlbListeners, hosts } = this.#parts;
     life.loseTrack();
     iommu.detachAll();
     // What is built now must not lack what those that end have yet to give back.
@@ -241,6 +241,7 @@ export class GuestLives {
     if (error === undefined) return undefined;
     iommu.detachAll();
     iotlbListeners.invalidateEverything();
+    hosts.followAll();
     return error;
   }
 

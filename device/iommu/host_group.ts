@@ -55,10 +55,10 @@ export class HostGroup {
     return error;
   }
 
-  /** Removes a device, which is blocked, unless it is still the VMM's. */
+  /** Removes a device, which is blocked: what the VMM attached it to would go on to apply to the others. */
   remove(device: HostDevice): void {
     this.#devices = this.#devices.filter((other) => other !== device);
-    if (this.#place !== "vmm") device.block();
+    device.block();
   }
 
   /**

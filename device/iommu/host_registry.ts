@@ -112,6 +112,12 @@ export class HostRegistry<D extends HostDomain> {
     );
   }
 
+  /** Tells a host IOMMU that has no devices yet of all RAM, before its first one is added. */
+  enter(iommu: HostIommu): void {
+    if (this.#uses(iommu)) return;
+    for (const region of this.#regions) iommu.memoryAdded(region);
+  }
+
   /**
    * Adds a device that was checked. If its endpoint is attached to a domain, that has the I/O address space already.
    *
@@ -119,15 +125,12 @@ export class HostRegistry<D extends HostDomain> {
    * not added.
    */
   add(device: HostDevice): Errno {
-    const { endpoint: id, group: number, iommu } = device;
+    const { endpoint: id, group: number } = device;
     const { endpoints } = this.#parts;
     let group = this.#groups.get(number);
     const domain = endpoints.seen(id)?.domain;
     if (group !== undefined && domain !== undefined && this.#isElsewhere(group, id, domain)) {
       return EOPNOTSUPP;
-    }
-    if (![...this.#groups.values()].some((other) => other.iommu === iommu)) {
-      for (const region of this.#regions) iommu.memoryAdded(region);
     }
     if (group === undefined) {
       group = new HostGroup(device);
@@ -147,19 +150,20 @@ export class HostRegistry<D extends HostDomain> {
     return error;
   }
 
-  /** Removes a device, which is blocked. No domain may have an I/O address space for its endpoint any more. */
+  /** Removes a device, which is blocked. Behind this its domain gives up the I/O address space; {@linkcode leave} is last. */
   remove(device: HostDevice): void {
-    const { endpoint, group: number, iommu } = device;
+    const { endpoint, group: number } = device;
     const group = this.#groups.get(number);
     if (group === undefined || this.#byEndpoint.get(endpoint) !== device) return;
     this.#byEndpoint.delete(endpoint);
     group.remove(device);
-    if (group.devices.length > 0) {
-      this.#follow(group);
-      return;
-    }
-    this.#groups.delete(number);
-    if ([...this.#groups.values()].some((other) => other.iommu === iommu)) return;
+    if (group.devices.length > 0) this.#follow(group);
+    else this.#groups.delete(number);
+  }
+
+  /** Takes all RAM from a host IOMMU that has no devices any more. */
+  leave(iommu: HostIommu): void {
+    if (this.#uses(iommu)) return;
     for (const region of this.#regions) iommu.memoryRemoved(region);
   }
 
@@ -203,7 +207,7 @@ export class HostRegistry<D extends HostDomain> {
     }
   }
 
-  /** An endpoint was attached, or could not be: what its group's devices reach is what device tables say from now on. */
+  /** An endpoint was attached: what its group's devices reach is what device tables say from now on. */
   settle(endpoint: number): void {
     const group = this.#groupOf(endpoint);
     if (group !== undefined) this.#settle(group);
@@ -278,6 +282,10 @@ export class HostRegistry<D extends HostDomain> {
   #groupOf(endpoint: number): HostGroup | undefined {
     const device = this.#byEndpoint.get(endpoint);
     return device === undefined ? undefined : this.#groups.get(device.group);
+  }
+
+  #uses(iommu: HostIommu): boolean {
+    return [...this.#groups.values()].some((group) => group.iommu === iommu);
   }
 
   #iommus(): Iterable<HostIommu> {

@@ -395,7 +395,10 @@ export class IommuDevice implements VirtioDevice {
     while (this.#ram.isChanging) this.#ram.step();
     this.hardware.destroy();
     this.guest.release();
-    for (const device of [...this.hosts.devices]) this.hosts.remove(device);
+    for (const device of [...this.hosts.devices]) {
+      this.hosts.remove(device);
+      this.hosts.leave(device.iommu);
+    }
     if (this.hardware.memory.used !== 0) {
       throw new Error(`Cannot close cleanly: ${this.hardware.memory.used} table pages are left`);
     }

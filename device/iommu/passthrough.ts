@@ -46,7 +46,7 @@ export class Passthrough {
    *
    * @returns OK; EBUSY while messages wait, to be tried again; EOPNOTSUPP if another one of its host group is attached to
    * another domain than its endpoint, or the host refuses; ENOMEM, EADDRINUSE for the domain's mappings. After an error it is
-   * not there.
+   * not there, and blocked, but for EBUSY.
    * @throws {RangeError} If its endpoint does not exist or has a device, if it has more reserved ranges than there is room
    * for or ranges that overlap, or where tables hold host frames.
    */
@@ -68,13 +68,19 @@ export class Passthrough {
         })),
       );
     }
+    hosts.enter(iommu);
     const domain = endpoints.seen(id)?.domain;
     let error = domain === undefined ? OK : domain.enterHost(iommu);
     if (error === OK) {
       error = hosts.add(device);
       if (error !== OK) domain?.exitHost(iommu);
     }
-    if (error !== OK) reserved.clearOwn(id);
+    if (error !== OK) {
+      // What the VMM attached it to is not what its endpoint is attached to.
+      device.block();
+      reserved.clearOwn(id);
+      hosts.leave(iommu);
+    }
     return error;
   }
 
@@ -88,12 +94,14 @@ export class Passthrough {
     const { hosts, reserved, endpoints } = this.#parts;
     const device = hosts.of(endpoint);
     if (device === undefined) return ENOENT;
-    if (this.#state.messagesWait) {
+    const domain = endpoints.seen(endpoint)?.domain;
+    if (this.#state.messagesWait || domain?.space.isFilling === true) {
       device.block();
       return EBUSY;
     }
     hosts.remove(device);
-    endpoints.seen(endpoint)?.domain?.exitHost(device.iommu);
+    domain?.exitHost(device.iommu);
+    hosts.leave(device.iommu);
     reserved.clearOwn(endpoint);
     return OK;
   }

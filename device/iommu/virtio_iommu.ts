@@ -142,7 +142,8 @@ export class VirtioIommu {
     if (existing !== undefined && existing === previous) {
       // Its device may have been blocked with another one.
       const error = hosts.attach(endpointId, existing);
-      hosts.settle(endpointId);
+      if (error === OK) hosts.settle(endpointId);
+      else hosts.follow(endpointId);
       return error;
     }
     if (hosts.isRefused(endpointId, existing)) {
@@ -162,7 +163,7 @@ export class VirtioIommu {
     // attach the endpoint identified by endpoint to the domain."
     const error = domain.join(endpoint, isHostLater);
     if (error !== OK) {
-      hosts.settle(endpointId);
+      hosts.follow(endpointId);
       if (existing === undefined) domain.destroy();
       this.#endpoints.release(endpoint);
       return error;

@@ -24,6 +24,8 @@ type Place = FakeTable | "bypass" | "vmm";
 export class FakeTable extends WholeTable implements HostTable {
   override readonly unmapsWhole = true;
   readonly host: FakeHost;
+  /** First pages of what was no RAM when it was mapped: the device reaches nothing there. */
+  readonly #holes = new Set<number>();
 
   constructor(host: FakeHost) {
     super();
@@ -31,8 +33,28 @@ export class FakeTable extends WholeTable implements HostTable {
   }
 
   override map(first: number, last: number, frame: number, protection: number): Errno {
-    const error = this.host.next("map");
-    return error !== OK ? error : super.map(first, last, frame, protection);
+    let error = this.host.next("map");
+    if (error !== OK) return error;
+    error = super.map(first, last, frame, protection);
+    const isRam = this.host.isRam(frame);
+    if (isRam !== this.host.isRam(frame + (last - first))) throw new Error("a run of two kinds");
+    if (error === OK && !isRam) this.#holes.add(first);
+    return error;
+  }
+
+  override unmap(first: number, last: number): number {
+    const pages = super.unmap(first, last);
+    for (const hole of this.#holes) if (!this.wholes.has(hole)) this.#holes.delete(hole);
+    return pages;
+  }
+
+  /** The guest page that a device reaches at a page, or -1. */
+  reach(page: number): number {
+    for (const { first, last, frame } of this.wholes.values()) {
+      if (page < first || page > last || this.#holes.has(first)) continue;
+      return frame + (page - first);
+    }
+    return -1;
   }
 
   override destroy(): void {
@@ -52,6 +74,8 @@ export class FakeHost implements HostIommu {
   readonly ram: Set<MemoryRegion> = new Set();
   /** The address space of each group in which a device is attached. */
   readonly groups: Map<number, Place> = new Map();
+  /** The groups that a test has found blocked because their bypass was refused; the next that is not removes one. */
+  readonly stuck: Set<number> = new Set();
   readonly #attached = new Map<number, Set<FakeDevice>>();
   /** Says with which error the next call fails. */
   next: (call: "create" | "map" | "attach" | "bypass") => Errno = () => OK;
@@ -81,14 +105,23 @@ export class FakeHost implements HostIommu {
   memoryRemoved(region: MemoryRegion): void {
     const first = region.guestAddress / 4096;
     for (const table of this.tables) {
-      for (const { frame, first: from, last } of table.wholes.values()) {
-        if (frame < first + region.size / 4096 && frame + (last - from) >= first) {
+      for (const { first: page } of table.wholes.values()) {
+        const frame = table.reach(page);
+        if (frame >= first && frame < first + region.size / 4096) {
           throw new Error("Cannot remove memory that a table leads to");
         }
       }
     }
     if (!this.ram.delete(region)) throw new Error("Cannot remove memory that is not there");
     this.calls.push(`memory- ${first}`);
+  }
+
+  /** Whether a frame is RAM. */
+  isRam(frame: number): boolean {
+    for (const { guestAddress, size } of this.ram) {
+      if (frame >= guestAddress / 4096 && frame < (guestAddress + size) / 4096) return true;
+    }
+    return false;
   }
 
   /** Whether a group is attached to a table. */
@@ -154,6 +187,7 @@ export class FakeDevice implements HostDevice {
   bypass(): Errno {
     this.iommu.calls.push(`bypass ${this.endpoint}`);
     const error = this.iommu.next("bypass");
+    if (error === OK) this.iommu.stuck.delete(this.group);
     return error !== OK ? error : this.iommu.attach(this, "bypass");
   }
 
@@ -166,10 +200,7 @@ export class FakeDevice implements HostDevice {
   reaches(page: number): number {
     const place = this.iommu.groups.get(this.group);
     if (place === undefined) return -1;
-    const frame = place instanceof FakeTable ? place.frameAt(page) : page;
-    const isRam = [...this.iommu.ram].some(({ guestAddress, size }) =>
-      frame >= guestAddress / 4096 && frame < (guestAddress + size) / 4096
-    );
-    return isRam ? frame : -1;
+    const frame = place instanceof FakeTable ? place.reach(page) : page;
+    return this.iommu.isRam(frame) ? frame : -1;
   }
 }
