@@ -19,6 +19,7 @@ import * as vfio from "../../../device/vfio/vfio_device.ts";
 import {
   type Backing,
   backingOf,
+  type FakeArea,
   FakeDevice,
   FakeGroup,
   type FakeHardware,
@@ -30,11 +31,14 @@ import {
 const ENOENT = 2;
 const EBADF = 9;
 const ENOMEM = 12;
+const EFAULT = 14;
 const EBUSY = 16;
 const EEXIST = 17;
 const EINVAL = 22;
 const ENOTTY = 25;
+const EOVERFLOW = 75;
 const EMSGSIZE = 90;
+const EOPNOTSUPP = 95;
 const EADDRINUSE = 98;
 
 /** The second stage of VT-d: 48 bits, and the window of interrupts. */
@@ -44,6 +48,9 @@ export const VTD: FakeHardware = {
   msiFirst: 0xfee00,
   msiLast: 0xfeeff,
 };
+
+/** Nothing of a process is below (`vm.mmap_min_addr`). */
+const LOWEST_ADDRESS = 0x10000;
 
 /** One open `/dev/iommu`. */
 export class FakeIommufd {
@@ -160,6 +167,7 @@ export class FakeKernel implements KernelCalls, Disposable {
     const object = (at: number) => objects.get(u32(at));
     switch (request) {
       case calls.IOMMU_IOAS_ALLOC:
+        if (u32(4) !== 0) return EOPNOTSUPP;
         view.setUint32(8, iommufd.add(new FakeIoas()), true);
         return 0;
       case calls.IOMMU_DESTROY:
@@ -187,13 +195,12 @@ export class FakeKernel implements KernelCalls, Disposable {
         return unmap(ioas, view);
       case calls.IOMMU_IOAS_MAP: {
         const at = bytesAt(view, 16);
-        return this.#map(ioas, view, { file: "memory", at, kept: undefined });
+        return this.#map(ioas, view, { file: "memory", at, kept: undefined, size: Infinity });
       }
       case calls.IOMMU_IOAS_MAP_FILE: {
         const backing = backingOf(view.getInt32(12, true), bytesAt(view, 16));
         if (backing === undefined) return EBADF;
-        const isInside = backing.at + bytesAt(view, 24) <= backing.size;
-        const errno = isInside ? this.#map(ioas, view, backing) : EINVAL;
+        const errno = this.#map(ioas, view, backing);
         if (errno !== 0) backing.kept?.close();
         return errno;
       }
@@ -233,11 +240,11 @@ export class FakeKernel implements KernelCalls, Disposable {
     if (length % unit !== 0 || iova % unit !== 0 || backing.at % unit !== 0) return EINVAL;
     const first = iova / 4096;
     const last = first + length / 4096 - 1;
+    if (last >= 2 ** 52) return EOVERFLOW;
     const overlaps = (each: { first: number; last: number }) =>
       each.first <= last && each.last >= first;
-    if (ioas.areas.some(overlaps)) return EEXIST;
     if (ioas.reserved.some(overlaps)) return EINVAL;
-    if (ioas.isPinned && this.pinned + length / 4096 > this.mostPinned) return ENOMEM;
+    if (ioas.areas.some(overlaps)) return EEXIST;
     const area = {
       first,
       last,
@@ -245,8 +252,21 @@ export class FakeKernel implements KernelCalls, Disposable {
       isReadable: (flags & 4) !== 0,
       isWritable: (flags & 2) !== 0,
     };
+    const errno = ioas.isPinned ? this.#pin([area]) : 0;
+    if (errno !== 0) return errno;
     ioas.areas = [...ioas.areas, area].sort((a, b) => a.first - b.first);
     return 0;
+  }
+
+  /** Whether areas could be pinned: their files, and the limit, are looked at then. */
+  #pin(areas: readonly FakeArea[]): number {
+    let pages = 0;
+    for (const { first, last, backing } of areas) {
+      pages += last - first + 1;
+      if (backing.kept === undefined && backing.at < LOWEST_ADDRESS) return EFAULT;
+      if (backing.at + (last - first + 1) * 4096 > backing.size) return EINVAL;
+    }
+    return this.pinned + pages > this.mostPinned ? ENOMEM : 0;
   }
 
   #ranges(ioas: FakeIoas, view: DataView): number {
@@ -273,7 +293,8 @@ export class FakeKernel implements KernelCalls, Disposable {
   /** Makes a page table, which pins what is mapped. */
   #createHwpt(ioas: FakeIoas, device: FakeDevice, isAuto: boolean): FakeHwpt | number {
     if (ioas.conflicts(device.hardware, isAuto)) return EADDRINUSE;
-    if (!ioas.isPinned && this.pinned + ioas.pages > this.mostPinned) return ENOMEM;
+    const errno = ioas.isPinned ? 0 : this.#pin(ioas.areas);
+    if (errno !== 0) return errno;
     const hwpt = new FakeHwpt(ioas, device, isAuto);
     ioas.pageTables.add(hwpt);
     return hwpt;
@@ -349,8 +370,10 @@ function destroy(iommufd: FakeIommufd, object: FakeObject | undefined): number {
 function unmap(ioas: FakeIoas, view: DataView): number {
   const first = bytesAt(view, 8) / 4096;
   const length = bytesAt(view, 16) / 4096;
+  const isAll = first === 0 && view.getBigUint64(16, true) === 2n ** 64n - 1n;
   if (length === 0) return EINVAL;
   const last = first + length - 1;
+  if (last >= 2 ** 52) return EOVERFLOW;
   let pages = 0;
   for (const area of ioas.areas.filter((each) => each.first <= last && each.last >= first)) {
     if (area.first < first || area.last > last) return ENOENT;
@@ -358,7 +381,7 @@ function unmap(ioas: FakeIoas, view: DataView): number {
     ioas.areas = ioas.areas.filter((each) => each !== area);
     pages += area.last - area.first + 1;
   }
-  if (pages === 0) return ENOENT;
+  if (pages === 0 && !isAll) return ENOENT;
   view.setBigUint64(16, BigInt(pages) * 4096n, true);
   return 0;
 }

@@ -15,6 +15,8 @@ export interface Backing {
   readonly at: number;
   /** The kernel's own reference to the file. */
   readonly kept: Descriptor | undefined;
+  /** Bytes of the file. */
+  readonly size: number;
 }
 
 /** What one map call made. Pages, inclusive. */
@@ -122,7 +124,7 @@ export class FakeDevice {
 export type FakeObject = FakeIoas | FakeHwpt | FakeDevice;
 
 /** A reference of the kernel's own to an open file, and its size; undefined if the descriptor is not open. */
-export function backingOf(number: number, at: number): (Backing & { size: number }) | undefined {
+export function backingOf(number: number, at: number): Backing | undefined {
   const status = descriptorStatus(number);
   if (typeof status === "number") return undefined;
   const open = new Descriptor(number);
