@@ -2,8 +2,9 @@
  * L1: a Linux guest that is itself a host, with an emulated VT-d, `iommufd`, VFIO, and Deno, in which a program of ours runs.
  *
  * What needs a real `/dev/iommu`, a real IOMMU and a device behind it is tested there: those of the machine that the tests
- * run on are not theirs to use. (L1 is KVM's word: the guest of the host is L1, a guest in it would be L2.) The program is a
- * bundle; its checks are steps of the test that boots the machine, see `tests/guest/l1/checks.ts`.
+ * run on are not theirs to use. (L1 is KVM's word: the guest of the host is L1, a guest in it would be L2.) A program is a
+ * bundle; its checks are steps of the test that boots the machine, see `tests/guest/l1/checks.ts`. A boot takes as long as
+ * some ten of them, so several programs share one.
  *
  * @module
  */
@@ -40,9 +41,9 @@ export async function prepareL1(): Promise<Lab> {
 
 /** What runs in L1. */
 export interface L1Options {
-  /** The program that starts when it has booted. */
-  readonly program: URL;
-  /** Bundles besides, as `/programs/NAME.js`. */
+  /** The programs that run one after the other, by their names in `tests/guest/l1/`, with what they prove. */
+  readonly programs: Readonly<Record<string, string>>;
+  /** Bundles for them, as `/programs/NAME.js`. */
   readonly bundles?: Readonly<Record<string, URL>>;
   /** Further files. */
   readonly files?: readonly ArchiveEntry[];
@@ -50,7 +51,7 @@ export interface L1Options {
   readonly devices: readonly string[];
   /** MiB of memory; 1024 when missing. */
   readonly memory?: number;
-  /** Variables in the program's environment; without spaces. */
+  /** Variables in the programs' environment; without spaces. */
   readonly variables?: Readonly<Record<string, string>>;
 }
 
@@ -59,7 +60,10 @@ export function edu(options: string): readonly string[] {
   return ["-device", `edu,dma_mask=0xffffffffffffffff,${options}`];
 }
 
-/** Boots L1 with its files in a folder, and runs its program's checks as steps of a test; what it told, by name. */
+/**
+ * Boots L1 with its files in a folder. Each program is a step of the test, each of its checks a step of that. Returns what
+ * the programs told, by name. The first check that fails ends it.
+ */
 export async function runInL1(
   lab: Lab,
   folder: string,
@@ -84,68 +88,79 @@ export async function runInL1(
     command: [...lab.qemu.command, ...machine],
     env: lab.qemu.env,
   });
-  return await followChecks(process, context);
+  const told = new Map<string, unknown>();
+  for (const [name, proves] of Object.entries(options.programs)) {
+    await step(context, proves, (within) => followChecks(process, name, within, told));
+  }
+  const { code } = await process.status(STEP_LIMIT);
+  if (code !== 0) throw process.failure(`QEMU ended with status ${code}`);
+  return told;
 }
 
 /** The files of L1. */
 async function rootEntries(
   lab: Lab,
   folder: string,
-  { program, bundles, files = [] }: L1Options,
+  { programs, bundles = {}, files = [] }: L1Options,
 ): Promise<readonly ArchiveEntry[]> {
-  const programs: ArchiveEntry[] = [];
-  for (const [name, url] of Object.entries({ main: program, ...bundles })) {
+  const names = Object.keys(programs);
+  const sources = names.map((name) => [name, new URL(`l1/${name}.ts`, import.meta.url)] as const);
+  const bundled: ArchiveEntry[] = [];
+  for (const [name, url] of [...sources, ...Object.entries(bundles)]) {
     const path = `${folder}/${name}.js`;
     await bundle(url, path);
-    const content = await Deno.readFile(path);
-    programs.push({ path: `programs/${name}.js`, mode: PLAIN, content });
+    bundled.push({ path: `programs/${name}.js`, mode: PLAIN, content: await Deno.readFile(path) });
   }
+  const order = new TextEncoder().encode(names.map((name) => `${name}\n`).join(""));
   const script = await Deno.readFile(new URL("program/l1.sh", import.meta.url));
   return withFolders([
     ...await baseEntries("x86_64", lab.kernel, MODULES),
     ...await programEntries(Deno.execPath(), "/bin/deno"),
     { path: "bin/l1.sh", mode: EXECUTABLE, content: script },
-    ...programs,
+    { path: "programs/order", mode: PLAIN, content: order },
+    ...bundled,
     ...files,
   ]);
 }
 
-/** Reads what the program says until its end. */
+/** Reads what a program says, from its beginning to its end. */
 async function followChecks(
   process: LineProcess,
+  program: string,
   context: Deno.TestContext,
-): Promise<ReadonlyMap<string, unknown>> {
-  const told = new Map<string, unknown>();
+  told: Map<string, unknown>,
+): Promise<void> {
   /** The next line that is for the test, without those that tell a value, which it keeps. */
   async function next(): Promise<string> {
     const end = Date.now() + STEP_LIMIT;
     while (true) {
-      const line = await process.nextLine(end - Date.now(), "check in L1");
+      const line = await process.nextLine(end - Date.now(), `line of ${program} in L1`);
       const [, name, value] = /^@told (\S+) (.*)$/.exec(line) ?? [];
       if (name !== undefined) told.set(name, JSON.parse(value));
       else if (line.startsWith("@")) return line;
     }
   }
-  while (true) {
-    const line = await next();
-    if (line === "@end 0") break;
+  const begin = await next();
+  if (begin !== `@program ${program}`) throw process.failure(`${program} does not begin: ${begin}`);
+  for (let line = await next(); line !== "@ended 0"; line = await next()) {
     const [, name] = /^@check (.*)$/.exec(line) ?? [];
-    if (name === undefined) throw process.failure(`The program ended without a check: ${line}`);
-    const hasPassed = await context.step({
-      name,
-      fn: async () => {
-        const outcome = await next();
-        const [, text] = /^@failed (.*)$/.exec(outcome) ?? [];
-        if (text !== undefined) throw process.failure(`${name}: ${JSON.parse(text)}`);
-        if (outcome !== "@passed") throw process.failure(`${name}: ${outcome}`);
-      },
-      // What the process's reader awaits may begin in one step and end in another; the test as a whole is sanitized.
-      sanitizeOps: false,
-      sanitizeResources: false,
+    if (name === undefined) throw process.failure(`${program} failed outside its checks: ${line}`);
+    await step(context, name, async () => {
+      const outcome = await next();
+      const [, text] = /^@failed (.*)$/.exec(outcome) ?? [];
+      if (text !== undefined) throw process.failure(`${name}: ${JSON.parse(text)}`);
+      if (outcome !== "@passed") throw process.failure(`${name}: ${outcome}`);
     });
-    if (!hasPassed) throw new Error(`Cannot go on after a failed check: ${name}`);
   }
-  const { code } = await process.status(STEP_LIMIT);
-  if (code !== 0) throw process.failure(`QEMU ended with status ${code}`);
-  return told;
+}
+
+/** A step of a test, which ends the test if it fails. */
+async function step(
+  context: Deno.TestContext,
+  name: string,
+  fn: (context: Deno.TestContext) => Promise<void>,
+): Promise<void> {
+  // What the process's reader awaits may begin in one step and end in another; the test as a whole is sanitized.
+  const hasPassed = await context.step({ name, fn, sanitizeOps: false, sanitizeResources: false });
+  if (!hasPassed) throw new Error(`Cannot go on after a failed check: ${name}`);
 }
