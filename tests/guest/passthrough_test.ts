@@ -4,29 +4,44 @@ import type { Answer } from "../device/vfio/recorded_calls.ts";
 import { type Lab, labTests } from "./lab/mod.ts";
 import { edu, prepareL1, runInL1 } from "./l1_machine.ts";
 import { run } from "./lab/process.ts";
+import { isLong } from "../long_mode.ts";
+import { seed } from "./random.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
-/** A device that is alone in its IOMMU group of L1, and two that share one, behind a bridge to PCI. */
+/** Devices that are alone in their IOMMU groups of L1, and two that share one, behind a bridge to PCI. */
 const DEVICES = [
-  ...edu("addr=4"),
+  ...[4, 6, 7, 8, 9, 10, 11, 12, 13].flatMap((slot) => edu(`addr=0x${slot.toString(16)}`)),
   ...["-device", "pcie-pci-bridge,id=bridge,addr=5"],
   ...edu("bus=bridge,addr=1"),
   ...edu("bus=bridge,addr=2"),
 ];
 
-/** The programs, and what each proves. */
-const PROGRAMS = {
+/** The programs, and what each proves. `VIOMMU_L1=NAME` runs one alone. */
+const PROGRAMS: Readonly<Record<string, string>> = {
   kernel: "the kernel translates a device's DMA, and answers calls as it is recorded",
   vfio_cases: "device/vfio does with the kernel what it does with that of its tests",
+  histories: "the engine fills a page table of ours and the kernel's alike, whatever is mapped",
 };
 
 /** The record of a real kernel's answers. `VIOMMU_RECORD=1` writes it anew, as for another kernel. */
 const RECORD = new URL("../device/vfio/recorded_answers.json", import.meta.url);
 
+/** The programs that are asked for. */
+function chosenPrograms(): Readonly<Record<string, string>> {
+  const name = Deno.env.get("VIOMMU_L1") ?? "";
+  return name === "" ? PROGRAMS : { [name]: PROGRAMS[name] };
+}
+
 async function passThrough(lab: Lab, context: Deno.TestContext): Promise<void> {
   await using folder = await temporaryFolder();
-  const told = await runInL1(lab, folder.path, { programs: PROGRAMS, devices: DEVICES }, context);
-  const answers = told.get("answers") as readonly Answer[];
+  const options = {
+    programs: chosenPrograms(),
+    devices: DEVICES,
+    variables: { VIOMMU_SEED: `${seed()}`, steps: isLong ? "200" : "10" },
+  };
+  const told = await runInL1(lab, folder.path, options, context);
+  const answers = told.get("answers") as readonly Answer[] | undefined;
+  if (answers === undefined) return;
   if (Deno.env.get("VIOMMU_RECORD") === "1") {
     const lines = answers.map((each) => `  ${JSON.stringify(each)}`);
     await Deno.writeTextFile(RECORD, `[\n${lines.join(",\n")}\n]\n`);

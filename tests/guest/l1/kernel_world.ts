@@ -13,13 +13,18 @@ import { HostDevice, HostIommufd } from "./vfio.ts";
 const LAST_PAGE = 2 ** 36 - 1;
 const MSI_PAGE = 0xfee00;
 
+/** A world whose devices are known. */
+export interface EduWorld extends KernelWorld {
+  readonly edus: readonly Edu[];
+}
+
 /**
  * Devices as a VMM leaves them: bound to one `/dev/iommu`, and attached to an address space.
  *
  * @param paths Their files.
  * @param groups The number of the IOMMU group of each.
  */
-export function kernelWorld(paths: readonly string[], groups: readonly number[]): KernelWorld {
+export function kernelWorld(paths: readonly string[], groups: readonly number[]): EduWorld {
   const iommufd = new HostIommufd();
   const devices = paths.map((path) => new HostDevice(path));
   for (const device of devices) device.bind(iommufd);
@@ -36,6 +41,7 @@ export function kernelWorld(paths: readonly string[], groups: readonly number[])
     groups,
     lastPage: LAST_PAGE,
     msiPage: MSI_PAGE,
+    edus,
     async copy(device, fromPage, toPage) {
       await edus[device].load(BigInt(fromPage) * 4096n);
       await edus[device].store(BigInt(toPage) * 4096n);
