@@ -10,23 +10,11 @@
  *
  * Written for x86-64; elsewhere nothing is installed, and only sealed files are safe.
  */
-import {
-  MAP_ANONYMOUS,
-  MAP_FAILED,
-  MAP_PRIVATE,
-  PROT_READ_EXECUTE,
-  PROT_READ_WRITE,
-} from "./constants.ts";
-import { libc } from "./libc.ts";
+import { handleSignal } from "./signal_code.ts";
 
 const SIGBUS = 7;
-/** The handler gets the address, and runs on the signal stack that the runtime has set up. */
-const SA_SIGINFO_ONSTACK = 0x0800_0004;
-/** `struct sigaction`: handler u64, mask of 128 bytes, flags i32 at 136, restorer u64 at 144. */
-const SIGACTION_BYTES = 152;
 
-// The page behind the code: 32 zero bytes (the default action), count u64 at 32, the table at 64.
-const CODE_BYTES = 4096;
+// The data behind the code: 32 zero bytes (the default action), count u64 at 32, the table at 64.
 const DATA_BYTES = 65536;
 const COUNT_WORD = 4;
 const TABLE_WORD = 8;
@@ -56,7 +44,7 @@ let entries = 0;
  * refuses a system call that it needs.
  */
 export function guardMapping(first: bigint, end: bigint, page: number): boolean {
-  if (Deno.build.arch !== "x86_64" || entries >= MOST_ENTRIES) return false;
+  if (entries >= MOST_ENTRIES) return false;
   data ??= install();
   if (data === undefined) return false;
   data.set([first, end, BigInt(page), 0n, 0n], TABLE_WORD + entries * ENTRY_WORDS);
@@ -83,23 +71,8 @@ export function truncations(): number {
   return data === undefined ? 0 : Number(data[COUNT_WORD]);
 }
 
-/** Installs the handler of SIGBUS. Returns the words behind the code, or `undefined` if the host refuses. */
+/** Installs the handler. Returns the words behind its code, or `undefined` where there is none. */
 function install(): BigUint64Array | undefined {
-  const flags = MAP_PRIVATE | MAP_ANONYMOUS;
-  const size = CODE_BYTES + DATA_BYTES;
-  const place = libc().mmap(null, BigInt(size), PROT_READ_WRITE, flags, -1, 0n);
-  if (place === null || Deno.UnsafePointer.value(place) === MAP_FAILED) return undefined;
-  const code = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(place, CODE_BYTES));
-  code.set(HANDLER.join("").match(/../g)?.map((byte) => parseInt(byte, 16)) ?? []);
-  const action = new DataView(new ArrayBuffer(SIGACTION_BYTES));
-  action.setBigUint64(0, Deno.UnsafePointer.value(place), true);
-  action.setInt32(136, SA_SIGINFO_ONSTACK, true);
-  if (
-    libc().mprotect(place, BigInt(CODE_BYTES), PROT_READ_EXECUTE) < 0 ||
-    libc().sigaction(SIGBUS, action.buffer, null) < 0
-  ) {
-    libc().munmap(place, BigInt(size));
-    return undefined;
-  }
-  return new BigUint64Array(Deno.UnsafePointerView.getArrayBuffer(place, DATA_BYTES, CODE_BYTES));
+  const behind = handleSignal(SIGBUS, { x86_64: HANDLER }, DATA_BYTES);
+  return typeof behind === "string" ? undefined : new BigUint64Array(behind);
 }

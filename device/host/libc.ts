@@ -86,6 +86,11 @@ const symbols = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // int socketpair(int domain, int type, int protocol, int fds[2])
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *out)
+  systemCall: {
+    name: "syscall",
+    parameters: ["u64", "u64", "u64", "u64", "u64", "u64"],
+    result: "i32",
+  }, // long syscall(long number, ...), for calls whose result fits: what the C library has no function for
   umask: { parameters: ["u32"], result: "u32" }, // mode_t umask(mode_t mask)
   unlink: { parameters: ["buffer"], result: "i32" }, // int unlink(const char *path)
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t write(int fd, const void *buf, size_t count)
