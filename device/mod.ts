@@ -38,6 +38,7 @@ export {
   ApiServer,
   type EndpointChanges,
   type RemovalState,
+  type SandboxState,
   type ServedEndpointState,
   type Work,
 } from "./api/mod.ts";

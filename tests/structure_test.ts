@@ -21,6 +21,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     "poll_source.ts": ["host"],
     "service_times.ts": [],
     "guarded_poll_source.ts": ["log.ts", "host", "poll_source.ts"],
+    sandbox: ["log.ts", "host", "poll_source.ts"],
     firmware: ["address.ts"],
     // The model knows no host: it runs in Node and in a browser.
     iommu: ["address.ts", "virtio_device.ts"],
@@ -47,6 +48,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     command: [
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "firmware", "iommu", "vhost_user", "vfio", "endpoint", "serving", "api"],
+      "sandbox",
     ],
   },
   pagetable: {

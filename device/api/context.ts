@@ -51,6 +51,18 @@ export interface RouteAnswer extends Iterator<string, void> {
   readonly isWaiting?: boolean;
 }
 
+/** The sandbox of the process. */
+export interface SandboxState {
+  /** What was asked for. */
+  readonly mode: "off" | "on" | "strict";
+  /** The parts that are in force. */
+  readonly inForce: readonly string[];
+  /** The parts that are not, and why. */
+  readonly missing: Readonly<Record<string, string>>;
+  /** How often system calls were refused, by name; those that were not are left out. */
+  readonly refused: Readonly<Record<string, number>>;
+}
+
 /** Changes what is behind the IOMMU while it is served. */
 export interface EndpointChanges {
   /**
@@ -88,4 +100,6 @@ export interface ApiContext {
   readonly failures?: Readonly<Record<string, number>>;
   /** What clients may do; `read` by default. */
   readonly access?: ApiAccess;
+  /** What is in force of the sandbox; not told where this is missing. */
+  readonly sandbox?: SandboxState;
 }

@@ -11,6 +11,7 @@ export {
   type EndpointChanges,
   type RouteAnswer,
   type RouteRequest,
+  type SandboxState,
 } from "./context.ts";
 export type { DmaBody, DmaResult } from "./dma.ts";
 export { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "./endpoints.ts";

@@ -6,7 +6,7 @@ import type { GuestLife } from "../iommu/guest_life.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../iommu/wire.ts";
 import { ascending } from "./ascending.ts";
-import type { ApiContext } from "./context.ts";
+import type { ApiContext, SandboxState } from "./context.ts";
 import { type EndpointRelayState, relayState } from "./relay_state.ts";
 import type { Work } from "./work.ts";
 
@@ -38,6 +38,8 @@ export interface State {
    * a device, proxy or relay with its endpoint, `the API`. Absent where nothing has failed.
    */
   readonly failures?: Readonly<Record<string, number>>;
+  /** The sandbox of the process. */
+  readonly sandbox?: SandboxState;
 }
 
 /** A domain in {@linkcode State}. */
@@ -186,10 +188,14 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
     text = "";
   }
   const faults = { reported: device.faults.reported, dropped: device.faults.dropped };
-  const { failures = {} } = context;
-  const tail = Object.keys(failures).length === 0 ? "" : `,"failures":${JSON.stringify(failures)}`;
-  yield `${text}],"requests":${JSON.stringify(requestCounts(device.requests.counts))},` +
-    `"faults":${JSON.stringify(faults)}${tail}}\n`;
+  const { failures = {}, sandbox } = context;
+  const tail = JSON.stringify({
+    requests: requestCounts(device.requests.counts),
+    faults,
+    ...(Object.keys(failures).length === 0 ? {} : { failures }),
+    ...(sandbox === undefined ? {} : { sandbox }),
+  });
+  yield `${text}],${tail.slice(1)}\n`;
 }
 
 /** The endpoints worth showing, by ascending id, each once. */

@@ -36,6 +36,10 @@ export interface EndpointChoice {
   readonly endpoint: number;
   /** Paths at which it will listen. */
   readonly listens: readonly string[];
+  /** Whether it connects to a socket, again whenever that has gone. */
+  readonly connects: boolean;
+  /** Paths of files that it opens. */
+  readonly files: readonly string[];
   /** QEMU arguments that attach it, where they are known. */
   readonly qemuArguments: readonly string[];
   /** Opens its sockets and files; a RangeError of one line says what cannot be. */

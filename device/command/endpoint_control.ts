@@ -42,6 +42,8 @@ export interface EndpointControlOptions {
   readonly access: SocketAccess;
   /** Paths of the other sockets of this process. */
   readonly otherSockets: readonly string[];
+  /** Whether the process is in a sandbox, which refuses folders that no option names. */
+  readonly isConfined?: boolean;
 }
 
 /**
@@ -146,7 +148,11 @@ export class EndpointControl implements EndpointChanges {
         `Cannot take ${option}: fewer than ${RESERVE} descriptors are left (ulimit -Hn)`,
       );
     }
-    const served = inApiWords(409, () => openEndpoint(choice, iommu, log, access));
+    const served = inApiWords(
+      409,
+      () => openEndpoint(choice, iommu, log, access),
+      this.#options.isConfined === true ? SANDBOX_HINT : "",
+    );
     endpoints.add(served);
     log.infoLimited("added", `Added ${served.name}, listening on ${served.listen}`);
     return served;
@@ -171,13 +177,22 @@ export class EndpointControl implements EndpointChanges {
   }
 }
 
-/** Makes errors of the command line errors of the API. */
-function inApiWords<T>(status: number, action: () => T): T {
+/** What refused files and sockets may be about in a sandbox. */
+const SANDBOX_HINT = "; the sandbox allows the folders that options name (serve --sandbox-path)";
+
+/**
+ * Makes errors of the command line errors of the API.
+ *
+ * @param hint What is added where something is not permitted.
+ */
+function inApiWords<T>(status: number, action: () => T, hint = ""): T {
   try {
     return action();
   } catch (error) {
     const isRefusal = error instanceof UsageError || error instanceof CommandError ||
       error instanceof OsError;
-    throw isRefusal ? new ApiError(status, error.message) : error;
+    if (!isRefusal) throw error;
+    const isForbidden = /\bE(ACCES|PERM)\b/.test(error.message);
+    throw new ApiError(status, isForbidden ? error.message + hint : error.message);
   }
 }

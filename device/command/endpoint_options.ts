@@ -107,6 +107,8 @@ export const endpointDevice: EndpointOption = {
     return {
       endpoint,
       listens: [socket],
+      connects: false,
+      files: options.type === "blk" ? [options.file] : [],
       qemuArguments: endpointQemuArguments(options),
       open(iommu, log, access) {
         const device = openDevice(options);

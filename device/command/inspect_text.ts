@@ -27,6 +27,7 @@ export function stateText(state: State): string {
     ...blockedLines(state),
     `faults    ${state.faults.reported} reported, ${state.faults.dropped} dropped`,
     ...failureLines(state),
+    ...sandboxLines(state),
     "",
     ...requestLines(state),
     "",
@@ -48,6 +49,20 @@ function blockedLines({ blocked, endpoints }: State): readonly string[] {
   }
   const ids = endpoints.filter((endpoint) => endpoint.blocked).map(({ id }) => id);
   return [`blocked   ${namedEndpoints(ids)}: attached when the connection ended`];
+}
+
+/** What is in force of the sandbox. */
+function sandboxLines({ sandbox }: State): readonly string[] {
+  if (sandbox === undefined) return [];
+  if (sandbox.mode === "off") return ["sandbox   off"];
+  const missing = Object.entries(sandbox.missing).map(([part, why]) => `no ${part} (${why})`);
+  const refused = Object.entries(sandbox.refused).map(([name, count]) => `${name} ${count}`);
+  return [
+    `sandbox   ${[...sandbox.inForce, ...missing].join(", ")}`,
+    ...(refused.length === 0
+      ? []
+      : [`refused   ${refused.join(", ")}: system calls of the process`]),
+  ];
 }
 
 /** Whose sessions were ended because something failed on their behalf. */

@@ -42,6 +42,8 @@ export const endpointProxy: EndpointOption = {
     return {
       endpoint,
       listens: listensOf(choice),
+      connects: choice.backEndMode === "connect",
+      files: [],
       qemuArguments: [],
       open: (iommu, log, access) =>
         openBetween(

@@ -77,6 +77,8 @@ export const endpointRelay: EndpointOption = {
     return {
       endpoint,
       listens: listensOf(choice),
+      connects: choice.backEndMode === "connect",
+      files: [],
       qemuArguments: relayQemuArguments(choice),
       open: (iommu, log, access) =>
         openBetween(

@@ -15,6 +15,8 @@ import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, oneLine } from "../log.ts";
 import { memoryBound } from "../iommu/memory_bound.ts";
 import { DeviceServer } from "../serving/device_server.ts";
+import type { PollSource } from "../poll_source.ts";
+import type { Sandbox } from "../sandbox/mod.ts";
 import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
 import { eventLine } from "./event_text.ts";
@@ -25,6 +27,7 @@ import { makeDevice, prepare } from "./open_device.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { ARCHITECTURES, DEFAULT_GUEST_MEMORY, qemuCommands } from "./qemu_arguments.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
+import { confine, sandboxState, servePolicy } from "./serve_sandbox.ts";
 
 /** Milliseconds that the last log lines have to be written. */
 const LAST_LINES_MS = 1000;
@@ -99,7 +102,7 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
   const parts = openParts(choices, device, process, opened);
   // A VMM that connects meanwhile waits in the queue of the socket.
   if (choices.warmsUp) await prepare(options, choices.rings, log);
-  if (!stop.isAsked) await serveUntilStopped(parts, { ...choices, log }, stop);
+  if (!stop.isAsked) await serveUntilStopped(parts, choices, log, stop);
   // What is mapped is not undone one by one, which takes a second for each million: nothing outlives the process
   // but back ends of other programs, and those were told, and disconnected, when the sessions ended.
   log.debug(`${device.iommu.mappingCount} mappings end with the process`);
@@ -141,11 +144,6 @@ interface ServedParts {
   readonly api: UnixListener | undefined;
 }
 
-/** How it is served. */
-interface ServeOptions extends Pick<ServeChoices, "pollUs" | "rings" | "access" | "api"> {
-  readonly log: Log;
-}
-
 /** Logs each event from now on. */
 function traceEvents({ events }: IommuDevice, log: Log): void {
   let last = events.last;
@@ -163,9 +161,11 @@ function traceEvents({ events }: IommuDevice, log: Log): void {
 /** Serves until SIGINT, SIGTERM, SIGHUP, or the end of an inherited connection. */
 async function serveUntilStopped(
   { device, endpoints, socket, api }: ServedParts,
-  { log, pollUs, rings, access, api: apiChoice }: ServeOptions,
+  choices: ServeChoices,
+  log: Log,
   stop: StopSignals,
 ): Promise<void> {
+  const { pollUs, rings, access, api: apiChoice } = choices;
   const own = socket instanceof UnixListener ? socket.path : undefined;
   const otherSockets = [own, api?.path].filter((path) => path !== undefined);
   const context: ApiContext = {
@@ -179,7 +179,10 @@ async function serveUntilStopped(
     get relays() {
       return endpoints.relays;
     },
-    changes: new EndpointControl({ endpoints, iommu: device, log, access, otherSockets }),
+    changes: new EndpointControl({
+      ...{ endpoints, iommu: device, log, access, otherSockets },
+      isConfined: choices.sandbox !== "off",
+    }),
     version: VERSION,
     access: apiChoice?.access ?? "read",
     get connected() {
@@ -191,8 +194,20 @@ async function serveUntilStopped(
     get times() {
       return server.times;
     },
+    get sandbox() {
+      return sandboxState(choices.sandbox, sandbox);
+    },
   };
-  const sources = api === undefined ? [] : [new ApiServer(api, context, log)];
+  const usesNetwork = exportMetrics(context);
+  if (usesNetwork) log.info("Exporting metrics by OpenTelemetry");
+  // From here on nothing is opened that the options do not name, and nobody has been served yet.
+  const sandbox: Sandbox | undefined = confine(
+    choices.sandbox,
+    servePolicy(choices, usesNetwork),
+    log,
+  );
+  const sources: PollSource[] = api === undefined ? [] : [new ApiServer(api, context, log)];
+  if (sandbox?.refusals !== undefined) sources.push(sandbox.refusals.source(log));
   const server: DeviceServer = new DeviceServer(
     device,
     log,
@@ -202,7 +217,6 @@ async function serveUntilStopped(
   );
   stop.onStop(() => server.stop());
   if (log.enabled("trace")) traceEvents(device, log);
-  if (exportMetrics(context)) log.info("Exporting metrics by OpenTelemetry");
   await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
 }
 

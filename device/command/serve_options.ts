@@ -11,7 +11,7 @@ import type { EndpointChoice } from "./endpoint_choices.ts";
 import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
 import { UsageError } from "./errors.ts";
 import { SOCKET_PATH } from "./option_parts.ts";
-import { type OptionValues, parsedOption } from "./options.ts";
+import { type OptionValues, parsedOption, textOptions } from "./options.ts";
 import { apiSocketAccess, SOCKET_OPTIONS, socketAccess } from "./socket_options.ts";
 
 /** Microseconds for which the rings are polled after a request, unless `--poll-us` says otherwise. */
@@ -95,10 +95,29 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
     value: LOG_LEVELS.join("|"),
     help: "how much is logged (default info)",
   }, {
+    name: "sandbox",
+    value: "off|on|strict",
+    help:
+      "whether the process gives up, before it serves, what it does not need: files, programs, the network, system " +
+      "calls, capabilities. What the kernel has not is left out, or an error with strict; see docs/sandbox.md " +
+      "(default on)",
+  }, {
+    name: "sandbox-path",
+    value: "FOLDER",
+    help:
+      "with --api-access full, a folder in which devices that are added may have their sockets and images, besides " +
+      "the folders that other options name; can be repeated",
+    repeats: true,
+  }, {
     name: "print-capabilities",
     help: "what this back end is, as JSON, and exit",
   }],
 }];
+
+/** Modes of `--sandbox`. */
+const SANDBOX_MODES = ["off", "on", "strict"] as const;
+/** One of them. */
+export type SandboxMode = typeof SANDBOX_MODES[number];
 
 /** What the options say. */
 export interface ServeChoices {
@@ -122,6 +141,10 @@ export interface ServeChoices {
   readonly device: DeviceOptions;
   /** What is behind it. */
   readonly endpoints: readonly EndpointChoice[];
+  /** Whether to enter the sandbox, and whether all of it has to be there. */
+  readonly sandbox: SandboxMode;
+  /** Folders for what is added through the API later. */
+  readonly sandboxPaths: readonly string[];
   /** Whether guest memory may be in a file of any file system. */
   readonly allowsFileMemory: boolean;
 }
@@ -173,6 +196,8 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
     api: apiChoice(values),
     device: parseDeviceOptions(values),
     endpoints: parseEndpointChoices(values),
+    sandbox: parsedOption(values, "sandbox", parseSandboxMode, "off, on or strict") ?? "on",
+    sandboxPaths: textOptions(values, "sandbox-path"),
     allowsFileMemory: values["allow-file-memory"] === true,
   };
 }
@@ -233,6 +258,11 @@ function parseSwitch(text: string): boolean | undefined {
 /** What tables hold. */
 function parseFrames(text: string): "guest" | "host" | undefined {
   return text === "guest" || text === "host" ? text : undefined;
+}
+
+/** One of the modes. */
+function parseSandboxMode(text: string): SandboxMode | undefined {
+  return SANDBOX_MODES.find((mode) => mode === text);
 }
 
 /** One of the levels. */

@@ -47,17 +47,25 @@ async function answers(api: string): Promise<boolean> {
 /**
  * Starts `serve` and waits until it answers.
  *
+ * @param before What runs it, such as strace with its arguments.
  * @throws {Error} If it ends instead, or hangs; it is not running then.
  */
 export async function start(
   folder: string,
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  before: readonly string[] = [],
 ): Promise<Served & { log: Promise<string> }> {
   const socket = `${folder}/viommu.sock`;
   const api = `${folder}/api.sock`;
-  const process = new Deno.Command(Deno.execPath(), {
-    args: [...DENO, "serve", "--socket-path", socket, "--api-socket", api, ...args],
+  const [program, ...rest] = [
+    ...before,
+    Deno.execPath(),
+    ...DENO,
+    ...["serve", "--socket-path", socket, "--api-socket", api, ...args],
+  ];
+  const process = new Deno.Command(program, {
+    args: rest,
     env: { NO_COLOR: "1", ...env },
     stdout: "null",
     stderr: "piped",
