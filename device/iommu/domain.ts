@@ -222,13 +222,7 @@ export class Domain implements InvalidationSink {
     const { iotlbListeners, endpoints } = this.#context;
     // A domain may have very many endpoints, of which few have IOTLB listeners.
     for (const id of iotlbListeners.endpoints) {
-      if (endpoints.seen(id)?.domain !== this) continue;
-      for (const listener of iotlbListeners.of(id)) {
-        if (gather.everything) listener.invalidateAll();
-        for (let i = 0; i < gather.rangeCount; i++) {
-          listener.invalidate(gather.firstPages[i], gather.lastPages[i]);
-        }
-      }
+      if (endpoints.seen(id)?.domain === this) iotlbListeners.invalidate(id, gather);
     }
   }
 

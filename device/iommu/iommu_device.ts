@@ -337,6 +337,7 @@ export class IommuDevice implements VirtioDevice {
       this.#requestQueue.proceed(turn);
     } else {
       this.iommu.endPiece();
+      this.requests.recorder?.gaveBack();
       turn.spend(WORK_PER_LOOK);
     }
   }

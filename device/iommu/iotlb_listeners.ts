@@ -6,7 +6,9 @@
  * then it is counted in {@linkcode IotlbListeners.waiting}, and the guest is answered when that is 0.
  * Ranges are inclusive pages.
  */
+import type { InvalidationGather } from "../../pagetable/mod.ts";
 import { LAST_PAGE } from "../address.ts";
+import type { ModelRecorder } from "./model_recorder.ts";
 
 /** Keeps translations of one endpoint. Each call returns with nothing of the range in use. */
 export interface IotlbListener {
@@ -37,6 +39,8 @@ const NONE: readonly IotlbListener[] = [];
 export class IotlbListeners {
   /** The endpoints that have IOTLB listeners, each once. */
   endpoints: readonly number[] = [];
+  /** Records invalidations and acknowledgements, if something does. */
+  recorder: ModelRecorder | undefined;
   readonly #listeners = new Map<number, readonly IotlbListener[]>();
   #waiting = 0;
   #isSettling = false;
@@ -50,6 +54,7 @@ export class IotlbListeners {
   /** A remote IOTLB listener waits for one more acknowledgement. */
   expect(): void {
     this.#waiting++;
+    this.recorder?.expected();
   }
 
   /** Acknowledgements have come, or are not waited for any more. Throws an Error if there are not so many. */
@@ -58,6 +63,7 @@ export class IotlbListeners {
       throw new Error(`Cannot take ${count} acknowledgements: ${this.#waiting} are outstanding`);
     }
     this.#waiting -= count;
+    if (count > 0) this.recorder?.acknowledged(count);
   }
 
   /** Whether an acknowledgement is outstanding since {@linkcode settleLater} was called. */
@@ -101,14 +107,26 @@ export class IotlbListeners {
 
   /** Tells the IOTLB listeners of one endpoint that everything may have changed. */
   invalidateAll(endpoint: number): void {
-    for (const listener of this.of(endpoint)) listener.invalidateAll();
+    const listeners = this.of(endpoint);
+    if (listeners.length > 0) this.recorder?.invalidated(endpoint, 0, LAST_PAGE);
+    for (const listener of listeners) listener.invalidateAll();
+  }
+
+  /** Tells the IOTLB listeners of one endpoint what changed in the tables that translate for it. */
+  invalidate(endpoint: number, gather: InvalidationGather): void {
+    const { everything, rangeCount, firstPages, lastPages } = gather;
+    if (everything) this.invalidateAll(endpoint);
+    for (let i = 0; i < rangeCount; i++) {
+      this.recorder?.invalidated(endpoint, firstPages[i], lastPages[i]);
+    }
+    for (const listener of this.of(endpoint)) {
+      for (let i = 0; i < rangeCount; i++) listener.invalidate(firstPages[i], lastPages[i]);
+    }
   }
 
   /** Tells every IOTLB listener that everything may have changed. */
   invalidateEverything(): void {
-    for (const listeners of this.#listeners.values()) {
-      for (const listener of listeners) listener.invalidateAll();
-    }
+    for (const endpoint of this.#listeners.keys()) this.invalidateAll(endpoint);
   }
 
   /** Tells the remote IOTLB listeners of one endpoint that pages may be translated now. */

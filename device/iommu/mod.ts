@@ -63,6 +63,8 @@ export { Passthrough, type PassthroughParts, type PassthroughState } from "./pas
 export { type IotlbListener, IotlbListeners, type RemoteIotlbListener } from "./iotlb_listeners.ts";
 export type { Pieces } from "./pieces.ts";
 export { PiecewiseUnmap } from "./piecewise_unmap.ts";
+export type { ModelRecorder } from "./model_recorder.ts";
+export { Request } from "./request.ts";
 export type { MapLimits } from "./request_checks.ts";
 export { Requests, type RequestsOptions, UNDER_WAY } from "./requests.ts";
 export {

@@ -25,8 +25,11 @@ const PAGES_PER_HIGH_UNIT = 2 ** 20;
 export class Request {
   /** Where the readable part is gathered; longer than any request. */
   readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(READABLE_SIZE_MAX);
-  readonly #words: Int32Array<ArrayBuffer> = new Int32Array(this.bytes.buffer);
+  /** The same bytes as 32-bit words. */
+  readonly words: Int32Array<ArrayBuffer> = new Int32Array(this.bytes.buffer);
 
+  /** How many bytes of {@linkcode bytes} are the request's. */
+  length = 0;
   /** Request type, 0 for one that the specification does not know. */
   type = 0;
   /** Domain id (ATTACH, DETACH, MAP, UNMAP). */
@@ -57,7 +60,8 @@ export class Request {
    * @returns Whether the readable part is as long as its type requires. The type is set either way.
    */
   decode(length: number): boolean {
-    const words = this.#words;
+    const words = this.words;
+    this.length = length;
     const type = length > 0 ? this.bytes[0] : 0;
     if (type < T_ATTACH || type > T_PROBE) {
       this.type = 0;

@@ -21,6 +21,8 @@ export class RequestQueue {
   #heldQueue: Queue | undefined;
   /** The queue of the request that is under way, whose chain is `#chain`. */
   #queueUnderWay: Queue | undefined;
+  /** Pieces of it that are done besides the first. */
+  #pieces = 0;
 
   /** Answers wait for the remote ones of `listeners`. */
   constructor(requests: Requests, listeners: IotlbListeners) {
@@ -49,9 +51,11 @@ export class RequestQueue {
       const used = requests.serve(chain);
       if (used === UNDER_WAY) {
         this.#queueUnderWay = queue;
+        this.#pieces = 0;
         break;
       }
       queue.complete(chain, used);
+      this.#record(used);
       served++;
       if (turn.spend(requests.weight)) break;
     }
@@ -83,18 +87,29 @@ export class RequestQueue {
 
   /** Forgets the request that is under way, which gets no answer. */
   abandon(): void {
+    if (this.#queueUnderWay !== undefined) {
+      const { recorder, request } = this.#requests;
+      recorder?.abandoned(request, this.#chain.writableLength, this.#pieces);
+    }
     this.#queueUnderWay = undefined;
     this.#requests.abandon();
   }
 
   #proceed(): void {
     const queue = this.#queueUnderWay!;
+    this.#pieces++;
     const used = this.#requests.proceed(this.#chain);
     if (used === UNDER_WAY) return;
     this.#queueUnderWay = undefined;
     queue.complete(this.#chain, used);
+    this.#record(used);
     this.#held++;
     this.#heldQueue = queue;
+  }
+
+  #record(used: number): void {
+    const { recorder, request, status } = this.#requests;
+    recorder?.answered(request, this.#chain.writableLength, status, used);
   }
 
   /** Publishes the answers that are held. Returns how many. */

@@ -13,6 +13,7 @@ import type { DeviceEvents } from "./device_events.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { HostRegistry } from "./host_registry.ts";
+import type { ModelRecorder } from "./model_recorder.ts";
 import { PiecewiseUnmap } from "./piecewise_unmap.ts";
 import { type RefusalKey, refusalOfErrno, statusOfRefusal } from "./refusals.ts";
 import { Request } from "./request.ts";
@@ -70,9 +71,14 @@ export class Requests {
   );
   /** What the last request weighs against a turn; see `turn.ts`. */
   weight = 1;
+  /** The status of the request that was answered last. */
+  status: Status = S_OK;
+  /** Records requests, if something does. */
+  recorder: ModelRecorder | undefined;
+  /** The request that was taken last. */
+  readonly request: Request = new Request();
   readonly #options: RequestsOptions;
   readonly #iommu: VirtioIommu;
-  readonly #request = new Request();
   readonly #answer: Uint8Array<ArrayBuffer>;
   readonly #probeSize: number;
   #features = 0;
@@ -110,7 +116,7 @@ export class Requests {
    * returned unwritten; or {@linkcode UNDER_WAY}.
    */
   serve(chain: Chain): number {
-    const request = this.#request;
+    const request = this.request;
     // A request is copied once: what the guest writes to it afterwards has no effect.
     const length = chain.gather(request.bytes);
     const isWhole = request.decode(length);
@@ -163,7 +169,7 @@ export class Requests {
       return filling.fillStep() ? this.#conclude(chain, this.#filled(filling)) : UNDER_WAY;
     }
     iommu.endPiece();
-    return iommu.isEnding ? UNDER_WAY : this.#conclude(chain, this.#execute(this.#request.type));
+    return iommu.isEnding ? UNDER_WAY : this.#conclude(chain, this.#execute(this.request.type));
   }
 
   /** Forgets the request that is under way, which gets no answer. */
@@ -191,8 +197,8 @@ export class Requests {
   }
 
   #attach(): Status {
-    const { domain: domainId, endpoint, flags } = this.#request;
-    const refusal = checkAttach(this.#request, this.#features);
+    const { domain: domainId, endpoint, flags } = this.request;
+    const refusal = checkAttach(this.request, this.#features);
     if (refusal !== undefined) return this.#refuse(refusal);
     const bypass = (flags & ATTACH_F_BYPASS) !== 0;
     const domain = this.#iommu.domain(domainId);
@@ -209,11 +215,11 @@ export class Requests {
 
   // D1, 5.13.6.4.2: "The device MUST ignore reserved."
   #detach(): Status {
-    return statusOf(this.#failed(this.#iommu.detach(this.#request.endpoint)));
+    return statusOf(this.#failed(this.#iommu.detach(this.request.endpoint)));
   }
 
   #map(): Status {
-    const request = this.#request;
+    const request = this.request;
     const firstPage = request.virtStartPage;
     const lastPage = request.virtEndPage;
     if (lastPage - firstPage >= LARGE_PAGES) this.weight = WORK_PER_LOOK;
@@ -232,7 +238,7 @@ export class Requests {
   }
 
   #unmap(): Status {
-    const request = this.#request;
+    const request = this.request;
     const domain = this.#iommu.domain(request.domain);
     const refusal = checkUnmap(request, domain);
     if (refusal !== undefined || domain === undefined) return this.#refuse(refusal ?? "U2");
@@ -261,7 +267,7 @@ export class Requests {
   /** The page tables of a domain were filled for the request. Returns its status. */
   #filled(domain: Domain): Status {
     this.#filling = undefined;
-    const request = this.#request;
+    const request = this.request;
     if (request.type === T_MAP) {
       const error = this.#iommu.endMap(domain, request.virtStartPage, request.virtEndPage);
       return statusOf(this.#failed(error));
@@ -283,12 +289,12 @@ export class Requests {
       // P7, 5.13.6.7.2: "If the properties list is smaller than probe_size, the device SHOULD NOT write any property. It
       // SHOULD reject the request and set status to VIRTIO_IOMMU_S_INVAL."
       status = this.#refuse(isWhole ? "P7" : "short");
-    } else if (this.#options.endpoints.formatOf(this.#request.endpoint) === undefined) {
+    } else if (this.#options.endpoints.formatOf(this.request.endpoint) === undefined) {
       // P2, 5.13.6.7.2: "If the endpoint identified by endpoint doesn't exist, then the device SHOULD reject the request
       // and set status to VIRTIO_IOMMU_S_NOENT."
       status = this.#refuse("P2");
     } else {
-      this.#options.reserved.writeProperties(this.#request.endpoint, answer);
+      this.#options.reserved.writeProperties(this.request.endpoint, answer);
     }
     if (chain.scatter(0, answer, 0, properties) !== properties) {
       this.#end(this.#refuse("full"));
@@ -325,8 +331,9 @@ export class Requests {
 
   /** The request is over: counts its status, and records what is worth it. */
   #end(status: Status): void {
-    const request = this.#request;
+    const request = this.request;
     const { type } = request;
+    this.status = status;
     this.counts[type * STATUS_NAMES.length + status]++;
     const { events } = this.#options;
     if (status !== S_OK) {

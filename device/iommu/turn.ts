@@ -14,11 +14,14 @@ export const WORK_PER_LOOK = 16;
 export class Turn {
   /** Whether time was up when the clock was last read. */
   isOver = false;
+  /** What the clock showed when it was last read. */
+  now = 0;
   #end = Infinity;
   #spent = 0;
 
   /** Begins a turn. */
   begin(now: number, milliseconds: number): void {
+    this.now = now;
     this.#end = now + milliseconds;
     this.#spent = 0;
     this.isOver = false;
@@ -37,7 +40,8 @@ export class Turn {
 
   #look(): boolean {
     this.#spent = 0;
-    this.isOver = performance.now() >= this.#end;
+    this.now = performance.now();
+    this.isOver = this.now >= this.#end;
     return this.isOver;
   }
 }

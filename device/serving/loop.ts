@@ -236,7 +236,7 @@ export class DeviceLoop {
       const queue = backEnd.queue(i);
       if (queue === undefined) continue;
       if (i === REQUEST_QUEUE ? queue.hasWork() || device.holds : device.faults.waiting > 0) {
-        const began = performance.now();
+        const began = this.#turn.now = performance.now();
         const count = device.service(i, queue, BUDGET, this.#turn);
         if (count > 0) {
           backEnd.signal(i);
