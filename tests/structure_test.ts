@@ -25,6 +25,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     firmware: ["address.ts"],
     // The model knows no host: it runs in Node and in a browser.
     iommu: ["address.ts", "virtio_device.ts"],
+    recording: ["address.ts", "virtio_device.ts", "iommu"],
     vhost_user: ["address.ts", "log.ts", "virtio_device.ts", "host"],
     // What the kernel is asked for on behalf of the model, which names what it needs in an interface.
     vfio: ["address.ts", "log.ts", "host", "iommu"],
@@ -47,8 +48,8 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     ],
     command: [
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
-      ...["host", "firmware", "iommu", "vhost_user", "vfio", "endpoint", "serving", "api"],
-      "sandbox",
+      ...["host", "firmware", "iommu", "recording", "vhost_user", "vfio", "endpoint", "serving"],
+      ...["api", "sandbox"],
     ],
   },
   pagetable: {

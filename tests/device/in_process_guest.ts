@@ -53,9 +53,16 @@ export class InProcessGuest implements Disposable {
   readonly #requestQueue: SplitQueue;
   readonly #eventQueue: SplitQueue;
 
-  /** @param features Device features that the driver agrees to; all that are offered by default. */
-  constructor(options: DeviceOptions = DEFAULT_OPTIONS, features = ~0) {
-    this.device = new IommuDevice(options);
+  /**
+   * @param features Device features that the driver agrees to; all that are offered by default.
+   * @param make Makes the device.
+   */
+  constructor(
+    options: DeviceOptions = DEFAULT_OPTIONS,
+    features = ~0,
+    make = (options: DeviceOptions) => new IommuDevice(options),
+  ) {
+    this.device = make(options);
     const region = {
       guestAddress: 0,
       size: MEMORY_SIZE,
