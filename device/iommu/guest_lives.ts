@@ -79,12 +79,11 @@ export class GuestLives {
    * looked for meanwhile. If it does not fit, everything is blocked afterwards, and the state is kept for other memory.
    */
   *rebuildLoaded(): Pieces<void> {
-    const { life, hosts } = this.#parts;
+    const { life } = this.#parts;
     const known = life.copy();
     this.#misfit = yield* this.#rebuild(this.#loaded!);
     if (this.#misfit !== undefined) return;
     life.assign(known);
-    hosts.followAll();
     this.#memoryChanged = false;
   }
 

@@ -17,7 +17,7 @@ import { EADDRINUSE, EINVAL, ENOMEM, EOPNOTSUPP, type Errno, OK } from "../../pa
 import { EBUSY } from "../../iommufd/mod.ts";
 import type { MemoryRegion } from "../../vring/mod.ts";
 import { endpointText, LAST_PAGE } from "../address.ts";
-import type { Attachable, EndpointTable } from "./endpoint_table.ts";
+import type { Attachable, Endpoint, EndpointTable } from "./endpoint_table.ts";
 import type { GuestLife } from "./guest_life.ts";
 import type { Hardware, TranslatedEndpoint } from "./hardware.ts";
 import type { HostDevice, HostIommu, HostTable } from "./host_devices.ts";
@@ -159,6 +159,9 @@ export class HostRegistry<D extends HostDomain> {
     group.remove(device);
     if (group.devices.length > 0) this.#follow(group);
     else this.#groups.delete(number);
+    // No device of the host keeps it from its domain any more.
+    const state = this.#parts.endpoints.seen(endpoint);
+    if (state?.isBlocked === true && state.domain !== undefined) this.#unblock(state, state.domain);
   }
 
   /** Takes all RAM from a host IOMMU that has no devices any more. */
@@ -337,27 +340,32 @@ export class HostRegistry<D extends HostDomain> {
       if (endpoint === undefined || domain === undefined) continue;
       const isThere = group.place === targetIn(domain, group);
       if (isThere !== endpoint.isBlocked) continue;
-      endpoint.isBlocked = !isThere;
-      if (!isThere) {
-        hardware.detach(endpoint);
-        iotlbListeners.invalidateAll(id);
-        this.onWarning(
-          `Endpoint ${endpointText(id)} is blocked until it is attached again: ` +
-            `its device and others of host group ${group.number} can only be attached together`,
-        );
-        continue;
-      }
-      if (domain.point(endpoint) !== OK) {
+      if (isThere) {
+        if (this.#unblock(endpoint, domain)) continue;
         // Without memory for its entry, its device must not access memory either.
-        endpoint.isBlocked = true;
         group.move("blocked");
         this.#settle(group);
         return;
       }
-      hardware.flush(endpoint);
+      endpoint.isBlocked = true;
+      hardware.detach(endpoint);
       iotlbListeners.invalidateAll(id);
-      iotlbListeners.mapped(id, 0, LAST_PAGE);
+      this.onWarning(
+        `Endpoint ${endpointText(id)} is blocked until it is attached again: ` +
+          `its device and others of host group ${group.number} can only be attached together`,
+      );
     }
+  }
+
+  /** Points the device tables of an attached endpoint to its domain again. Returns whether there is memory for it. */
+  #unblock(endpoint: Endpoint<D>, domain: D): boolean {
+    const { hardware, iotlbListeners } = this.#parts;
+    if (domain.point(endpoint) !== OK) return false;
+    endpoint.isBlocked = false;
+    hardware.flush(endpoint);
+    iotlbListeners.invalidateAll(endpoint.id);
+    iotlbListeners.mapped(endpoint.id, 0, LAST_PAGE);
+    return true;
   }
 }
 

@@ -140,6 +140,7 @@ export class FakeHost implements HostIommu {
       return EINVAL;
     }
     attached.add(device);
+    if (place === "vmm") this.stuck.delete(device.group);
     this.groups.set(device.group, place);
     return OK;
   }

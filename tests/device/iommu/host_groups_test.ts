@@ -115,3 +115,12 @@ Deno.test("a device that comes to a group goes where the group is, or is refused
   const other = new FakeHost().device(32, 1);
   assertThrows(() => world.device.passthrough.add(other), RangeError, "another host IOMMU");
 });
+
+Deno.test("an endpoint that was blocked with its group is in its domain again when its device goes", () => {
+  using world = new World();
+  assertEquals([world.attach(1, A), world.attach(1, B), world.map(1, 5, 7)], ["OK", "OK", "OK"]);
+  assertEquals(world.detach(1, A), "OK");
+  assertEquals(world.device.walk(B, 5, READ).ok, false);
+  assertEquals(world.device.passthrough.remove(B), OK);
+  assertEquals([world.device.walk(B, 5, READ).frame, world.of(B).reaches(5)], [7, -1]);
+});

@@ -43,8 +43,11 @@ Deno.test("the end of a session blocks every device before anything else is done
   assertEquals(a.reaches(5), 5);
   device.queueStarted(0, QUEUE);
   assertEquals([a.reaches(5), c.reaches(5)], [-1, -1], "it goes on, and all that it had is lost");
-  device.sessionEnds();
+  // What embeds the device may tell it of the end alone.
+  device.reset("system");
+  assertEquals([a.reaches(5), c.reaches(5)], [5, 5]);
   device.disconnected();
+  assertEquals([a.reaches(5), c.reaches(5)], [-1, -1]);
   device.queueBegins(0, "new");
   device.queueStarted(0, QUEUE);
   assertEquals([a.reaches(5), c.reaches(5)], [5, 5], "a new guest");
@@ -61,6 +64,13 @@ Deno.test("a front end that stops its queues and starts them again changes nothi
   assertEquals(world.of(C).reaches(5), 7);
   world.device.queueStarted(0, QUEUE);
   assertEquals([world.calls(), world.of(C).reaches(5)], ["", 7]);
+});
+
+Deno.test("a guest that goes on with what is not known has its devices blocked, whichever queue shows it", () => {
+  using world = new World(true);
+  assertEquals(world.of(C).reaches(5), 5);
+  world.device.queueBegins(1, "used");
+  assertEquals([world.calls(), world.of(C).reaches(5)], ["block 8, block 16, block 24", -1]);
 });
 
 Deno.test("a doubtful reset blocks what is attached to nothing, and takes nothing from what is attached", () => {
@@ -134,4 +144,21 @@ Deno.test("a state whose memory comes after it is built again before the guest g
   assertEquals([c.reaches(5), device.walk(C, 5, READ).frame], [7, 7]);
   device.close();
   assertEquals(host.tables.size, 0);
+});
+
+Deno.test("a state that parts a host group is refused, and where nothing can be restored all is blocked", () => {
+  using source = new World(true, []);
+  assertEquals([source.attach(1, A), source.attach(2, B)], ["OK", "OK"]);
+  using world = new World(true);
+  assertEquals([world.attach(1, A), world.map(1, 5, 7)], ["OK", "OK"]);
+  const bytes = source.device.saveState();
+  assertEquals(
+    world.device.loadState(bytes),
+    "Cannot load the state: endpoint 16 cannot join domain 2: UNSUPP",
+  );
+  assertEquals([world.of(A).reaches(5), world.of(C).reaches(5)], [7, 5], "as it was");
+  world.host.next = (call) => call === "attach" ? ENOMEM : OK;
+  const error = world.device.loadState(bytes);
+  assert(error?.endsWith("every endpoint is blocked"), error);
+  assertEquals([world.of(A).reaches(5), world.of(C).reaches(5)], [-1, -1]);
 });

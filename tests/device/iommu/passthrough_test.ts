@@ -1,12 +1,13 @@
 /** Devices of the host: attached to what their endpoints are attached to, in the right order, or blocked. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { attachRequest, detachRequest } from "../../../device/iommu/driver_requests.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Turn } from "../../../device/iommu/turn.ts";
 import { ATTACH_F_BYPASS, STATUS_NAMES } from "../../../device/iommu/wire.ts";
 import { EBUSY } from "../../../iommufd/mod.ts";
 import { EADDRINUSE, EFAULT, EINVAL, ENOENT, ENOMEM, OK, READ } from "../../../pagetable/mod.ts";
-import { DEFAULT_OPTIONS, InProcessGuest } from "../in_process_guest.ts";
+import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
+import { Stepped } from "../stepped_guest.ts";
 import { FakeHost } from "./fake_host.ts";
 import { A, C, RAM, World } from "./passthrough_world.ts";
 
@@ -109,23 +110,42 @@ Deno.test("a table of the host is filled in steps where a domain holds much, and
 
 Deno.test("an endpoint of another format fills both its tables in steps before it is attached", () => {
   const host = new FakeHost();
-  using guest = new InProcessGuest({
+  using guest = new Stepped({
     ...DEFAULT_OPTIONS,
     endpoints: [...DEFAULT_OPTIONS.endpoints, { first: C, last: C, format: "amdv1" }],
   });
   const { device } = guest;
   const fake = host.device(C, 2);
-  device.passthrough.add(fake);
-  assertEquals(guest.request(attachRequest(1, 32), 4).bytes[0], 0);
+  assertEquals(device.passthrough.add(fake), OK);
+  host.memoryAdded({ guestAddress: 0, size: RAM * 4096, buffer: new ArrayBuffer(0), offset: 0 });
+  assertEquals(guest.request(attachRequest(1, 32)), 0);
   const domain = device.iommu.domain(1)!;
   for (let i = 0; i < 3000; i++) assertEquals(device.iommu.map(domain, i, i, i % RAM, 3), OK);
-  assertEquals(guest.request(attachRequest(1, C), 4).bytes[0], 0);
-  assertEquals([fake.reaches(2999), device.walk(C, 2999, READ).frame], [2999 % RAM, 2999 % RAM]);
-  assertEquals(guest.request(detachRequest(1, C), 4).bytes[0], 0);
+  let maps = 0;
+  host.next = (call) => {
+    if (call === "map") maps++;
+    return OK;
+  };
+  let status = guest.begin(attachRequest(1, C));
+  for (let before = 0; status === undefined; before = maps) {
+    status = guest.proceed();
+    assert(maps - before <= 1024, `${maps - before} mappings in a step`);
+  }
+  assertEquals([status, maps, fake.reaches(2999)], [0, 3000, 2999 % RAM]);
+  assertEquals(guest.request(detachRequest(1, C)), 0);
   assertEquals([domain.tables.length, host.tables.size], [1, 0]);
   host.next = (call) => call === "map" ? ENOMEM : OK;
-  assertEquals(STATUS_NAMES[guest.request(attachRequest(1, C), 4).bytes[0]], "NOMEM");
+  assertEquals(STATUS_NAMES[guest.request(attachRequest(1, C))], "NOMEM");
   assertEquals([domain.tables.length, host.tables.size], [1, 0]);
+  // A reset in the middle leaves no table behind.
+  host.next = () => OK;
+  status = guest.begin(attachRequest(1, C));
+  while (status === undefined && host.tables.size === 0) status = guest.proceed();
+  assertEquals([status, host.tables.size], [undefined, 1]);
+  device.reset("device");
+  assertEquals(STATUS_NAMES[guest.proceed()!], "NOMEM");
+  while (device.hasWork) device.work(new Turn());
+  assertEquals(host.tables.size, 0);
 });
 
 Deno.test("what a VMM attached a device to is its bypass until the guest attaches it, then all RAM is", () => {
