@@ -18,6 +18,9 @@ const TSYNC = 1n;
 /** Permissions of the runtime that are given up. FFI cannot be: addresses of buffers are asked for with it. */
 const PERMISSIONS = ["net", "read", "write", "run", "env", "sys"] as const;
 
+/** Those that the runtime asks for before it starts a program. */
+const TO_START: readonly string[] = ["run", "read", "env"];
+
 /** A part of the sandbox. */
 export type SandboxPart = "limits" | "landlock" | "capabilities" | "seccomp" | "reports";
 
@@ -53,7 +56,9 @@ export function enterSandbox(policy: SandboxPolicy): Sandbox {
   const problem = filterCalls(policy, hasHandler);
   note("seccomp", problem);
   note("reports", problem ?? (hasHandler ? undefined : refusals));
-  for (const name of PERMISSIONS) Deno.permissions.revokeSync({ name });
+  for (const name of PERMISSIONS) {
+    if (!policy.startsPrograms || !TO_START.includes(name)) Deno.permissions.revokeSync({ name });
+  }
   return { inForce, missing, refusals: hasHandler ? refusals : undefined };
 }
 
