@@ -52,7 +52,20 @@ export const ALLOWED_WITH_LOCKS: readonly SystemCallName[] = ["mlock2", "munlock
 
 /** What starting programs, and their start up to a sandbox of their own, needs besides. */
 export const ALLOWED_WITH_PROGRAMS: readonly SystemCallName[] = [
-  ...["capget", "capset", "clone", "clone3", "dup", "dup2", "dup3", "execve", "fork", "getcwd"],
+  ...["access", "arch_prctl", "faccessat", "faccessat2", "fchdir"],
+  ...[
+    "capget",
+    "capset",
+    "chdir",
+    "clone",
+    "clone3",
+    "dup",
+    "dup2",
+    "dup3",
+    "execve",
+    "fork",
+    "getcwd",
+  ],
   ...["kill", "landlock_add_rule", "landlock_create_ruleset", "landlock_restrict_self"],
   ...["openat", "pidfd_send_signal", "prctl", "prlimit64", "sched_setaffinity", "seccomp"],
   ...["set_tid_address", "setpgid", "setsid", "tgkill", "vfork", "wait4", "waitid", "statfs"],

@@ -257,3 +257,16 @@ Deno.test("serve --sandbox off serves without a sandbox, and says so", async () 
     assert(/^Seccomp:\s*0$/m.test(await Deno.readTextFile(`/proc/${pid}/status`)));
   });
 });
+
+Deno.test("a process in a sandbox that may start programs starts one, which enters a narrower one", async () => {
+  const starter = new URL("starter.ts", import.meta.url).href;
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-check", "--allow-all", starter],
+    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+  }).output();
+  const text = new TextDecoder();
+  assertEquals([code, text.decode(stdout).split("\n").slice(0, 2)], [0, [
+    "limits,landlock,capabilities,seccomp",
+    "0 limits,landlock,capabilities,seccomp,reports",
+  ]], text.decode(stderr));
+});
