@@ -6,7 +6,7 @@
  * takes half the time.
  */
 import { ENOMEM, type Errno, OK, PAGE_SIZE, type Protection } from "../../pagetable/mod.ts";
-import { rangeText } from "../address.ts";
+import { rangeText, sizeText } from "../address.ts";
 import { errnoName, lockLimit } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 import { EBUSY, ENOTTY, mapError } from "./error_numbers.ts";
@@ -15,8 +15,18 @@ import type { KernelSpace } from "./kernel_table.ts";
 import { lockedMemoryText } from "./locked_memory.ts";
 import type { RamRegion } from "./ram_regions.ts";
 
+/** How many times the guest's RAM may be mapped in one address space. */
+const MOST_TIMES = 4;
+/** Pages that may be mapped in one address space whatever the guest's RAM is: their tables take 8 MiB. */
+const ALWAYS_ALLOWED = 2 ** 20;
+
 /** What the address spaces of one `/dev/iommu` share. */
 export class IoasContext {
+  /**
+   * Most pages that may be mapped in one of them. The kernel takes 8 bytes for each page that is mapped, for its tables, and
+   * has no limit of its own for a process without one of locked memory: a guest could map its RAM as often as it likes.
+   */
+  mostPages: number = ALWAYS_ALLOWED;
   /** Pages that are mapped in all of them. */
   mappedPages = 0;
   readonly iommufd: Iommufd;
@@ -46,6 +56,11 @@ export class IoasContext {
     this.log.debug(
       "The kernel does not map files into I/O address spaces: memory is mapped by address",
     );
+  }
+
+  /** The guest has RAM of so many pages now. */
+  ramIs(pages: number): void {
+    this.mostPages = Math.max(ALWAYS_ALLOWED, MOST_TIMES * pages);
   }
 
   /** Destroys an empty address space, or else with a later one. */
@@ -94,6 +109,15 @@ export class Ioas implements KernelSpace {
     protection: Protection,
   ): Errno {
     const context = this.#context;
+    if (this.mappedPages + (lastPage - firstPage + 1) > context.mostPages) {
+      context.log.warnLimited(
+        "most pages",
+        `Cannot map ${rangeText(firstPage, lastPage)} for a device of the host: more than ${
+          sizeText(context.mostPages * PAGE_SIZE)
+        } would be mapped in one domain`,
+      );
+      return ENOMEM;
+    }
     const errno = this.#map(firstPage, lastPage, region, frame, protection);
     if (errno === OK) {
       this.#count(lastPage - firstPage + 1);

@@ -77,6 +77,7 @@ export class KernelIommu implements HostIommu {
   memoryAdded(memory: MemoryRegion): void {
     const region = this.#ram.add(memory);
     if (region === undefined) return;
+    this.#context.ramIs(this.#ram.pages);
     for (const table of this.#tables.keys()) {
       if (table !== this.#bypass) this.#warn(region, "mappings", table.ramAdded(region));
     }
@@ -92,6 +93,7 @@ export class KernelIommu implements HostIommu {
     }
     this.#missing.delete(region);
     this.#bypass?.unmap(region.firstFrame, region.lastFrame);
+    this.#context.ramIs(this.#ram.pages);
   }
 
   /** The address space with all RAM in it, or why it does not have all of it. */

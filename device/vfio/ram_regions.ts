@@ -51,6 +51,13 @@ export class RamRegions {
     return this.#regions;
   }
 
+  /** Pages of all regions. */
+  get pages(): number {
+    let pages = 0;
+    for (const { firstFrame, lastFrame } of this.#regions) pages += lastFrame - firstFrame + 1;
+    return pages;
+  }
+
   /** Adds a region, which overlaps no other. Returns it, or undefined if it has no whole page. */
   add(memory: MemoryRegion): RamRegion | undefined {
     const region = describe(memory);

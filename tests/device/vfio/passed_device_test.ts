@@ -209,6 +209,37 @@ Deno.test("what is pinned counts again in each address space, and the limit refu
   );
 });
 
+Deno.test("a guest can map its RAM four times in a domain, or 4 GiB of it, and not without end", () => {
+  using world = fakeWorld(1);
+  const pages = 2 ** 18 + 16;
+  using ram = createRam(0x10, pages);
+  const machine = new KernelMachine(world);
+  machine.iommu.memoryAdded(ram.region);
+  const table = machine.table();
+  for (let at = 0; at < 4; at++) {
+    assertEquals(table.map(at * 2 ** 20, at * 2 ** 20 + pages - 1, 0x10, RW), OK);
+  }
+  assertEquals(table.map(2 ** 24, 2 ** 24, 0x10, RW), ENOMEM);
+  assertEquals(table.frameAt(2 ** 24), -1);
+  assertStringIncludes(
+    machine.lines.join("\n"),
+    "more than 4194560K would be mapped in one domain",
+  );
+  // That of another one does not count, nor does what was removed.
+  assertEquals(machine.table().map(2 ** 24, 2 ** 24, 0x10, RW), OK);
+  assertEquals(table.unmap(0, pages - 1), pages);
+  assertEquals(table.map(2 ** 24, 2 ** 24 + pages - 1, 0x10, RW), OK);
+  // With less RAM, 4 GiB are allowed.
+  using small = createRam(2 ** 20, 2 ** 16);
+  machine.iommu.memoryAdded(small.region);
+  machine.iommu.memoryRemoved(ram.region);
+  const other = machine.table();
+  for (let at = 0; at < 16; at++) {
+    assertEquals(other.map(at * 2 ** 16, (at + 1) * 2 ** 16 - 1, 2 ** 20, RW), OK);
+  }
+  assertEquals(other.map(2 ** 24, 2 ** 24, 2 ** 20, RW), ENOMEM);
+});
+
 Deno.test("the log names the limit of locked memory if there is one", () => {
   const text = lockedMemoryText(2, 4, 8 << 20);
   assertStringIncludes(
