@@ -25,8 +25,9 @@ import {
   type FakeHardware,
   FakeHwpt,
   FakeIoas,
-  type FakeObject,
+  FakeIommufd,
 } from "./fake_objects.ts";
+import { bytesAt, destroy, dropAuto, unmap } from "./fake_removal.ts";
 
 const ENOENT = 2;
 const EBADF = 9;
@@ -51,32 +52,6 @@ export const VTD: FakeHardware = {
 
 /** Nothing of a process is below (`vm.mmap_min_addr`). */
 const LOWEST_ADDRESS = 0x10000;
-
-/** One open `/dev/iommu`. */
-export class FakeIommufd {
-  /** The objects by id. */
-  readonly objects = new Map<number, FakeObject>();
-
-  constructor(readonly file: Descriptor) {}
-
-  /** Adds an object under the lowest free id. */
-  add(object: FakeObject): number {
-    let id = 1;
-    while (this.objects.has(id)) id++;
-    this.objects.set(id, object);
-    return id;
-  }
-
-  /** The id of an object. */
-  idOf(object: FakeObject): number {
-    return [...this.objects].find(([, each]) => each === object)![0];
-  }
-
-  /** Removes an object. */
-  remove(object: FakeObject): void {
-    this.objects.delete(this.idOf(object));
-  }
-}
 
 /** The kernel. */
 export class FakeKernel implements KernelCalls, Disposable {
@@ -341,47 +316,4 @@ export class FakeKernel implements KernelCalls, Disposable {
 /** Where the id of the address space is in the structure of a call. */
 function mapsAt(request: number): number {
   return request === calls.IOMMU_IOAS_MAP ? 8 : 4;
-}
-
-function bytesAt(view: DataView, at: number): number {
-  return Number(view.getBigUint64(at, true));
-}
-
-function dropAuto(iommufd: FakeIommufd, hwpt: FakeHwpt): void {
-  if (!hwpt.isAuto || hwpt.devices.size > 0) return;
-  hwpt.ioas.pageTables.delete(hwpt);
-  iommufd.remove(hwpt);
-}
-
-function destroy(iommufd: FakeIommufd, object: FakeObject | undefined): number {
-  if (object === undefined) return ENOENT;
-  if (object.kind === "device") return EBUSY;
-  if (object.kind === "ioas") {
-    if (object.isPinned) return EBUSY;
-    object.areas.forEach(({ backing }) => backing.kept?.close());
-  } else {
-    if (object.devices.size > 0) return EBUSY;
-    object.ioas.pageTables.delete(object);
-  }
-  iommufd.remove(object);
-  return 0;
-}
-
-function unmap(ioas: FakeIoas, view: DataView): number {
-  const first = bytesAt(view, 8) / 4096;
-  const length = bytesAt(view, 16) / 4096;
-  const isAll = first === 0 && view.getBigUint64(16, true) === 2n ** 64n - 1n;
-  if (length === 0) return EINVAL;
-  const last = first + length - 1;
-  if (last >= 2 ** 52) return EOVERFLOW;
-  let pages = 0;
-  for (const area of ioas.areas.filter((each) => each.first <= last && each.last >= first)) {
-    if (area.first < first || area.last > last) return ENOENT;
-    area.backing.kept?.close();
-    ioas.areas = ioas.areas.filter((each) => each !== area);
-    pages += area.last - area.first + 1;
-  }
-  if (pages === 0 && !isAll) return ENOENT;
-  view.setBigUint64(16, BigInt(pages) * 4096n, true);
-  return 0;
 }

@@ -123,6 +123,32 @@ export class FakeDevice {
 /** An object of an iommufd. */
 export type FakeObject = FakeIoas | FakeHwpt | FakeDevice;
 
+/** One open `/dev/iommu`. */
+export class FakeIommufd {
+  /** The objects by id. */
+  readonly objects = new Map<number, FakeObject>();
+
+  constructor(readonly file: Descriptor) {}
+
+  /** Adds an object under the lowest free id. */
+  add(object: FakeObject): number {
+    let id = 1;
+    while (this.objects.has(id)) id++;
+    this.objects.set(id, object);
+    return id;
+  }
+
+  /** The id of an object. */
+  idOf(object: FakeObject): number {
+    return [...this.objects].find(([, each]) => each === object)![0];
+  }
+
+  /** Removes an object. */
+  remove(object: FakeObject): void {
+    this.objects.delete(this.idOf(object));
+  }
+}
+
 /** A reference of the kernel's own to an open file, and its size; undefined if the descriptor is not open. */
 export function backingOf(number: number, at: number): Backing | undefined {
   const status = descriptorStatus(number);

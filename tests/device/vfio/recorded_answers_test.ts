@@ -4,8 +4,8 @@
  */
 import { assertEquals } from "@std/assert";
 import { createMemoryFile, type Descriptor } from "../../../device/host/mod.ts";
-import { type FakeIommufd, FakeKernel } from "./fake_iommufd.ts";
-import { type FakeDevice, FakeGroup } from "./fake_objects.ts";
+import { FakeKernel } from "./fake_iommufd.ts";
+import { type FakeDevice, FakeGroup, type FakeIommufd } from "./fake_objects.ts";
 import { CALLS } from "./kernel_structures.ts";
 import { type Answer, recordAnswers, type RecordedKernel } from "./recorded_calls.ts";
 
