@@ -37,6 +37,8 @@ export class Chain {
   sequence = 0;
   /** Place in the record of chains in flight (packed). */
   entry = 0;
+  /** Which chain of the queue it is, 0 to 2^32 - 1, where the queue has a record of its position. */
+  position = 0;
   /** Segments. */
   count = 0;
   /** Device-readable segments; they come first. */

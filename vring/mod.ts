@@ -45,6 +45,7 @@ export { GuestMemory, type MemoryError, type MemoryRegion } from "./guest_memory
 export { inflightBytes } from "./inflight_base.ts";
 export { PackedDriverQueue } from "./packed_driver_queue.ts";
 export { FRESH_PACKED_BASE, PackedQueue } from "./packed_queue.ts";
+export { POSITION_RECORD_BYTES, PositionRecord } from "./position_record.ts";
 export type { Queue, QueueSetup } from "./queue.ts";
 export { isMemoryError, RING_OK, type RingError } from "./ring_error.ts";
 export { SplitDriverQueue } from "./split_driver_queue.ts";

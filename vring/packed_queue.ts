@@ -37,6 +37,7 @@ import {
 import { PackedInflight } from "./packed_inflight.ts";
 import { PackedPosition } from "./packed_position.ts";
 import { FLAGS16, PackedRing, WORDS16 } from "./packed_ring.ts";
+import type { PositionRecord } from "./position_record.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import { QueueBase } from "./queue_base.ts";
 import {
@@ -46,6 +47,7 @@ import {
   RING_INDIRECT_OFF,
   RING_INFLIGHT,
   RING_OK,
+  RING_RECORD,
   RING_SIZE,
   type RingError,
 } from "./ring_error.ts";
@@ -93,7 +95,8 @@ export class PackedQueue extends QueueBase implements Queue {
    * @returns 0, or why it cannot be used.
    */
   configure(setup: QueueSetup): RingError {
-    const { size, base = FRESH_PACKED_BASE } = setup;
+    const { size, record, goesOn = false } = setup;
+    const base = goesOn && record ? record.base : setup.base ?? FRESH_PACKED_BASE;
     this.begin(setup);
     this.#inflight = null;
     this.#setPositions(base);
@@ -102,10 +105,18 @@ export class PackedQueue extends QueueBase implements Queue {
     } else if (this.#next.slot >= size || this.#used.slot >= size) {
       this.fail(RING_AVAILABLE_INDEX, base);
     } else if (this.place(setup, 4)) {
-      if (base === 0 && this.ring.looksFresh(size)) this.#setPositions(FRESH_PACKED_BASE);
-      if (setup.inflight) this.#recover(new PackedInflight(setup.inflight, size), base);
+      if (goesOn) {
+        if (!this.#goOn()) return this.error;
+      } else if (base === 0 && this.ring.looksFresh(size)) this.#setPositions(FRESH_PACKED_BASE);
+      if (setup.inflight) {
+        const mayBeFresh = !goesOn && (base === 0 || base === FRESH_PACKED_BASE);
+        this.#recover(new PackedInflight(setup.inflight, size), mayBeFresh);
+      }
       this.unused = this.base === FRESH_PACKED_BASE && this.resubmit === 0 &&
         this.ring.isInFirstLap(size);
+      if (!record) return this.error;
+      if (goesOn) this.unused = record.isUnused;
+      else if (this.error === RING_OK) record.begin(size, true, this.unused, this.base);
     }
     return this.error;
   }
@@ -113,7 +124,7 @@ export class PackedQueue extends QueueBase implements Queue {
   hasWork(): boolean {
     if (this.generation !== this.space.generation && !this.attach()) return false;
     return this.resubmit > 0 ||
-      this.#isAvailable(this.#flags.loadOrdered(this.#next.slot * WORDS16 + FLAGS16));
+      isAvailable(this.#flags.loadOrdered(this.#next.slot * WORDS16 + FLAGS16), this.#next.wrap);
   }
 
   next(chain: Chain): boolean {
@@ -121,16 +132,16 @@ export class PackedQueue extends QueueBase implements Queue {
     if (this.resubmit > 0) return this.#nextPending(chain);
     // Read in order: the rest of the chain is read after its first flags (2.8.22).
     const flags = this.#flags.loadOrdered(this.#next.slot * WORDS16 + FLAGS16);
-    if (!this.#isAvailable(flags) || !this.#read(chain, flags)) return false;
+    if (!isAvailable(flags, this.#next.wrap) || !this.#read(chain, flags)) return false;
     this.inFlight += chain.slots;
     this.#next.advance(chain.slots, this.entries);
-    if (this.inOrder) this.order.take(chain);
+    this.taken(chain);
     if (this.#inflight !== null) this.#inflight.end();
     return true;
   }
 
   override complete(chain: Chain, usedLength: number): void {
-    if (!this.inOrder) {
+    if (!this.isOrdered) {
       this.#slots[this.completed] = chain.slots;
       this.#entries[this.completed] = chain.entry;
     }
@@ -145,6 +156,10 @@ export class PackedQueue extends QueueBase implements Queue {
     }
     this.owesPublishing = false;
     this.unused = false;
+    if (this.record !== null) {
+      this.#showEach(this.record);
+      return;
+    }
     const slots = this.inOrder ? this.#writeInOrder() : this.#writeCompleted();
     if (this.#firstSlot !== NO_SLOT) {
       this.#descriptors.storeOrdered(this.#firstSlot * 4 + 3, this.#firstWord);
@@ -180,10 +195,49 @@ export class PackedQueue extends QueueBase implements Queue {
     this.#setDeviceEvent(EVENT_DISABLE);
   }
 
-  #isAvailable(flags: number): boolean {
-    const available = (flags & DESC_AVAIL) !== 0 ? 1 : 0;
-    const used = (flags & DESC_USED) !== 0 ? 1 : 0;
-    return available === this.#next.wrap && used !== this.#next.wrap;
+  logAll(): void {
+    if (this.dirtyLog === null) return;
+    this.space.written(this.logAddress, 4, 0, this.dirtyLog);
+    for (let slot = 0; slot < this.entries; slot++) this.#logUsed(slot);
+  }
+
+  /**
+   * Goes on where an earlier process ended. The descriptor that it was about to overwrite says whether it was shown: if not,
+   * it is still available, and gets back its length, which is overwritten first.
+   */
+  #goOn(): boolean {
+    const { record } = this;
+    if (record === null || !record.fits(this.entries, true)) {
+      return this.fail(RING_RECORD, this.entries);
+    }
+    const { slot, wrap } = this.#used;
+    const wasShown = record.isKnownShown ||
+      !isAvailable(this.#flags.load(slot * WORDS16 + FLAGS16), wrap);
+    if (record.isOpen && !wasShown) this.#descriptors.store(slot * 4 + 2, record.savedLength);
+    record.goOn(wasShown);
+    this.#setPositions(record.base);
+    return true;
+  }
+
+  /** Shows the driver the chains whose turn it is, one after another. */
+  #showEach(record: PositionRecord): void {
+    const { order } = this;
+    const inflight = this.#inflight;
+    while (order.next()) {
+      const { slots, head, usedLength } = order;
+      const { slot, wrap } = this.#used;
+      this.#used.advance(slots, this.entries);
+      this.inFlight -= slots;
+      record.intend(this.base, this.#descriptors.load(slot * 4 + 2));
+      if (inflight !== null) inflight.stage(order.entry);
+      this.#descriptors.store(slot * 4 + 2, usedLength);
+      if (inflight !== null) inflight.beforePublish(this.#used.slot, this.#used.wrap);
+      this.#descriptors.storeOrdered(slot * 4 + 3, usedWord(head, usedLength, wrap));
+      if (inflight !== null) inflight.afterPublish();
+      record.shown();
+      this.#logUsed(slot);
+      this.unsignalled += slots;
+    }
   }
 
   /**
@@ -235,9 +289,9 @@ export class PackedQueue extends QueueBase implements Queue {
   }
 
   /** Recovers from the record of an earlier process: what it left in flight lies before the next slot. */
-  #recover(inflight: PackedInflight, base: number): void {
+  #recover(inflight: PackedInflight, mayBeFresh: boolean): void {
     const recovered = inflight.recover(
-      (base === 0 || base === FRESH_PACKED_BASE) && this.ring.looksFresh(this.entries),
+      mayBeFresh && this.ring.looksFresh(this.entries),
       (slot) => this.#flags.load(slot * WORDS16 + FLAGS16),
     );
     if (!recovered) {
@@ -279,7 +333,7 @@ export class PackedQueue extends QueueBase implements Queue {
     }
     inflight.takePending();
     this.resubmit--;
-    if (this.inOrder) this.order.take(chain);
+    this.taken(chain);
     return true;
   }
 
@@ -329,8 +383,7 @@ export class PackedQueue extends QueueBase implements Queue {
    * the first not shown, the next one's driver would find those behind it used before they are.
    */
   #writeUsed(slot: number, wrap: number, head: number, usedLength: number): void {
-    const flags = (wrap === 0 ? 0 : DESC_AVAIL | DESC_USED) | (usedLength > 0 ? DESC_WRITE : 0);
-    const word = head | flags << 16;
+    const word = usedWord(head, usedLength, wrap);
     this.#descriptors.store(slot * 4 + 2, usedLength);
     if (this.#inflight !== null) {
       this.#inflight.beforePublish(this.#used.slot, this.#used.wrap);
@@ -369,4 +422,17 @@ export class PackedQueue extends QueueBase implements Queue {
     this.#next.word = base;
     this.#used.word = base >>> 16;
   }
+}
+
+/** Whether a descriptor with these flags is available in the lap that has a wrap counter (2.8.1). */
+function isAvailable(flags: number, wrap: number): boolean {
+  const available = (flags & DESC_AVAIL) !== 0 ? 1 : 0;
+  const used = (flags & DESC_USED) !== 0 ? 1 : 0;
+  return available === wrap && used !== wrap;
+}
+
+/** Buffer id and flags of a used descriptor, as its last word. */
+function usedWord(head: number, usedLength: number, wrap: number): number {
+  const flags = (wrap === 0 ? 0 : DESC_AVAIL | DESC_USED) | (usedLength > 0 ? DESC_WRITE : 0);
+  return head | flags << 16;
 }

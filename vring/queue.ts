@@ -8,6 +8,7 @@
 
 import type { Chain } from "./chain.ts";
 import type { DirtyLog } from "./dirty_log.ts";
+import type { PositionRecord } from "./position_record.ts";
 import type { RingError } from "./ring_error.ts";
 
 /** Where a ring is and what has been negotiated for it. Addresses are bytes, in the queue's space. */
@@ -38,6 +39,16 @@ export interface QueueSetup {
    * before the queue is released or configured anew.
    */
   readonly inflight?: Uint8Array | null;
+  /**
+   * Where the queue stands, in memory that outlives this process; default none. With it, chains are used in the order in
+   * which they were taken, each is shown to the driver by itself, and {@linkcode Chain.position} names it.
+   */
+  readonly record?: PositionRecord | null;
+  /**
+   * Whether an earlier process ended while the queue ran, and this one goes on where `record` says that it stood; default
+   * false: it begins at `base`. The ring must be the same one.
+   */
+  readonly goesOn?: boolean;
 }
 
 /** The device's side of one virtqueue. */
@@ -125,6 +136,9 @@ export interface Queue {
    * @param address Address in the queue's space that stands for the first byte of the part.
    */
   logWrites(log: DirtyLog | null, address: number): void;
+
+  /** Logs everything that the device writes in the ring as written: an earlier process may have ended before it did so. */
+  logAll(): void;
 
   /** The error in one line for a log; empty if there is none. */
   describeError(): string;

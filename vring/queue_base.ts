@@ -6,6 +6,7 @@
 import type { AddressSpace } from "./address_space.ts";
 import type { Chain } from "./chain.ts";
 import type { DirtyLog } from "./dirty_log.ts";
+import type { PositionRecord } from "./position_record.ts";
 import type { QueueSetup } from "./queue.ts";
 import {
   describeRingError,
@@ -60,8 +61,15 @@ export abstract class QueueBase {
   protected dirtyLog: DirtyLog | null = null;
   /** The address that stands for the first byte of that part. */
   protected logAddress = 0;
-  /** VIRTIO_F_IN_ORDER: completed chains are in `order`, otherwise in `heads` and `usedLengths`. */
+  /** VIRTIO_F_IN_ORDER. */
   protected inOrder = false;
+  /** Where the queue stands, for a later process, or null. */
+  protected record: PositionRecord | null = null;
+  /**
+   * Whether chains are used in the order in which they were taken, because of either: completed ones are in `order` then,
+   * otherwise in `heads` and `usedLengths`.
+   */
+  protected isOrdered = false;
   /** Chains taken and not published, in the order in which they were made available. */
   protected readonly order: UseOrder = new UseOrder();
   /** Heads or buffer ids of the chains completed and not published, in the order in which they were completed. */
@@ -124,13 +132,19 @@ export abstract class QueueBase {
   }
 
   complete(chain: Chain, usedLength: number): void {
-    if (this.inOrder) {
+    if (this.isOrdered) {
       this.order.finish(chain, usedLength);
       return;
     }
     const place = this.completed++;
     this.heads[place] = chain.head;
     this.usedLengths[place] = usedLength;
+  }
+
+  /** A chain was taken: gives it its place in the order, and its position. */
+  protected taken(chain: Chain): void {
+    if (this.isOrdered) this.order.take(chain);
+    if (this.record !== null) chain.position = this.record.take();
   }
 
   logWrites(log: DirtyLog | null, address: number): void {
@@ -146,7 +160,7 @@ export abstract class QueueBase {
 
   /** Whether there is something for {@linkcode publish}. */
   protected get hasCompleted(): boolean {
-    return this.completed > 0 || (this.inOrder && this.order.hasNext);
+    return this.completed > 0 || (this.isOrdered && this.order.hasNext);
   }
 
   /** Begins a configuration: forgets the ring before it, and an error. */
@@ -158,6 +172,8 @@ export abstract class QueueBase {
     this.eventIndex = setup.eventIndex ?? false;
     this.indirect = setup.indirect ?? false;
     this.inOrder = setup.inOrder ?? false;
+    this.record = setup.record ?? null;
+    this.isOrdered = this.inOrder || this.record !== null;
     this.unused = false;
     this.completed = 0;
     this.owesPublishing = false;
@@ -178,7 +194,7 @@ export abstract class QueueBase {
     if (driverArea % driverAlignment !== 0) return this.fail(RING_ALIGNMENT, driverArea);
     if (deviceArea % 4 !== 0) return this.fail(RING_ALIGNMENT, deviceArea);
     if (!this.attach()) return false;
-    if (this.inOrder) this.order.reset(size);
+    if (this.isOrdered) this.order.reset(size);
     else if (this.heads.length !== size) this.makeRoom(size);
     return true;
   }

@@ -38,6 +38,8 @@ export const RING_INDIRECT_LENGTH = 13;
 export const RING_INDIRECT_MEMORY = 14;
 /** The record of chains in flight does not fit the ring (vhost-user, "Inflight I/O tracking"). */
 export const RING_INFLIGHT = 15;
+/** The record of the queue's position is not of such a ring. */
+export const RING_RECORD = 16;
 
 /** {@linkcode RING_OK} or what is wrong: one of the `RING_…` constants. */
 export type RingError = number;
@@ -64,6 +66,7 @@ const SENTENCES: readonly string[] = [
   "Indirect table's length is 0 or not a multiple of 16",
   "Indirect table is not in accessible memory",
   "Record of chains in flight does not fit the ring",
+  "Record of the position does not fit the ring",
 ];
 
 /**

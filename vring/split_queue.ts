@@ -14,6 +14,7 @@ import {
   DESC_WRITE,
   IndirectReader,
 } from "./descriptor.ts";
+import type { PositionRecord } from "./position_record.ts";
 import type { Queue, QueueSetup } from "./queue.ts";
 import { QueueBase } from "./queue_base.ts";
 import {
@@ -24,6 +25,7 @@ import {
   RING_INFLIGHT,
   RING_NEXT,
   RING_OK,
+  RING_RECORD,
   RING_SIZE,
   type RingError,
 } from "./ring_error.ts";
@@ -75,8 +77,13 @@ export class SplitQueue extends QueueBase implements Queue {
     } else if (this.place(setup, 2)) {
       this.#usedIndex = this.#used.loadOrdered(INDEX);
       this.#owesSignal = this.#usedIndex !== 0;
+      if (setup.goesOn && !this.#goOn()) return this.error;
       if (setup.inflight) this.#recover(new SplitInflight(setup.inflight, size));
       this.unused = this.#nextIndex === 0 && this.#usedIndex === 0 && this.resubmit === 0;
+      const { record } = this;
+      if (record === null) return this.error;
+      if (setup.goesOn) this.unused = record.isUnused;
+      else if (this.error === RING_OK) record.begin(size, false, this.unused, this.#place);
     }
     return this.error;
   }
@@ -105,7 +112,7 @@ export class SplitQueue extends QueueBase implements Queue {
     if (!this.#read(chain, head)) return false;
     this.#nextIndex = (this.#nextIndex + 1) & 0xffff;
     this.inFlight++;
-    if (this.inOrder) this.order.take(chain);
+    this.taken(chain);
     if (this.#inflight !== null) this.#inflight.take(head);
     return true;
   }
@@ -118,6 +125,10 @@ export class SplitQueue extends QueueBase implements Queue {
     }
     this.owesPublishing = false;
     this.unused = false;
+    if (this.record !== null) {
+      this.#showEach(this.record);
+      return;
+    }
     const count = this.inOrder ? this.#writeInOrder() : this.#writeCompleted();
     const index = (this.#usedIndex + count) & 0xffff;
     if (this.#inflight !== null) this.#inflight.beforePublish();
@@ -160,6 +171,54 @@ export class SplitQueue extends QueueBase implements Queue {
     else this.#setFlags(USED_NO_NOTIFY);
   }
 
+  logAll(): void {
+    this.#logRing();
+  }
+
+  /** Where the queue stands, for its record: the available index of the first chain not published, and the used index. */
+  get #place(): number {
+    return this.base | this.#usedIndex << 16;
+  }
+
+  /**
+   * Goes on where an earlier process ended. The used index says whether the last chain was shown; one that is neither as it
+   * was nor as it was to be is the driver's doing, and is overwritten with the next chain.
+   */
+  #goOn(): boolean {
+    const { record } = this;
+    if (record === null || !record.fits(this.entries, false)) {
+      return this.fail(RING_RECORD, this.entries);
+    }
+    record.goOn(record.isKnownShown || this.#usedIndex === record.intendedBase >>> 16);
+    this.#nextIndex = record.base & 0xffff;
+    this.#availableIndex = this.#nextIndex;
+    this.#usedIndex = record.base >>> 16;
+    this.#owesSignal = true;
+    return true;
+  }
+
+  /** Shows the driver the chains whose turn it is, one after another. */
+  #showEach(record: PositionRecord): void {
+    const { order } = this;
+    const inflight = this.#inflight;
+    while (order.next()) {
+      const index = (this.#usedIndex + 1) & 0xffff;
+      record.intend((this.base + 1) & 0xffff | index << 16, 0);
+      this.#writeElement(this.#usedIndex, order.head, order.usedLength);
+      if (inflight !== null) {
+        inflight.stage(order.head);
+        inflight.beforePublish();
+      }
+      this.#used.storeOrdered(INDEX, index);
+      if (inflight !== null) inflight.afterPublish(index);
+      record.shown();
+      this.#usedIndex = index;
+      this.inFlight--;
+      this.unsignalled++;
+    }
+    this.#logRing();
+  }
+
   /** Recovers from the record of an earlier process: what it left in flight lies before the next index. */
   #recover(inflight: SplitInflight): void {
     if (!inflight.recover(this.#usedIndex)) {
@@ -179,7 +238,7 @@ export class SplitQueue extends QueueBase implements Queue {
     if (!this.#read(chain, this.#inflight.firstPending)) return false;
     this.#inflight.takePending();
     this.resubmit--;
-    if (this.inOrder) this.order.take(chain);
+    this.taken(chain);
     return true;
   }
 
