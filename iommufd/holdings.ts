@@ -13,6 +13,16 @@ import { HolderCounts } from "./holder_counts.ts";
 import { DEVICE_RUN, type MemorySource, RAM_RUN, type SourceRegion } from "./memory_source.ts";
 import type { PinBudget } from "./pin_budget.ts";
 
+/** Held pages that are no longer what they were when they were first held. */
+export interface OutlivedRun {
+  /** The region that they are of, which was removed; null for device memory. */
+  readonly region: SourceRegion | null;
+  /** First index. */
+  readonly first: number;
+  /** Last index, inclusive. */
+  readonly last: number;
+}
+
 /** The held pages of one region, or of all device memory. */
 class Holding {
   /** The region, or null for device memory. */
@@ -164,6 +174,25 @@ export class Holdings {
     if (holding.counts.held === 0) return false;
     this.#outlive(holding);
     return true;
+  }
+
+  /**
+   * The held pages for which the source would now answer differently: those of a removed region, and those held as device
+   * memory where RAM is now. Nothing may change meanwhile.
+   */
+  *outlivedRuns(regions: readonly SourceRegion[]): Generator<OutlivedRun, void> {
+    for (const { region, first, last, counts } of this.#outlived) {
+      const ranges = region === null ? regions : [region];
+      for (const { firstIndex, lastIndex } of ranges) {
+        let index = firstIndex;
+        while (index <= lastIndex) {
+          counts.findSpan(index - first, Math.min(lastIndex, last) - first);
+          const end = first + counts.spanLast;
+          if (counts.spanIsHeld) yield { region, first: index, last: end };
+          index = end + 1;
+        }
+      }
+    }
   }
 
   /** RAM pages of a range that are not held. */

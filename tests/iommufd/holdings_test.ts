@@ -78,6 +78,16 @@ Deno.test("holdings: pages stay what they were while held, counted and charged o
         }
         const pinned = was.filter((page) => page !== undefined && page.region !== null).length;
         assertEquals([held.pinned, budget.chargedPages], [pinned, pinned]);
+        const outlived: string[] = [];
+        for (const { region, first, last } of held.outlivedRuns(source.regions)) {
+          for (let at = first; at <= last; at++) outlived.push(`${at} ${region?.firstIndex}`);
+        }
+        const changed = was.flatMap((page, at) =>
+          page === undefined || page.region === live[at].region
+            ? []
+            : [`${at} ${page.region?.firstIndex}`]
+        );
+        assertEquals(outlived.sort(), changed.sort());
         for (const region of source.retired) {
           assertEquals(was.some((page) => page?.region === region), true, "retired but not held");
         }
