@@ -100,10 +100,15 @@ export class PositionRecord {
     return layout === (size | (isPacked ? LAYOUT_PACKED : 0));
   }
 
-  /** A ring is configured, which begins at a base. Positions go on. */
+  /**
+   * A ring is configured, which begins at a base. Positions go on. Where the queue only moves in memory, and stands where it
+   * stood, the record is valid all the time.
+   */
   begin(size: number, isPacked: boolean, isUnused: boolean, base: number): void {
     const words = this.#words;
-    Atomics.store(words, LAYOUT, 0);
+    if (!this.fits(size, isPacked) || words[CURRENT_BASE] !== (base | 0)) {
+      Atomics.store(words, LAYOUT, 0);
+    }
     if (this.isOpen) Atomics.store(words, INTENT, words[CURRENT]);
     words[CURRENT_BASE] = base;
     words[INTENT_BASE] = base;
