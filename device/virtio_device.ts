@@ -3,7 +3,7 @@
  *
  * Feature bits come in two halves: `low` holds bits 0–31, `high` bits 32–63. Byte addresses are guest-physical.
  */
-import type { GuestMemory, MemoryRegion, Queue } from "../vring/mod.ts";
+import type { GuestMemory, MemoryRegion, PositionRecord, Queue } from "../vring/mod.ts";
 
 /** Why something is refused, in one line of text; nothing if it is not. */
 export type Refusal = string | undefined;
@@ -107,8 +107,15 @@ export interface VirtioDevice {
    */
   disconnected?(): string | undefined;
 
-  /** A queue runs from now on. */
-  queueStarted(index: number, queue: Queue): void;
+  /**
+   * A queue runs from now on.
+   *
+   * @param goesOn Whether it goes on where an earlier process ended, as {@linkcode queueRecord} says; default false.
+   */
+  queueStarted(index: number, queue: Queue, goesOn?: boolean): void;
+
+  /** Where the position of a queue is recorded; nothing if the device is not to survive the end of its process. */
+  queueRecord?(index: number): PositionRecord | undefined;
 
   /** The session is about to end. Requests under way need no answer, and must not delay the end. */
   sessionEnds?(): void;

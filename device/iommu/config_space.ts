@@ -98,6 +98,17 @@ export class ConfigSpace {
     return changed;
   }
 
+  /** What a driver has written into the bypass byte before it started the request queue, if it has. */
+  get early(): boolean | undefined {
+    return this.#early;
+  }
+
+  /** Becomes what it was in an earlier process. */
+  restore(bypass: boolean, early: boolean | undefined): void {
+    this.bypass = bypass;
+    this.#early = early;
+  }
+
   /** The request queue has started, or the connection has ended: what is written now belongs to no later driver. */
   forgetEarly(): void {
     this.#early = undefined;

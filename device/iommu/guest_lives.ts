@@ -69,6 +69,30 @@ export class GuestLives {
     this.#misfit = undefined;
   }
 
+  /** Whether a state was loaded with which the guest has not gone on yet. */
+  get isLoaded(): boolean {
+    return this.#loaded !== undefined;
+  }
+
+  /** Whether guest memory has changed since it was. */
+  get memoryHasChanged(): boolean {
+    return this.#memoryChanged;
+  }
+
+  /** Goes on as the device of an earlier process, in which this state was loaded. */
+  restoreLoaded(state: SavedState, memoryHasChanged: boolean): void {
+    this.#loaded = state;
+    this.#memoryChanged = memoryHasChanged;
+  }
+
+  /** A state was loaded in an earlier process, which has ended before it could be kept: everything is blocked. */
+  loadedIsLost(): void {
+    const { life, iommu } = this.#parts;
+    this.#loaded = undefined;
+    life.loseTrack();
+    iommu.detachAll();
+  }
+
   /** Whether {@linkcode rebuildLoaded} has to come before a queue can start. */
   get mustRebuild(): boolean {
     return this.#loaded !== undefined && this.#memoryChanged && this.#misfit === undefined;

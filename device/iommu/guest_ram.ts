@@ -48,6 +48,8 @@ export class GuestRam {
   readonly #hosts: HostRegistry<Domain>;
   readonly #regions = new Map<MemoryRegion, GuestRegion>();
   readonly #changes: Change[] = [];
+  /** Regions that an earlier process had, and that were not announced to this one yet. */
+  readonly #unclaimed: GuestRegion[] = [];
   /** Unmaps what leads to the memory that is removed first. */
   #unmapping: Pieces<void> | undefined;
 
@@ -67,6 +69,61 @@ export class GuestRam {
   /** Whether a change is yet to be made: {@linkcode step} does a piece of it. */
   get isChanging(): boolean {
     return this.#changes.length > 0;
+  }
+
+  /** Whether what leads to memory is unmapped before that is removed. */
+  get unmapsRemoved(): boolean {
+    return this.#memory !== undefined || this.#hosts.size > 0;
+  }
+
+  /** The pages of all regions, those that were not announced to this process included. */
+  get regions(): readonly GuestRegion[] {
+    return this.#source.regions;
+  }
+
+  /**
+   * Adds pages that an earlier process had as a region. {@linkcode claim} tells which region that is in this one.
+   *
+   * @returns Whether they are no region's.
+   */
+  addPages(first: number, last: number): boolean {
+    const { regions } = this.#source;
+    if (regions.some(({ firstIndex, lastIndex }) => firstIndex <= last && lastIndex >= first)) {
+      return false;
+    }
+    this.#unclaimed.push(this.#source.addRegion(first, last));
+    return true;
+  }
+
+  /** Removes pages that {@linkcode addPages} added. Returns whether it did. */
+  removePages(first: number, last: number): boolean {
+    const at = this.#unclaimed.findIndex(({ firstIndex, lastIndex }) =>
+      firstIndex === first && lastIndex === last
+    );
+    if (at < 0) return false;
+    this.#source.removeRegion(this.#unclaimed[at]);
+    this.#unclaimed.splice(at, 1);
+    return true;
+  }
+
+  /** Takes memory for a region that an earlier process had. Returns whether it is one. */
+  claim(region: MemoryRegion): boolean {
+    const pages = pagesOf(region);
+    const at = this.#unclaimed.findIndex(({ firstIndex, lastIndex }) =>
+      firstIndex === pages.first && lastIndex === pages.last
+    );
+    if (at < 0) return false;
+    this.#regions.set(region, this.#unclaimed[at]);
+    this.#unclaimed.splice(at, 1);
+    this.#hosts.memoryAdded(region);
+    return true;
+  }
+
+  /** The regions that an earlier process had and this one was not told of, in a range of pages. */
+  unclaimedIn(first: number, last: number): readonly GuestRegion[] {
+    return this.#unclaimed.filter(({ firstIndex, lastIndex }) =>
+      firstIndex <= last && lastIndex >= first
+    );
   }
 
   /** Adds memory, behind the changes that are yet to be made. */
@@ -107,8 +164,7 @@ export class GuestRam {
 
   /** Adds the whole pages of a region. Where its frames have to be known and cannot be, it cannot be mapped. */
   #add(region: MemoryRegion): void {
-    const first = Math.ceil(region.guestAddress / PAGE_SIZE);
-    const last = Math.floor((region.guestAddress + region.size) / PAGE_SIZE) - 1;
+    const { first, last } = pagesOf(region);
     if (last < first) return;
     let firstFrame = first;
     if (this.#memory !== undefined) {
@@ -124,8 +180,7 @@ export class GuestRam {
   #remove(region: MemoryRegion): boolean {
     const known = this.#regions.get(region);
     if (known === undefined) return true;
-    const mayStay = this.#memory === undefined && this.#hosts.size === 0 &&
-      this.#unmapping === undefined;
+    const mayStay = !this.unmapsRemoved && this.#unmapping === undefined;
     if (!mayStay && !this.#unmap(known)) return false;
     this.#source.removeRegion(known);
     this.#regions.delete(region);
@@ -145,4 +200,12 @@ export class GuestRam {
     this.#unmapping = undefined;
     return true;
   }
+}
+
+/** The whole pages of a region, inclusive; the last is below the first if there are none. */
+export function pagesOf(
+  { guestAddress, size }: MemoryRegion,
+): { readonly first: number; readonly last: number } {
+  const first = Math.ceil(guestAddress / PAGE_SIZE);
+  return { first, last: Math.floor((guestAddress + size) / PAGE_SIZE) - 1 };
 }

@@ -11,7 +11,12 @@ import {
   PinBudget,
 } from "../../iommufd/mod.ts";
 import type { WalkResult } from "../../pagetable/mod.ts";
-import { GuestMemory, type MemoryRegion, type Queue } from "../../vring/mod.ts";
+import {
+  GuestMemory,
+  type MemoryRegion,
+  type PositionRecord,
+  type Queue,
+} from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
 import { CONFIG_SIZE, type ConfigSpace } from "./config_space.ts";
 import {
@@ -34,6 +39,7 @@ import type { Hardware } from "./hardware.ts";
 import { GuestRam } from "./guest_ram.ts";
 import { HostRegistry } from "./host_registry.ts";
 import { Passthrough } from "./passthrough.ts";
+import { DeviceJournal } from "./journal/device_journal.ts";
 import { finish, Job } from "./pieces.ts";
 import { ReservedRegions } from "./reserved_region.ts";
 import { stateSizeMax } from "./saved_state.ts";
@@ -88,6 +94,8 @@ export class IommuDevice implements VirtioDevice {
   readonly life: GuestLife = new GuestLife();
   /** Pages that guest mappings have pinned, and the frames behind them. */
   readonly guest: PageList;
+  /** What makes the device survive the end of its process, if it is to. */
+  readonly journal: DeviceJournal;
   readonly #config: ConfigSpace;
   readonly #limits: DeviceLimits;
   /** The limits that a driver is told of, and MAP requests are checked against. */
@@ -170,6 +178,20 @@ export class IommuDevice implements VirtioDevice {
       iotlbListeners,
       hosts,
     });
+    this.journal = new DeviceJournal({
+      iommu,
+      life,
+      lives: this.#lives,
+      config,
+      ram: this.#ram,
+      faults,
+      guest: this.guest,
+      requests: this.requests,
+      requestQueue: this.#requestQueue,
+      iotlbListeners,
+      holdsHostFrames: hostMemory !== undefined,
+      isBusy: () => this.#isBusy,
+    });
   }
 
   /**
@@ -196,11 +218,10 @@ export class IommuDevice implements VirtioDevice {
 
   /**
    * Whether a request is under way, answers are held, a state is saved or loaded, memory is added or removed in pieces,
-   * or what a message did has yet to reach device tables or an IOTLB listener.
+   * what a message did has yet to reach device tables or an IOTLB listener, or the journal needs a snapshot.
    */
   get messagesWait(): boolean {
-    return this.#requestQueue.isUnderWay || this.#requestQueue.holds || this.#job.isUnderWay ||
-      this.iommu.isLeaving || this.iotlbListeners.isSettling || this.#ram.isChanging;
+    return this.#isBusy || this.iotlbListeners.isSettling || this.journal.mustSnapshot;
   }
 
   /** Whether endpoints that are attached to nothing go through untranslated. */
@@ -223,6 +244,7 @@ export class IommuDevice implements VirtioDevice {
   writeConfig(bytes: Uint8Array, offset: number): void {
     const isEarly = !this.#running.has(REQUEST_QUEUE);
     if (this.#config.write(bytes, offset, isEarly)) this.#lives.tellAll();
+    this.journal.bypassWritten();
   }
 
   featuresAgreed(low: number, _high: number): void {
@@ -230,8 +252,10 @@ export class IommuDevice implements VirtioDevice {
   }
 
   memoryAdded(region: MemoryRegion): void {
+    if (this.journal.claims(region)) return;
     this.#lives.memoryChanged();
     this.#ram.add(region);
+    this.journal.memoryAdded(region);
   }
 
   /**
@@ -242,6 +266,7 @@ export class IommuDevice implements VirtioDevice {
     this.iotlbListeners.settleLater();
     this.#lives.memoryChanged();
     this.#ram.remove(region);
+    this.journal.memoryRemoved(region);
   }
 
   keepsMemory(region: MemoryRegion, released: () => void): boolean {
@@ -250,11 +275,14 @@ export class IommuDevice implements VirtioDevice {
 
   reset(kind: ResetKind): void {
     this.#lives.reset(kind);
+    this.journal.reset(kind);
   }
 
   disconnected(): string | undefined {
     this.hosts.cut();
-    return this.#lives.end();
+    const warning = this.#lives.end();
+    this.journal.disconnected();
+    return warning;
   }
 
   queueBegins(index: number, sign: StartSign): StartVerdict | undefined {
@@ -263,15 +291,22 @@ export class IommuDevice implements VirtioDevice {
       if (!this.#job.isUnderWay) this.#job.begin(this.#lives.rebuildLoaded(), () => {}, true);
       if (this.#job.isUnderWay) return { isLater: true };
     }
-    return this.#lives.queueBegins(index, sign);
+    const verdict = this.#lives.queueBegins(index, sign);
+    this.journal.queueBegins(index, sign);
+    return verdict;
   }
 
-  queueStarted(index: number, _queue: Queue): void {
+  queueStarted(index: number, _queue: Queue, goesOn = false): void {
     this.#running.add(index);
     // Another queue may start before it is known whose life it is.
+    if (!goesOn) this.journal.queueStarted(index);
     if (index !== REQUEST_QUEUE) return;
     this.#config.forgetEarly();
     this.hosts.start();
+  }
+
+  queueRecord(index: number): PositionRecord | undefined {
+    return this.journal.record(index);
   }
 
   /**
@@ -296,7 +331,9 @@ export class IommuDevice implements VirtioDevice {
   }
 
   loadState(bytes: Uint8Array): string | undefined {
-    return finish(this.#lives.load(bytes));
+    const refusal = finish(this.#lives.load(bytes));
+    this.journal.loaded();
+    return refusal;
   }
 
   beginSave(done: (bytes: Uint8Array) => void): void {
@@ -304,7 +341,14 @@ export class IommuDevice implements VirtioDevice {
   }
 
   beginLoad(bytes: Uint8Array, done: (error: string | undefined) => void): void {
-    this.#job.begin(this.#lives.load(bytes), done, true);
+    this.#job.begin(
+      this.#lives.load(bytes),
+      (refusal) => {
+        this.journal.loaded();
+        done(refusal);
+      },
+      true,
+    );
   }
 
   /**
@@ -403,5 +447,11 @@ export class IommuDevice implements VirtioDevice {
     if (this.hardware.memory.used !== 0) {
       throw new Error(`Cannot close cleanly: ${this.hardware.memory.used} table pages are left`);
     }
+  }
+
+  /** Whether something is in the middle of being done. */
+  get #isBusy(): boolean {
+    return this.#requestQueue.isUnderWay || this.#requestQueue.holds || this.#job.isUnderWay ||
+      this.iommu.isLeaving || this.#ram.isChanging;
   }
 }

@@ -60,6 +60,8 @@ export type {
 export { HostGroup, type HostPlace, type HostTarget } from "./host_group.ts";
 export { type HostDomain, HostRegistry, type HostRegistryParts } from "./host_registry.ts";
 export { Passthrough, type PassthroughParts, type PassthroughState } from "./passthrough.ts";
+export { DeviceJournal } from "./journal/device_journal.ts";
+export { Entry, Journal } from "./journal/journal.ts";
 export { type IotlbListener, IotlbListeners, type RemoteIotlbListener } from "./iotlb_listeners.ts";
 export type { Pieces } from "./pieces.ts";
 export { PiecewiseUnmap } from "./piecewise_unmap.ts";

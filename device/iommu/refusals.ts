@@ -94,6 +94,7 @@ export const REFUSALS = {
   },
   reset: { text: "the device was reset before the request was done", fields: ["domain"] },
   device: { text: "the device failed", fields: ["domain"] },
+  poison: { text: "each process that executed the request has ended", fields: ["domain"] },
 } as const satisfies Readonly<Record<string, Refusal>>;
 
 /** A key of {@linkcode REFUSALS}. */

@@ -7,12 +7,15 @@
  * meanwhile. Its answer is held then, too, and published by the next call.
  */
 import { Chain, type Queue } from "../../vring/mod.ts";
+import type { RequestJournal } from "./journal/request_journal.ts";
 import type { IotlbListeners } from "./iotlb_listeners.ts";
 import { type Requests, UNDER_WAY } from "./requests.ts";
 import { type Turn, WORK_PER_LOOK } from "./turn.ts";
 
 /** The request queue of one device. */
 export class RequestQueue {
+  /** What makes requests survive the end of the process, or null. */
+  journal: RequestJournal | null = null;
   readonly #requests: Requests;
   readonly #listeners: IotlbListeners;
   readonly #chain = new Chain();
@@ -23,6 +26,8 @@ export class RequestQueue {
   #queueUnderWay: Queue | undefined;
   /** Pieces of it that are done besides the first. */
   #pieces = 0;
+  /** Whether the request was executed by an earlier process, and not by this one. */
+  #isAnsweredAgain = false;
 
   /** Answers wait for the remote ones of `listeners`. */
   constructor(requests: Requests, listeners: IotlbListeners) {
@@ -47,8 +52,11 @@ export class RequestQueue {
     let served = 0;
     const requests = this.#requests;
     const chain = this.#chain;
-    while (served < budget && queue.next(chain)) {
-      const used = requests.serve(chain);
+    const { journal } = this;
+    while (
+      served < budget && (journal === null || journal.hasRoom) && queue.next(chain)
+    ) {
+      const used = journal === null ? requests.serve(chain) : this.#serve(chain, journal);
       if (used === UNDER_WAY) {
         this.#queueUnderWay = queue;
         this.#pieces = 0;
@@ -95,11 +103,26 @@ export class RequestQueue {
     this.#requests.abandon();
   }
 
+  /** Serves a request so that it survives; one that an earlier process has executed is only answered. */
+  #serve(chain: Chain, journal: RequestJournal): number {
+    const status = journal.answerOf(chain.position);
+    this.#isAnsweredAgain = status >= 0;
+    if (status >= 0) return this.#requests.answerAgain(chain, status);
+    const isPoison = journal.begin(chain.position);
+    const used = this.#requests.serve(chain, isPoison);
+    if (used === UNDER_WAY) journal.pause();
+    return used;
+  }
+
   #proceed(): void {
     const queue = this.#queueUnderWay!;
     this.#pieces++;
+    this.journal?.resume();
     const used = this.#requests.proceed(this.#chain);
-    if (used === UNDER_WAY) return;
+    if (used === UNDER_WAY) {
+      this.journal?.pause();
+      return;
+    }
     this.#queueUnderWay = undefined;
     queue.complete(this.#chain, used);
     this.#record(used);
@@ -108,6 +131,7 @@ export class RequestQueue {
   }
 
   #record(used: number): void {
+    if (this.#isAnsweredAgain) return;
     const { recorder, request, status } = this.#requests;
     recorder?.answered(request, this.#chain.writableLength, status, used);
   }

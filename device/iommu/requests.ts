@@ -10,6 +10,7 @@
 import { type Errno, MMIO, OK, READ, WRITE } from "../../pagetable/mod.ts";
 import type { Chain } from "../../vring/mod.ts";
 import type { DeviceEvents } from "./device_events.ts";
+import type { RequestJournal } from "./journal/request_journal.ts";
 import type { Domain } from "./domain.ts";
 import type { EndpointTable } from "./endpoint_table.ts";
 import type { HostRegistry } from "./host_registry.ts";
@@ -28,6 +29,7 @@ import {
   MAP_F_MMIO,
   MAP_F_READ,
   MAP_F_WRITE,
+  S_DEVERR,
   S_NOMEM,
   S_OK,
   type Status,
@@ -77,6 +79,12 @@ export class Requests {
   recorder: ModelRecorder | undefined;
   /** The request that was taken last. */
   readonly request: Request = new Request();
+  /**
+   * Where requests are entered when they have been executed, or null.
+   *
+   * @internal
+   */
+  journal: RequestJournal | null = null;
   readonly #options: RequestsOptions;
   readonly #iommu: VirtioIommu;
   readonly #answer: Uint8Array<ArrayBuffer>;
@@ -112,10 +120,11 @@ export class Requests {
   /**
    * Serves one request: reads it from the chain, acts, writes the answer into the chain. None may be under way.
    *
+   * @param isPoison Whether it has ended every process that executed it: it is refused.
    * @returns The used length in bytes: how much of the writable part was written, 0 for a request that is
    * returned unwritten; or {@linkcode UNDER_WAY}.
    */
-  serve(chain: Chain): number {
+  serve(chain: Chain, isPoison = false): number {
     const request = this.request;
     // A request is copied once: what the guest writes to it afterwards has no effect.
     const length = chain.gather(request.bytes);
@@ -137,6 +146,7 @@ export class Requests {
       this.#end(this.#refuse("full"));
       return 0; // There is no room for a status.
     }
+    if (isPoison) return this.#answerPoison(chain, room);
     if (type === T_PROBE) return this.#answerProbe(chain, isWhole, room);
     // A piece of work for each entry that is yet to be cleared comes first.
     if (type === T_ATTACH && isWhole && this.#iommu.isLeaving) return this.#goOnLater();
@@ -170,6 +180,17 @@ export class Requests {
     }
     iommu.endPiece();
     return iommu.isEnding ? UNDER_WAY : this.#conclude(chain, this.#execute(this.request.type));
+  }
+
+  /**
+   * Answers a request that an earlier process has executed.
+   *
+   * @param status How that process has answered it, or was about to.
+   * @returns As {@linkcode serve}.
+   */
+  answerAgain(chain: Chain, status: Status): number {
+    this.weight = 1;
+    return chain.writableLength < TAIL_SIZE ? 0 : this.#writeTail(chain, 0, status);
   }
 
   /** Forgets the request that is under way, which gets no answer. */
@@ -296,6 +317,7 @@ export class Requests {
     } else {
       this.#options.reserved.writeProperties(this.request.endpoint, answer);
     }
+    this.journal?.pause();
     if (chain.scatter(0, answer, 0, properties) !== properties) {
       this.#end(this.#refuse("full"));
       return 0;
@@ -303,9 +325,26 @@ export class Requests {
     return this.#answerTail(chain, properties, status);
   }
 
-  /** Writes the tail behind `at` bytes of the writable part. */
+  /** Refuses a request that cannot be executed. Its status is where the driver looks for it. */
+  #answerPoison(chain: Chain, room: number): number {
+    this.#refusal = "poison";
+    if (this.request.type !== T_PROBE) return this.#answerTail(chain, 0, S_DEVERR);
+    const properties = Math.min(this.#probeSize, room - TAIL_SIZE);
+    this.#answer.fill(0);
+    if (chain.scatter(0, this.#answer, 0, properties) === properties) {
+      return this.#answerTail(chain, properties, S_DEVERR);
+    }
+    this.#end(S_DEVERR);
+    return 0;
+  }
+
+  /** The request is over: writes the tail behind `at` bytes of the writable part. */
   #answerTail(chain: Chain, at: number, status: Status): number {
     this.#end(status);
+    return this.#writeTail(chain, at, status);
+  }
+
+  #writeTail(chain: Chain, at: number, status: Status): number {
     // O1, 5.13.6.2: "The device SHOULD set status to VIRTIO_IOMMU_S_OK if a request succeeds."
     const tail = this.#answer;
     tail[0] = status;
@@ -332,6 +371,7 @@ export class Requests {
   /** The request is over: counts its status, and records what is worth it. */
   #end(status: Status): void {
     const request = this.request;
+    if (this.journal !== null) this.journal.executed(request, status);
     const { type } = request;
     this.status = status;
     this.counts[type * STATUS_NAMES.length + status]++;
