@@ -12,6 +12,7 @@ import {
   type DirtyLog,
   FRESH_PACKED_BASE,
   PackedQueue,
+  type PositionRecord,
   type Queue,
   SplitQueue,
 } from "../../vring/mod.ts";
@@ -116,6 +117,8 @@ export class Ring {
   begun = false;
   /** The ring's part of the record of requests in flight, if the front end keeps one. */
   inflight: Uint8Array | null = null;
+  /** Where the position of its queue is recorded, if the device survives the end of its process. */
+  record: PositionRecord | null = null;
   /** The queue while the ring runs. */
   queue: Queue | undefined;
   /** It has started, and the driver has not been signalled since. */
@@ -158,12 +161,14 @@ export class Ring {
    *
    * @param space What the queue's addresses mean.
    * @param table Where user addresses are looked up.
+   * @param goesOn Whether an earlier process ended while it ran: it goes on where the record says.
    * @returns Nothing, or why the ring cannot run.
    */
   run(
     space: AddressSpace,
     table: MemoryTable,
     features: AgreedFeatures,
+    goesOn = false,
   ): string | undefined {
     const places = this.#placesIn(table, features.translated);
     const outside = missing(places);
@@ -181,6 +186,8 @@ export class Ring {
       indirect: features.indirect,
       inOrder: features.inOrder,
       inflight: this.inflight,
+      record: this.record,
+      goesOn,
     });
     if (error !== 0) {
       const reason = queue.describeError();

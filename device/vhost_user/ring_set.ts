@@ -95,6 +95,26 @@ export class RingSet {
     for (const ring of this.rings) ring.logWrites(log);
   }
 
+  /**
+   * Starts a ring that ran in an earlier process, where that process ended. Everything that a message has said of it is set
+   * already, and the device has taken over; nothing is to be learned of the guest.
+   *
+   * @returns Nothing, or why it cannot run.
+   */
+  takeOver(ring: Ring): string | undefined {
+    const refusal = this.#run(ring, true);
+    if (refusal !== undefined || ring.queue === undefined) return this.#answerFor(ring, refusal);
+    // That process may have ended before it logged what it had written.
+    ring.queue.logAll();
+    ring.begun = true;
+    ring.stoppedAt = undefined;
+    this.#device.queueStarted(ring.index, ring.queue, true);
+    this.generation++;
+    ring.owesCall = true;
+    this.callOwed(ring);
+    return undefined;
+  }
+
   /** Starts every ring that is ready; nothing, or why one cannot run. */
   startAll(): string | undefined {
     let refusal: string | undefined;
@@ -329,8 +349,9 @@ export class RingSet {
     this.#log.debug(`Queue ${ring.index} goes on: its memory is back`);
   }
 
-  #run(ring: Ring): string | undefined {
-    const refusal = ring.run(this.#space, this.#table, this.#features);
+  #run(ring: Ring, goesOn = false): string | undefined {
+    ring.record = this.#device.queueRecord?.(ring.index) ?? null;
+    const refusal = ring.run(this.#space, this.#table, this.#features, goesOn);
     if (refusal === undefined) ring.logWrites(this.#dirtyLog);
     return refusal === undefined ? undefined : `queue ${ring.index} cannot run: ${refusal}`;
   }
