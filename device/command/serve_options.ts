@@ -103,7 +103,7 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
       "(default on)",
   }, {
     name: "sandbox-path",
-    value: "FOLDER",
+    value: "PATH",
     help:
       "with --api-access full, a folder in which devices that are added may have their sockets and images, besides " +
       "the folders that other options name; can be repeated",
@@ -197,7 +197,7 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
     device: parseDeviceOptions(values),
     endpoints: parseEndpointChoices(values),
     sandbox: parsedOption(values, "sandbox", parseSandboxMode, "off, on or strict") ?? "on",
-    sandboxPaths: textOptions(values, "sandbox-path"),
+    sandboxPaths: sandboxPaths(values),
     allowsFileMemory: values["allow-file-memory"] === true,
   };
 }
@@ -258,6 +258,15 @@ function parseSwitch(text: string): boolean | undefined {
 /** What tables hold. */
 function parseFrames(text: string): "guest" | "host" | undefined {
   return text === "guest" || text === "host" ? text : undefined;
+}
+
+/** Folders for what is added through the API. */
+function sandboxPaths(values: OptionValues): readonly string[] {
+  const paths = textOptions(values, "sandbox-path");
+  if (paths.length > 0 && values["api-access"] !== "full") {
+    throw new UsageError("Cannot take --sandbox-path without --api-access full");
+  }
+  return paths;
 }
 
 /** One of the modes. */
