@@ -2,20 +2,23 @@
  * One connection of an API client: HTTP/1.1, one request after another, a small step at a time.
  *
  * No step waits. What a client may cost is limited: a head of {@linkcode HEAD_MAX} bytes, a body of
- * {@linkcode BODY_MAX}, and of an answer no more is put together than the socket takes.
+ * {@linkcode BODY_MAX}, {@linkcode DESCRIPTORS_MAX} descriptors, and of an answer no more is put together than the socket
+ * takes.
+ *
+ * Descriptors that have arrived (SCM_RIGHTS) when a request is complete belong to that request, so a client that sends
+ * any waits for the answer before it sends another request. What the route has not taken is closed.
  */
-import { CLOSED, readNow, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
+import { closeAll, CLOSED, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import { BODY_MAX, BodyReader } from "./body.ts";
 import { ChunkDecoder } from "./chunks.ts";
 import { type ApiContext, ApiError, type RouteAnswer } from "./context.ts";
-import { type AnswerHead, answerHead, parseHead, type RequestHead } from "./http_head.ts";
+import { type AnswerHead, answerHead, headEnd, parseHead, type RequestHead } from "./http_head.ts";
+import { descriptorProblem, DESCRIPTORS_MAX } from "./sent_descriptors.ts";
 import { route } from "./routes.ts";
-import type { Work } from "./work.ts";
+import { collect, type Work } from "./work.ts";
 
 /** Bytes that the head of a request has at most; also how much is read at once. */
 const HEAD_MAX = 16384;
-/** Characters of an answer that are put together at most before they are sent. */
-const PIECE = 65536;
 /** Bytes of a refused body that are read and thrown away, so that the client gets to read why. */
 const DRAIN_MAX = 16 << 20;
 
@@ -197,14 +200,18 @@ export class ApiConnection {
     }
     const room = this.#input.subarray(this.#filled);
     if (room.length === 0) throw new ApiError(431, `The head has more than ${HEAD_MAX} bytes`);
-    const count = readNow(this.#stream.descriptor, room, room.length);
+    const most = this.#context.access === "full" ? DESCRIPTORS_MAX : 0;
+    const count = this.#stream.receive(this.#input, this.#filled, room.length, most);
     if (count === WOULD_BLOCK) {
       this.#isReadable = false;
       return;
     }
-    if (count <= 0) return this.close();
+    if (count === CLOSED) return this.close();
     this.lastProgress = performance.now();
     this.#filled += count;
+    const problem = this.#phase === DRAIN ? undefined : descriptorProblem(this.#stream, most);
+    if (this.#phase === DRAIN || problem !== undefined) closeAll(this.#stream.received);
+    if (problem !== undefined) throw problem;
   }
 
   /** Takes the head out of what was read. Returns whether it is whole. */
@@ -288,7 +295,17 @@ export class ApiConnection {
   #route({ method, target }: RequestHead, work: Work): RouteAnswer {
     const body = this.#body ?? new BodyReader();
     this.#body = undefined;
-    return route(this.#context, method, target, () => body.finish(), work);
+    const descriptors = this.#stream.received;
+    try {
+      return route(
+        this.#context,
+        method,
+        { target, body: () => body.finish(), descriptors },
+        work,
+      );
+    } finally {
+      closeAll(descriptors);
+    }
   }
 
   /** Puts the next piece of the answer together. */
@@ -323,27 +340,6 @@ export class ApiConnection {
     this.#from = this.#filled;
     if (this.#bodyBytes > DRAIN_MAX) this.close();
   }
-}
-
-/** Pieces of an answer up to the end, or to where it is enough for now; and whether that was the end. */
-function collect(pieces: RouteAnswer, work: Work): readonly [string, boolean] {
-  let text = "";
-  for (;;) {
-    const { value, done } = pieces.next();
-    if (done === true) return [text, true];
-    text += value;
-    if (work.isEnough || text.length >= PIECE || pieces.isWaiting) return [text, false];
-  }
-}
-
-/** Index of the empty line that ends a head, or -1. */
-function headEnd(bytes: Uint8Array, from: number, to: number): number {
-  for (let i = from; i + 3 < to; i++) {
-    if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) {
-      return i;
-    }
-  }
-  return -1;
 }
 
 function tooLarge(): ApiError {

@@ -1,4 +1,5 @@
 /** What every route of the API socket needs. */
+import type { Descriptor } from "../host/mod.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
@@ -41,6 +42,8 @@ export interface RouteRequest {
   readonly query: URLSearchParams;
   /** Parses the body. */
   readonly body: () => Readonly<Record<string, unknown>>;
+  /** Descriptors that came along, in order. A route removes from the list what it takes over; the others are closed. */
+  readonly descriptors: Descriptor[];
 }
 
 /** JSON, or another text, in pieces, each of which is a small piece of work. */

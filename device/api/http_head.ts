@@ -79,6 +79,16 @@ function bodyLength(fields: ReadonlyMap<string, string>): number {
   return Number(length);
 }
 
+/** Index of the empty line that ends a head in `[from, to)`, or -1. */
+export function headEnd(bytes: Uint8Array, from: number, to: number): number {
+  for (let i = from; i + 3 < to; i++) {
+    if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) {
+      return i;
+    }
+  }
+  return -1;
+}
+
 /** What the head of an answer says. */
 export interface AnswerHead {
   /** The HTTP status. */

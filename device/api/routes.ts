@@ -23,6 +23,12 @@ export interface Route {
   readonly serve: (context: ApiContext, request: RouteRequest, work: Work) => RouteAnswer;
 }
 
+/** What a client has sent besides the method. */
+export interface SentRequest extends Pick<RouteRequest, "body" | "descriptors"> {
+  /** What the request line names: path and query, or a whole URL. */
+  readonly target: string;
+}
+
 /** Every route of the API; `docs/openapi.yaml` describes them. */
 export const ROUTES: readonly Route[] = [
   get("/v1/state", [], (context, _, work) => state(context, work)),
@@ -69,15 +75,14 @@ export const ROUTES: readonly Route[] = [
 /**
  * The answer to a request.
  *
- * @param target What the request line names: path and query, or a whole URL.
- * @param body What came along, parsed.
+ * @param method The method.
+ * @param sent What the client has sent.
  * @throws {ApiError} If there is no such route, or a parameter is wrong.
  */
 export function route(
   context: ApiContext,
   method: string,
-  target: string,
-  body: () => Readonly<Record<string, unknown>>,
+  { target, body, descriptors }: SentRequest,
   work: Work,
 ): RouteAnswer {
   const url = parseTarget(target);
@@ -98,7 +103,7 @@ export function route(
   }
   checkParameters(found, url.searchParams);
   const segment = decoded(segmentOf(found.path, url.pathname)!);
-  return found.serve(context, { segment, query: url.searchParams, body }, work);
+  return found.serve(context, { segment, query: url.searchParams, body, descriptors }, work);
 }
 
 const PATHS = [...new Set(ROUTES.map(({ path }) => path))].join(", ");

@@ -117,12 +117,19 @@ export class UnixStream {
    * Receives up to `length` bytes into `target` from index `start`; descriptors that come along go to
    * {@linkcode UnixStream.received}.
    *
+   * @param mostDescriptors How many of them may come along, 0 to {@linkcode SCM_MAX_FD}. The kernel drops those beyond,
+   * and {@linkcode UnixStream.descriptorsLost} is set.
    * @returns the bytes received, {@linkcode CLOSED} at the end of the stream, {@linkcode WOULD_BLOCK}.
    */
-  receive(target: Uint8Array<ArrayBuffer>, start: number, length: number): number {
+  receive(
+    target: Uint8Array<ArrayBuffer>,
+    start: number,
+    length: number,
+    mostDescriptors: number = SCM_MAX_FD,
+  ): number {
     this.#aim(target, start, length);
     this.#header.setBigUint64(32, this.#controlAddress, true);
-    this.#header.setBigUint64(40, BigInt(CONTROL_BYTES), true);
+    this.#header.setBigUint64(40, BigInt(CONTROL_HEADER_BYTES + mostDescriptors * 4), true);
     const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
     for (let tries = 1;; tries++) {
       const count = libc().recvmsg(this.descriptor.number, this.#header.buffer, flags);

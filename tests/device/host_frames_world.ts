@@ -104,7 +104,13 @@ export class World implements Disposable {
     let text = "";
     for (
       const piece of {
-        [Symbol.iterator]: () => route(this.context, "GET", "/v1/moved", () => ({}), work),
+        [Symbol.iterator]: () =>
+          route(
+            this.context,
+            "GET",
+            { target: "/v1/moved", body: () => ({}), descriptors: [] },
+            work,
+          ),
       }
     ) {
       text += piece;

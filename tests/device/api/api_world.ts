@@ -130,8 +130,19 @@ export class ApiTestClient {
     this.#stream = stream;
   }
 
-  /** Has bytes sent, as the server takes them. */
-  send(text: string): void {
+  /**
+   * Has bytes sent, as the server takes them.
+   *
+   * @param descriptors Go along with the first of the bytes, and stay the caller's; nothing may be unsent then.
+   */
+  send(text: string, descriptors: readonly number[] = []): void {
+    if (descriptors.length > 0) {
+      const first = new TextEncoder().encode(text.slice(0, 1));
+      if (this.#unsent.length > 0 || this.#stream.send(first, 0, 1, descriptors) !== 1) {
+        throw new Error("Cannot send descriptors: the server has yet to take what was sent before");
+      }
+      return this.send(text.slice(1));
+    }
     const more = new TextEncoder().encode(text);
     const all = new Uint8Array(this.#unsent.length + more.length);
     all.set(this.#unsent);
