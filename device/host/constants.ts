@@ -12,8 +12,12 @@ export const EBADF = 9;
 export const EAGAIN = 11;
 /** There is no memory for it. */
 export const ENOMEM = 12;
+/** It is not permitted, by the mode of a file or to this user. */
+export const EACCES = 13;
 /** Invalid argument. */
 export const EINVAL = 22;
+/** The call is unknown. */
+export const ENOSYS = 38;
 /** The other end of a pipe or socket is closed. */
 export const EPIPE = 32;
 /** A pending connection went away before it was accepted. */

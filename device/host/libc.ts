@@ -42,6 +42,7 @@ const symbols = {
   }, // int io_getevents(aio_context_t ctx, long least, long most, struct io_event *events, struct timespec *timeout), by its number
   ioSetup: { name: "syscall", parameters: ["u64", "u64", "buffer"], result: "i32" }, // int io_setup(unsigned int events, aio_context_t *ctx), by its number
   ioSubmit: { name: "syscall", parameters: ["u64", "u64", "i64", "buffer"], result: "i32" }, // int io_submit(aio_context_t ctx, long count, struct iocb **requests), by its number
+  kcmp: { name: "syscall", parameters: ["u64", "i32", "i32", "i32", "u64", "u64"], result: "i32" }, // int kcmp(pid_t one, pid_t other, int type, unsigned long index, unsigned long otherIndex), by its number
   lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" }, // int lchown(const char *path, uid_t owner, gid_t group)
   link: { parameters: ["buffer", "buffer"], result: "i32" }, // int link(const char *old_path, const char *new_path)
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
@@ -54,6 +55,7 @@ const symbols = {
   munmap: { parameters: ["pointer", "usize"], result: "i32" }, // int munmap(void *addr, size_t len)
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // int open(const char *path, int flags, mode_t mode)
   openat: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // int openat(int directory, const char *path, int flags)
+  pidfdGetfd: { name: "syscall", parameters: ["u64", "i32", "i32", "u32"], result: "i32" }, // int pidfd_getfd(int pidfd, int targetfd, unsigned int flags), by its number
   pidfdOpen: { name: "syscall", parameters: ["u64", "i32", "u32"], result: "i32" }, // int pidfd_open(pid_t pid, unsigned int flags), by its number
   pipe2: { parameters: ["buffer", "i32"], result: "i32" }, // int pipe2(int fds[2], int flags)
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32" }, // int poll(struct pollfd *fds, nfds_t count, int timeout)

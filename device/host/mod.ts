@@ -49,11 +49,13 @@ export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
 export { lockLimit } from "./lock_limit.ts";
 export { errnoName, OsError } from "./os_error.ts";
+export { type PeerFile, peerFiles, takePeerFile } from "./peer_files.ts";
 export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
 export { isOtherEnd, isPipe, isUnixStream } from "./received_stream.ts";
 export { currentProcessor, moveAwayFrom, ProcessorSet } from "./processors.ts";
+export { isSameFile } from "./same_file.ts";
 export {
   createMemoryFile,
   mapMemoryFile,
