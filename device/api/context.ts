@@ -73,9 +73,11 @@ export interface EndpointChanges {
    *
    * @param option Name of the option of `serve`, dashes included.
    * @param text Its value.
+   * @param descriptors What numbers of descriptors in the text count, from 0 on. Those that are taken over are removed
+   * from the list.
    * @throws {ApiError} If the text is wrong, or it cannot be as things are; nothing of it is left then.
    */
-  add(option: string, text: string): ServedEndpoint;
+  add(option: string, text: string, descriptors: Descriptor[]): ServedEndpoint;
 
   /** Begins to remove an endpoint, for which it has so many milliseconds; nothing if it is not served. */
   remove(endpoint: number, milliseconds: number): Removal | undefined;

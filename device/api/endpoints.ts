@@ -1,6 +1,7 @@
 /** `/v1/endpoints`: what is behind the IOMMU, and adding and removing while it is served. */
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import type { Removal, ServedEndpoint } from "../endpoint/mod.ts";
+import type { Descriptor } from "../host/mod.ts";
 import { LONG_TEXT } from "./body.ts";
 import { type ApiContext, ApiError, type EndpointChanges, type RouteAnswer } from "./context.ts";
 import { afterEndpoint, limitOf } from "./page.ts";
@@ -13,7 +14,7 @@ export interface ServedEndpointState {
   /** `rng`, `blk`, `relay` or `proxy`. */
   readonly kind: string;
   /** Path of the socket that its front end connects to. */
-  readonly listen: string;
+  readonly listen?: string;
   /** Path of the back end's socket, of a relay or a proxy. */
   readonly backEnd?: string;
   /** Whether a front end is connected; of a proxy, whether both sides are. */
@@ -57,13 +58,15 @@ export function endpoints(
 }
 
 /**
- * `POST /v1/endpoints`: serves one more. The body is an option of `serve`, by its name without the dashes, and its value.
+ * `POST /v1/endpoints`: serves one more. The body is an option of `serve`, by its name without the dashes, and its value;
+ * numbers of descriptors in it count those that came along, from 0 on.
  *
  * @throws {ApiError} If clients may not do that, or it cannot be.
  */
 export function addEndpoint(
   context: ApiContext,
   body: Readonly<Record<string, unknown>>,
+  descriptors: Descriptor[] = [],
 ): ServedEndpointState {
   const changes = changesOf(context);
   const [[name, text] = ["", ""], ...others] = Object.entries(body);
@@ -73,7 +76,7 @@ export function addEndpoint(
   if (typeof text !== "string" || text === LONG_TEXT) {
     throw new ApiError(400, `Cannot take ${name}: it must be a text of at most 2048 characters`);
   }
-  return served(changes.add(`--${name}`, text));
+  return served(changes.add(`--${name}`, text, descriptors));
 }
 
 /**
@@ -116,7 +119,7 @@ function served(each: ServedEndpoint): ServedEndpointState {
   return {
     endpoint,
     kind,
-    listen,
+    ...(listen === undefined ? {} : { listen }),
     ...(backEnd === undefined ? {} : { backEnd }),
     connected,
     ...(isLeaving ? { leaving: true } : {}),

@@ -56,7 +56,7 @@ export const ROUTES: readonly Route[] = [
     method: "POST",
     path: "/v1/endpoints",
     parameters: [],
-    serve: (context, { body }) => json(addEndpoint(context, body())),
+    serve: (context, { body, descriptors }) => json(addEndpoint(context, body(), descriptors)),
   },
   {
     method: "DELETE",

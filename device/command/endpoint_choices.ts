@@ -7,6 +7,7 @@ import type { ServedEndpoint } from "../endpoint/mod.ts";
 import { type SocketAccess, UnixListener } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
+import type { DescriptorSource } from "./descriptor_source.ts";
 import { UsageError } from "./errors.ts";
 import type { OptionDefinition } from "./options.ts";
 import {
@@ -43,7 +44,19 @@ export interface EndpointChoice {
   /** QEMU arguments that attach it, where they are known. */
   readonly qemuArguments: readonly string[];
   /** Opens its sockets and files; a RangeError of one line says what cannot be. */
-  open(iommu: IommuDevice, log: Log, access: SocketAccess): ServedEndpoint;
+  open(parts: EndpointParts): ServedEndpoint;
+}
+
+/** What an endpoint is opened with. */
+export interface EndpointParts {
+  /** Translates for it. */
+  readonly iommu: IommuDevice;
+  /** Where log lines go. */
+  readonly log: Log;
+  /** Who may connect to its sockets. */
+  readonly access: SocketAccess;
+  /** The descriptors that its text has numbers of. */
+  readonly descriptors: DescriptorSource;
 }
 
 /** Milliseconds in which a back end must answer a message, by default. */

@@ -5,13 +5,14 @@
 import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";
 import { type Removal, type ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
-import { hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
+import { type Descriptor, hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import { CommandError, UsageError } from "./errors.ts";
 import { explained } from "./host_error.ts";
 import { type OptionDefinition, type OptionValues, textOptions } from "./options.ts";
-import type { EndpointChoice, EndpointOption } from "./endpoint_choices.ts";
+import { SentDescriptors } from "./descriptor_source.ts";
+import type { EndpointChoice, EndpointOption, EndpointParts } from "./endpoint_choices.ts";
 import { endpointDevice } from "./endpoint_options.ts";
 import { endpointProxy } from "./proxy_options.ts";
 import { endpointRelay } from "./relay_options.ts";
@@ -76,13 +77,11 @@ export function parseEndpointChoices(values: OptionValues): readonly EndpointCho
  */
 export function openEndpoints(
   choices: readonly EndpointChoice[],
-  iommu: IommuDevice,
-  log: Log,
-  access: SocketAccess,
+  parts: EndpointParts,
 ): ServedEndpoints {
-  const endpoints = new ServedEndpoints(log);
+  const endpoints = new ServedEndpoints(parts.log);
   try {
-    for (const choice of choices) endpoints.add(openEndpoint(choice, iommu, log, access));
+    for (const choice of choices) endpoints.add(openEndpoint(choice, parts));
     return endpoints;
   } catch (error) {
     endpoints.close();
@@ -96,19 +95,14 @@ export function openEndpoints(
  * @throws {UsageError} If the device has no such endpoint.
  * @throws {CommandError} If that cannot be, or an error of the host.
  */
-function openEndpoint(
-  choice: EndpointChoice,
-  iommu: IommuDevice,
-  log: Log,
-  access: SocketAccess,
-): ServedEndpoint {
-  if (iommu.endpoints.formatOf(choice.endpoint) === undefined) {
+function openEndpoint(choice: EndpointChoice, parts: EndpointParts): ServedEndpoint {
+  if (parts.iommu.endpoints.formatOf(choice.endpoint) === undefined) {
     throw new UsageError(
       `Cannot serve a device at ${endpointText(choice.endpoint)}: no --endpoint includes it`,
     );
   }
   try {
-    return choice.open(iommu, log, access);
+    return choice.open(parts);
   } catch (error) {
     if (error instanceof RangeError) throw new CommandError(explained(error.message));
     throw error;
@@ -125,7 +119,7 @@ export class EndpointControl implements EndpointChanges {
   }
 
   /** Throws an ApiError: 400 for a text that is wrong, 409 for an endpoint that cannot be served at present. */
-  add(option: string, text: string): ServedEndpoint {
+  add(option: string, text: string, sent: Descriptor[] = []): ServedEndpoint {
     const { endpoints, iommu, log, access } = this.#options;
     const values = { [option.slice(2)]: [text] };
     const [choice] = inApiWords(400, () => parseEndpointChoices(values));
@@ -148,13 +142,16 @@ export class EndpointControl implements EndpointChanges {
         `Cannot take ${option}: fewer than ${RESERVE} descriptors are left (ulimit -Hn)`,
       );
     }
+    const descriptors = new SentDescriptors(sent);
     const served = inApiWords(
       409,
-      () => openEndpoint(choice, iommu, log, access),
+      () => openEndpoint(choice, { iommu, log, access, descriptors }),
       this.#options.isConfined === true ? SANDBOX_HINT : "",
     );
     endpoints.add(served);
-    log.infoLimited("added", `Added ${served.name}, listening on ${served.listen}`);
+    const { listen } = served;
+    const where = listen === undefined ? "" : `, listening on ${listen}`;
+    log.infoLimited("added", `Added ${served.name}${where}`);
     return served;
   }
 

@@ -110,7 +110,7 @@ export const endpointDevice: EndpointOption = {
       connects: false,
       files: options.type === "blk" ? [options.file] : [],
       qemuArguments: endpointQemuArguments(options),
-      open(iommu, log, access) {
+      open({ iommu, log, access }) {
         const device = openDevice(options);
         try {
           const listener = UnixListener.listen(socket, access);

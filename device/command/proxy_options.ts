@@ -45,7 +45,7 @@ export const endpointProxy: EndpointOption = {
       connects: choice.backEndMode === "connect",
       files: [],
       qemuArguments: [],
-      open: (iommu, log, access) =>
+      open: ({ iommu, log, access }) =>
         openBetween(
           choice,
           access,

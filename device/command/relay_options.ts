@@ -80,7 +80,7 @@ export const endpointRelay: EndpointOption = {
       connects: choice.backEndMode === "connect",
       files: [],
       qemuArguments: relayQemuArguments(choice),
-      open: (iommu, log, access) =>
+      open: ({ iommu, log, access }) =>
         openBetween(
           choice,
           access,

@@ -20,6 +20,7 @@ import type { Sandbox } from "../sandbox/mod.ts";
 import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
 import { eventLine } from "./event_text.ts";
+import { InheritedDescriptors } from "./descriptor_source.ts";
 import { EndpointControl, openEndpoints } from "./endpoint_control.ts";
 import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
@@ -117,7 +118,11 @@ function openParts(
 ): ServedParts {
   const socket = openFrontEnd(frontEnd, access);
   if (typeof socket !== "string") opened.defer(() => socket.close());
-  const endpoints = opened.adopt(openEndpoints(choices, device, log, access), (all) => all.close());
+  const descriptors = new InheritedDescriptors();
+  const endpoints = opened.adopt(
+    openEndpoints(choices, { iommu: device, log, access, descriptors }),
+    (all) => all.close(),
+  );
   const qemu = choices.flatMap((each) => each.qemuArguments);
   if (socket instanceof UnixListener && socket.path !== undefined) {
     log.info(`Listening on ${socket.path}; for QEMU 10.2 or later:`);

@@ -9,8 +9,8 @@ export interface ServedEndpoint extends PollSource {
   readonly kind: string;
   /** Whether a front end is connected; of a proxy, whether both sides are. */
   readonly connected: boolean;
-  /** Path of the socket that front ends connect to. */
-  readonly listen: string;
+  /** Path of the socket that front ends connect to; a device of the host has none. */
+  readonly listen?: string | undefined;
   /** Path of the back end's socket, if it has a back end. */
   readonly backEnd?: string | undefined;
   /** Whether {@linkcode leave} was called. */

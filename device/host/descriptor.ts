@@ -7,7 +7,9 @@ import {
   EBADF,
   F_DUPFD_CLOEXEC,
   F_GETFL,
+  F_SETFD,
   F_SETFL,
+  FD_CLOEXEC,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
 } from "./constants.ts";
@@ -35,6 +37,12 @@ export class Descriptor {
   /** Takes over a descriptor that a peer has sent, which may be of any kind. */
   static received(number: number): Descriptor {
     return new Descriptor(number, !closesAtOnce(number));
+  }
+
+  /** Takes over a descriptor that was inherited, of any kind; programs that this process starts do not inherit it. */
+  static inherited(number: number): Descriptor {
+    libc().fcntl(number, F_SETFD, FD_CLOEXEC);
+    return Descriptor.received(number);
   }
 
   /** Whether {@linkcode Descriptor.close} leaves it to another thread. */

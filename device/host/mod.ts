@@ -35,7 +35,7 @@ export { descriptorsClosed } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
-export type { FileStatus } from "./file_status.ts";
+export { descriptorName, descriptorStatus, type FileStatus } from "./file_status.ts";
 export { HostPages } from "./host_pages.ts";
 export { ImageFile } from "./image_file.ts";
 export {

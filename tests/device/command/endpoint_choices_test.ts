@@ -5,6 +5,7 @@ import { openEndpoints, parseEndpointChoices } from "../../../device/command/end
 import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay_options.ts";
 import { UnixListener } from "../../../device/host/mod.ts";
+import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { openDescriptors, temporaryPath } from "../host/host_state.ts";
@@ -83,6 +84,7 @@ for (const { option, values } of KINDS) {
         temporaryPath(),
         served.path,
       ];
+      const parts = { iommu, log, access: {}, descriptors: new InheritedDescriptors() };
       const good = parse(`24,listen=${one},backend=${two},backend-mode=listen`);
       try {
         const cases: readonly (readonly [
@@ -100,7 +102,7 @@ for (const { option, values } of KINDS) {
         ];
         const count = openDescriptors().length;
         for (const [text, kind, problem] of cases) {
-          const open = () => openEndpoints([good, parse(text)], iommu, log, {});
+          const open = () => openEndpoints([good, parse(text)], parts);
           const { message } = assertThrows<Error>(open, kind);
           assertStringIncludes(message, problem);
           assertEquals(iommu.iotlbListeners.hasRemotes, false);
@@ -109,7 +111,7 @@ for (const { option, values } of KINDS) {
       } finally {
         served.close();
       }
-      const endpoints = openEndpoints([good], iommu, log, {});
+      const endpoints = openEndpoints([good], parts);
       assertEquals(endpoints.all.map(({ endpoint, listen }) => [endpoint, listen]), [[24, one]]);
       endpoints.close();
     } finally {

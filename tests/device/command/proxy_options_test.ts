@@ -4,6 +4,7 @@ import { UsageError } from "../../../device/command/errors.ts";
 import { endpointProxy, parseEndpointProxy } from "../../../device/command/proxy_options.ts";
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
+import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { temporaryPath } from "../host/host_state.ts";
@@ -33,7 +34,14 @@ Deno.test("the state shows what each proxy has done", () => {
   const sockets = `listen=${temporaryPath()},backend=${temporaryPath()}`;
   const endpoints = new ServedEndpoints(log);
   try {
-    endpoints.add(endpointProxy.parse(`24,${sockets}`).open(iommu, log, {}));
+    endpoints.add(
+      endpointProxy.parse(`24,${sockets}`).open({
+        iommu,
+        log,
+        access: {},
+        descriptors: new InheritedDescriptors(),
+      }),
+    );
     const { proxies } = endpoints;
     const context = { device: iommu, proxies, version: "0", connected: false };
     const state = stateOf(context);

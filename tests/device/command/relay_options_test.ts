@@ -5,6 +5,7 @@ import { endpointRelay, parseEndpointRelay } from "../../../device/command/relay
 import { stateText } from "../../../device/command/inspect_text.ts";
 import { watchLines } from "../../../device/command/watch_text.ts";
 import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
+import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
 import { temporaryPath } from "../host/host_state.ts";
@@ -51,7 +52,14 @@ Deno.test("the state shows what each relay has done", () => {
   const sockets = `listen=${temporaryPath()},backend=${temporaryPath()}`;
   const endpoints = new ServedEndpoints(log);
   try {
-    endpoints.add(endpointRelay.parse(`24,${sockets}`).open(iommu, log, {}));
+    endpoints.add(
+      endpointRelay.parse(`24,${sockets}`).open({
+        iommu,
+        log,
+        access: {},
+        descriptors: new InheritedDescriptors(),
+      }),
+    );
     const { relays } = endpoints;
     const context = { device: iommu, relays, version: "0", connected: false };
     const state = stateOf(context);
