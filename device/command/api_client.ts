@@ -6,17 +6,21 @@ import { CommandError } from "./errors.ts";
  */
 const ORIGIN = "http://127.0.0.1";
 
-/** Why a connection fails, as the runtime words it, and what that means. */
-const CONNECT_FAILURES: readonly (readonly [words: string, meaning: string])[] = [
-  [
-    "Permission denied",
+/** Why a connection fails, by the error's name, and what that means. */
+export const CONNECT_PROBLEMS: Readonly<Record<string, string>> = {
+  EACCES:
     "permission denied; the API socket is its owner's alone unless serve has --api-socket-mode",
-  ],
-  ["No such file", 'there is no such socket; is "viommu serve --api-socket" running?'],
-  ["Connection refused", 'nothing answers there; is "viommu serve --api-socket" running?'],
+  ENOENT: 'there is no such socket; is "viommu serve --api-socket" running?',
+  ECONNREFUSED: 'nothing answers there; is "viommu serve --api-socket" running?',
+};
+/** The same by the words of the runtime. */
+const CONNECT_FAILURES: readonly (readonly [words: string, meaning: string])[] = [
+  ["Permission denied", CONNECT_PROBLEMS.EACCES],
+  ["No such file", CONNECT_PROBLEMS.ENOENT],
+  ["Connection refused", CONNECT_PROBLEMS.ECONNREFUSED],
 ];
 /** What is wrong with a peer that answers something else. */
-const NO_API = "what answers there is not viommu's API; give the --api-socket of serve";
+export const NO_API = "what answers there is not viommu's API; give the --api-socket of serve";
 
 /** A client of the API socket of a running `serve`, for `inspect` and `endpoint`. */
 export class ApiClient implements Disposable {
