@@ -4,21 +4,20 @@
  *
  * A file that is named twice, such as the `/dev/iommu` of two devices, is one descriptor and a duplicate of it.
  */
-import { Descriptor, descriptorName, descriptorStatus, errnoName } from "../host/mod.ts";
+import { Descriptor, descriptorStatus, errnoName } from "../host/mod.ts";
 
 /** Descriptors by their numbers. */
 export interface DescriptorSource {
   /**
-   * What `/proc` calls the file behind a number, such as `/dev/iommu`.
+   * The descriptor's own number, to look at what it is.
    *
    * @throws {RangeError} If there is no such descriptor; its one line says so.
    */
-  nameOf(number: number): string;
+  numberOf(number: number): number;
 
   /**
    * Takes over the descriptor of a number, or a duplicate of one that was taken before and is still open. To be called
-   * after {@linkcode nameOf} has told that it is the right one: a number that was not inherited may be a descriptor of the
-   * runtime.
+   * after a look at what it is: a number that was not inherited may be a descriptor of the runtime.
    */
   take(number: number): Descriptor;
 }
@@ -27,9 +26,9 @@ export interface DescriptorSource {
 export class InheritedDescriptors implements DescriptorSource {
   readonly #taken = new Map<number, Descriptor>();
 
-  nameOf(number: number): string {
+  numberOf(number: number): number {
     const status = descriptorStatus(number);
-    if (typeof status !== "number") return descriptorName(number);
+    if (typeof status !== "number") return number;
     throw new RangeError(
       `Cannot use descriptor ${number}: ${errnoName(status)}; ` +
         "it was not inherited (deno task and npx do not pass descriptors on)",
@@ -56,8 +55,8 @@ export class SentDescriptors implements DescriptorSource {
     this.#all = [...list];
   }
 
-  nameOf(number: number): string {
-    return descriptorName(this.#at(number).number);
+  numberOf(number: number): number {
+    return this.#at(number).number;
   }
 
   take(number: number): Descriptor {

@@ -21,6 +21,31 @@ export interface InheritedDevice {
 }
 
 /**
+ * The folder in sysfs of the device behind an open file.
+ *
+ * @param number Its descriptor.
+ * @param place Matches the folder, such as `/sys/devices/virtual/misc/iommu`.
+ * @param sysfs Where sysfs is mounted.
+ * @returns The folder, absolute and without links; or what it is instead, as the end of a line.
+ */
+export function deviceFolder(
+  number: number,
+  place: RegExp,
+  sysfs: string = "/sys",
+): { readonly folder: string } | string {
+  const status = descriptorStatus(number);
+  if (typeof status === "number") return `${errnoName(status)}; it was not inherited`;
+  const name = descriptorName(number);
+  if (status.type !== S_IFCHR) return `it is ${name}, no device`;
+  const link = `${sysfs}/dev/char/${status.deviceNumber}`;
+  const target = readSystemLink(link);
+  if (typeof target === "number") return `${link} cannot be read: ${errnoName(target)}`;
+  // Such a link is relative: ../../devices/…
+  const folder = new URL(target, `file://${sysfs}/dev/char/`).pathname;
+  return place.test(folder) ? { folder } : `it is ${name}, device ${folder}`;
+}
+
+/**
  * Takes over the inherited open file of a character device.
  *
  * @param number Its descriptor.
@@ -39,20 +64,8 @@ export function inheritedDevice(
   if (!Number.isInteger(number) || number < 0 || number > 0x7fffffff) {
     throw new RangeError(`${problem}: it is no descriptor number`);
   }
-  const status = descriptorStatus(number);
-  if (typeof status === "number") {
-    throw new RangeError(`${problem}: ${errnoName(status)}; it was not inherited`);
-  }
-  const name = descriptorName(number);
-  if (status.type !== S_IFCHR) throw new RangeError(`${problem}: it is ${name}, no device`);
-  const link = `${sysfs}/dev/char/${status.deviceNumber}`;
-  const target = readSystemLink(link);
-  if (typeof target === "number") {
-    throw new RangeError(`${problem}: ${link} cannot be read: ${errnoName(target)}`);
-  }
-  // Such a link is relative: ../../devices/…
-  const folder = new URL(target, `file://${sysfs}/dev/char/`).pathname;
-  if (!place.test(folder)) throw new RangeError(`${problem}: it is ${name}, device ${folder}`);
+  const found = deviceFolder(number, place, sysfs);
+  if (typeof found === "string") throw new RangeError(`${problem}: ${found}`);
   libc().fcntl(number, F_SETFD, FD_CLOEXEC);
-  return { descriptor: new Descriptor(number), folder };
+  return { descriptor: new Descriptor(number), ...found };
 }

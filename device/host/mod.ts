@@ -35,7 +35,7 @@ export { descriptorsClosed } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
 export { eventLoopTurn } from "./event_loop.ts";
-export { descriptorName, descriptorStatus, type FileStatus } from "./file_status.ts";
+export { descriptorStatus, type FileStatus } from "./file_status.ts";
 export { HostPages } from "./host_pages.ts";
 export { ImageFile } from "./image_file.ts";
 export {
@@ -44,7 +44,7 @@ export {
   inheritedSocket,
 } from "./inherited_socket.ts";
 export { addressIn, ioctl } from "./ioctl.ts";
-export { type InheritedDevice, inheritedDevice } from "./inherited_device.ts";
+export { deviceFolder, type InheritedDevice, inheritedDevice } from "./inherited_device.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
 export { lockLimit } from "./lock_limit.ts";

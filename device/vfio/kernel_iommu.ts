@@ -58,6 +58,13 @@ export class KernelIommu implements HostIommu {
   /** Adds a device. */
   addDevice(device: Attached): void {
     this.#devices.push(device);
+    this.#aperture = undefined;
+  }
+
+  /** Removes a device that is added no more. */
+  removeDevice(device: Attached): void {
+    this.#devices.splice(this.#devices.indexOf(device), 1);
+    this.#aperture = undefined;
   }
 
   createTable(): KernelTable | Errno {

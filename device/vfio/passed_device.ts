@@ -99,6 +99,13 @@ export class PassedDevice implements HostDevice, Attached {
     if (this.#group.devices.some((device) => device.#own === table)) this.block();
   }
 
+  /** Its files are about to be closed: it is no device of its group and of its IOMMU any more. */
+  leave(): void {
+    const { devices } = this.#group;
+    devices.splice(devices.indexOf(this), 1);
+    this.iommu.removeDevice(this);
+  }
+
   #attach(table: KernelTable): Errno {
     const space = this.iommu.spaceOf(table);
     const errno = this.#file.attach(space.id);
