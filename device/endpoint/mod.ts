@@ -16,6 +16,16 @@ export {
   ProxyCounters,
   type WriteOnly,
 } from "./proxy/mod.ts";
+export {
+  type HostDeviceModel,
+  type HostDeviceOpener,
+  type HostDeviceState,
+  HostEndpoint,
+  type HostEndpointOptions,
+  type HostPlace,
+  type OpenedHostDevice,
+} from "./host_endpoint.ts";
+export { type HostFiles, takeVmmFiles } from "./vmm_files.ts";
 export { HostRandom, type RandomSource, SeededRandom } from "./random_source.ts";
 export { RecentTimes } from "./recent_times.ts";
 export {

@@ -5,7 +5,7 @@ import type { Draining } from "./endpoint_device.ts";
 export interface ServedEndpoint extends PollSource {
   /** The endpoint's id. */
   readonly endpoint: number;
-  /** Kind of endpoint: `rng`, `blk`, `relay` or `proxy`. */
+  /** Kind of endpoint: `rng`, `blk`, `relay`, `proxy` or `vfio`. */
   readonly kind: string;
   /** Whether a front end is connected; of a proxy, whether both sides are. */
   readonly connected: boolean;

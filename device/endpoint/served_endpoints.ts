@@ -11,12 +11,13 @@
  */
 import type { PollSource } from "../poll_source.ts";
 import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
-import type { PollSet } from "../host/mod.ts";
+import type { PollSet, UnixStream } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 import type { Draining } from "./endpoint_device.ts";
 import { EndpointProxy } from "./proxy/mod.ts";
 import { EndpointRelay } from "./relay/mod.ts";
 import { EndpointService } from "./endpoint_service.ts";
+import { HostEndpoint } from "./host_endpoint.ts";
 import type { ServedEndpoint } from "./served_endpoint.ts";
 
 /** The progress of a removal. */
@@ -48,6 +49,10 @@ export class ServedEndpoints implements PollSource {
   proxies: readonly EndpointProxy[] = [];
   /** Relayed back ends. */
   relays: readonly EndpointRelay[] = [];
+  /** The front end of the IOMMU itself, while it is connected. */
+  frontEnd: UnixStream | undefined;
+  /** Devices of the host. */
+  hostDevices: readonly HostEndpoint[] = [];
   readonly #log: Log;
   /** All endpoints; replaced and never changed, so that a loop over them is not disturbed. */
   #members: readonly Member[] = [];
@@ -95,6 +100,15 @@ export class ServedEndpoints implements PollSource {
     member.deadline = Math.min(member.deadline, performance.now() + milliseconds);
     this.onDue();
     return member.removal ??= new Removal();
+  }
+
+  /** A front end of the IOMMU itself has connected, or, without a stream, has gone. */
+  frontEndChanged(stream: UnixStream | undefined): void {
+    this.frontEnd = stream;
+    for (const each of this.hostDevices) {
+      if (stream === undefined) each.frontEndGone();
+      else each.frontEndConnected(stream);
+    }
   }
 
   /** Whether one of them must be polled, or is leaving: no descriptor signals that its time is over. */
@@ -189,5 +203,6 @@ export class ServedEndpoints implements PollSource {
     this.services = all.filter((each) => each instanceof EndpointService);
     this.proxies = all.filter((each) => each instanceof EndpointProxy);
     this.relays = all.filter((each) => each instanceof EndpointRelay);
+    this.hostDevices = all.filter((each) => each instanceof HostEndpoint);
   }
 }

@@ -42,6 +42,11 @@ export class PeerProcess {
     return errno() === ESRCH ? new PeerProcess(pid, undefined) : undefined;
   }
 
+  /** A descriptor that can be read once the process has ended, to be polled; -1 if it had ended already. */
+  get pollNumber(): number {
+    return this.#process?.number ?? -1;
+  }
+
   /** Whether the process has ended. */
   get isGone(): boolean {
     if (this.#process === undefined) return true;

@@ -26,6 +26,8 @@ export class DeviceServer {
   /** A front end that replaces the one that is connected. */
   #next: UnixStream | undefined;
   #failures = 0;
+  /** Called when a front end has connected, and without a stream when it has gone. */
+  onFrontEnd: (stream: UnixStream | undefined) => void = () => {};
 
   /**
    * A server of a device.
@@ -154,6 +156,7 @@ export class DeviceServer {
     this.#connected = true;
     this.#log.infoLimited("connected", "A front end connected");
     try {
+      this.onFrontEnd(stream);
       await this.#loop.serve(backEnd, listener, () => {
         const other = listener?.accept();
         if (other !== undefined) this.#admit(other, backEnd, claim);
@@ -166,6 +169,7 @@ export class DeviceServer {
       claim.close();
       backEnd.close();
       this.#connected = false;
+      this.onFrontEnd(undefined);
     }
     if (this.#stopped) this.#log.info("Stopped");
     else this.#log.infoLimited("gone", "The front end is gone");
