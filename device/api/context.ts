@@ -3,6 +3,7 @@ import type { Descriptor } from "../host/mod.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointRelay } from "../endpoint/relay/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
+import type { HostEndpoint } from "../endpoint/host_endpoint.ts";
 import type { ServedEndpoint } from "../endpoint/served_endpoint.ts";
 import type { Removal } from "../endpoint/served_endpoints.ts";
 import type { ServiceTimes } from "../service_times.ts";
@@ -93,6 +94,8 @@ export interface ApiContext {
   readonly proxies?: readonly EndpointProxy[];
   /** Back ends of other programs behind it that this process relays requests to. */
   readonly relays?: readonly EndpointRelay[];
+  /** Devices of the host behind it. */
+  readonly hostDevices?: readonly HostEndpoint[];
   /** What changes these; without it they stay. */
   readonly changes?: EndpointChanges;
   /** How long requests took; not told where this is missing. */

@@ -1,6 +1,11 @@
 /** `/v1/endpoints`: what is behind the IOMMU, and adding and removing while it is served. */
 import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
-import type { Removal, ServedEndpoint } from "../endpoint/mod.ts";
+import {
+  type HostDeviceState,
+  HostEndpoint,
+  type Removal,
+  type ServedEndpoint,
+} from "../endpoint/mod.ts";
 import type { Descriptor } from "../host/mod.ts";
 import { LONG_TEXT } from "./body.ts";
 import { type ApiContext, ApiError, type EndpointChanges, type RouteAnswer } from "./context.ts";
@@ -11,14 +16,16 @@ import { parameter } from "./parameters.ts";
 export interface ServedEndpointState {
   /** Endpoint id. */
   readonly endpoint: number;
-  /** `rng`, `blk`, `relay` or `proxy`. */
+  /** `rng`, `blk`, `relay`, `proxy` or `vfio`. */
   readonly kind: string;
-  /** Path of the socket that its front end connects to. */
+  /** Path of the socket that its front end connects to; not of a device of the host. */
   readonly listen?: string;
   /** Path of the back end's socket, of a relay or a proxy. */
   readonly backEnd?: string;
-  /** Whether a front end is connected; of a proxy, whether both sides are. */
+  /** Whether a front end is connected; of a proxy, whether both sides are; of a device of the host, whether a VMM has bound it. */
   readonly connected: boolean;
+  /** The device of the host, if there is one now. */
+  readonly hostDevice?: HostDeviceState;
   /** Whether it is being removed; absent otherwise. */
   readonly leaving?: true;
 }
@@ -32,7 +39,7 @@ export interface RemovalState {
 }
 
 /** Options of `serve` that can be given in a body, by name. */
-const OPTIONS = ["endpoint-device", "endpoint-relay", "endpoint-proxy"];
+const OPTIONS = ["endpoint-device", "endpoint-relay", "endpoint-proxy", "vfio"];
 /** Milliseconds for which an endpoint that is removed may drain, unless the query says otherwise. */
 const DRAIN_MS = 5000;
 /** And at most. */
@@ -45,11 +52,11 @@ const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 00:03.0";
  * @throws {ApiError} If a parameter is wrong.
  */
 export function endpoints(
-  { services = [], proxies = [], relays = [] }: ApiContext,
+  { services = [], proxies = [], relays = [], hostDevices = [] }: ApiContext,
   query: URLSearchParams,
 ): Iterator<string, void> {
   const after = afterEndpoint(query);
-  const all: ServedEndpoint[] = [...services, ...proxies, ...relays];
+  const all: ServedEndpoint[] = [...services, ...proxies, ...relays, ...hostDevices];
   const page = all.filter(({ endpoint }) => endpoint > after)
     .sort((one, other) => one.endpoint - other.endpoint)
     .slice(0, limitOf(query));
@@ -116,12 +123,14 @@ function changesOf({ access, changes }: ApiContext): EndpointChanges {
 
 function served(each: ServedEndpoint): ServedEndpointState {
   const { endpoint, kind, listen, backEnd, connected, isLeaving } = each;
+  const hostDevice = each instanceof HostEndpoint ? each.hostDevice : undefined;
   return {
     endpoint,
     kind,
     ...(listen === undefined ? {} : { listen }),
     ...(backEnd === undefined ? {} : { backEnd }),
     connected,
+    ...(hostDevice === undefined ? {} : { hostDevice }),
     ...(isLeaving ? { leaving: true } : {}),
   };
 }

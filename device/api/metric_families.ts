@@ -6,6 +6,7 @@
  */
 import { endpointText } from "../address.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
+import type { HostDeviceState } from "../endpoint/host_endpoint.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { ApiContext } from "./context.ts";
 import { type EndpointRelayState, relayState } from "./relay_state.ts";
@@ -73,6 +74,16 @@ export const FAMILIES: readonly MetricFamily[] = [
       ...served(context, ({ connected }) => Number(connected)),
       ...proxies(context, ({ connected }) => Number(connected)),
     ],
+  ),
+  gauge(
+    "viommu_host_device_bound",
+    "Whether a VMM has bound the endpoint's device of the host.",
+    (context) => hostDevices(context, ({ bound }) => Number(bound)),
+  ),
+  gauge(
+    "viommu_host_device_blocked",
+    "Whether the endpoint's device of the host is blocked.",
+    (context) => hostDevices(context, ({ attachedTo }) => Number(attachedTo === "blocked")),
   ),
   counter(
     "viommu_endpoint_requests",
@@ -245,5 +256,16 @@ function* relays(
 ): Generator<Sample> {
   for (const each of relays) {
     yield [{ endpoint: endpointText(each.endpoint) }, value(relayState(each))];
+  }
+}
+
+/** One value for each device of the host. */
+function* hostDevices(
+  { hostDevices: all = [] }: ApiContext,
+  value: (state: HostDeviceState) => number,
+): Generator<Sample> {
+  for (const { endpoint, hostDevice } of all) {
+    if (hostDevice === undefined) continue;
+    yield [{ endpoint: endpointText(endpoint), device: hostDevice.address }, value(hostDevice)];
   }
 }

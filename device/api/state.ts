@@ -2,6 +2,7 @@
 import type { Domain } from "../iommu/domain.ts";
 import type { EndpointProxy } from "../endpoint/proxy/mod.ts";
 import type { EndpointService } from "../endpoint/endpoint_service.ts";
+import type { HostDeviceState } from "../endpoint/host_endpoint.ts";
 import type { GuestLife } from "../iommu/guest_life.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../iommu/wire.ts";
@@ -88,6 +89,8 @@ export interface EndpointState {
   readonly proxy?: EndpointProxyState;
   /** The back end of another program that does the work of the device. */
   readonly relay?: EndpointRelayState;
+  /** The device of the host that is passed through there. */
+  readonly hostDevice?: HostDeviceState;
 }
 
 /** A proxied back end in {@linkcode EndpointState}; counts are since the start. */
@@ -200,10 +203,13 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
 
 /** The endpoints worth showing, by ascending id, each once. */
 function* endpointIds(
-  { device: { endpoints, life }, services = [], proxies = [], relays = [] }: ApiContext,
+  { device: { endpoints, life }, services = [], proxies = [], relays = [], hostDevices = [] }:
+    ApiContext,
   work: Work,
 ): Generator<number | undefined, void> {
-  const served = [...services, ...proxies, ...relays].map(({ endpoint }) => endpoint)
+  const served = [...services, ...proxies, ...relays, ...hostDevices].map(({ endpoint }) =>
+    endpoint
+  )
     .sort((a, b) => a - b);
   let last = -1;
   const count = endpoints.seenCount + (life.blockedCount ?? 0);
@@ -237,13 +243,14 @@ function* seenOrBlocked(
 
 /** One endpoint. */
 function endpointState(
-  { device, services = [], proxies = [], relays = [] }: ApiContext,
+  { device, services = [], proxies = [], relays = [], hostDevices = [] }: ApiContext,
   id: number,
 ): EndpointState {
   const endpoint = device.endpoints.seen(id);
   const relay = relays.find((each) => each.endpoint === id);
   const service = relay?.service ?? services.find((each) => each.endpoint === id);
   const proxy = proxies.find((each) => each.endpoint === id);
+  const hostDevice = hostDevices.find((each) => each.endpoint === id)?.hostDevice;
   return {
     id,
     domain: endpoint?.domain?.id ?? null,
@@ -253,6 +260,7 @@ function endpointState(
     ...(service === undefined ? {} : { device: deviceState(service) }),
     ...(proxy === undefined ? {} : { proxy: proxyState(proxy) }),
     ...(relay === undefined ? {} : { relay: relayState(relay) }),
+    ...(hostDevice === undefined ? {} : { hostDevice }),
   };
 }
 

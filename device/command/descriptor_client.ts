@@ -3,7 +3,7 @@
  *
  * The connection is closed after the answer, so the answer is all that comes until then.
  */
-import { CLOSED, type Descriptor, OsError, PollSet, UnixStream, WOULD_BLOCK } from "../host/mod.ts";
+import { CLOSED, OsError, PollSet, UnixStream, WOULD_BLOCK } from "../host/mod.ts";
 import { CONNECT_PROBLEMS, NO_API } from "./api_client.ts";
 import { CommandError } from "./errors.ts";
 
@@ -18,8 +18,8 @@ export interface DescriptorRequest {
   readonly route: string;
   /** What is sent, as JSON. */
   readonly value: unknown;
-  /** What goes along; they stay the caller's. */
-  readonly descriptors: readonly Descriptor[];
+  /** Numbers of the descriptors that go along; they stay the caller's. */
+  readonly descriptors: readonly number[];
   /** Milliseconds for which the other side may make no progress. */
   readonly limit: number;
 }
@@ -37,8 +37,7 @@ export async function postDescriptors<T>(request: DescriptorRequest): Promise<T>
   const bytes = new Uint8Array([...new TextEncoder().encode(head), ...body]);
   using stream = connect(path);
   using poll = new PollSet();
-  const numbers = descriptors.map(({ number }) => number);
-  const sent = stream.send(bytes, 0, bytes.length, numbers);
+  const sent = stream.send(bytes, 0, bytes.length, descriptors);
   // A socket that nothing was sent to has room for a request of this size.
   if (sent !== bytes.length) throw new CommandError(`Cannot ask ${path}: ${NO_API}`);
   return valueOf(path, await answer(stream, poll, request)) as T;

@@ -5,9 +5,12 @@ import { endpointText, parseEndpoint, parseNumber } from "../address.ts";
 import { DRAIN_MS_MAX, type RemovalState, type ServedEndpointState } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
 import type { Command } from "./command.ts";
-import type { EndpointChoice } from "./endpoint_choices.ts";
+import { postDescriptors } from "./descriptor_client.ts";
+import { InheritedDescriptors } from "./descriptor_source.ts";
+import type { EndpointChoice, SentChoice } from "./endpoint_choices.ts";
 import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
-import { UsageError } from "./errors.ts";
+import { CommandError, UsageError } from "./errors.ts";
+import { hostDeviceText } from "./host_device_text.ts";
 import { SOCKET_PATH } from "./option_parts.ts";
 import { type OptionValues, parsedOption, parseText, textOptions } from "./options.ts";
 
@@ -17,6 +20,11 @@ const ENDPOINT_FORM = "an endpoint such as 24, 0x18 or 01:00.0";
 
 /** Milliseconds for an answer besides those that a removal may wait. */
 const REST_MS = 10_000;
+/** Milliseconds for an answer. */
+const LIMIT_MS = DRAIN_MS_MAX + REST_MS;
+const ROUTE = "/v1/endpoints";
+/** Of a device that is taken from a VMM. */
+const NO_DEVICE = "no device of the host yet";
 
 /** Changes what is behind the IOMMU. */
 export const endpoint: Command = {
@@ -81,8 +89,8 @@ Exit code 1 if nothing answers, or it is refused.
       throw new UsageError("Cannot ask without --api-socket PATH, as given to serve");
     }
     const act = actionOf(action, operand, values);
-    using client = new ApiClient(path, DRAIN_MS_MAX + REST_MS);
-    const { answer, text } = await act(client);
+    using client = new ApiClient(path, LIMIT_MS);
+    const { answer, text } = await act(client, path);
     await streams.write(`${values["json"] === true ? JSON.stringify(answer, null, 2) : text}\n`);
     return 0;
   },
@@ -94,7 +102,8 @@ interface Outcome {
   readonly text: string;
 }
 
-type Action = (client: ApiClient) => Promise<Outcome>;
+/** What is asked, of whom, by the path of its socket. */
+type Action = (client: ApiClient, path: string) => Promise<Outcome>;
 
 /** What is to be done. All that is wrong with the arguments is found here. */
 function actionOf(action: string, operand: string, values: OptionValues): Action {
@@ -103,16 +112,19 @@ function actionOf(action: string, operand: string, values: OptionValues): Action
 }
 
 async function list(client: ApiClient): Promise<Outcome> {
-  const answer = await client.get<readonly ServedEndpointState[]>("/v1/endpoints");
+  const answer = await client.get<readonly ServedEndpointState[]>(ROUTE);
   const text = answer.length === 0 ? "nothing is served behind the IOMMU" : answer.map(lineOf);
   return { answer, text: typeof text === "string" ? text : text.join("\n") };
 }
 
-/** `blk    00:05.0  /tmp/blk.sock, connected`. */
-function lineOf({ endpoint, kind, listen, backEnd, connected, leaving }: ServedEndpointState) {
-  return `${kind.padEnd(6)} ${endpointText(endpoint)}  ${listen}` +
-    (backEnd === undefined ? "" : `, back end ${backEnd}`) +
-    (connected ? ", connected" : ", not connected") +
+/** `blk    00:05.0  /tmp/blk.sock, connected`, `vfio   00:04.0  0000:01:00.0 of the host, bound by the VMM, in bypass`. */
+function lineOf(state: ServedEndpointState): string {
+  const { endpoint, kind, listen, backEnd, connected, hostDevice, leaving } = state;
+  return `${kind.padEnd(6)} ${endpointText(endpoint)}  ` +
+    (listen === undefined
+      ? hostDevice === undefined ? NO_DEVICE : hostDeviceText(hostDevice)
+      : listen + (backEnd === undefined ? "" : `, back end ${backEnd}`) +
+        (connected ? ", connected" : ", not connected")) +
     (leaving === true ? ", being removed" : "");
 }
 
@@ -130,18 +142,45 @@ function adding(values: OptionValues): Action {
   }
   const [name, text] = given[0];
   const [choice] = parseEndpointChoices(values);
-  return async (client) => {
-    const answer = await client.post<ServedEndpointState>("/v1/endpoints", { [name]: text });
+  const { sent } = choice;
+  if (sent === undefined) {
+    return async (client) => {
+      const answer = await client.post<ServedEndpointState>(ROUTE, { [name]: text });
+      return { answer, text: addedText(answer, choice) };
+    };
+  }
+  return async (_, path) => {
+    const answer = await postDescriptors<ServedEndpointState>({
+      path,
+      route: ROUTE,
+      value: { [name]: sent.text },
+      descriptors: inheritedNumbers(sent),
+      limit: LIMIT_MS,
+    });
     return { answer, text: addedText(answer, choice) };
   };
 }
 
+/** Sees that there are such descriptors. */
+function inheritedNumbers({ numbers }: SentChoice): readonly number[] {
+  const inherited = new InheritedDescriptors();
+  try {
+    return numbers.map((each) => inherited.numberOf(each));
+  } catch (error) {
+    if (error instanceof RangeError) throw new CommandError(error.message);
+    throw error;
+  }
+}
+
 /** What was added, and how a running QEMU gets it. */
-function addedText(
-  { kind, endpoint, listen }: ServedEndpointState,
-  { qemuArguments }: EndpointChoice,
-): string {
-  const served = `${kind} ${endpointText(endpoint)} is served on ${listen}`;
+function addedText(state: ServedEndpointState, { qemuArguments }: EndpointChoice): string {
+  const { kind, endpoint, listen, hostDevice } = state;
+  const what = `${kind} ${endpointText(endpoint)}`;
+  // A running QEMU has a device of the host before it is added here.
+  if (listen === undefined) {
+    return `${what} is added: ${hostDevice === undefined ? NO_DEVICE : hostDeviceText(hostDevice)}`;
+  }
+  const served = `${what} is served on ${listen}`;
   if (qemuArguments.length === 0) return served;
   const bus = endpoint >>> 8 & 0xff;
   const commands = qemuArguments.map((line) =>
@@ -167,7 +206,7 @@ function removing(which: string, values: OptionValues): Action {
   );
   const query = milliseconds === undefined ? "" : `?timeout-ms=${milliseconds}`;
   return async (client) => {
-    const answer = await client.delete<RemovalState>(`/v1/endpoints/${id}${query}`);
+    const answer = await client.delete<RemovalState>(`${ROUTE}/${id}${query}`);
     const end = answer.drained ? "" : " before all that it had taken was done";
     return { answer, text: `${endpointText(id)} is removed${end}` };
   };

@@ -1,10 +1,10 @@
 /**
- * What the options about endpoints have in common: `--endpoint-device`, `--endpoint-proxy` and `--endpoint-relay`.
+ * What the options about endpoints have in common: `--endpoint-device`, `--endpoint-proxy`, `--endpoint-relay` and `--vfio`.
  *
  * A proxy and a relay have two sockets each: one for the VMM, one for the back end.
  */
-import type { ServedEndpoint } from "../endpoint/mod.ts";
-import { type SocketAccess, UnixListener } from "../host/mod.ts";
+import type { HostDeviceOpener, ServedEndpoint } from "../endpoint/mod.ts";
+import { type SocketAccess, UnixListener, type UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { DescriptorSource } from "./descriptor_source.ts";
@@ -43,8 +43,22 @@ export interface EndpointChoice {
   readonly files: readonly string[];
   /** QEMU arguments that attach it, where they are known. */
   readonly qemuArguments: readonly string[];
+  /** Whether it is a device of the host, and no vhost-user device. */
+  readonly isHostDevice?: boolean;
+  /** Whether it takes files from the VMM's process, which no sandbox permits. */
+  readonly tracesVmm?: boolean;
+  /** How it is sent to a running `serve`, where its text has numbers of descriptors. */
+  readonly sent?: SentChoice;
   /** Opens its sockets and files; a RangeError of one line says what cannot be. */
   open(parts: EndpointParts): ServedEndpoint;
+}
+
+/** An endpoint whose descriptors are sent to another process. */
+export interface SentChoice {
+  /** Its text with numbers that count those that are sent, from 0 on. */
+  readonly text: string;
+  /** The numbers that they have here, in that order. */
+  readonly numbers: readonly number[];
 }
 
 /** What an endpoint is opened with. */
@@ -57,6 +71,10 @@ export interface EndpointParts {
   readonly access: SocketAccess;
   /** The descriptors that its text has numbers of. */
   readonly descriptors: DescriptorSource;
+  /** Opens devices of the host. */
+  readonly hostDevices: HostDeviceOpener;
+  /** The front end of the IOMMU, if one is connected. */
+  readonly frontEnd?: UnixStream | undefined;
 }
 
 /** Milliseconds in which a back end must answer a message, by default. */

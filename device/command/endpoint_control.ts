@@ -4,7 +4,12 @@
  */
 import { endpointText } from "../address.ts";
 import { ApiError, type EndpointChanges } from "../api/mod.ts";
-import { type Removal, type ServedEndpoint, ServedEndpoints } from "../endpoint/mod.ts";
+import {
+  type HostDeviceOpener,
+  type Removal,
+  type ServedEndpoint,
+  ServedEndpoints,
+} from "../endpoint/mod.ts";
 import { type Descriptor, hasDescriptors, OsError, type SocketAccess } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
@@ -16,12 +21,14 @@ import type { EndpointChoice, EndpointOption, EndpointParts } from "./endpoint_c
 import { endpointDevice } from "./endpoint_options.ts";
 import { endpointProxy } from "./proxy_options.ts";
 import { endpointRelay } from "./relay_options.ts";
+import { vfio } from "./vfio_options.ts";
 
 /** The options about endpoints. */
 export const ENDPOINT_OPTIONS: readonly EndpointOption[] = [
   endpointDevice,
   endpointProxy,
   endpointRelay,
+  vfio,
 ];
 /** How they are given. */
 export const ENDPOINT_DEFINITIONS: readonly OptionDefinition[] = ENDPOINT_OPTIONS.map((
@@ -41,6 +48,8 @@ export interface EndpointControlOptions {
   readonly log: Log;
   /** Who may connect to the sockets that are made. */
   readonly access: SocketAccess;
+  /** Opens devices of the host. */
+  readonly hostDevices: HostDeviceOpener;
   /** Paths of the other sockets of this process. */
   readonly otherSockets: readonly string[];
   /** Whether the process is in a sandbox, which refuses folders that no option names. */
@@ -120,7 +129,7 @@ export class EndpointControl implements EndpointChanges {
 
   /** Throws an ApiError: 400 for a text that is wrong, 409 for an endpoint that cannot be served at present. */
   add(option: string, text: string, sent: Descriptor[] = []): ServedEndpoint {
-    const { endpoints, iommu, log, access } = this.#options;
+    const { endpoints, iommu, log, access, hostDevices } = this.#options;
     const values = { [option.slice(2)]: [text] };
     const [choice] = inApiWords(400, () => parseEndpointChoices(values));
     if (choice === undefined) {
@@ -135,6 +144,9 @@ export class EndpointControl implements EndpointChanges {
           (there.isLeaving ? ", which is being removed" : ""),
       );
     }
+    if (choice.tracesVmm === true && this.#options.isConfined === true) {
+      throw new ApiError(409, `Cannot take ${option} ${text}: ${TRACES_VMM}`);
+    }
     this.#checkPaths(choice);
     if (!hasDescriptors(RESERVE)) {
       throw new ApiError(
@@ -143,9 +155,11 @@ export class EndpointControl implements EndpointChanges {
       );
     }
     const descriptors = new SentDescriptors(sent);
+    const { frontEnd } = endpoints;
+    const parts = { iommu, log, access, descriptors, hostDevices, frontEnd };
     const served = inApiWords(
       409,
-      () => openEndpoint(choice, { iommu, log, access, descriptors }),
+      () => openEndpoint(choice, parts),
       this.#options.isConfined === true ? SANDBOX_HINT : "",
     );
     endpoints.add(served);
@@ -173,6 +187,10 @@ export class EndpointControl implements EndpointChanges {
     }
   }
 }
+
+/** Why an endpoint that takes files from the VMM's process cannot be had. */
+export const TRACES_VMM =
+  "the sandbox keeps serve from other processes; start it with --sandbox off, or give the open files (fd=, iommufd=)";
 
 /** What refused files and sockets may be about in a sandbox. */
 const SANDBOX_HINT = "; the sandbox allows the folders that options name (serve --sandbox-path)";

@@ -20,7 +20,7 @@ import {
   SOCKET_PATH,
   type TextForm,
 } from "./option_parts.ts";
-import { chardevArgument } from "./qemu_arguments.ts";
+import { chardevArgument, qemuSlot } from "./qemu_arguments.ts";
 
 /** Most queues of a block device. */
 const QUEUES_MAX = 64;
@@ -160,10 +160,4 @@ function openDevice(options: EndpointDeviceOptions): EndpointDevice {
   const { file, readOnly, serial, queues } = options;
   const disk = new BlockDisk(ImageFile.open(file, !readOnly), readOnly, serial);
   return new BlockDevice(disk, queues);
-}
-
-/** `DEVICE.FUNCTION` on the root bus, as QEMU's `addr=` takes it. */
-export function qemuSlot(endpoint: number): string {
-  const slot = ((endpoint >>> 3) & 0x1f).toString(16);
-  return (endpoint & 7) === 0 ? slot : `${slot}.${endpoint & 7}`;
 }

@@ -9,6 +9,7 @@ import type {
   State,
   TranslateAnswer,
 } from "../api/mod.ts";
+import { hostDeviceText } from "./host_device_text.ts";
 
 /** How many endpoints of a list are named before the rest is counted. */
 const NAMED_ENDPOINTS = 8;
@@ -35,6 +36,7 @@ export function stateText(state: State): string {
     ...state.endpoints.flatMap(deviceLines),
     ...state.endpoints.flatMap(proxyLines),
     ...state.endpoints.flatMap(relayLines),
+    ...state.endpoints.flatMap(hostDeviceLines),
   ];
   return lines.join("\n");
 }
@@ -132,6 +134,13 @@ function proxyLines({ id, proxy }: EndpointState): readonly string[] {
     `${counted(proxy.waits, "wait")}, ${counted(proxy.faults, "fault")}` +
     more.map((text) => `; ${text}`).join(""),
   ];
+}
+
+/** The device of the host that an endpoint is, if it is one. */
+function hostDeviceLines({ id, hostDevice }: EndpointState): readonly string[] {
+  return hostDevice === undefined
+    ? []
+    : [`vfio ${endpointText(id)}: ${hostDeviceText(hostDevice)}`];
 }
 
 /** What passed through the relay of an endpoint, if this process has one. */

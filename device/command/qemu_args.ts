@@ -4,7 +4,12 @@ import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.t
 import { UsageError } from "./errors.ts";
 import { oneOf, SOCKET_PATH } from "./option_parts.ts";
 import { parsedOption } from "./options.ts";
-import { ARCHITECTURES, DEFAULT_GUEST_MEMORY, qemuCommands } from "./qemu_arguments.ts";
+import {
+  ARCHITECTURES,
+  DEFAULT_GUEST_MEMORY,
+  qemuCommands,
+  qemuEndpoints,
+} from "./qemu_arguments.ts";
 
 const ARCHITECTURE = oneOf(...ARCHITECTURES);
 
@@ -43,9 +48,9 @@ Example:
     const only = parsedOption(values, "arch", ARCHITECTURE.read, ARCHITECTURE.form);
     const memory = parsedOption(values, "memory", parseSize, "a size such as 2G") ??
       DEFAULT_GUEST_MEMORY;
-    const endpoints = parseEndpointChoices(values).flatMap((each) => each.qemuArguments);
+    const behind = qemuEndpoints(parseEndpointChoices(values));
     const blocks = ARCHITECTURES.filter((each) => only === undefined || each === only).map(
-      (architecture) => qemuCommands(architecture, { socketPath, endpoints, memory }).join("\n"),
+      (architecture) => qemuCommands(architecture, { socketPath, ...behind, memory }).join("\n"),
     );
     await streams.write(`${blocks.join("\n\n")}\n`);
     return 0;

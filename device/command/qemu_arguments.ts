@@ -16,12 +16,35 @@ const ARM_MSI_REGION = "0x8090000-0x8090fff";
 const IOMMU = "00:02.0";
 const IOMMU_SLOT = 2;
 
+/** Arguments of devices behind the IOMMU. */
+export interface QemuEndpoints {
+  /** Of vhost-user devices. */
+  readonly endpoints: readonly string[];
+  /** Of devices of the host. */
+  readonly hostDevices: readonly string[];
+}
+
+/** A device behind the IOMMU, as its option says it. */
+export interface QemuEndpoint {
+  /** Its arguments. */
+  readonly qemuArguments: readonly string[];
+  /** Whether it is a device of the host. */
+  readonly isHostDevice?: boolean;
+}
+
+/** The arguments of devices by their kind; those that several have, such as one `/dev/iommu`, once. */
+export function qemuEndpoints(all: readonly QemuEndpoint[]): QemuEndpoints {
+  function argumentsOf(isHostDevice: boolean): readonly string[] {
+    const those = all.filter((each) => (each.isHostDevice === true) === isHostDevice);
+    return [...new Set(those.flatMap(({ qemuArguments }) => qemuArguments))];
+  }
+  return { endpoints: argumentsOf(false), hostDevices: argumentsOf(true) };
+}
+
 /** A guest and what it is attached to. */
-export interface QemuGuest {
+export interface QemuGuest extends QemuEndpoints {
   /** The socket of the IOMMU. */
   readonly socketPath: string;
-  /** Arguments of devices behind it. */
-  readonly endpoints: readonly string[];
   /** Bytes of guest memory. */
   readonly memory: number;
 }
@@ -40,8 +63,12 @@ function x86Commands(guest: QemuGuest): readonly string[] {
     : "q35,memory-backend=mem";
   const command = [
     `qemu-system-x86_64 -M ${machine} ${commonArguments(guest)}`,
-    ...(hasEndpoints ? ["-device intel-iommu"] : []),
+    // Beside a device of the host, QEMU wants this one to tell of what the guest maps, although the guest never uses it.
+    ...(hasEndpoints
+      ? [`-device intel-iommu${guest.hostDevices.length > 0 ? ",caching-mode=on" : ""}`]
+      : []),
     ...deviceArguments(guest),
+    ...guest.hostDevices,
     "-acpitable file=viot.aml",
   ];
   return [
@@ -49,6 +76,9 @@ function x86Commands(guest: QemuGuest): readonly string[] {
       ? [
         `# serve needs --input-range ${range(0, guest.memory)}, the guest's kernel intel_iommu=off`,
       ]
+      : []),
+    ...(guest.hostDevices.some((each) => each.includes("host=PCI"))
+      ? ["# PCI is the address of the device on the host, as lspci -D shows it"]
       : []),
     `viommu viot --iommu ${IOMMU} -o viot.aml`,
     ...joined(command),
@@ -66,11 +96,22 @@ function armCommands(guest: QemuGuest): readonly string[] {
   const region = hasEndpoints
     ? `--msi-region ${ARM_MSI_REGION} --input-range ${range(ARM_RAM, guest.memory)}`
     : "--msi-region none";
+  // QEMU's own SMMU, which vhost-user devices need, does not take devices of the host.
+  const isMixed = hasEndpoints && guest.hostDevices.length > 0;
+  const hostDevices = isMixed ? [] : guest.hostDevices;
   return [
+    ...(isMixed
+      ? ["# QEMU's smmuv3 does not take vfio-pci: passed-through devices are left out here"]
+      : []),
     `# serve needs --endpoint 0-0xffff,format=smmuv3-s1 ${region}`,
     ...joined([`${program} ${plain},dumpdtb=virt.dtb ${common}`, memoryArgument(guest)]),
     `viommu dtb --iommu ${IOMMU} -i virt.dtb -o viommu.dtb`,
-    ...joined([`${program} ${machine} ${common}`, ...deviceArguments(guest), "-dtb viommu.dtb"]),
+    ...joined([
+      `${program} ${machine} ${common}`,
+      ...deviceArguments(guest),
+      ...hostDevices,
+      "-dtb viommu.dtb",
+    ]),
   ];
 }
 
@@ -79,6 +120,12 @@ export function chardevArgument(id: string, path: string): string {
   const word = `socket,id=${id},path=${path.replaceAll(",", ",,")}`;
   const isPlain = /^[\w@%+=:,./-]+$/.test(word);
   return `-chardev ${isPlain ? word : `'${word.replaceAll("'", "'\\''")}'`}`;
+}
+
+/** `DEVICE.FUNCTION` on the root bus, as QEMU's `addr=` takes it. */
+export function qemuSlot(endpoint: number): string {
+  const slot = ((endpoint >>> 3) & 0x1f).toString(16);
+  return (endpoint & 7) === 0 ? slot : `${slot}.${endpoint & 7}`;
 }
 
 /** What both machines have. */

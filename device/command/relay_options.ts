@@ -18,9 +18,8 @@ import {
   listensOf,
   openBetween,
 } from "./endpoint_choices.ts";
-import { qemuSlot } from "./endpoint_options.ts";
 import { ENDPOINT, oneOf, optional, parseParts, type TextForm } from "./option_parts.ts";
-import { chardevArgument } from "./qemu_arguments.ts";
+import { chardevArgument, qemuSlot } from "./qemu_arguments.ts";
 
 /** Bytes for buffers, unless the option says otherwise. */
 const DEFAULT_MEMORY = 64 << 20;

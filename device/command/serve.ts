@@ -10,13 +10,14 @@ import {
   UnixListener,
   type UnixStream,
 } from "../host/mod.ts";
-import type { ServedEndpoints } from "../endpoint/mod.ts";
+import type { HostDeviceOpener, ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, oneLine } from "../log.ts";
 import { memoryBound } from "../iommu/memory_bound.ts";
 import { DeviceServer } from "../serving/device_server.ts";
 import type { PollSource } from "../poll_source.ts";
 import type { Sandbox } from "../sandbox/mod.ts";
+import { HostDevices } from "../vfio/mod.ts";
 import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
 import { eventLine } from "./event_text.ts";
@@ -26,13 +27,21 @@ import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
 import { makeDevice, prepare } from "./open_device.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
-import { ARCHITECTURES, DEFAULT_GUEST_MEMORY, qemuCommands } from "./qemu_arguments.ts";
+import {
+  ARCHITECTURES,
+  DEFAULT_GUEST_MEMORY,
+  qemuCommands,
+  type QemuEndpoints,
+  qemuEndpoints,
+} from "./qemu_arguments.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
 import { confine, sandboxState, servePolicy } from "./serve_sandbox.ts";
 
 /** Milliseconds that the last log lines have to be written. */
 const LAST_LINES_MS = 1000;
 const STANDARD_ERROR = 2;
+/** Ranges that a device of the host may reserve: one for interrupts, and few more for what firmware uses it for. */
+const HOST_RANGES = 8;
 
 /** Serves the device. */
 export const serve: Command = {
@@ -56,6 +65,7 @@ Example:
   async run({ values }) {
     const choices = parseServeOptions(values);
     SharedMemory.allowsAnyFile = choices.allowsFileMemory;
+    SharedMemory.keepsFiles = mayPassDevices(choices);
     const lines = new LineWriter(STANDARD_ERROR);
     const log = new Log(choices.level, (line) => lines.write(line));
     // Without a prefix, so that they can be pasted.
@@ -75,6 +85,11 @@ Example:
   },
 };
 
+/** Whether devices of the host are passed through, now or later: the kernel maps guest memory for them by its files. */
+function mayPassDevices({ endpoints, api }: ServeChoices): boolean {
+  return api?.access === "full" || endpoints.some((each) => each.isHostDevice === true);
+}
+
 /** What a serving process has besides the device. */
 interface ProcessParts {
   readonly log: Log;
@@ -92,6 +107,9 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
     ...choices.device,
     tableMemory: tables.buffer,
     ...(hostMemory === undefined ? {} : { hostMemory }),
+    ...(choices.endpoints.some((each) => each.isHostDevice === true)
+      ? { maxHostRanges: HOST_RANGES }
+      : {}),
   };
   const device = makeDevice(options);
   const mebibytes = Math.ceil(memoryBound(options) / 2 ** 20);
@@ -119,25 +137,26 @@ function openParts(
   const socket = openFrontEnd(frontEnd, access);
   if (typeof socket !== "string") opened.defer(() => socket.close());
   const descriptors = new InheritedDescriptors();
+  const hostDevices = new HostDevices(log);
   const endpoints = opened.adopt(
-    openEndpoints(choices, { iommu: device, log, access, descriptors }),
+    openEndpoints(choices, { iommu: device, log, access, descriptors, hostDevices }),
     (all) => all.close(),
   );
-  const qemu = choices.flatMap((each) => each.qemuArguments);
+  const qemu = qemuEndpoints(choices);
   if (socket instanceof UnixListener && socket.path !== undefined) {
     log.info(`Listening on ${socket.path}; for QEMU 10.2 or later:`);
     print(guestCommands(socket.path, qemu));
   } else {
-    print(qemu);
+    print([...qemu.endpoints, ...qemu.hostDevices]);
   }
-  if (api === undefined) return { device, endpoints, socket, api: undefined };
+  if (api === undefined) return { device, endpoints, hostDevices, socket, api: undefined };
   const listener = opened.adopt(listen(api.path, api.socket), (each) => each.close());
-  return { device, endpoints, socket, api: listener };
+  return { device, endpoints, hostDevices, socket, api: listener };
 }
 
 /** Lines for a shell: how guests of each architecture are attached. */
-function guestCommands(socketPath: string, endpoints: readonly string[]): readonly string[] {
-  const guest = { socketPath, endpoints, memory: DEFAULT_GUEST_MEMORY };
+function guestCommands(socketPath: string, endpoints: QemuEndpoints): readonly string[] {
+  const guest = { socketPath, ...endpoints, memory: DEFAULT_GUEST_MEMORY };
   return ARCHITECTURES.flatMap((architecture) => qemuCommands(architecture, guest));
 }
 
@@ -145,6 +164,7 @@ function guestCommands(socketPath: string, endpoints: readonly string[]): readon
 interface ServedParts {
   readonly device: IommuDevice;
   readonly endpoints: ServedEndpoints;
+  readonly hostDevices: HostDeviceOpener;
   readonly socket: UnixListener | UnixStream | string;
   readonly api: UnixListener | undefined;
 }
@@ -165,7 +185,7 @@ function traceEvents({ events }: IommuDevice, log: Log): void {
 
 /** Serves until SIGINT, SIGTERM, SIGHUP, or the end of an inherited connection. */
 async function serveUntilStopped(
-  { device, endpoints, socket, api }: ServedParts,
+  { device, endpoints, hostDevices, socket, api }: ServedParts,
   choices: ServeChoices,
   log: Log,
   stop: StopSignals,
@@ -184,8 +204,11 @@ async function serveUntilStopped(
     get relays() {
       return endpoints.relays;
     },
+    get hostDevices() {
+      return endpoints.hostDevices;
+    },
     changes: new EndpointControl({
-      ...{ endpoints, iommu: device, log, access, otherSockets },
+      ...{ endpoints, iommu: device, log, access, hostDevices, otherSockets },
       isConfined: choices.sandbox !== "off",
     }),
     version: VERSION,
@@ -220,7 +243,9 @@ async function serveUntilStopped(
     [endpoints, ...sources],
     rings,
   );
+  server.onFrontEnd = (stream) => endpoints.frontEndChanged(stream);
   stop.onStop(() => server.stop());
+  device.hosts.onWarning = (line) => log.warnLimited("hosts", line);
   if (log.enabled("trace")) traceEvents(device, log);
   await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
 }

@@ -8,7 +8,7 @@ import { RING_FEATURE_NAMES, type RingFeatures, ringFeatures } from "../vhost_us
 import type { OptionGroup } from "./command.ts";
 import { DEVICE_OPTIONS, parseDeviceOptions } from "./device_options.ts";
 import type { EndpointChoice } from "./endpoint_choices.ts";
-import { ENDPOINT_DEFINITIONS, parseEndpointChoices } from "./endpoint_control.ts";
+import { ENDPOINT_DEFINITIONS, parseEndpointChoices, TRACES_VMM } from "./endpoint_control.ts";
 import { UsageError } from "./errors.ts";
 import { SOCKET_PATH } from "./option_parts.ts";
 import { type OptionValues, parsedOption, textOptions } from "./options.ts";
@@ -175,6 +175,11 @@ export interface ApiChoice {
  * @throws {UsageError} If one of them is wrong.
  */
 export function parseServeOptions(values: OptionValues): ServeChoices {
+  const endpoints = parseEndpointChoices(values);
+  const sandbox = parsedOption(values, "sandbox", parseSandboxMode, "off, on or strict") ?? "on";
+  if (sandbox !== "off" && endpoints.some(({ tracesVmm }) => tracesVmm === true)) {
+    throw new UsageError(`Cannot take --vfio with from=vmm: ${TRACES_VMM}`);
+  }
   return {
     level: parsedOption(values, "log-level", parseLogLevel, LOG_LEVELS.join(", ")),
     pollUs: parsedOption(
@@ -195,8 +200,8 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
     access: socketAccess(values),
     api: apiChoice(values),
     device: parseDeviceOptions(values),
-    endpoints: parseEndpointChoices(values),
-    sandbox: parsedOption(values, "sandbox", parseSandboxMode, "off, on or strict") ?? "on",
+    endpoints,
+    sandbox,
     sandboxPaths: sandboxPaths(values),
     allowsFileMemory: values["allow-file-memory"] === true,
   };

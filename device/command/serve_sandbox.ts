@@ -8,6 +8,9 @@ import type { SandboxMode, ServeChoices } from "./serve_options.ts";
 /** Files that name servers, ports and certificates. */
 const NETWORK_FILES = ["/etc", "/run/systemd/resolve"];
 
+/** What says of a device of the host that is added what it is. */
+const SYSFS = "/sys";
+
 /** What `serve` needs once its sockets and files are open. */
 export function servePolicy(
   { frontEnd, api, access, endpoints, frames, sandboxPaths }: ServeChoices,
@@ -25,14 +28,15 @@ export function servePolicy(
     ])
     : [];
   return {
-    reads: usesNetwork ? NETWORK_FILES : [],
+    reads: [...usesNetwork ? NETWORK_FILES : [], ...added.length > 0 ? [SYSFS] : []],
     writes: added,
     makesSockets: added,
     removesSockets: unique(sockets),
     unixSockets: added.length > 0 || frontEnd.connect !== undefined ||
       endpoints.some(({ connects }) => connects),
     network: usesNetwork,
-    locksMemory: frames === "host",
+    // What the kernel pins for a device of the host is charged to who asks for it.
+    locksMemory: frames === "host" || endpoints.some(({ isHostDevice }) => isHostDevice === true),
     setsGroups: added.length > 0 && access.group !== undefined,
     startsPrograms: false,
   };

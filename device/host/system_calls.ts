@@ -85,6 +85,7 @@ const NUMBERS = {
   ioctl: [16, 29],
   ioperm: [173, -1],
   iopl: [172, -1],
+  kcmp: [312, 272],
   kexec_file_load: [320, 294],
   kexec_load: [246, 104],
   keyctl: [250, 219],

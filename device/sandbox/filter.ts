@@ -131,6 +131,8 @@ export function rulesOf(
   // Its flags are in memory, which a filter cannot read: the C library takes `clone` instead.
   rules.set("clone3", "absent");
   rules.set("tgkill", only(0, [pid], "end"));
+  // Compares open files of this process; the other process is the second argument, and asking about it takes tracing it.
+  rules.set("kcmp", only(0, [pid], "refuse"));
   rules.set("prctl", only(0, HARMLESS_PRCTL, "refuse"));
   rules.set("prlimit64", only(0, [0, pid], "refuse"));
   rules.set("sched_setaffinity", only(0, [0], "refuse"));

@@ -10,6 +10,7 @@ import { attachRequest, mapRequest } from "../../device/iommu/driver_requests.ts
 import { ServedEndpoints } from "../../device/endpoint/mod.ts";
 import { UnixListener, UnixStream } from "../../device/host/mod.ts";
 import { Log } from "../../device/log.ts";
+import { HostDevices, type HostPlaces } from "../../device/vfio/mod.ts";
 import { DeviceServer } from "../../device/serving/device_server.ts";
 import {
   FrontEnd,
@@ -47,8 +48,11 @@ export class HotplugWorld implements AsyncDisposable {
   readonly #done: Promise<void>;
   readonly #opened: (Disposable | AsyncDisposable)[] = [];
 
-  /** @param access What clients of the API socket may do. */
-  constructor(access: ApiAccess = "full") {
+  /**
+   * @param access What clients of the API socket may do.
+   * @param host Where devices of the host are.
+   */
+  constructor(access: ApiAccess = "full", host?: HostPlaces) {
     this.guest = new InProcessGuest({
       ...DEFAULT_OPTIONS,
       endpoints: [{ first: 0, last: 0x1ff, format: "vtd-ss" }],
@@ -60,7 +64,15 @@ export class HotplugWorld implements AsyncDisposable {
     const iommu = this.guest.device;
     this.endpoints = endpoints;
     const otherSockets = [this.path("iommu"), this.path("api")];
-    this.control = new EndpointControl({ endpoints, iommu, log, access: {}, otherSockets });
+    const hostDevices = new HostDevices(log, host);
+    this.control = new EndpointControl({
+      endpoints,
+      iommu,
+      log,
+      access: {},
+      hostDevices,
+      otherSockets,
+    });
     this.context = {
       device: iommu,
       get services() {
@@ -72,6 +84,9 @@ export class HotplugWorld implements AsyncDisposable {
       get relays() {
         return endpoints.relays;
       },
+      get hostDevices() {
+        return endpoints.hostDevices;
+      },
       changes: this.control,
       version: "0",
       connected: false,
@@ -79,6 +94,7 @@ export class HotplugWorld implements AsyncDisposable {
     };
     this.#api = new ApiServer(UnixListener.listen(this.path("api")), this.context, log);
     this.#server = new DeviceServer(iommu, log, 0, [endpoints, this.#api]);
+    this.#server.onFrontEnd = (stream) => endpoints.frontEndChanged(stream);
     this.#done = this.#server.run(UnixListener.listen(this.path("iommu")));
   }
 

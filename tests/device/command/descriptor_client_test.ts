@@ -25,7 +25,14 @@ async function posted(
   descriptors: readonly Descriptor[] = [],
 ): Promise<readonly [answer: unknown, received: readonly Descriptor[], request: string]> {
   return await withPeer(async (path, listener) => {
-    const asked = postDescriptors({ path, route: ROUTE, value: { a: 1 }, descriptors, limit });
+    const numbers = descriptors.map(({ number }) => number);
+    const asked = postDescriptors({
+      path,
+      route: ROUTE,
+      value: { a: 1 },
+      descriptors: numbers,
+      limit,
+    });
     let stream: UnixStream | undefined;
     await until(() => (stream ??= listener.accept()) !== undefined, "the client connects");
     const bytes = new Uint8Array(4096);
@@ -73,7 +80,8 @@ Deno.test("a running serve answers such a request, and closes the descriptors th
   await using world = new HotplugWorld();
   const pipes = createPipe();
   const value = { "endpoint-device": `rng:24,socket=${world.path("rng")}` };
-  const request = { path: world.path("api"), route: ROUTE, descriptors: pipes, limit: LIMIT };
+  const descriptors = pipes.map(({ number }) => number);
+  const request = { path: world.path("api"), route: ROUTE, descriptors, limit: LIMIT };
   assertEquals(await postDescriptors({ ...request, value }), {
     endpoint: 24,
     kind: "rng",

@@ -8,6 +8,7 @@ import { UnixListener } from "../../../device/host/mod.ts";
 import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
+import { HostDevices } from "../../../device/vfio/mod.ts";
 import { openDescriptors, temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 
@@ -84,7 +85,13 @@ for (const { option, values } of KINDS) {
         temporaryPath(),
         served.path,
       ];
-      const parts = { iommu, log, access: {}, descriptors: new InheritedDescriptors() };
+      const parts = {
+        iommu,
+        log,
+        access: {},
+        descriptors: new InheritedDescriptors(),
+        hostDevices: new HostDevices(log),
+      };
       const good = parse(`24,listen=${one},backend=${two},backend-mode=listen`);
       try {
         const cases: readonly (readonly [

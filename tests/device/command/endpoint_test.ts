@@ -1,10 +1,12 @@
 /** `viommu endpoint`: what it asks, what it prints, and the one line that says what is wrong. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { UnixListener } from "../../../device/host/mod.ts";
+import { descriptorsClosed, UnixListener } from "../../../device/host/mod.ts";
 import { until } from "../../until.ts";
 import { EchoBackEnd } from "../endpoint/relay/echo_back_end.ts";
 import { IOVA } from "../endpoint/relay/relay_world.ts";
+import { descriptorCount } from "../host/host_state.ts";
 import { HotplugWorld } from "../hotplug_world.ts";
+import { FakeHost } from "../vfio/fake_host.ts";
 import { type Outcome, viommu } from "./in_process.ts";
 
 /** Runs `endpoint`. */
@@ -124,11 +126,91 @@ Deno.test("what is wrong with the arguments is said in one line, before anything
   }
 });
 
+Deno.test("endpoint add --vfio sends the open files, list shows the device, and remove closes every copy", async () => {
+  using host = new FakeHost([7], ["0000:01:00.5"]);
+  host.bind();
+  await using world = new HotplugWorld("full", host.places);
+  const api = ["--api-socket", world.path("api")];
+  const before = descriptorCount();
+  using iommufd = host.iommufd();
+  using file = host.file(0);
+  assertEquals(
+    await run("add", ...api, "--vfio", `32,fd=${file.number},iommufd=${iommufd.number}`),
+    {
+      code: 0,
+      out:
+        "vfio 00:04.0 is added: 0000:01:00.0 of the host, group 7 with 0000:01:00.5, bound by the VMM, blocked\n",
+      err: "",
+    },
+  );
+  world.attach(0x20);
+  assertEquals(
+    (await run("list", ...api)).out,
+    "vfio   00:04.0  0000:01:00.0 of the host, group 7 with 0000:01:00.5, bound by the VMM, in its domain\n",
+  );
+  const { out } = await viommu(["inspect", "state", ...api]);
+  assertStringIncludes(
+    out,
+    "vfio 00:04.0: 0000:01:00.0 of the host, group 7 with 0000:01:00.5, bound by the VMM, in its domain",
+  );
+  const text = await (await fetchMetrics(world)).text();
+  const labels = '{endpoint="00:04.0",device="0000:01:00.0"}';
+  assertStringIncludes(text, `viommu_host_device_bound${labels} 1\n`);
+  assertStringIncludes(text, `viommu_host_device_blocked${labels} 0\n`);
+  assertEquals((await run("remove", ...api, "32")).out, "00:04.0 is removed\n");
+  assertEquals(host.devices[0].device.isAttached, false);
+  iommufd.close();
+  file.close();
+  await descriptorsClosed();
+  await until(() => world.connections === 0, "the connections are closed");
+  assertEquals(descriptorCount(), before);
+});
+
+Deno.test("endpoint add --vfio says in one line what cannot be", async () => {
+  using host = new FakeHost();
+  await using world = new HotplugWorld("full", host.places);
+  const api = ["--api-socket", world.path("api")];
+  using iommufd = host.iommufd();
+  using file = host.file(0);
+  const [one, other] = [iommufd.number, file.number];
+  const cases: readonly (readonly [option: string, line: string])[] = [
+    ["32,fd=900,iommufd=901", "Cannot use descriptor 900: EBADF; it was not inherited"],
+    [
+      `32,fd=${one},iommufd=${other}`,
+      "Cannot use descriptor 1 for endpoint 00:04.0: it cannot be /dev/iommu: it is /dev/zero, ",
+    ],
+    [`0x1234,fd=${other},iommufd=${one}`, "Cannot serve a device at"],
+  ];
+  for (const [option, line] of cases) {
+    const { code, out, err } = await run("add", ...api, "--vfio", option);
+    assertEquals([code, out], [1, ""]);
+    assertMatch(err, /^viommu: [^\n]+\n$/);
+    assertStringIncludes(err, `viommu: ${line}`);
+  }
+  assertEquals(world.endpoints.all, []);
+});
+
+Deno.test("endpoint add --vfio …,from=vmm waits for a VMM", async () => {
+  await using world = new HotplugWorld();
+  const api = ["--api-socket", world.path("api")];
+  const { out } = await run("add", ...api, "--vfio", "32,from=vmm,device=vfio0");
+  assertEquals(out, "vfio 00:04.0 is added: no device of the host yet\n");
+  assertEquals((await run("list", ...api)).out, "vfio   00:04.0  no device of the host yet\n");
+  assertEquals((await run("remove", ...api, "32")).out, "00:04.0 is removed\n");
+});
+
+/** The metrics. */
+async function fetchMetrics(world: HotplugWorld): Promise<Response> {
+  using client = Deno.createHttpClient({ proxy: { transport: "unix", path: world.path("api") } });
+  const response = await fetch("http://127.0.0.1/metrics", { client });
+  return new Response(await response.text());
+}
+
 Deno.test("endpoint --help fits a terminal and has everything that can be added", async () => {
   const { code, out } = await run("--help");
   assertEquals(code, 0);
   assert(out.split("\n").every((line) => line.length <= 80), "a line is too long");
-  for (const name of ["--endpoint-device", "--endpoint-relay", "--endpoint-proxy"]) {
+  for (const name of ["--endpoint-device", "--endpoint-relay", "--endpoint-proxy", "--vfio"]) {
     assertStringIncludes(out, `  ${name} `);
   }
 });

@@ -7,6 +7,7 @@ import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
 import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
+import { HostDevices } from "../../../device/vfio/mod.ts";
 import { temporaryPath } from "../host/host_state.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
 import { stateOf } from "../api/api_world.ts";
@@ -40,6 +41,7 @@ Deno.test("the state shows what each proxy has done", () => {
         log,
         access: {},
         descriptors: new InheritedDescriptors(),
+        hostDevices: new HostDevices(log),
       }),
     );
     const { proxies } = endpoints;

@@ -45,7 +45,7 @@ Deno.test("qemu-args says what serve has to be told, by the guest's memory", asy
 Deno.test("what viommu commands are printed are ones that viommu takes", async () => {
   const folder = await Deno.makeTempDir();
   try {
-    const guest = { socketPath: "/run/v.sock", endpoints: [], memory: 2 ** 29 };
+    const guest = { socketPath: "/run/v.sock", endpoints: [], hostDevices: [], memory: 2 ** 29 };
     for (const command of commands(qemuCommands("x86_64", guest).join("\n"))) {
       if (!command.startsWith("viommu ")) continue;
       const args = command.split(" ").slice(1).map((arg) =>

@@ -8,6 +8,7 @@ import { ServedEndpoints } from "../../../device/endpoint/mod.ts";
 import { InheritedDescriptors } from "../../../device/command/descriptor_source.ts";
 import { IommuDevice } from "../../../device/iommu/iommu_device.ts";
 import { Log } from "../../../device/log.ts";
+import { HostDevices } from "../../../device/vfio/mod.ts";
 import { temporaryPath } from "../host/host_state.ts";
 import { stateOf } from "../api/api_world.ts";
 import { DEFAULT_OPTIONS } from "../in_process_guest.ts";
@@ -58,6 +59,7 @@ Deno.test("the state shows what each relay has done", () => {
         log,
         access: {},
         descriptors: new InheritedDescriptors(),
+        hostDevices: new HostDevices(log),
       }),
     );
     const { relays } = endpoints;
