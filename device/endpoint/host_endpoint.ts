@@ -283,7 +283,7 @@ export class HostEndpoint implements ServedEndpoint {
     this.#giveBack();
   }
 
-  /** Has the model give the device back, and closes its files. */
+  /** Removes the device from the model, and closes its files. */
   #giveBack(): void {
     this.#isBusy = this.#isAdded && this.#options.model.remove(this.endpoint) === EBUSY;
     if (this.#isBusy) return;
