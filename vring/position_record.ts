@@ -171,14 +171,14 @@ export class PositionRecord {
     const words = this.#words;
     const before = this.#suspect === position ? this.#suspectTries : 0;
     // What is left of another chain's tries must not count for this one.
-    if (words[TRIES] !== 0 && before === 0) Atomics.store(words, TRIES, 0);
+    if (before === 0) words[TRIES] = 0;
     words[ATTEMPT] = position;
-    Atomics.store(words, TRIES, before + 1);
+    words[TRIES] = before + 1;
     return before;
   }
 
   /** It was executed, or the piece of it. */
   attempted(): void {
-    Atomics.store(this.#words, TRIES, 0);
+    this.#words[TRIES] = 0;
   }
 }

@@ -65,6 +65,8 @@ export class DeviceJournal {
   /** What was replayed last, and the sequence number of the next entry to be replayed. */
   #replayed: Journal | undefined;
   #next = 0;
+  /** Whether nothing has ever been entered into it. */
+  #isNew = false;
   /** What is written. */
   #journal: Journal | undefined;
   #requestJournal: RequestJournal | undefined;
@@ -149,7 +151,7 @@ export class DeviceJournal {
     this.#requestJournal = new RequestJournal(journal, record, this.#answers, reserve);
     requests.journal = this.#requestJournal;
     requestQueue.journal = this.#requestJournal;
-    if (journal.length === 0) this.#writeFresh();
+    if (this.#isNew) this.#writeFresh();
     // Other processes may have translations of which nothing is known.
     lives.tellAll();
     return undefined;
@@ -265,7 +267,8 @@ export class DeviceJournal {
 
   /** Whether the journal begins with a device that has done nothing; one line if it does not. */
   #checkFresh(journal: Journal): string | undefined {
-    if (journal.length === 0 && journal.head === 0) return undefined;
+    this.#isNew = journal.length === 0 && journal.head === 0;
+    if (this.#isNew) return undefined;
     let kind = 0;
     journal.read(journal.head, (entry) => {
       kind = entry.kind;

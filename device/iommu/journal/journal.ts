@@ -180,6 +180,12 @@ export class Journal {
     return this.capacity - this.length;
   }
 
+  /** Whether there is room for more than `reserve` further entries, as the process sees it that writes them. */
+  hasRoom(reserve: number): boolean {
+    const header = this.#header;
+    return ((header[TAIL] - header[HEAD]) | 0) < this.capacity - reserve;
+  }
+
   /** The record of the position of a queue. */
   record(index: number): PositionRecord {
     return this.#records[index];
@@ -190,7 +196,24 @@ export class Journal {
    *
    * @throws {Error} If there is no room: who keeps the journal has not let it be compacted.
    */
-  append(entry: Entry): void {
+  append({ kind, status, flags, domain, position, id, first, last, frame }: Entry): void {
+    this.appendFields(kind | status << 8 | flags << 16, domain, position, id, first, last, frame);
+  }
+
+  /**
+   * As {@linkcode append}, without an object: an entry for each request costs half as much so.
+   *
+   * @param head Kind, and from bits 8 and 16 on status and flags.
+   */
+  appendFields(
+    head: number,
+    domain: number,
+    position: number,
+    id: number,
+    first: number,
+    last: number,
+    frame: number,
+  ): void {
     const header = this.#header;
     const tail = header[TAIL];
     const slot = tail & (this.capacity - 1);
@@ -201,13 +224,13 @@ export class Journal {
     const doubles = this.#doubles;
     const word = slot * ENTRY_WORDS;
     const double = slot * ENTRY_DOUBLES;
-    words[word] = entry.kind | entry.status << 8 | entry.flags << 16;
-    words[word + 1] = entry.domain;
-    words[word + 2] = entry.position;
-    words[word + 3] = entry.id;
-    doubles[double + 2] = entry.first;
-    doubles[double + 3] = entry.last;
-    doubles[double + 4] = entry.frame;
+    words[word] = head;
+    words[word + 1] = domain;
+    words[word + 2] = position;
+    words[word + 3] = id;
+    doubles[double + 2] = first;
+    doubles[double + 3] = last;
+    doubles[double + 4] = frame;
     Atomics.store(header, TAIL, (tail + 1) | 0);
   }
 

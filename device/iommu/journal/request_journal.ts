@@ -27,13 +27,12 @@ import {
   S_OK,
   type Status,
   T_ATTACH,
-  T_DETACH,
   T_MAP,
   T_PROBE,
   T_UNMAP,
 } from "../wire.ts";
 import type { Answers } from "./answers.ts";
-import { Entry, type Journal } from "./journal.ts";
+import type { Journal } from "./journal.ts";
 
 /** How many processes may end at a request before it is refused. */
 const DEATHS_MAX = 2;
@@ -42,7 +41,6 @@ const DEATHS_MAX = 2;
 export class RequestJournal {
   readonly #journal: Journal;
   readonly #record: PositionRecord;
-  readonly #entry = new Entry();
   /** Room that requests leave for everything else. */
   readonly #reserve: number;
   /** Answers that the guest may not have seen, of an earlier process; none once it has. */
@@ -62,7 +60,7 @@ export class RequestJournal {
 
   /** Whether a further request can be entered. */
   get hasRoom(): boolean {
-    return this.#journal.room > this.#reserve;
+    return this.#journal.hasRoom(this.#reserve);
   }
 
   /** Whether the driver has been shown the answers of all requests that were executed. */
@@ -102,12 +100,9 @@ export class RequestJournal {
     const { type } = request;
     // The others change nothing, and their answers depend on nothing that changes: they can be executed again.
     if (type !== 0 && type !== T_PROBE) {
-      const entry = this.#entry;
-      entry.clear(type);
-      entry.status = status;
-      entry.position = this.#position;
-      if (status === S_OK) describe(entry, request);
-      this.#journal.append(entry);
+      const head = type | status << 8;
+      if (status === S_OK) this.#succeeded(request, head);
+      else this.#journal.appendFields(head, 0, this.#position, 0, 0, 0, 0);
       this.#executed = this.#position;
     }
     this.#record.attempted();
@@ -118,31 +113,24 @@ export class RequestJournal {
     this.#answers = undefined;
     this.#executed = this.#record.current;
   }
-}
 
-/** Enters what a request that succeeded did. */
-function describe(entry: Entry, request: Request): void {
-  const { flags } = request;
-  entry.domain = request.domain;
-  switch (request.type) {
-    case T_MAP:
-      entry.flags = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
+  #succeeded(request: Request, head: number): void {
+    const { type, flags, domain, virtStartPage: first, virtEndPage: last } = request;
+    const journal = this.#journal;
+    const position = this.#position;
+    if (type === T_MAP) {
+      const protection = ((flags & MAP_F_READ) !== 0 ? READ : 0) |
         ((flags & MAP_F_WRITE) !== 0 ? WRITE : 0) | ((flags & MAP_F_MMIO) !== 0 ? MMIO : 0);
-      entry.first = request.virtStartPage;
-      entry.last = request.virtEndPage;
-      entry.frame = request.physStartFrame;
-      break;
-    case T_UNMAP:
+      const { physStartFrame: frame } = request;
+      journal.appendFields(head | protection << 16, domain, position, 0, first, last, frame);
+    } else if (type === T_UNMAP) {
       // No mapping is in a page that the range covers in part.
-      entry.first = request.virtStartPage + (request.virtStartOffset !== 0 ? 1 : 0);
-      entry.last = request.virtEndPage - (request.virtEndOffset !== 0xfff ? 1 : 0);
-      break;
-    case T_ATTACH:
-      entry.flags = flags & ATTACH_F_BYPASS;
-      entry.id = request.endpoint;
-      break;
-    case T_DETACH:
-      entry.id = request.endpoint;
-      break;
+      const begin = request.virtStartOffset !== 0 ? first + 1 : first;
+      const end = request.virtEndOffset !== 0xfff ? last - 1 : last;
+      journal.appendFields(head, domain, position, 0, begin, end, 0);
+    } else {
+      const bypass = type === T_ATTACH ? flags & ATTACH_F_BYPASS : 0;
+      journal.appendFields(head | bypass << 16, domain, position, request.endpoint, 0, 0, 0);
+    }
   }
 }

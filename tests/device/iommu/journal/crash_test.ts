@@ -73,7 +73,7 @@ const REQUESTS: readonly Uint8Array[] = [
 
 function points(): CrashPoints {
   return new CrashPoints(
-    [Journal.prototype, "append"],
+    [Journal.prototype, "appendFields"],
     [PositionRecord.prototype, "attempt", "attempted", "intend", "shown", "goOn"],
     [SplitQueue.prototype, "next", "complete", "publish"],
     [PackedQueue.prototype, "next", "complete", "publish"],

@@ -175,7 +175,7 @@ function live(guest: JournalledGuest, steps: readonly Step[], crash?: CrashPoint
 
 function points(): CrashPoints {
   return new CrashPoints(
-    [Journal.prototype, "append", "forgetBefore"],
+    [Journal.prototype, "appendFields", "forgetBefore"],
     [PositionRecord.prototype, "attempt", "attempted", "intend", "shown", "goOn", "begin"],
     [RingWords16.prototype, "storeOrdered"],
     [RingWords32.prototype, "store", "storeOrdered"],

@@ -115,3 +115,17 @@ Deno.test("a snapshot that is not one, or of another version, is refused in one 
     "Cannot read the snapshot: its length is wrong",
   );
 });
+
+Deno.test("a device that takes over behind a snapshot, with no entry after it, is what the snapshot says", () => {
+  using guest = new JournalledGuest(KIND);
+  serve(guest, attachRequest(1, 17), map(0, 2, 0));
+  // The guest may be another one: what is known of it is in no entry of a device that has done nothing.
+  guest.device.reset("doubtful");
+  guest.compact();
+  const expected = stateOf(guest.device, PAGES);
+  for (let times = 0; times < 3; times++) {
+    guest.start();
+    assertEquals(Journal.open(guest.journalBuffer).length, 0);
+    assertEquals(stateOf(guest.device, PAGES), expected);
+  }
+});

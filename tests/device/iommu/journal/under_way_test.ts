@@ -61,7 +61,7 @@ function serve(guest: JournalledGuest, ...requests: readonly Uint8Array[]): read
 
 function points(): CrashPoints {
   return new CrashPoints(
-    [Journal.prototype, "append"],
+    [Journal.prototype, "appendFields"],
     [PositionRecord.prototype, "attempt", "attempted", "intend", "shown"],
     [SplitQueue.prototype, "complete", "publish"],
     [PackedQueue.prototype, "complete", "publish"],
