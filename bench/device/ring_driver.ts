@@ -6,7 +6,16 @@
  *
  * @module
  */
-import { GuestMemory, SplitDriverQueue, SplitQueue } from "../../vring/mod.ts";
+import {
+  GuestMemory,
+  PackedDriverQueue,
+  PackedQueue,
+  POSITION_RECORD_BYTES,
+  PositionRecord,
+  SplitDriverQueue,
+  SplitQueue,
+} from "../../vring/mod.ts";
+import { Journal } from "../../device/iommu/journal/journal.ts";
 import { attachRequest, putRange, putTarget } from "../../device/iommu/driver_requests.ts";
 import { IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { MAP_F_READ, MAP_F_WRITE, T_MAP, T_UNMAP } from "../../device/iommu/wire.ts";
@@ -24,12 +33,18 @@ const FRAME = 5;
 /** The frame that large ranges are mapped to, on their own alignment. */
 const ALIGNED_FRAME = 64 * 2 ** 20;
 
+/** Bytes of a journal: some 65 000 entries. */
+const JOURNAL_BYTES = 4 << 20;
+
+/** What outlives the process: nothing, where the queue stands, or all that the guest has done. */
+export type Kept = "nothing" | "position" | "journal";
+
 /** A device with one endpoint in domain 1, and its driver. */
 export class RingDriver {
   readonly device: IommuDevice;
   readonly #words: Int32Array;
-  readonly #driver: SplitDriverQueue;
-  readonly #queue: SplitQueue;
+  readonly #driver: SplitDriverQueue | PackedDriverQueue;
+  readonly #queue: SplitQueue | PackedQueue;
   /** First pages of the batch to send; the caller fills them in. */
   readonly pages: Float64Array<ArrayBuffer> = new Float64Array(BATCH);
   /** Milliseconds that the device has taken so far. */
@@ -37,18 +52,32 @@ export class RingDriver {
   /** Called while the device holds its answers until an IOTLB listener has acknowledged. */
   onHeld: () => void = () => {};
 
-  constructor() {
+  /**
+   * @param kept What outlives the process.
+   * @param isPacked Whether the ring is a packed one, used in order; a split one by default.
+   */
+  constructor(kept: Kept = "nothing", isPacked = false) {
     this.device = new IommuDevice({ ...DEFAULT_OPTIONS, maxTableMemory: 2 ** 32 - 4096 });
     const buffer = new ArrayBuffer(MEMORY_SIZE);
     this.#words = new Int32Array(buffer);
     const memory = new GuestMemory();
     const region = { guestAddress: 0, size: MEMORY_SIZE, buffer, offset: 0 };
     memory.add(region);
+    if (kept === "journal") {
+      const problem = this.device.journal.takeOver(Journal.open(new ArrayBuffer(JOURNAL_BYTES)));
+      if (problem !== undefined) throw new Error(problem);
+    }
     this.device.memoryAdded(region);
     this.device.featuresAgreed(~0, 0);
-    this.#driver = new SplitDriverQueue({ space: memory, address: 0, size: 2 * BATCH });
-    this.#queue = new SplitQueue(memory);
+    const setup = { space: memory, address: 0, size: 2 * BATCH, inOrder: isPacked };
+    this.#driver = isPacked ? new PackedDriverQueue(setup) : new SplitDriverQueue(setup);
+    this.#queue = isPacked ? new PackedQueue(memory) : new SplitQueue(memory);
+    const record = kept === "position"
+      ? new PositionRecord(new Int32Array(POSITION_RECORD_BYTES / 4))
+      : this.device.queueRecord(0) ?? null;
     this.#queue.configure({
+      record,
+      inOrder: isPacked,
       size: 2 * BATCH,
       descriptors: this.#driver.descriptors,
       driverArea: this.#driver.driverArea,
@@ -100,6 +129,8 @@ export class RingDriver {
       this.onHeld();
       this.device.service(0, this.#queue, count);
     }
+    const { journal } = this.device;
+    if (journal.wantsSnapshot) journal.snapshotKept(journal.takeSnapshot());
     this.deviceMs += performance.now() - start;
     for (let slot = 0; slot < count; slot++) {
       if (!driver.reap() || (this.#words[(REQUESTS + slot * STRIDE + 64) / 4] & 0xff) !== 0) {
@@ -120,18 +151,28 @@ export function livePage(i: number, live: number): number {
 
 /** A device with `live` one-page mappings, and pairs of MAP and UNMAP between them. */
 export class PairBench {
-  readonly driver: RingDriver = new RingDriver();
+  readonly driver: RingDriver;
   readonly #live: number;
   #turn = 0;
 
   /** @param live Mappings that stay, a power of two. */
-  constructor(live: number) {
+  constructor(live: number, kept: Kept = "nothing", isPacked = false) {
+    this.driver = new RingDriver(kept, isPacked);
     this.#live = live;
     for (let i = 0; i < live; i += BATCH) {
       for (let slot = 0; slot < BATCH; slot++) this.driver.pages[slot] = livePage(i + slot, live);
       this.driver.map();
     }
     this.driver.deviceMs = 0;
+  }
+
+  /** The same, one request after another, each sent when the one before was answered. */
+  runOneByOne(): void {
+    for (let i = 0; i < BATCH; i++) {
+      this.driver.pages[0] = livePage(++this.#turn, this.#live) + 2;
+      this.driver.map(1);
+      this.driver.unmap(1);
+    }
   }
 
   /** Maps a batch of pages between the live ones, and unmaps them. */
