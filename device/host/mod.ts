@@ -44,7 +44,7 @@ export {
   inheritedSocket,
 } from "./inherited_socket.ts";
 export { addressIn, ioctl } from "./ioctl.ts";
-export { deviceFolder, type InheritedDevice, inheritedDevice } from "./inherited_device.ts";
+export { deviceFolder } from "./device_folder.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
 export { lockLimit } from "./lock_limit.ts";

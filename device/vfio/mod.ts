@@ -1,7 +1,7 @@
 /**
  * Devices of the host that are passed through to the guest, through the kernel's iommufd.
  *
- * `README.md` explains the subject. {@linkcode Passthrough} is what a program uses; the model knows a device as a
+ * `README.md` explains the subject. {@linkcode HostDevices} is what a program uses; the model knows a device as a
  * `HostDevice` and what makes its page tables as a `HostIommu` (`device/iommu/host_devices.ts`).
  *
  * @module
@@ -9,4 +9,3 @@
 export { HOST_CALLS, type KernelCalls } from "./iommufd.ts";
 export { type DeviceFiles, HostDevices, type HostPlaces, OpenDevice } from "./host_devices.ts";
 export { type Aperture } from "./kernel_table.ts";
-export { type PassedDeviceOptions, Passthrough } from "./passthrough.ts";
