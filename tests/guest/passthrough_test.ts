@@ -20,6 +20,7 @@ const DEVICES = [
 const PROGRAMS: Readonly<Record<string, string>> = {
   kernel: "the kernel translates a device's DMA, and answers calls as it is recorded",
   vfio_cases: "device/vfio does with the kernel what it does with that of its tests",
+  serving: "serve attaches devices to what the guest says, in the order that it says it",
   histories: "the engine fills a page table of ours and the kernel's alike, whatever is mapped",
 };
 
@@ -36,6 +37,7 @@ async function passThrough(lab: Lab, context: Deno.TestContext): Promise<void> {
   await using folder = await temporaryFolder();
   const options = {
     programs: chosenPrograms(),
+    bundles: { viommu: new URL("../../main.ts", import.meta.url) },
     devices: DEVICES,
     variables: { VIOMMU_SEED: `${seed()}`, steps: isLong ? "200" : "10" },
   };
