@@ -3,6 +3,8 @@ import { assertEquals } from "@std/assert";
 import type { Answer } from "../device/vfio/recorded_calls.ts";
 import { type Lab, labTests } from "./lab/mod.ts";
 import { edu, prepareL1, runInL1 } from "./l1_machine.ts";
+import { PLAIN } from "./lab/cpio.ts";
+import { qemuEntries } from "./lab/host_program.ts";
 import { run } from "./lab/process.ts";
 import { isLong } from "../long_mode.ts";
 import { seed } from "./random.ts";
@@ -21,11 +23,17 @@ const PROGRAMS: Readonly<Record<string, string>> = {
   kernel: "the kernel translates a device's DMA, and answers calls as it is recorded",
   vfio_cases: "device/vfio does with the kernel what it does with that of its tests",
   serving: "serve attaches devices to what the guest says, in the order that it says it",
+  vmm: "QEMU passes a device through, and serve attaches it beneath",
   histories: "the engine fills a page table of ours and the kernel's alike, whatever is mapped",
 };
 
 /** The record of a real kernel's answers. `VIOMMU_RECORD=1` writes it anew, as for another kernel. */
 const RECORD = new URL("../device/vfio/recorded_answers.json", import.meta.url);
+
+/** A text as the content of a file. */
+function text(content: string): Uint8Array {
+  return new TextEncoder().encode(content);
+}
 
 /** The programs that are asked for. */
 function chosenPrograms(): Readonly<Record<string, string>> {
@@ -39,6 +47,11 @@ async function passThrough(lab: Lab, context: Deno.TestContext): Promise<void> {
     programs: chosenPrograms(),
     bundles: { viommu: new URL("../../main.ts", import.meta.url) },
     devices: DEVICES,
+    memory: 1280,
+    files: [
+      ...await qemuEntries(lab.qemu),
+      { path: "programs/qemu.json", mode: PLAIN, content: text(JSON.stringify(lab.qemu)) },
+    ],
     variables: { VIOMMU_SEED: `${seed()}`, steps: isLong ? "200" : "10" },
   };
   const told = await runInL1(lab, folder.path, options, context);

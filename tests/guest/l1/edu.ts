@@ -1,5 +1,5 @@
 /**
- * QEMU's `edu` device as a source of DMA, through VFIO (registers: `docs/specs/edu.rst` of QEMU).
+ * QEMU's `edu` device as a source of DMA, through VFIO or through a VMM (registers: `docs/specs/edu.rst` of QEMU).
  *
  * It does not say whether an access to memory was blocked: what memory holds afterwards does.
  *
@@ -7,13 +7,13 @@
  */
 import { until } from "../../until.ts";
 import { readAt, writeAt } from "./libc.ts";
+import type { HostDevice } from "./vfio.ts";
 
 const BAR0 = 0;
 const CONFIG = 7;
 /** The command register of the configuration space, and its bits: answers in memory, is a bus master. */
 const PCI_COMMAND = 4;
 const MEMORY_AND_MASTER = 0b110;
-const BUS_MASTER = 0b100;
 
 const DMA_SOURCE = 0x80;
 const DMA_DESTINATION = 0x88;
@@ -27,34 +27,18 @@ const BUSY = 1n;
 /** Bytes of a transfer. */
 const TRANSFER_BYTES = 8n;
 
-/** What a device's open file offers. */
-export interface DeviceFile {
-  readonly file: number;
-  regionOffset(index: number): number;
+/** How the registers of one are reached. */
+export interface EduRegisters {
+  write(offset: number, value: bigint): void | Promise<void>;
+  read(offset: number): bigint | Promise<bigint>;
 }
 
-/** One edu device. A transfer takes 100 ms of the machine's time. */
+/** One edu device that may reach memory. A transfer takes 100 ms of its machine's time. */
 export class Edu {
-  readonly #file: number;
-  readonly #registers: number;
-  readonly #config: number;
+  readonly #registers: EduRegisters;
 
-  /** The device behind a file that is bound to an iommufd; lets it reach memory. */
-  constructor(device: DeviceFile) {
-    this.#file = device.file;
-    this.#registers = device.regionOffset(BAR0);
-    this.#config = device.regionOffset(CONFIG);
-    this.enable();
-  }
-
-  /** Sets memory space and bus master in its command register. */
-  enable(): void {
-    writeAt(this.#file, this.#config + PCI_COMMAND, Uint8Array.of(MEMORY_AND_MASTER, 0));
-  }
-
-  /** Whether it is a bus master. */
-  get isMaster(): boolean {
-    return (readAt(this.#file, this.#config + PCI_COMMAND, 2).getUint8(0) & BUS_MASTER) !== 0;
+  constructor(registers: EduRegisters) {
+    this.#registers = registers;
   }
 
   /** Brings 8 bytes at an I/O address into its buffer. */
@@ -68,19 +52,27 @@ export class Edu {
   }
 
   async #transfer(source: bigint, destination: bigint, command: bigint): Promise<void> {
-    this.#writeRegister(DMA_SOURCE, source);
-    this.#writeRegister(DMA_DESTINATION, destination);
-    this.#writeRegister(DMA_COUNT, TRANSFER_BYTES);
-    this.#writeRegister(DMA_COMMAND, command);
-    await until(() => (this.#readRegister(DMA_COMMAND) & BUSY) === 0n, "edu ends its transfer");
+    const registers = this.#registers;
+    await registers.write(DMA_SOURCE, source);
+    await registers.write(DMA_DESTINATION, destination);
+    await registers.write(DMA_COUNT, TRANSFER_BYTES);
+    await registers.write(DMA_COMMAND, command);
+    await until(
+      async () => (await registers.read(DMA_COMMAND) & BUSY) === 0n,
+      "edu ends its transfer",
+    );
   }
+}
 
-  #writeRegister(offset: number, value: bigint): void {
-    const bytes = new Uint8Array(BigUint64Array.of(value).buffer);
-    writeAt(this.#file, this.#registers + offset, bytes);
-  }
-
-  #readRegister(offset: number): bigint {
-    return readAt(this.#file, this.#registers + offset, 8).getBigUint64(0, true);
-  }
+/** The device behind a file that is bound to an iommufd. It is made a bus master. */
+export function eduOf(device: HostDevice): Edu {
+  const { file } = device;
+  const registers = device.regionOffset(BAR0);
+  const command = device.regionOffset(CONFIG) + PCI_COMMAND;
+  writeAt(file, command, Uint8Array.of(MEMORY_AND_MASTER, 0));
+  return new Edu({
+    write: (offset, value) =>
+      writeAt(file, registers + offset, new Uint8Array(BigUint64Array.of(value).buffer)),
+    read: (offset) => readAt(file, registers + offset, 8).getBigUint64(0, true),
+  });
 }

@@ -12,8 +12,7 @@ import {
 } from "../../../device/iommu/driver_requests.ts";
 import { FrontEnd, type FrontEndRegion } from "../../../device/vhost_user/mod.ts";
 import { send, type Session } from "../../device/served_process.ts";
-import { until } from "../../until.ts";
-import { Edu } from "./edu.ts";
+import { type Edu, eduOf } from "./edu.ts";
 import { passOn } from "./libc.ts";
 import { HostDevice, HostIommufd } from "./vfio.ts";
 
@@ -46,44 +45,66 @@ export class VmmDevices {
       if (errno !== 0) throw new Error(`Cannot attach as a VMM does: errno ${errno}`);
     }
     for (const { file } of [this.iommufd, ...this.devices]) passOn(file);
-    this.edus = this.devices.map((device) => new Edu(device));
+    this.edus = this.devices.map((device) => eduOf(device));
   }
 }
 
-/** `serve` as a child of the VMM. */
+/** `serve` as a child of the VMM. What it logs is printed. */
 export class ServeProcess implements AsyncDisposable {
-  readonly process: Deno.ChildProcess;
   readonly socket: string;
+  readonly #process: Deno.ChildProcess;
+  readonly #listening = Promise.withResolvers<void>();
+  readonly #log: Promise<void>;
 
   /** Starts it; it has inherited the descriptors that the options name. */
   constructor(socket: string, options: readonly string[]) {
     this.socket = socket;
     const program = ["run", "--quiet", "--allow-all", "--no-config", "/programs/viommu.js"];
     const usual = ["--socket-path", socket, "--warm-up", "off", "--log-level", "debug"];
-    this.process = new Deno.Command(Deno.execPath(), {
+    this.#process = new Deno.Command(Deno.execPath(), {
       args: [...program, "serve", ...usual, ...options],
       stdout: "null",
+      stderr: "piped",
     }).spawn();
+    this.#log = this.#print();
+  }
+
+  /** Looking for the socket again and again would take the only processor from it. */
+  async #print(): Promise<void> {
+    let rest = "";
+    for await (const text of this.#process.stderr.pipeThrough(new TextDecoderStream())) {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        console.log(`serve: ${line}`);
+        if (line.includes("Listening on")) this.#listening.resolve();
+      }
+    }
+    this.#listening.reject(new Error(`serve has ended: ${rest}`));
+  }
+
+  /** Waits until it listens. */
+  async listens(): Promise<void> {
+    await this.#listening.promise;
   }
 
   /** A front end that is connected, as soon as it listens. */
   async connect(): Promise<FrontEnd> {
-    let connected: FrontEnd | undefined;
-    await until(() => {
-      try {
-        connected = FrontEnd.connect(this.socket);
-      } catch {
-        // It does not listen yet.
-      }
-      return connected !== undefined;
-    }, "serve listens");
-    return connected!;
+    await this.listens();
+    return FrontEnd.connect(this.socket);
   }
 
   /** Kills it, as the kernel does when memory runs out. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.process.kill("SIGKILL");
-    await this.process.status;
+    this.#listening.promise.catch(() => {});
+    try {
+      this.#process.kill("SIGKILL");
+    } catch (error) {
+      // It has ended.
+      if (!(error instanceof TypeError)) throw error;
+    }
+    await this.#process.status;
+    await this.#log;
   }
 }
 

@@ -34,7 +34,7 @@ import {
 import { createRam, KernelMachine } from "../../device/vfio/kernel_machine.ts";
 import { Random, seed } from "../random.ts";
 import { check, tell } from "./checks.ts";
-import { Edu } from "./edu.ts";
+import { eduOf } from "./edu.ts";
 import { kernelWorld } from "./kernel_world.ts";
 import { TestMemory } from "./memory.ts";
 import { findReads, findWrites, type Probe, type Reached } from "./probed_memory.ts";
@@ -100,7 +100,7 @@ const probes: readonly Probe[] = PROBING.map((_, i) => ({
 const iommufd = new HostIommufd();
 const other = new HostDevice(await bindToVfio(OTHER));
 other.bind(iommufd);
-new Edu(other);
+eduOf(other);
 const ioas = iommufd.allocate();
 assertEquals(other.attach(ioas), 0);
 const anything = new TestMemory(LONGEST);

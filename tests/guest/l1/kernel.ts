@@ -7,7 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { createMemoryFile } from "../../../device/host/mod.ts";
 import { recordAnswers, type RecordedKernel } from "../../device/vfio/recorded_calls.ts";
 import { check, tell } from "./checks.ts";
-import { Edu } from "./edu.ts";
+import { eduOf } from "./edu.ts";
 import { closeFile, ioctl, openDevice, withUser } from "./libc.ts";
 import { PAGE, readArrives, type Scratch, TestMemory, writeArrives } from "./memory.ts";
 import { bindToVfio, HostDevice, HostIommufd } from "./vfio.ts";
@@ -36,7 +36,7 @@ const memory = new TestMemory(8);
 const iommufd = new HostIommufd();
 const device = new HostDevice(paths[0]);
 device.bind(iommufd);
-const edu = new Edu(device);
+const edu = eduOf(device);
 const ioas = iommufd.allocate();
 const scratch: Scratch = { memory, page: 0, iova: 0x10_0000n };
 

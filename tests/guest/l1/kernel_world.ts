@@ -6,7 +6,7 @@
 import { Descriptor } from "../../../device/host/mod.ts";
 import { HOST_CALLS } from "../../../device/vfio/mod.ts";
 import type { KernelWorld } from "../../device/vfio/kernel_machine.ts";
-import { Edu } from "./edu.ts";
+import { type Edu, eduOf } from "./edu.ts";
 import { HostDevice, HostIommufd } from "./vfio.ts";
 
 /** What VT-d's second stage translates as QEMU emulates it, and where interrupts are written; pages. */
@@ -33,7 +33,7 @@ export function kernelWorld(paths: readonly string[], groups: readonly number[])
     const errno = device.attach(ioas);
     if (errno !== 0) throw new Error(`Cannot attach as a VMM does: errno ${errno}`);
   }
-  const edus = devices.map((device) => new Edu(device));
+  const edus = devices.map((device) => eduOf(device));
   return {
     calls: HOST_CALLS,
     iommufd: new Descriptor(iommufd.file),
