@@ -161,8 +161,10 @@ function vfioQemuArguments({ endpoint, source }: VfioChoice): readonly string[] 
   const [id, iommufd, device] = "wanted" in source
     ? ["iommufd0", "", `host=${source.wanted?.includes(":") === true ? source.wanted : "PCI"}`]
     : [`iommufd${source.iommufd}`, `,fd=${source.iommufd}`, `fd=${source.device}`];
+  const slot = qemuSlot(endpoint);
   return [
     `-object iommufd,id=${id}${iommufd}`,
-    `-device vfio-pci,${device},iommufd=${id},addr=${qemuSlot(endpoint)}`,
+    // QEMU 11.1 crashes where vfio-pci has fd and no id.
+    `-device vfio-pci,id=vfio${slot},${device},iommufd=${id},addr=${slot}`,
   ];
 }

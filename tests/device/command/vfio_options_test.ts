@@ -97,11 +97,11 @@ Deno.test("two devices of one /dev/iommu may name the same number, and every cop
 Deno.test("what QEMU has to be told of a device: its open files, or its address on the host", () => {
   assertEquals(vfio.parse("00:04.1,fd=11,iommufd=10").qemuArguments, [
     "-object iommufd,id=iommufd10,fd=10",
-    "-device vfio-pci,fd=11,iommufd=iommufd10,addr=4.1",
+    "-device vfio-pci,id=vfio4.1,fd=11,iommufd=iommufd10,addr=4.1",
   ]);
   assertEquals(vfio.parse("00:04.0,from=vmm,device=01:00.0").qemuArguments, [
     "-object iommufd,id=iommufd0",
-    "-device vfio-pci,host=0000:01:00.0,iommufd=iommufd0,addr=4",
+    "-device vfio-pci,id=vfio4,host=0000:01:00.0,iommufd=iommufd0,addr=4",
   ]);
   assertStringIncludes(vfio.parse("32,from=vmm").qemuArguments[1], "host=PCI");
 });
@@ -117,7 +117,7 @@ Deno.test("qemu-args names a shared /dev/iommu once, and needs no IOMMU of QEMU'
   const both = (await viommu([...args, ...devices, ...mixed])).out;
   assertStringIncludes(both, "-device intel-iommu,caching-mode=on");
   const arm = ["qemu-args", "--socket-path", "/s", "--arch", "aarch64"];
-  assertStringIncludes((await viommu([...arm, ...devices])).out, "-device vfio-pci,fd=11");
+  assertStringIncludes((await viommu([...arm, ...devices])).out, "-device vfio-pci,id=vfio4,fd=11");
   const without = (await viommu([...arm, ...devices, ...mixed])).out;
   assertStringIncludes(without, "# QEMU's smmuv3 does not take vfio-pci");
   assertEquals(without.includes("-device vfio-pci"), false);
