@@ -315,7 +315,9 @@ export class IommuDevice implements VirtioDevice {
    */
   queueStopped(index: number): void {
     this.#running.delete(index);
-    if (index === REQUEST_QUEUE) this.#requestQueue.stop();
+    if (index !== REQUEST_QUEUE) return;
+    this.#requestQueue.stop();
+    this.journal.queueStopped();
   }
 
   /** The VMM has gone, perhaps: devices of the host are blocked before anything else, which may take long. */

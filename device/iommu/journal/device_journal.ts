@@ -237,6 +237,14 @@ export class DeviceJournal {
     if (index === REQUEST_QUEUE) this.#requestJournal?.forget();
   }
 
+  /**
+   * The request queue stops. When it started, what a driver had written early ended; but the message that started it may have been
+   * served again, for which that counted. So this is entered only now, unless a request has shown it.
+   */
+  queueStopped(): void {
+    this.bypassWritten();
+  }
+
   /** A state was loaded: there must be a snapshot before anything else. */
   loaded(): void {
     if (this.#journal === undefined) return;

@@ -118,6 +118,7 @@ export class JournalledGuest implements Disposable {
     this.start();
     this.device.memoryAdded(region);
     this.#regions.add(region);
+    this.device.queueBegins(0, "new");
     this.startRing();
   }
 
