@@ -185,3 +185,30 @@ Deno.test("host frames end with the process, so a device with them keeps no jour
   const journal = Journal.open(new ArrayBuffer(1 << 14));
   assertThrows(() => device.journal.takeOver(journal), Error, "the tables hold host frames");
 });
+
+Deno.test("what a driver wrote before it started the queue counts until that has started for good, and no longer", () => {
+  for (const isServedAgain of [false, true]) {
+    using guest = new JournalledGuest(KIND);
+    // Behind a guest of which nothing is known, the journal does not begin anew.
+    const sign = isServedAgain ? "new" : "used";
+    const start = (): void => {
+      guest.device.queueBegins(0, sign);
+      guest.startRing();
+    };
+    guest.stopRing();
+    guest.writeBypass(true);
+    // The message that starts the queue is served again if the process ends in it, and must do the same again.
+    if (isServedAgain) guest.device.queueBegins(0, sign);
+    if (isServedAgain) guest.device.queueStarted(0, undefined as never);
+    if (isServedAgain) guest.start();
+    start();
+    assertEquals(guest.device.bypass, true);
+    guest.start();
+    assertEquals(guest.device.bypass, true);
+    // What passed at power-on and passes now, passes; bypass was off at power-on.
+    for (const message of guest.resetMessages("doubtful")) message();
+    assertEquals(guest.device.bypass, false);
+    guest.start();
+    assertEquals(guest.device.bypass, false);
+  }
+});
