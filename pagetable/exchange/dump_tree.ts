@@ -94,7 +94,9 @@ export function readTree(
       page = first + pages;
       continue;
     }
-    const missing = !ok && result.fault === NOT_PRESENT && result.faultStage !== STAGE_TWO;
+    // The second stage of two, that is: tables that are one stage only are numbered as stage 1 in a path.
+    const isBehind = result.pathStage[result.depth - 1] === STAGE_TWO;
+    const missing = !ok && result.fault === NOT_PRESENT && !isBehind;
     if (repeated === -1 ? missing : !tree.wasPrinted(result, page, repeated)) {
       page = first + pages;
       continue;

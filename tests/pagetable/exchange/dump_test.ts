@@ -206,3 +206,20 @@ Deno.test("a dump stops after its most entries and says where", () => {
     `  stopped at ${dump[0].stopped}: a dump has at most ${DUMP_ENTRIES} entries\n`,
   );
 });
+
+Deno.test("a dump of tables of one stage, whichever that is, shows what is mapped and nothing else", () => {
+  for (const format of ["vtd-ss", "vtd-fs", "smmuv3-s1", "smmuv3-s2", "amdv1"]) {
+    const { description, memory } = build({
+      format,
+      base: 0x1000000,
+      domains: [{
+        id: 1,
+        mappings: [{ iova: 0x200000, phys: 0x400000, length: 0x400000, prot: "r" }],
+      }],
+      endpoints: [{ sid: 8, domain: 1 }],
+    });
+    const found = dumpTables(walkerOf(description, memory), 8);
+    const leaves = entriesOf(found).filter(({ table }) => table === undefined);
+    assertEquals(leaves.map(({ iova, last }) => [iova, last]), [["0x200000", "0x5fffff"]], format);
+  }
+});
