@@ -10,6 +10,7 @@ import { dtb } from "../device/command/dtb.ts";
 import { dump } from "../device/command/dump.ts";
 import { endpoint } from "../device/command/endpoint.ts";
 import { inspect } from "../device/command/inspect.ts";
+import { replay } from "../device/command/replay.ts";
 import { serve } from "../device/command/serve.ts";
 import { viot } from "../device/command/viot.ts";
 import { walk } from "../device/command/walk.ts";
@@ -18,7 +19,9 @@ import { viommu } from "./device/command/in_process.ts";
 
 const ROOT = new URL("../", import.meta.url);
 const DOCS = new URL("docs/", ROOT);
-const COMMANDS: readonly Command[] = [serve, inspect, endpoint, viot, dtb, build, walk, dump];
+const COMMANDS: readonly Command[] = [
+  ...[serve, inspect, endpoint, replay, viot, dtb, build, walk, dump],
+];
 
 /** The documents at the top, in `docs/` and in `packaging/`. */
 const DOCUMENTS = [ROOT, DOCS, new URL("packaging/", ROOT)].flatMap((folder) =>

@@ -14,6 +14,7 @@ import { helpText } from "./help.ts";
 import { hostErrorText } from "./host_error.ts";
 import { inspect } from "./inspect.ts";
 import { qemuArgs } from "./qemu_args.ts";
+import { replay } from "./replay.ts";
 import { serve } from "./serve.ts";
 import { manPage } from "./man_page.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
@@ -29,6 +30,7 @@ export const COMMANDS: readonly Command[] = [
   serve,
   inspect,
   endpoint,
+  replay,
   qemuArgs,
   viot,
   dtb,

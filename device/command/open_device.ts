@@ -11,8 +11,17 @@ import { UsageError } from "./errors.ts";
  * @throws {UsageError} If the options contradict each other.
  */
 export function makeDevice(options: DeviceOptions): IommuDevice {
+  return asUsageError(() => new IommuDevice(options));
+}
+
+/**
+ * Does something with options that may contradict each other.
+ *
+ * @throws {UsageError} If they do.
+ */
+export function asUsageError<T>(make: () => T): T {
   try {
-    return new IommuDevice(options);
+    return make();
   } catch (error) {
     if (error instanceof RangeError) throw new UsageError(error.message);
     throw error;

@@ -34,6 +34,7 @@ import {
   type QemuEndpoints,
   qemuEndpoints,
 } from "./qemu_arguments.ts";
+import { Recording } from "./record_option.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
 import { confine, sandboxState, servePolicy } from "./serve_sandbox.ts";
 
@@ -111,7 +112,10 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
       ? { maxHostRanges: HOST_RANGES }
       : {}),
   };
-  const device = makeDevice(options);
+  await using recording = choices.record === undefined
+    ? undefined
+    : new Recording(choices.record, options);
+  const device = recording?.device ?? makeDevice(options);
   const mebibytes = Math.ceil(memoryBound(options) / 2 ** 20);
   log.debug(
     `A guest can make this process take at most ${mebibytes} MiB more ` +
@@ -119,6 +123,7 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
   );
   using opened = new DisposableStack();
   const parts = openParts(choices, device, process, opened);
+  await recording?.start(log);
   // A VMM that connects meanwhile waits in the queue of the socket.
   if (choices.warmsUp) await prepare(options, choices.rings, log);
   if (!stop.isAsked) await serveUntilStopped(parts, choices, log, stop);

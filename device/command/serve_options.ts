@@ -12,6 +12,7 @@ import { ENDPOINT_DEFINITIONS, parseEndpointChoices, TRACES_VMM } from "./endpoi
 import { UsageError } from "./errors.ts";
 import { SOCKET_PATH } from "./option_parts.ts";
 import { type OptionValues, parsedOption, textOptions } from "./options.ts";
+import { RECORD_DEFINITION, type RecordChoice, recordChoice } from "./record_option.ts";
 import { apiSocketAccess, SOCKET_OPTIONS, socketAccess } from "./socket_options.ts";
 
 /** Microseconds for which the rings are polled after a request, unless `--poll-us` says otherwise. */
@@ -91,6 +92,8 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
       "take guest memory in a file of any file system, not only a memfd or a file on tmpfs or hugetlbfs. One " +
       "that does not answer (FUSE, a network) then stops everything for as long, SIGKILL included",
   }, {
+    ...RECORD_DEFINITION,
+  }, {
     name: "log-level",
     value: LOG_LEVELS.join("|"),
     help: "how much is logged (default info)",
@@ -145,6 +148,8 @@ export interface ServeChoices {
   readonly sandbox: SandboxMode;
   /** Folders for what is added through the API later. */
   readonly sandboxPaths: readonly string[];
+  /** Where what happens is recorded, if it is. */
+  readonly record: RecordChoice | undefined;
   /** Whether guest memory may be in a file of any file system. */
   readonly allowsFileMemory: boolean;
 }
@@ -203,6 +208,7 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
     endpoints,
     sandbox,
     sandboxPaths: sandboxPaths(values),
+    record: recordChoice(values),
     allowsFileMemory: values["allow-file-memory"] === true,
   };
 }

@@ -35,7 +35,7 @@ Deno.test("the program writes to its own streams and exits with the code of its 
 Deno.test("without a command, or with one that does not exist, the commands are named", async () => {
   await assertUsageError([], "the commands are demo, serve, inspect");
   await assertUsageError(["sevre"], 'Cannot run "sevre": did you mean serve?');
-  await assertUsageError(["play"], 'Cannot run "play": the commands are demo, serve');
+  await assertUsageError(["frobnicate"], 'Cannot run "frobnicate": the commands are demo, serve');
 });
 
 Deno.test("--help and --version answer on standard output", async () => {

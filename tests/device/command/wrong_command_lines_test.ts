@@ -41,7 +41,7 @@ const WRONG_VALUES = [
   "\u{1f600}",
 ];
 /** What stands for a value that may be any text. */
-const PATHS = /^(PATH|FILE)$/;
+const PATHS = /^(PATH|FILE)(\[|$)/;
 
 /** A command line and what it finds around it. */
 interface Case {
@@ -111,6 +111,15 @@ function pathCases(): readonly Case[] {
       args: [...serve, "--endpoint-device", `blk:24,socket=$/b,file=${file}`],
       code: 1,
     })),
+    ...["$", "$/none/r", "/dev/null/r"].map((path): Case => ({
+      args: [...serve, "--record", path],
+      code: 1,
+    })),
+    ...["$/r,size=1", "$/r,size=", "$/r,dma=1", "$/r,speed=1", ",dma=on"].map((text): Case => ({
+      args: [...serve, "--record", text],
+      code: 2,
+    })),
+    { args: ["serve", "--socket-path", "$/none/s", "--record", "$/r"], code: 1 },
     ...outputs.map((path): Case => ({ args: ["viot", "--iommu", "2", "-o", path], code: 1 })),
     ...["$/missing", "$", `$/${"x".repeat(300)}`, "/dev/null"].map((path): Case => ({
       args: ["dtb", "--iommu", "2", "-i", path, "-o", "$/out"],
