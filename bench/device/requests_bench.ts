@@ -4,6 +4,7 @@
  * The driver's side runs in the same process and is measured, too; `bench/targets.ts` measures the device
  * alone.
  */
+import { RecordedBench } from "./recording.ts";
 import { BATCH, PairBench, RingDriver } from "./ring_driver.ts";
 
 for (const power of [10, 13, 17, 20]) {
@@ -19,6 +20,20 @@ for (const power of [10, 13, 17, 20]) {
     },
   });
 }
+
+let recorded: PairBench | undefined;
+const recording = new RecordedBench();
+Deno.bench({
+  name: `MAP and UNMAP of ${BATCH} pages, 2^10 live mappings, recorded`,
+  group: "whole device",
+  fn(b) {
+    recorded ??= new PairBench(2 ** 10, (options) => recording.make(options));
+    b.start();
+    recorded.run();
+    b.end();
+    recording.drain();
+  },
+});
 
 let large: RingDriver | undefined;
 Deno.bench({
