@@ -1,10 +1,11 @@
 /** `inspect`: shows the live state of a running `serve`, as a client of its API socket. */
 import { parseAddress, parseEndpoint, parseNumber } from "../address.ts";
-import type { State, TranslateAnswer } from "../api/mod.ts";
+import type { MappingState, State, TranslateAnswer } from "../api/mod.ts";
 import { ApiClient } from "./api_client.ts";
 import type { Command } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { eventText } from "./event_text.ts";
+import { mapLegend, SpaceMap } from "./map_text.ts";
 import { mappingText, movedText, stateText, translationText } from "./inspect_text.ts";
 import { type OptionValues, parsedOption, textOption } from "./options.ts";
 import { numberFrom, SOCKET_PATH } from "./option_parts.ts";
@@ -29,6 +30,7 @@ export const inspect: Command = {
     list: [
       { word: "state", help: "domains, endpoints, requests, faults" },
       { word: "mappings", takes: "[--domain N]", help: "what is mapped, by address" },
+      { word: "map", takes: "[--domain N]", help: "a picture of each domain's I/O address space" },
       {
         word: "translate",
         takes: "--endpoint ID (--iova ADDR | --ring N) [--access r|w]",
@@ -56,7 +58,7 @@ export const inspect: Command = {
     title: "Options",
     options: [
       { name: "api-socket", value: "PATH", help: "where the device listens" },
-      { name: "domain", value: "N", help: "one domain only", actions: ["mappings"] },
+      { name: "domain", value: "N", help: "one domain only", actions: ["mappings", "map"] },
       {
         name: "endpoint",
         value: "ID",
@@ -133,6 +135,10 @@ Exit code 1 if nothing answers; a translation that faults is an answer.
       return 0;
     }
     const isJson = values["json"] === true;
+    if (action === "map" && !isJson) {
+      await showMap(streams, client.lines(question.route));
+      return 0;
+    }
     if (question.text === undefined) {
       await showLines(streams, client.lines(question.route), question, isJson, isFollowing);
       return 0;
@@ -189,6 +195,22 @@ async function showLines(
   for await (const text of texts()) await streams.write(text);
 }
 
+/** Draws each domain. Where there is a terminal, and nothing against it (NO_COLOR), in colours. */
+async function showMap(streams: Streams, lines: AsyncIterable<string>): Promise<void> {
+  const isColoured = streams.isTerminal && !Deno.noColor;
+  const maps = new Map<number, SpaceMap>();
+  for await (const line of lines) {
+    if (!line.startsWith("{")) continue;
+    const { domain, iova, last, flags } = JSON.parse(line.replace(/,$/, "")) as MappingState;
+    let map = maps.get(domain);
+    if (map === undefined) maps.set(domain, map = new SpaceMap());
+    map.add(iova, last, flags);
+  }
+  if (maps.size === 0) return await streams.write("nothing is mapped\n");
+  const drawn = [...maps].flatMap(([domain, map]) => map.lines(domain, isColoured));
+  await streams.write([...drawn, mapLegend(isColoured), ""].join("\n"));
+}
+
 /** A route of the API and how its answer reads; mappings are shown as they come. */
 interface Question {
   readonly route: string;
@@ -203,6 +225,7 @@ function questionOf(action: string, values: OptionValues): Question {
   switch (action) {
     case "state":
       return { route: "/v1/state", text: (answer) => stateText(answer as State) };
+    case "map":
     case "mappings": {
       const domain = parsedOption(
         values,

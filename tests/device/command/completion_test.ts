@@ -46,7 +46,7 @@ Deno.test("bash completes commands, actions, options, and values that are words 
       ]);
     assertEquals(commands, ["help", ...names]);
     assertEquals(helps, commands);
-    assertEquals(some, ["mappings", "moved"]);
+    assertEquals(some, ["mappings", "map", "moved"]);
     assertEquals(words, ["on", "off"]);
     assertEquals(levels, ["warn"]);
     assertEquals(files, ["script"]);
