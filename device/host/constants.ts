@@ -8,6 +8,8 @@ export const ESRCH = 3;
 export const EINTR = 4;
 /** The descriptor is not open. */
 export const EBADF = 9;
+/** There is no such child process. */
+export const ECHILD = 10;
 /** The operation would block. */
 export const EAGAIN = 11;
 /** There is no memory for it. */
@@ -43,6 +45,8 @@ export const EADDRINUSE = 98;
 export const AF_UNIX = 1;
 /** A byte stream. */
 export const SOCK_STREAM = 1;
+/** Packets, each of which arrives whole. */
+export const SOCK_SEQPACKET = 5;
 /** Close on exec, for sockets; the same bit as `EFD_CLOEXEC` and `O_CLOEXEC`. */
 export const SOCK_CLOEXEC = 0x80000;
 /** Do not block, for sockets; the same bit as `EFD_NONBLOCK` and `O_NONBLOCK`. */
@@ -51,6 +55,8 @@ export const SOCK_NONBLOCK = 0x800;
 export const SOL_SOCKET = 1;
 /** Option: the socket's type. */
 export const SO_TYPE = 3;
+/** Option: bytes that may wait to be received by the peer. */
+export const SO_SNDBUF = 7;
 /** Option: pid, uid and gid of the peer. */
 export const SO_PEERCRED = 17;
 /** Option: whether the socket listens. */
@@ -63,6 +69,8 @@ export const SCM_RIGHTS = 1;
 export const SCM_MAX_FD = 253;
 /** Receive flag in the answer: control data was cut off. */
 export const MSG_CTRUNC = 0x8;
+/** Receive flag in the answer: the packet was longer than the buffer. */
+export const MSG_TRUNC = 0x20;
 /** Do not block this call. */
 export const MSG_DONTWAIT = 0x40;
 /** No SIGPIPE for this call. */
@@ -184,3 +192,12 @@ export const FALLOC_FL_KEEP_SIZE = 0x1;
 export const FALLOC_FL_PUNCH_HOLE = 0x2;
 /** `fallocate`: the range reads as zeros, its blocks stay. */
 export const FALLOC_FL_ZERO_RANGE = 0x10;
+
+/** Signal: ends a process on the spot. */
+export const SIGKILL = 9;
+/** `waitpid`: do not wait. */
+export const WNOHANG = 1;
+/** `posix_spawn`: the child gets a process group of its own. */
+export const POSIX_SPAWN_SETPGROUP = 0x2;
+/** `prctl`: the signal that this process gets at the end of the thread that has started it. */
+export const PR_SET_PDEATHSIG = 1;

@@ -18,6 +18,8 @@ import { OsError } from "./os_error.ts";
 
 /** An open file descriptor, to be closed by its owner. */
 export class Descriptor {
+  /** The number under which another process holds a copy of it for this one; 0 if none does. */
+  heldAs = 0;
   #number: number;
   readonly #closesAtOnce: boolean;
 

@@ -44,6 +44,7 @@ const symbols = {
   ioSubmit: { name: "syscall", parameters: ["u64", "u64", "i64", "buffer"], result: "i32" }, // int io_submit(aio_context_t ctx, long count, struct iocb **requests), by its number
   kcmp: { name: "syscall", parameters: ["u64", "i32", "i32", "i32", "u64", "u64"], result: "i32" }, // int kcmp(pid_t one, pid_t other, int type, unsigned long index, unsigned long otherIndex), by its number
   lchown: { parameters: ["buffer", "u32", "u32"], result: "i32" }, // int lchown(const char *path, uid_t owner, gid_t group)
+  kill: { parameters: ["i32", "i32"], result: "i32" }, // int kill(pid_t pid, int signal)
   link: { parameters: ["buffer", "buffer"], result: "i32" }, // int link(const char *old_path, const char *new_path)
   listen: { parameters: ["i32", "i32"], result: "i32" }, // int listen(int fd, int backlog)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" }, // off_t lseek(int fd, off_t offset, int whence)
@@ -65,6 +66,7 @@ const symbols = {
     result: "i32",
     nonblocking: true,
   }, // the same, on a thread of the runtime's pool
+  prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" }, // int prctl(int operation, ...)
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" }, // ssize_t pread(int fd, void *buf, size_t count, off_t offset)
   preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
   pwritev2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" }, // ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
@@ -83,10 +85,42 @@ const symbols = {
     result: "i32",
   }, // int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *mask)
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" }, // int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
   sigaction: { parameters: ["i32", "buffer", "pointer"], result: "i32" }, // int sigaction(int signum, const struct sigaction *act, struct sigaction *old)
   shutdown: { parameters: ["i32", "i32"], result: "i32" }, // int shutdown(int fd, int how)
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int socket(int domain, int type, int protocol)
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" }, // int socketpair(int domain, int type, int protocol, int fds[2])
+  spawn: {
+    name: "posix_spawn",
+    parameters: ["buffer", "buffer", "buffer", "buffer", "buffer", "buffer"],
+    result: "i32",
+  }, // int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const argv[], char *const envp[])
+  spawnActionsDestroy: {
+    name: "posix_spawn_file_actions_destroy",
+    parameters: ["buffer"],
+    result: "i32",
+  }, // int posix_spawn_file_actions_destroy(posix_spawn_file_actions_t *)
+  spawnActionsInit: {
+    name: "posix_spawn_file_actions_init",
+    parameters: ["buffer"],
+    result: "i32",
+  }, // int posix_spawn_file_actions_init(posix_spawn_file_actions_t *)
+  spawnAddDuplicate: {
+    name: "posix_spawn_file_actions_adddup2",
+    parameters: ["buffer", "i32", "i32"],
+    result: "i32",
+  }, // int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *, int fd, int new_fd)
+  spawnAttributesDestroy: {
+    name: "posix_spawnattr_destroy",
+    parameters: ["buffer"],
+    result: "i32",
+  }, // int posix_spawnattr_destroy(posix_spawnattr_t *)
+  spawnAttributesInit: { name: "posix_spawnattr_init", parameters: ["buffer"], result: "i32" }, // int posix_spawnattr_init(posix_spawnattr_t *)
+  spawnSetFlags: {
+    name: "posix_spawnattr_setflags",
+    parameters: ["buffer", "i16"],
+    result: "i32",
+  }, // int posix_spawnattr_setflags(posix_spawnattr_t *, short flags)
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" }, // int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *out)
   systemCall: {
     name: "syscall",
@@ -95,6 +129,7 @@ const symbols = {
   }, // long syscall(long number, ...), for calls whose result fits: what the C library has no function for
   umask: { parameters: ["u32"], result: "u32" }, // mode_t umask(mode_t mask)
   unlink: { parameters: ["buffer"], result: "i32" }, // int unlink(const char *path)
+  waitpid: { parameters: ["i32", "buffer", "i32"], result: "i32" }, // pid_t waitpid(pid_t pid, int *status, int options)
   write: { parameters: ["i32", "buffer", "usize"], result: "i32" }, // ssize_t write(int fd, const void *buf, size_t count)
   writeOnThread: {
     name: "write",

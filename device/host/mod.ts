@@ -31,6 +31,7 @@
  */
 export { EOPNOTSUPP, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT } from "./constants.ts";
 export { truncations } from "./bus_guard.ts";
+export { ChildProcess, dieWithParent, ownCommand, type ProcessEnd } from "./child_process.ts";
 export { descriptorsClosed } from "./closing.ts";
 export { closeAll, Descriptor, hasDescriptors } from "./descriptor.ts";
 export { Event } from "./event.ts";
@@ -49,11 +50,19 @@ export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";
 export { lockLimit } from "./lock_limit.ts";
 export { errnoName, OsError } from "./os_error.ts";
+export { PACKET_BYTES_MAX, PacketChannel } from "./packet_channel.ts";
 export { type PeerFile, peerFiles, takePeerFile } from "./peer_files.ts";
 export { PeerProcess } from "./peer_process.ts";
 export { PeerThreads } from "./peer_threads.ts";
 export { PollSet } from "./poll.ts";
 export { isOtherEnd, isPipe, isUnixStream } from "./received_stream.ts";
+export {
+  hasRobustMutexes,
+  holdRobustMutex,
+  initRobustMutex,
+  MUTEX_BYTES,
+  robustMutexReleased,
+} from "./robust_mutex.ts";
 export { currentProcessor, moveAwayFrom, ProcessorSet } from "./processors.ts";
 export { isSameFile } from "./same_file.ts";
 export {

@@ -8,7 +8,6 @@ import { ESRCH, POLLIN, SO_PEERCRED, SO_PEERPIDFD } from "./constants.ts";
 import { Descriptor } from "./descriptor.ts";
 import { errno, libc } from "./libc.ts";
 import { socketOption } from "./socket_option.ts";
-import type { UnixStream } from "./unix_stream.ts";
 
 /** Numbers of the system calls, for C libraries that have no functions for them; the same on all architectures. */
 const PIDFD_OPEN = 434n;
@@ -27,7 +26,7 @@ export class PeerProcess {
   }
 
   /** The process behind a connection, or `undefined` where it cannot be seen from here. */
-  static of({ descriptor }: UnixStream): PeerProcess | undefined {
+  static of({ descriptor }: { readonly descriptor: Descriptor }): PeerProcess | undefined {
     // By number, it could be a later process that has the same number.
     const direct = socketOption(descriptor.number, SO_PEERPIDFD);
     const pid = socketOption(descriptor.number, SO_PEERCRED);

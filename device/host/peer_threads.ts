@@ -3,7 +3,6 @@ import { Descriptor } from "./descriptor.ts";
 import { cString, libc } from "./libc.ts";
 import type { ProcessorSet } from "./processors.ts";
 import { socketOption } from "./socket_option.ts";
-import type { UnixStream } from "./unix_stream.ts";
 
 /** `struct linux_dirent64`: length u16 at 16, name from 19 on. */
 const LENGTH_AT = 16;
@@ -38,7 +37,7 @@ export class PeerThreads {
    *
    * @returns `undefined` if that is this one, or one that cannot be seen from here.
    */
-  static of({ descriptor }: UnixStream): PeerThreads | undefined {
+  static of({ descriptor }: { readonly descriptor: Descriptor }): PeerThreads | undefined {
     const pid = socketOption(descriptor.number, SO_PEERCRED);
     // 0 is a process in a namespace that cannot be seen from this one.
     return pid <= 0 || pid === Deno.pid ? undefined : PeerThreads.ofProcess(pid);

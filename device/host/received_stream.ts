@@ -7,7 +7,6 @@ import type { Descriptor } from "./descriptor.ts";
 import { descriptorName } from "./file_status.ts";
 import { libc } from "./libc.ts";
 import { socketOption } from "./socket_option.ts";
-import type { UnixStream } from "./unix_stream.ts";
 
 /** Bytes of `struct sockaddr_un`. */
 const ADDRESS_BYTES = 110;
@@ -34,7 +33,7 @@ export function isUnixStream(descriptor: Descriptor): boolean {
  */
 export function isOtherEnd(
   descriptor: Descriptor,
-  { descriptor: { number } }: UnixStream,
+  { descriptor: { number } }: { readonly descriptor: Descriptor },
 ): boolean {
   const own = socketName("getsockname", number) ?? "";
   const peer = socketName("getpeername", number) ?? "";

@@ -15,22 +15,20 @@ import {
   EPIPE,
   ETOOMANYREFS,
   MSG_CMSG_CLOEXEC,
-  MSG_CTRUNC,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   SCM_MAX_FD,
-  SCM_RIGHTS,
   SHUT_RDWR,
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
-  SOL_SOCKET,
 } from "./constants.ts";
 import { descriptorsClosing } from "./closing.ts";
 import { closeAll, closeSocket, Descriptor } from "./descriptor.ts";
-import { addressOf, errno, libc, MOST_TRIES } from "./libc.ts";
+import { errno, libc, MOST_TRIES } from "./libc.ts";
 import { OsError } from "./os_error.ts";
 import { socketAddress } from "./socket_address.ts";
+import { SocketMessage } from "./socket_message.ts";
 
 /** Returned if the peer has disconnected. */
 export const CLOSED = 0;
@@ -45,13 +43,6 @@ const PEER_ERRORS: readonly number[] = [ECONNRESET, EPIPE, ENOTCONN, ETOOMANYREF
 /** Descriptors that may wait to be closed before a peer that sends more of the kind counts as hostile. */
 const MOST_CLOSING = 256;
 
-// struct msghdr: name u64 at 0, namelen u32 at 8, iov u64 at 16, iovlen u64 at 24, control u64 at 32,
-// controllen u64 at 40, flags i32 at 48. struct iovec: base u64, len u64. struct cmsghdr: len u64,
-// level i32, type i32, then data; each padded to 8 bytes.
-const HEADER_BYTES = 56;
-const CONTROL_HEADER_BYTES = 16;
-const CONTROL_BYTES = CONTROL_HEADER_BYTES + ((SCM_MAX_FD * 4 + 7) & ~7);
-
 /** A connected stream socket. */
 export class UnixStream {
   /** The socket itself; this object closes it. */
@@ -64,17 +55,11 @@ export class UnixStream {
    */
   descriptorsLost = false;
 
-  readonly #header = new DataView(new ArrayBuffer(HEADER_BYTES));
-  readonly #vector = new DataView(new ArrayBuffer(16));
-  readonly #control = new DataView(new ArrayBuffer(CONTROL_BYTES));
-  readonly #controlAddress: bigint;
+  readonly #message = new SocketMessage();
 
   /** Takes over a connected socket. */
   constructor(descriptor: Descriptor) {
     this.descriptor = descriptor;
-    this.#controlAddress = addressOf(this.#control.buffer);
-    this.#header.setBigUint64(16, addressOf(this.#vector.buffer), true);
-    this.#header.setBigUint64(24, 1n, true);
   }
 
   /** Connects to a listening socket. Throws a RangeError for an impossible path, an OsError if nothing listens there. */
@@ -127,12 +112,10 @@ export class UnixStream {
     length: number,
     mostDescriptors: number = SCM_MAX_FD,
   ): number {
-    this.#aim(target, start, length);
-    this.#header.setBigUint64(32, this.#controlAddress, true);
-    this.#header.setBigUint64(40, BigInt(CONTROL_HEADER_BYTES + mostDescriptors * 4), true);
+    const header = this.#message.toReceive(target, start, length, mostDescriptors);
     const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
     for (let tries = 1;; tries++) {
-      const count = libc().recvmsg(this.descriptor.number, this.#header.buffer, flags);
+      const count = libc().recvmsg(this.descriptor.number, header, flags);
       if (count >= 0) {
         this.#collect();
         return count;
@@ -155,12 +138,10 @@ export class UnixStream {
     length: number,
     descriptors: readonly number[] = [],
   ): number {
-    this.#aim(source, start, length);
-    this.#header.setBigUint64(32, descriptors.length > 0 ? this.#controlAddress : 0n, true);
-    this.#header.setBigUint64(40, BigInt(this.#attach(descriptors)), true);
+    const header = this.#message.toSend(source, start, length, descriptors);
     const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     for (let tries = 1;; tries++) {
-      const count = libc().sendmsg(this.descriptor.number, this.#header.buffer, flags);
+      const count = libc().sendmsg(this.descriptor.number, header, flags);
       if (count >= 0) return count;
       const failure = this.#failure("Cannot send", "sendmsg", tries);
       if (failure !== AGAIN) return failure;
@@ -173,12 +154,17 @@ export class UnixStream {
     closeSocket(this.descriptor);
   }
 
+  /** Ends the connection, other owners of the socket included; what has come is still received, and then its end. */
+  shutdown(): void {
+    libc().shutdown(this.descriptor.number, SHUT_RDWR);
+  }
+
   /**
    * Ends the connection, other owners of the socket included, and closes it. Unlike {@linkcode UnixStream.close} it
    * cannot be made to wait by what the peer sends meanwhile.
    */
   end(): void {
-    if (this.descriptor.isOpen) libc().shutdown(this.descriptor.number, SHUT_RDWR);
+    if (this.descriptor.isOpen) this.shutdown();
     this.close();
   }
 
@@ -187,52 +173,13 @@ export class UnixStream {
     this.close();
   }
 
-  #aim(bytes: Uint8Array<ArrayBuffer>, start: number, length: number): void {
-    if (length < 1 || start < 0 || start + length > bytes.length) {
-      throw new RangeError(
-        `Cannot transfer outside the buffer: ${length} bytes from ${start} of ${bytes.length}`,
-      );
-    }
-    const address = addressOf(bytes.buffer) + BigInt(bytes.byteOffset + start);
-    this.#vector.setBigUint64(0, address, true);
-    this.#vector.setBigUint64(8, BigInt(length), true);
-    this.#header.setInt32(48, 0, true);
-  }
-
-  /** Puts descriptors into the control buffer and says how many bytes of it are used. */
-  #attach(descriptors: readonly number[]): number {
-    if (descriptors.length === 0) return 0;
-    if (descriptors.length > SCM_MAX_FD) {
-      throw new RangeError(
-        `Cannot send more than ${SCM_MAX_FD} descriptors: ${descriptors.length}`,
-      );
-    }
-    const length = CONTROL_HEADER_BYTES + descriptors.length * 4;
-    this.#control.setBigUint64(0, BigInt(length), true);
-    this.#control.setInt32(8, SOL_SOCKET, true);
-    this.#control.setInt32(12, SCM_RIGHTS, true);
-    for (let i = 0; i < descriptors.length; i++) {
-      this.#control.setInt32(CONTROL_HEADER_BYTES + i * 4, descriptors[i], true);
-    }
-    return (length + 7) & ~7;
-  }
-
-  /** Takes the descriptors out of the control buffer that the kernel has filled. */
+  /** Takes the descriptors that have arrived with the last message. */
   #collect(): void {
-    if ((this.#header.getInt32(48, true) & MSG_CTRUNC) !== 0) this.descriptorsLost = true;
-    const filled = Number(this.#header.getBigUint64(40, true));
-    let at = 0;
-    while (at + CONTROL_HEADER_BYTES <= filled) {
-      const length = Number(this.#control.getBigUint64(at, true));
-      if (length < CONTROL_HEADER_BYTES || at + length > filled) break;
-      const rights = this.#control.getInt32(at + 8, true) === SOL_SOCKET &&
-        this.#control.getInt32(at + 12, true) === SCM_RIGHTS;
-      for (let data = CONTROL_HEADER_BYTES; rights && data + 4 <= length; data += 4) {
-        const descriptor = Descriptor.received(this.#control.getInt32(at + data, true));
-        if (descriptor.mayWait && descriptorsClosing() > MOST_CLOSING) this.descriptorsLost = true;
-        this.received.push(descriptor);
-      }
-      at += (length + 7) & ~7;
+    if (this.#message.wasCut) this.descriptorsLost = true;
+    for (const number of this.#message.descriptors()) {
+      const descriptor = Descriptor.received(number);
+      if (descriptor.mayWait && descriptorsClosing() > MOST_CLOSING) this.descriptorsLost = true;
+      this.received.push(descriptor);
     }
   }
 
