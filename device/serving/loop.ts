@@ -121,7 +121,7 @@ export class DeviceLoop {
         kickSlots.push(poll.add(backEnd.kickDescriptor(i)));
       }
       this.#pollSources.addTo(poll);
-      if (mayHaveWork) poll.poll(0);
+      if (mayHaveWork || backEnd.isDue) poll.poll(0);
       else await poll.doze(this.#mustPoll(backEnd) || this.#device.messagesWait ? 1 : -1);
       mayHaveWork = false;
       for (let i = 0; i < kickSlots.length; i++) {
@@ -145,7 +145,7 @@ export class DeviceLoop {
    * @param milliseconds After which it ends in any case.
    */
   async servePollSources(
-    listener: UnixListener | undefined,
+    listener: { readonly pollNumber: number } | undefined,
     milliseconds = Infinity,
   ): Promise<void> {
     const end = performance.now() + milliseconds;

@@ -18,12 +18,12 @@ import {
   POLLIN,
   POLLOUT,
   truncations,
-  type UnixStream,
 } from "../host/mod.ts";
 import { Log } from "../log.ts";
 import type { AddressSpace, GuestMemory, Queue } from "../../vring/mod.ts";
 import type { VirtioDevice } from "../virtio_device.ts";
-import { Connection, ProtocolError } from "./connection.ts";
+import { Connection, type MessageStream, ProtocolError } from "./connection.ts";
+import { type EarlierSession, HeldSession } from "./held_session.ts";
 import { type MessageHandlers, type ServedMessage, servedMessage } from "./message_table.ts";
 import { Messages } from "./messages.ts";
 import { MigrationMessages } from "./migration_messages.ts";
@@ -50,6 +50,8 @@ export interface BackEndOptions {
   readonly addressSpace?: (memory: GuestMemory) => AddressSpace;
   /** Which features of rings are on offer; all by default. */
   readonly ringFeatures?: RingFeatures;
+  /** The session of an earlier process, to be taken over; the device has taken over its state before. */
+  readonly earlier?: EarlierSession;
 }
 
 /** Milliseconds after which no further message is served: a front end that never stops must not keep others waiting. */
@@ -74,6 +76,7 @@ export class BackEnd {
   readonly #migration: MigrationMessages;
   readonly #messages: Messages;
   readonly #handlers: MessageHandlers;
+  readonly #held: HeldSession;
   #open = true;
   #served = 0;
   /** The message last read, while the device is still in the middle of what it asked for. */
@@ -81,7 +84,7 @@ export class BackEnd {
   #truncations = truncations();
 
   /** Begins a session on a connection, which it owns from now on. */
-  constructor(stream: UnixStream, device: VirtioDevice, options: BackEndOptions = {}) {
+  constructor(stream: MessageStream, device: VirtioDevice, options: BackEndOptions = {}) {
     this.#connection = new Connection(stream);
     this.#log = options.log ?? new Log("warn");
     this.#session = new Session(this.#connection, device, this.#log, options.addressSpace);
@@ -99,11 +102,21 @@ export class BackEnd {
     const { rings } = this.#session;
     rings.onUsed = (ring) => this.#tellOfRing(BackEndRequest.VRING_CALL, ring, ring.call);
     rings.onError = (ring) => this.#tellOfRing(BackEndRequest.VRING_ERR, ring, ring.error);
+    this.#held = new HeldSession(this.#session, this.#messages, this.#migration);
+    if (options.earlier === undefined) return;
+    const problem = this.#held.takeOver(options.earlier);
+    this.#served++;
+    if (problem !== undefined) this.#violation(problem);
   }
 
   /** Guest memory as this front end handed it over. */
   get memory(): GuestMemory {
     return this.#session.memory;
+  }
+
+  /** The descriptors that the session has open, as `Descriptor.heldAs` numbers them; 0 for one that has no number. */
+  get heldNumbers(): readonly number[] {
+    return this.#held.openNumbers;
   }
 
   /** Whether the session goes on. */
@@ -117,12 +130,14 @@ export class BackEnd {
    */
   get descriptor(): number {
     if (this.#waits && !this.#connection.hasUnsent) return -1;
-    return this.#connection.stream.descriptor.number;
+    const { stream } = this.#connection;
+    return stream.pollNumber ?? stream.descriptor.number;
   }
 
   /** Whether it is time to call {@linkcode onReadable} though no descriptor says so. */
   get isDue(): boolean {
-    return this.#unanswered !== undefined && !this.#session.device.messagesWait;
+    if (this.#unanswered !== undefined) return !this.#session.device.messagesWait;
+    return this.#connection.stream.isDue === true && !this.#waits;
   }
 
   /** The threads of the front end, where they can be seen; the caller's to close. */
@@ -157,6 +172,8 @@ export class BackEnd {
 
   /** A queue that runs and is in memory, or `undefined`. */
   queue(index: number): Queue | undefined {
+    // A ring that a message starts is not served before a process that takes over would know of it.
+    if (this.#unanswered !== undefined && this.#held.isHeld) return undefined;
     return this.#session.rings.rings[index]?.running;
   }
 
@@ -312,6 +329,7 @@ export class BackEnd {
     const { request } = this.#connection;
     if (refusal === undefined) {
       if (wantsReply) this.#session.reply64(DONE, 0);
+      this.#held.commit();
       return;
     }
     const line = `${requestName(request)} refused: ${refusal}`;
@@ -321,6 +339,7 @@ export class BackEnd {
     }
     this.#log.warnLimited("refused", line);
     if (wantsReply) this.#session.reply64(FAILED, 0);
+    this.#held.commit();
   }
 
   /** What is wrong with a message's form, whatever it says. */

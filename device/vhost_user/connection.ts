@@ -6,7 +6,7 @@
  * without descriptors together with those of the next one that has some, and then nothing says to which
  * message they belong.
  */
-import { closeAll, CLOSED, type Descriptor, type UnixStream, WOULD_BLOCK } from "../host/mod.ts";
+import { closeAll, CLOSED, type Descriptor, WOULD_BLOCK } from "../host/mod.ts";
 import {
   FLAG_VERSION,
   FLAG_VERSION_MASK,
@@ -15,6 +15,41 @@ import {
   MAX_PAYLOAD,
   requestName,
 } from "./protocol.ts";
+
+/** What messages travel on: a `UnixStream`, or what another process that holds the socket makes of it. */
+export interface MessageStream {
+  /** The socket. */
+  readonly descriptor: Descriptor;
+  /** Descriptors that have arrived and were not taken yet, in order. */
+  readonly received: Descriptor[];
+  /** Whether descriptors were ever lost, as more came than this process may open or can close. */
+  readonly descriptorsLost: boolean;
+  /** What to poll to receive, where that is not the socket. */
+  readonly pollNumber?: number;
+  /** Whether something can be received though no descriptor says so. */
+  readonly isDue?: boolean;
+
+  /** Receives as `UnixStream.receive` does. */
+  receive(target: Uint8Array<ArrayBuffer>, start: number, length: number): number;
+  /** Sends as `UnixStream.send` does. */
+  send(
+    source: Uint8Array<ArrayBuffer>,
+    start: number,
+    length: number,
+    descriptors?: readonly number[],
+  ): number;
+  /** Ends the connection. */
+  end(): void;
+
+  /**
+   * The message last read is done. What was sent for it is sent now, if not before, and a process that takes over begins
+   * with the next message.
+   *
+   * @param session The session from now on; a process that takes over gets it.
+   * @param held The descriptors that belong to it, as `Descriptor.heldAs` numbers them.
+   */
+  commit?(session: Uint8Array<ArrayBuffer>, held: readonly number[]): void;
+}
 
 /** A violation of the protocol by the peer: a value, not thrown. The text names message and field. */
 export class ProtocolError {
@@ -40,7 +75,7 @@ interface Unsent {
 /** A stream of messages. It owns the socket and every descriptor that arrives, until taken. */
 export class Connection {
   /** The socket. */
-  readonly stream: UnixStream;
+  readonly stream: MessageStream;
   /** Number of the message last read. */
   request = 0;
   /** Its flags. */
@@ -59,7 +94,7 @@ export class Connection {
   readonly #unsent: Unsent[] = [];
 
   /** Takes over a socket. */
-  constructor(stream: UnixStream) {
+  constructor(stream: MessageStream) {
     this.stream = stream;
   }
 

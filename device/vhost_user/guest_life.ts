@@ -23,6 +23,16 @@ import { isFreshBase, type Ring } from "./ring.ts";
  */
 export type Life = "new" | "same" | "unless used" | "perhaps new";
 
+/** What is known as a process that takes over is told of it. */
+export interface LifeState {
+  /** Whether the config space was read since the rings stopped. */
+  readonly configRead: boolean;
+  /** Whether a state was loaded, with which the guest goes on. */
+  readonly isLoaded: boolean;
+  /** Whether a ring's first start in this session was not at its beginning. */
+  readonly usedBefore: boolean;
+}
+
 /** What is known of the guest from the rings of a session. */
 export class GuestLife {
   /** Whether the config space was read since the rings stopped. */
@@ -50,6 +60,19 @@ export class GuestLife {
     this.#isLoaded = true;
     this.#usedBefore = false;
     for (const ring of this.#rings) ring.begun = false;
+  }
+
+  /** What is known, for {@linkcode GuestLife.restore}. */
+  save(): LifeState {
+    const { configRead } = this;
+    return { configRead, isLoaded: this.#isLoaded, usedBefore: this.#usedBefore };
+  }
+
+  /** What an earlier process knew. */
+  restore({ configRead, isLoaded, usedBefore }: LifeState): void {
+    this.configRead = configRead;
+    this.#isLoaded = isLoaded;
+    this.#usedBefore = usedBefore;
   }
 
   /** What a ring's first start is a sign of; nothing once a ring was found that had been used. */

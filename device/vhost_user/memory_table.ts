@@ -33,6 +33,12 @@ export interface RegionDescription {
   readonly fileOffset: number;
 }
 
+/** A region as a process that takes over is told of it. */
+export interface RegionState extends RegionDescription {
+  /** Its descriptor, as `Descriptor.heldAs` numbers it. */
+  readonly heldAs: number;
+}
+
 /** A region with its mapping. */
 interface MappedRegion {
   readonly region: MemoryRegion;
@@ -42,6 +48,8 @@ interface MappedRegion {
   /** The file it is of, so that the same region handed over again is recognised. */
   readonly file: string;
   readonly fileOffset: number;
+  /** Its descriptor, as `Descriptor.heldAs` numbers it. */
+  readonly heldAs: number;
 }
 
 /** Reads a region description at byte `at`; a guest address, size or offset of 2^53 or more comes out as -1. */
@@ -153,6 +161,34 @@ export class MemoryTable {
     return -1;
   }
 
+  /** The regions, for {@linkcode MemoryTable.restore}. */
+  save(): readonly RegionState[] {
+    return this.#mapped.map(({ region, userAddress, fileOffset, heldAs }) => ({
+      guestAddress: region.guestAddress,
+      size: region.size,
+      userAddress,
+      fileOffset,
+      heldAs,
+    }));
+  }
+
+  /**
+   * Maps the regions of an earlier process. Descriptors stay the caller's.
+   *
+   * @returns nothing, or why one cannot be mapped.
+   */
+  restore(
+    regions: readonly RegionState[],
+    descriptors: ReadonlyMap<number, Descriptor>,
+  ): string | undefined {
+    for (const region of regions) {
+      const file = descriptors.get(region.heldAs);
+      const problem = file === undefined ? "its file is missing" : this.add(region, file);
+      if (problem !== undefined) return problem;
+    }
+    return undefined;
+  }
+
   /** Removes everything. */
   clear(): void {
     this.replace([], []);
@@ -194,5 +230,6 @@ function map(description: RegionDescription, file: Descriptor): MappedRegion | s
     return `the file of guest memory at 0x${guestAddress.toString(16)}: ${memory}`;
   }
   const region = { guestAddress, size, buffer: memory.buffer, offset: 0 };
-  return { region, memory, userAddress, file: status.identity, fileOffset };
+  const { heldAs } = file;
+  return { region, memory, userAddress, file: status.identity, fileOffset, heldAs };
 }

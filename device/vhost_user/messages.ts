@@ -5,7 +5,7 @@
  * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
  * numbers of descriptors, agreed protocol features) has been checked against `message_table.ts` before.
  */
-import { isOtherEnd, isUnixStream, UnixStream } from "../host/mod.ts";
+import { type Descriptor, isOtherEnd, isUnixStream, UnixStream } from "../host/mod.ts";
 import { configReply, writeConfig } from "./config_access.ts";
 import { Connection } from "./connection.ts";
 import { readRegion } from "./memory_table.ts";
@@ -35,6 +35,20 @@ const OFFERED_PROTOCOL = ProtocolFeature.MQ | ProtocolFeature.LOG_SHMFD |
 const SESSION_FEATURES = PROTOCOL_FEATURES | LOG_ALL;
 /** The reply to a GET_CONFIG that fails. */
 const NO_BYTES = new Uint8Array(0);
+
+/** What was agreed as a process that takes over is told of it. */
+export interface AgreementState {
+  /** Virtio features 0–31. */
+  readonly featuresLow: number;
+  /** Virtio features 32–63. */
+  readonly featuresHigh: number;
+  /** Protocol features. */
+  readonly protocolFeatures: number;
+  /** The device status of SET_STATUS. */
+  readonly status: number;
+  /** The channel of SET_BACKEND_REQ_FD, as `Descriptor.heldAs` numbers it; 0 for none. */
+  readonly requests: number;
+}
 
 /** The messages about the session as a whole. */
 export class Messages {
@@ -66,6 +80,41 @@ export class Messages {
   closeRequests(): void {
     this.requests?.close();
     this.requests = undefined;
+  }
+
+  /** What was agreed, for {@linkcode Messages.restore}. */
+  save(): AgreementState {
+    const { featuresLow, featuresHigh, protocolFeatures } = this.#session;
+    const requests = this.requests?.stream.descriptor.heldAs ?? 0;
+    return { featuresLow, featuresHigh, protocolFeatures, status: this.#status, requests };
+  }
+
+  /**
+   * What was agreed with an earlier process.
+   *
+   * @returns nothing, or why it cannot be agreed with this one.
+   */
+  restore(
+    { featuresLow, featuresHigh, protocolFeatures, status, requests }: AgreementState,
+    descriptors: ReadonlyMap<number, Descriptor>,
+  ): string | undefined {
+    const foreignLow = featuresLow & ~this.#offeredLow;
+    const foreignHigh = featuresHigh & ~this.#offeredHigh;
+    if (
+      foreignLow !== 0 || foreignHigh !== 0 || (protocolFeatures & ~this.#offeredProtocol) !== 0
+    ) {
+      return "features that were agreed are not on offer any more";
+    }
+    const session = this.#session;
+    session.featuresLow = featuresLow;
+    session.featuresHigh = featuresHigh;
+    session.protocolFeatures = protocolFeatures;
+    session.rings.setFeatures(featuresLow, featuresHigh);
+    session.device.featuresAgreed((featuresLow & ~SESSION_FEATURES) >>> 0, featuresHigh);
+    this.#status = status;
+    const channel = descriptors.get(requests);
+    if (channel !== undefined) this.requests = new Connection(new UnixStream(channel));
+    return undefined;
   }
 
   /** GET_FEATURES. */

@@ -5,7 +5,7 @@
  * A method returns nothing when the message is done, or one line that says why it was *refused*. Form (sizes,
  * numbers of descriptors, agreed protocol features) has been checked against `message_table.ts` before.
  */
-import { isOtherEnd, SharedMemory } from "../host/mod.ts";
+import { type Descriptor, isOtherEnd, SharedMemory } from "../host/mod.ts";
 import { DirtyLog } from "../../vring/mod.ts";
 import { createRecord, InflightRecord } from "./inflight.ts";
 import { FLAG_REPLY, readU64, TransportFeature } from "./protocol.ts";
@@ -23,6 +23,26 @@ const STATE_SAVE = 0;
 const STATE_LOAD = 1;
 const OWN_END = "its descriptor is an end of this connection";
 
+/** Bytes of the payloads of SET_LOG_BASE and SET_INFLIGHT_FD that count. */
+const LOG_PAYLOAD_BYTES = 16;
+const INFLIGHT_PAYLOAD_BYTES = 20;
+
+/** A message that brought a file, as a process that takes over is told of it. */
+export interface HeldPayload {
+  /** Its payload. */
+  readonly payload: readonly number[];
+  /** The descriptor that came with it, as `Descriptor.heldAs` numbers it. */
+  readonly heldAs: number;
+}
+
+/** What a process that takes over is told of the messages for migration and recovery. */
+export interface MigrationState {
+  /** SET_LOG_BASE. */
+  readonly log: HeldPayload | null;
+  /** SET_INFLIGHT_FD. */
+  readonly inflight: HeldPayload | null;
+}
+
 /** The messages for migration and recovery. */
 export class MigrationMessages {
   /** A state that is being saved or loaded, or the last that was. */
@@ -32,6 +52,8 @@ export class MigrationMessages {
   #dirtyLog: DirtyLog | null = null;
   #dirtyMemory: SharedMemory | undefined;
   #inflight: InflightRecord | undefined;
+  #logFile: HeldPayload | null = null;
+  #inflightFile: HeldPayload | null = null;
 
   /** For a session, of which nothing is logged or recorded yet. */
   constructor(session: Session) {
@@ -43,6 +65,31 @@ export class MigrationMessages {
     this.#useDirtyLog(undefined);
     this.#useInflight(undefined);
     this.transfer?.close();
+  }
+
+  /** The log and the record, for {@linkcode MigrationMessages.restore}. A transfer that is under way is lost. */
+  save(): MigrationState {
+    return { log: this.#logFile, inflight: this.#inflightFile };
+  }
+
+  /**
+   * Maps the log and the record of an earlier process. No ring may run yet.
+   *
+   * @returns nothing, or why one cannot be mapped.
+   */
+  restore(
+    { log, inflight }: MigrationState,
+    descriptors: ReadonlyMap<number, Descriptor>,
+  ): string | undefined {
+    for (const each of [log, inflight]) {
+      if (each === null) continue;
+      const file = descriptors.get(each.heldAs);
+      if (file === undefined) return "the file of the log or of the record of requests is missing";
+      const data = new DataView(Uint8Array.from(each.payload).buffer);
+      const problem = each === log ? this.#mapLog(data, file) : this.#mapInflight(data, file);
+      if (problem !== undefined) return problem;
+    }
+    return undefined;
   }
 
   /** Switches the logging of writes to guest memory as LOG_ALL among the agreed features says. */
@@ -60,9 +107,8 @@ export class MigrationMessages {
   setLogBase(): Refusal {
     const { data, descriptors, payload, size } = this.#session.connection;
     if (descriptors.length !== 1) return "its descriptor is missing";
-    const memory = SharedMemory.map(descriptors[0], readU64(data, 8), readU64(data, 0));
-    if (typeof memory === "string") return `the log's file: ${memory}`;
-    this.#useDirtyLog(memory);
+    const problem = this.#mapLog(data, descriptors[0]);
+    if (problem !== undefined) return problem;
     return this.#session.reply(payload.subarray(0, size));
   }
 
@@ -89,16 +135,7 @@ export class MigrationMessages {
     const { data, descriptors } = this.#session.connection;
     if (descriptors.length !== 1) return "its descriptor is missing";
     if (this.#session.rings.anyRuns) return "a queue runs";
-    const { packed } = this.#session.rings.features;
-    const record = InflightRecord.map(
-      data,
-      descriptors[0],
-      this.#session.device.queueCount,
-      packed,
-    );
-    if (typeof record === "string") return record;
-    this.#useInflight(record);
-    return undefined;
+    return this.#mapInflight(data, descriptors[0]);
   }
 
   /** SET_DEVICE_STATE_FD: direction u32, phase u32, and the pipe or socket. */
@@ -143,6 +180,25 @@ export class MigrationMessages {
     return undefined;
   }
 
+  /** Logs writes in a file as the payload of SET_LOG_BASE describes it; nothing, or why that cannot be. */
+  #mapLog(data: DataView, file: Descriptor): Refusal {
+    const memory = SharedMemory.map(file, readU64(data, 8), readU64(data, 0));
+    if (typeof memory === "string") return `the log's file: ${memory}`;
+    this.#useDirtyLog(memory);
+    this.#logFile = heldFile(data, LOG_PAYLOAD_BYTES, file);
+    return undefined;
+  }
+
+  /** Uses a record as the payload of SET_INFLIGHT_FD describes it; nothing, or why that cannot be. */
+  #mapInflight(data: DataView, file: Descriptor): Refusal {
+    const { packed } = this.#session.rings.features;
+    const record = InflightRecord.map(data, file, this.#session.device.queueCount, packed);
+    if (typeof record === "string") return record;
+    this.#useInflight(record);
+    this.#inflightFile = heldFile(data, INFLIGHT_PAYLOAD_BYTES, file);
+    return undefined;
+  }
+
   #useDirtyLog(memory: SharedMemory | undefined): void {
     this.#dirtyLog = memory === undefined ? null : new DirtyLog(new Uint8Array(memory.buffer));
     this.applyLogFeature();
@@ -158,4 +214,8 @@ export class MigrationMessages {
     this.#inflight?.close();
     this.#inflight = record;
   }
+}
+
+function heldFile(data: DataView, size: number, { heldAs }: Descriptor): HeldPayload {
+  return { payload: [...new Uint8Array(data.buffer, data.byteOffset, size)], heldAs };
 }

@@ -38,7 +38,8 @@
  */
 export type { Address } from "../address.ts";
 export { BackEnd, type BackEndOptions } from "./back_end.ts";
-export { Connection, ProtocolError, type ReadResult } from "./connection.ts";
+export type { EarlierSession } from "./held_session.ts";
+export { Connection, type MessageStream, ProtocolError, type ReadResult } from "./connection.ts";
 export { FrontEnd, type FrontEndOptions, type FrontEndRegion } from "./front_end.ts";
 export { FrontEndQueue, type FrontEndQueueOptions } from "./front_end_queue.ts";
 export {

@@ -6,7 +6,7 @@
  * known: size, addresses and the memory they are in. By the protocol, the requests in a disabled ring
  * are consumed without effect; an IOMMU's requests are effects only, so they wait in the ring.
  */
-import type { Event } from "../host/mod.ts";
+import { type Descriptor, Event } from "../host/mod.ts";
 import {
   type AddressSpace,
   type DirtyLog,
@@ -66,6 +66,34 @@ export interface RingAddresses {
    * if 2^53 or more.
    */
   readonly log: number;
+}
+
+/** A ring as a process that takes over is told of it. */
+export interface RingState {
+  /** Entries, 0 before SET_VRING_NUM. */
+  readonly size: number;
+  /** Where it is. */
+  readonly addresses: RingAddresses | undefined;
+  /** Where it begins; of one that runs, its record says where it is. */
+  readonly base: number;
+  /** Between SET_VRING_KICK or VRING_KICK and GET_VRING_BASE. */
+  readonly started: boolean;
+  /** Between SET_VRING_ENABLE 1 and 0. */
+  readonly enabled: boolean;
+  /** Whether it is to be polled. */
+  readonly polls: boolean;
+  /** Whether nothing in it had been used when it last stopped. */
+  readonly wasUnused: boolean;
+  /** Whether nothing more is to be learned of the guest when it starts. */
+  readonly begun: boolean;
+  /** Whether it is malformed. */
+  readonly broken: boolean;
+  /** Its events (kick, call, error), as `Descriptor.heldAs` numbers them; 0 for one that there is not. */
+  readonly held: readonly number[];
+  /** Where it stood when it was stopped and not yet started again; else -1. */
+  readonly stoppedAt: number;
+  /** Whether it runs. */
+  readonly runs: boolean;
 }
 
 /** The parts of a ring, in the order of its places. */
@@ -133,6 +161,36 @@ export class Ring {
   /** A ring that no message has described yet. */
   constructor(index: number) {
     this.index = index;
+  }
+
+  /** The ring, for {@linkcode Ring.restore}. */
+  save(): RingState {
+    const { size, addresses, base, started, enabled, polls, wasUnused, begun, broken } = this;
+    const held = [this.kick, this.call, this.error].map((each) => each?.descriptor.heldAs ?? 0);
+    const stoppedAt = this.stoppedAt ?? -1;
+    const runs = this.queue !== undefined;
+    return {
+      ...{ size, addresses, base, started, enabled, polls, wasUnused, begun, broken },
+      ...{ held, stoppedAt, runs },
+    };
+  }
+
+  /** Describes a ring as an earlier process had it; events are adopted. It does not run by that. */
+  restore(state: RingState, descriptors: ReadonlyMap<number, Descriptor>): void {
+    this.size = state.size;
+    this.addresses = state.addresses;
+    this.base = state.base;
+    this.started = state.started;
+    this.enabled = state.enabled;
+    this.polls = state.polls;
+    this.wasUnused = state.wasUnused;
+    this.begun = state.begun;
+    this.broken = state.broken;
+    this.stoppedAt = state.stoppedAt < 0 ? undefined : state.stoppedAt;
+    [this.kick, this.call, this.error] = state.held.map((number) => {
+      const descriptor = descriptors.get(number);
+      return descriptor === undefined ? undefined : Event.adopt(descriptor);
+    });
   }
 
   /** Whether everything is there for the ring to run. */

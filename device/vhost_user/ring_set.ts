@@ -7,6 +7,7 @@
  * A ring that starts again says something about the guest, which `guest_life.ts` finds out. The device is told before
  * the ring starts.
  */
+import type { Descriptor } from "../host/mod.ts";
 import type { Log } from "../log.ts";
 import {
   type AddressSpace,
@@ -16,15 +17,24 @@ import {
   RING_OK,
 } from "../../vring/mod.ts";
 import type { ResetKind, VirtioDevice } from "../virtio_device.ts";
-import { GuestLife } from "./guest_life.ts";
+import { GuestLife, type LifeState } from "./guest_life.ts";
 import type { MemoryTable } from "./memory_table.ts";
 import {
   type AgreedFeatures,
   agreedFeatures,
   Ring,
   type RingAddresses,
+  type RingState,
   samePlace,
 } from "./ring.ts";
+
+/** The rings as a process that takes over is told of them. */
+export interface RingSetState {
+  /** Each ring, by its index. */
+  readonly rings: readonly RingState[];
+  /** What is known of the guest. */
+  readonly life: LifeState;
+}
 
 /** What a reset is called in the log. */
 const MEANING: Readonly<Record<ResetKind, string>> = {
@@ -113,6 +123,21 @@ export class RingSet {
     ring.owesCall = true;
     this.callOwed(ring);
     return undefined;
+  }
+
+  /** What is known of the rings, for {@linkcode RingSet.restore}. */
+  save(): RingSetState {
+    return { rings: this.rings.map((ring) => ring.save()), life: this.#life.save() };
+  }
+
+  /** Takes over the rings of an earlier process, those that ran running. Features and memory are restored before. */
+  restore({ rings, life }: RingSetState, descriptors: ReadonlyMap<number, Descriptor>): void {
+    this.#life.restore(life);
+    this.rings.forEach((ring, i) => ring.restore(rings[i], descriptors));
+    this.rings.forEach((ring, i) => {
+      const problem = rings[i].runs ? this.takeOver(ring) : undefined;
+      if (problem !== undefined) this.#log.warnLimited("ring", `Queue stopped: ${problem}`);
+    });
   }
 
   /** Starts every ring that is ready; nothing, or why one cannot run. */
