@@ -37,6 +37,12 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "iommu", "vhost_user"],
     ],
+    // What the holder holds it does not look into.
+    holder: ["log.ts", "host"],
+    worker: [
+      ...["log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
+      ...["host", "holder", "iommu", "vhost_user", "serving"],
+    ],
     api: [
       "address.ts",
       "log.ts",
@@ -49,7 +55,7 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     command: [
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "firmware", "iommu", "recording", "vhost_user", "vfio", "endpoint", "serving"],
-      ...["api", "sandbox"],
+      ...["api", "sandbox", "holder", "worker"],
     ],
   },
   pagetable: {
