@@ -37,6 +37,7 @@ export {
   type ApiContext,
   ApiServer,
   type EndpointChanges,
+  type ProcessState,
   type RemovalState,
   type SandboxState,
   type ServedEndpointState,

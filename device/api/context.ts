@@ -84,6 +84,34 @@ export interface EndpointChanges {
   remove(endpoint: number, milliseconds: number): Removal | undefined;
 }
 
+/** The process that serves, where another one holds its session. */
+export interface ProcessState {
+  /** Its number. */
+  readonly pid: number;
+  /** The number of the process that holds the session. */
+  readonly holder: number;
+  /** Which process it is of all that were started to serve. */
+  readonly generation: number;
+  /** When it was started, in ISO 8601. */
+  readonly startedAt: string;
+  /** Whether another one is ready to take its place at once. */
+  readonly spare: boolean;
+  /** How many processes have died while they served. */
+  readonly deaths: number;
+  /** The last of them: when, and by what, as far as that is known. */
+  readonly lastDeath:
+    | { readonly at: string; readonly signal?: number; readonly code?: number }
+    | null;
+  /** Times that nothing served, because a process had died or was replaced. */
+  readonly pauses: {
+    readonly count: number;
+    /** The median of the last 255. */
+    readonly medianMilliseconds: number;
+    /** The longest of all. */
+    readonly longestMilliseconds: number;
+  };
+}
+
 /** What the routes ask besides the device. */
 export interface ApiContext {
   /** The device. */
@@ -100,6 +128,8 @@ export interface ApiContext {
   readonly changes?: EndpointChanges;
   /** How long requests took; not told where this is missing. */
   readonly times?: ServiceTimes;
+  /** The process; absent where no other one holds its session. */
+  readonly process?: ProcessState;
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

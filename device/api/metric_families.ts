@@ -67,6 +67,27 @@ export const FAMILIES: readonly MetricFamily[] = [
     "Sessions that were ended because something failed, by what was served.",
     ({ failures = {} }) => Object.entries(failures).map(([served, count]) => [{ served }, count]),
   ),
+  counter(
+    "viommu_process_deaths",
+    "Processes that have died while they served; with serve --supervise.",
+    ({ process }) => process === undefined ? [] : only(process.deaths),
+  ),
+  counter(
+    "viommu_process_pauses",
+    "Times that nothing served, because a process had died or was replaced.",
+    ({ process }) => process === undefined ? [] : only(process.pauses.count),
+  ),
+  {
+    name: "viommu_process_pause_seconds",
+    type: "gauge",
+    unit: "seconds",
+    help: "How long these pauses were: the median of the last ones, and the longest of all.",
+    samples: ({ process }) =>
+      process === undefined ? [] : [
+        [{ of: "median" }, process.pauses.medianMilliseconds / 1000],
+        [{ of: "longest" }, process.pauses.longestMilliseconds / 1000],
+      ],
+  },
   gauge(
     "viommu_endpoint_connected",
     "Whether a front end of the endpoint is connected.",

@@ -9,6 +9,7 @@ export {
   type ApiContext,
   ApiError,
   type EndpointChanges,
+  type ProcessState,
   type RouteAnswer,
   type RouteRequest,
   type SandboxState,

@@ -7,7 +7,7 @@ import type { GuestLife } from "../iommu/guest_life.ts";
 import { addressText } from "../address.ts";
 import { FEATURE_NAMES, REQUEST_NAMES, STATUS_NAMES } from "../iommu/wire.ts";
 import { ascending } from "./ascending.ts";
-import type { ApiContext, SandboxState } from "./context.ts";
+import type { ApiContext, ProcessState, SandboxState } from "./context.ts";
 import { type EndpointRelayState, relayState } from "./relay_state.ts";
 import type { Work } from "./work.ts";
 
@@ -32,6 +32,8 @@ export interface State {
   readonly endpoints: readonly EndpointState[];
   /** Answers by request type and status since the start. */
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** The process that serves, with `serve --supervise`; absent otherwise. */
+  readonly process?: ProcessState;
   /** Fault reports to the guest. */
   readonly faults: { readonly reported: number; readonly dropped: number };
   /**
@@ -191,12 +193,13 @@ export function* state(context: ApiContext, work: Work): Generator<string, void>
     text = "";
   }
   const faults = { reported: device.faults.reported, dropped: device.faults.dropped };
-  const { failures = {}, sandbox } = context;
+  const { failures = {}, sandbox, process } = context;
   const tail = JSON.stringify({
     requests: requestCounts(device.requests.counts),
     faults,
     ...(Object.keys(failures).length === 0 ? {} : { failures }),
     ...(sandbox === undefined ? {} : { sandbox }),
+    ...(process === undefined ? {} : { process }),
   });
   yield `${text}],${tail.slice(1)}\n`;
 }
