@@ -104,7 +104,7 @@ export function openEndpoints(
  * @throws {UsageError} If the device has no such endpoint.
  * @throws {CommandError} If that cannot be, or an error of the host.
  */
-function openEndpoint(choice: EndpointChoice, parts: EndpointParts): ServedEndpoint {
+export function openEndpoint(choice: EndpointChoice, parts: EndpointParts): ServedEndpoint {
   if (parts.iommu.endpoints.formatOf(choice.endpoint) === undefined) {
     throw new UsageError(
       `Cannot serve a device at ${endpointText(choice.endpoint)}: no --endpoint includes it`,

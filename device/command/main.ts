@@ -16,6 +16,7 @@ import { inspect } from "./inspect.ts";
 import { qemuArgs } from "./qemu_args.ts";
 import { replay } from "./replay.ts";
 import { serve } from "./serve.ts";
+import { serveWorker } from "./serve_worker.ts";
 import { manPage } from "./man_page.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
 import { viot } from "./viot.ts";
@@ -40,7 +41,7 @@ export const COMMANDS: readonly Command[] = [
   completionCommand(() => COMMANDS),
 ];
 /** Commands that other commands start. */
-const INNER_COMMANDS: readonly Command[] = [demoGuest];
+const INNER_COMMANDS: readonly Command[] = [demoGuest, serveWorker];
 
 /**
  * Runs the command line.

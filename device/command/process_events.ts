@@ -4,19 +4,25 @@ import type { Log } from "../log.ts";
 
 const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** SIGINT, SIGTERM and SIGHUP while it lives: a request to stop. */
+/** SIGINT, SIGTERM and SIGHUP while it lives: a request to stop, but for those that mean something else. */
 export class StopSignals implements Disposable {
   /** Whether one has come. */
   isAsked = false;
+  readonly #signals: readonly Deno.Signal[];
   #stop: () => void = () => {};
   readonly #listener = () => {
     this.isAsked = true;
     this.#stop();
   };
 
-  /** Handles the signals from now on. */
-  constructor() {
-    for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, this.#listener);
+  /**
+   * Handles the signals from now on.
+   *
+   * @param others Those of them that are no request to stop, and not handled.
+   */
+  constructor(others: readonly Deno.Signal[] = []) {
+    this.#signals = STOP_SIGNALS.filter((signal) => !others.includes(signal));
+    for (const signal of this.#signals) Deno.addSignalListener(signal, this.#listener);
   }
 
   /** Sets what is called when one comes; calls it at once if one has. */
@@ -27,7 +33,7 @@ export class StopSignals implements Disposable {
 
   /** Stops: the next signal ends the process. */
   [Symbol.dispose](): void {
-    for (const signal of STOP_SIGNALS) Deno.removeSignalListener(signal, this.#listener);
+    for (const signal of this.#signals) Deno.removeSignalListener(signal, this.#listener);
   }
 }
 

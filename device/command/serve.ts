@@ -1,15 +1,6 @@
 /** `serve`: offers the device on a vhost-user socket until told to stop. */
-import { pathLines } from "../../pagetable/mod.ts";
 import { type ApiContext, ApiServer, exportMetrics } from "../api/mod.ts";
-import {
-  createMemoryFile,
-  HostPages,
-  LineWriter,
-  mapMemoryFile,
-  SharedMemory,
-  UnixListener,
-  type UnixStream,
-} from "../host/mod.ts";
+import { HostPages, LineWriter, SharedMemory, UnixListener, type UnixStream } from "../host/mod.ts";
 import type { HostDeviceOpener, ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import { Log, oneLine } from "../log.ts";
@@ -20,23 +11,18 @@ import type { Sandbox } from "../sandbox/mod.ts";
 import { HostDevices } from "../vfio/mod.ts";
 import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
-import { eventLine } from "./event_text.ts";
 import { InheritedDescriptors } from "./descriptor_source.ts";
 import { EndpointControl, openEndpoints } from "./endpoint_control.ts";
 import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
 import { makeDevice, prepare } from "./open_device.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
-import {
-  ARCHITECTURES,
-  DEFAULT_GUEST_MEMORY,
-  qemuCommands,
-  type QemuEndpoints,
-  qemuEndpoints,
-} from "./qemu_arguments.ts";
+import { qemuEndpoints } from "./qemu_arguments.ts";
 import { Recording } from "./record_option.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
 import { confine, sandboxState, servePolicy } from "./serve_sandbox.ts";
+import { guestCommands, shareTableMemory, traceEvents } from "./serving_parts.ts";
+import { supervise } from "./supervise.ts";
 
 /** Milliseconds that the last log lines have to be written. */
 const LAST_LINES_MS = 1000;
@@ -50,7 +36,8 @@ export const serve: Command = {
   summary: "offer the device to a VMM on a vhost-user socket",
   usage: ["--socket-path PATH [options]", "--connect PATH [options]", "--fd N [options]"],
   description: `Offers a virtio-iommu (virtio device 23) to one VMM after another. What to give to
-    QEMU is printed at the start. SIGTERM, SIGINT and SIGHUP end it and remove its sockets.`,
+    QEMU is printed at the start. SIGTERM, SIGINT and SIGHUP end it and remove its sockets;
+    with --supervise, SIGHUP replaces the process that serves by one of the version on disk.`,
   options: SERVE_OPTIONS,
   ending: `
 Exit codes: 0 ended as asked, 1 failed while running, 2 wrong arguments.
@@ -74,9 +61,10 @@ Example:
       if (log.enabled("info")) all.forEach((line) => lines.write(oneLine(line)));
     }
     // From here on a signal ends it in order, before there is a socket to be left behind.
-    using stop = new StopSignals();
+    using stop = new StopSignals(choices.supervise ? ["SIGHUP"] : []);
     using _rejections = new RejectionLog(log);
     try {
+      if (choices.supervise) return await supervise(choices, { log, print, stop });
       await serveDevice(choices, { log, print, stop });
     } finally {
       await lines.flush(LAST_LINES_MS);
@@ -159,12 +147,6 @@ function openParts(
   return { device, endpoints, hostDevices, socket, api: listener };
 }
 
-/** Lines for a shell: how guests of each architecture are attached. */
-function guestCommands(socketPath: string, endpoints: QemuEndpoints): readonly string[] {
-  const guest = { socketPath, ...endpoints, memory: DEFAULT_GUEST_MEMORY };
-  return ARCHITECTURES.flatMap((architecture) => qemuCommands(architecture, guest));
-}
-
 /** What is served. */
 interface ServedParts {
   readonly device: IommuDevice;
@@ -172,20 +154,6 @@ interface ServedParts {
   readonly hostDevices: HostDeviceOpener;
   readonly socket: UnixListener | UnixStream | string;
   readonly api: UnixListener | undefined;
-}
-
-/** Logs each event from now on. */
-function traceEvents({ events }: IommuDevice, log: Log): void {
-  let last = events.last;
-  events.onEvent = () => {
-    for (const event of events.since(last)) {
-      log.trace(eventLine(event));
-      if (event.kind === "fault") {
-        for (const line of pathLines(event.path)) log.trace(`  ${line}`);
-      }
-      last = event.number;
-    }
-  };
 }
 
 /** Serves until SIGINT, SIGTERM, SIGHUP, or the end of an inherited connection. */
@@ -253,15 +221,6 @@ async function serveUntilStopped(
   device.hosts.onWarning = (line) => log.warnLimited("hosts", line);
   if (log.enabled("trace")) traceEvents(device, log);
   await (typeof socket === "string" ? server.runClient(socket) : server.run(socket));
-}
-
-/**
- * Memory for the tables that could be handed to another process: a memory file, which takes up memory only
- * where tables are.
- */
-function shareTableMemory(size: number): SharedMemory {
-  using file = createMemoryFile("viommu-tables", size);
-  return mapMemoryFile(file, 0, size);
 }
 
 /** What tells host frames, or one line that says why it cannot. */

@@ -87,6 +87,10 @@ export const SERVE_OPTIONS: readonly OptionGroup[] = [{
       "what tables hold: guest-physical addresses, or the host-physical ones behind them, as a table for real " +
       "hardware does; host needs root (CAP_SYS_ADMIN), see docs/frames.md (default guest)",
   }, {
+    name: "supervise",
+    help:
+      "serve in a process of its own, which another one takes the place of when it dies; the guest goes on",
+  }, {
     name: "allow-file-memory",
     help:
       "take guest memory in a file of any file system, not only a memfd or a file on tmpfs or hugetlbfs. One " +
@@ -152,6 +156,8 @@ export interface ServeChoices {
   readonly record: RecordChoice | undefined;
   /** Whether guest memory may be in a file of any file system. */
   readonly allowsFileMemory: boolean;
+  /** Whether another process takes the place of the one that serves when it dies. */
+  readonly supervise: boolean;
 }
 
 /** The way to the front end: at most one of these. Without, socket activation passes a socket. */
@@ -210,7 +216,18 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
     sandboxPaths: sandboxPaths(values),
     record: recordChoice(values),
     allowsFileMemory: values["allow-file-memory"] === true,
+    supervise: isSupervised(values),
   };
+}
+
+/** Whether another process is to take over from one that dies. It has other host frames, and no devices of the host. */
+function isSupervised(values: OptionValues): boolean {
+  if (values.supervise !== true) return false;
+  if (values.frames === "host") {
+    throw new UsageError("Cannot take --frames host with --supervise: use --frames guest");
+  }
+  if (values.vfio === undefined) return true;
+  throw new UsageError("Cannot take --vfio with --supervise: leave out one of them");
 }
 
 /** The way to a front end. */

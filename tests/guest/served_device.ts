@@ -31,6 +31,11 @@ export interface State {
   readonly endpoints: readonly { readonly id: number; readonly domain: number | null }[];
   readonly requests: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly faults: { readonly reported: number; readonly dropped: number };
+  readonly process?: {
+    readonly pid: number;
+    readonly deaths: number;
+    readonly pauses: { readonly medianMilliseconds: number; readonly longestMilliseconds: number };
+  };
 }
 
 /** One element of `GET /v1/mappings`. */
@@ -60,10 +65,13 @@ export class ServedDevice implements AsyncDisposable {
   readonly #process: LineProcess;
   readonly #client: Deno.HttpClient;
   readonly #folder: string;
+  /** Whether another process may take the place of the one that answers. */
+  readonly #isSupervised: boolean;
 
-  private constructor(process: LineProcess, folder: string) {
+  private constructor(process: LineProcess, folder: string, isSupervised: boolean) {
     this.#process = process;
     this.#folder = folder;
+    this.#isSupervised = isSupervised;
     this.#client = Deno.createHttpClient({
       proxy: { transport: "unix", path: `${folder}/api.sock` },
     });
@@ -84,7 +92,7 @@ export class ServedDevice implements AsyncDisposable {
       title: "serve",
       command: [...programCommand(program), "serve", ...sockets, ...options],
     });
-    const served = new ServedDevice(process, folder);
+    const served = new ServedDevice(process, folder, options.includes("--supervise"));
     try {
       await served.#answering();
       return served;
@@ -126,12 +134,25 @@ export class ServedDevice implements AsyncDisposable {
   }
 
   async #get(path: string, init: RequestInit = {}): Promise<unknown> {
-    const response = await fetch(`http://127.0.0.1${path}`, { ...init, client: this.#client });
+    const response = await this.#fetch(path, init);
     const body: unknown = await response.json();
     if (!response.ok) {
       throw this.failure(`${path} answered ${response.status} ${JSON.stringify(body)}`);
     }
     return body;
+  }
+
+  /** Asks again where the process that was asked has died, and another one serves. */
+  async #fetch(path: string, init: RequestInit): Promise<Response> {
+    for (;;) {
+      try {
+        return await fetch(`http://127.0.0.1${path}`, { ...init, client: this.#client });
+      } catch (error) {
+        if (!this.#isSupervised || init.method !== undefined) throw error;
+        if (this.#process.ended) throw this.failure("It has ended");
+        await delay(1);
+      }
+    }
   }
 
   /** `GET /v1/state`. */
