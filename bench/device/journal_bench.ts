@@ -18,7 +18,7 @@ for (const isPacked of [false, true]) {
       group: isPacked ? "packed, what is kept" : "split, what is kept",
       baseline: kept === "nothing",
       fn(b) {
-        bench ??= new PairBench(LIVE, kept, isPacked);
+        bench ??= new PairBench(LIVE, { kept, isPacked });
         b.start();
         bench.run();
         b.end();
@@ -45,7 +45,7 @@ if (import.meta.main) {
   const rounds = Number(Deno.args[0] ?? 300);
   for (const isPacked of [false, true]) {
     for (const isOneByOne of [false, true]) {
-      const benches = KINDS.map((kept) => new PairBench(LIVE, kept, isPacked));
+      const benches = KINDS.map((kept) => new PairBench(LIVE, { kept, isPacked }));
       const times: number[][] = KINDS.map(() => []);
       for (let i = 0; i < rounds; i++) {
         benches.forEach((bench, kind) => times[kind].push(round(bench, isOneByOne)));

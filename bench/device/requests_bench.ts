@@ -27,7 +27,7 @@ Deno.bench({
   name: `MAP and UNMAP of ${BATCH} pages, 2^10 live mappings, recorded`,
   group: "whole device",
   fn(b) {
-    recorded ??= new PairBench(2 ** 10, (options) => recording.make(options));
+    recorded ??= new PairBench(2 ** 10, { make: (options) => recording.make(options) });
     b.start();
     recorded.run();
     b.end();

@@ -17,7 +17,7 @@ import {
 } from "../../vring/mod.ts";
 import { Journal } from "../../device/iommu/journal/journal.ts";
 import { attachRequest, putRange, putTarget } from "../../device/iommu/driver_requests.ts";
-import { IommuDevice } from "../../device/iommu/iommu_device.ts";
+import { type DeviceOptions, IommuDevice } from "../../device/iommu/iommu_device.ts";
 import { MAP_F_READ, MAP_F_WRITE, T_MAP, T_UNMAP } from "../../device/iommu/wire.ts";
 import { DEFAULT_OPTIONS } from "../../tests/device/in_process_guest.ts";
 
@@ -39,6 +39,16 @@ const JOURNAL_BYTES = 4 << 20;
 /** What outlives the process: nothing, where the queue stands, or all that the guest has done. */
 export type Kept = "nothing" | "position" | "journal";
 
+/** What is measured. */
+export interface RingOptions {
+  /** What outlives the process; nothing by default. */
+  readonly kept?: Kept;
+  /** Whether the ring is a packed one, used in order; a split one by default. */
+  readonly isPacked?: boolean;
+  /** Makes the device. */
+  readonly make?: (options: DeviceOptions) => IommuDevice;
+}
+
 /** A device with one endpoint in domain 1, and its driver. */
 export class RingDriver {
   readonly device: IommuDevice;
@@ -52,12 +62,10 @@ export class RingDriver {
   /** Called while the device holds its answers until an IOTLB listener has acknowledged. */
   onHeld: () => void = () => {};
 
-  /**
-   * @param kept What outlives the process.
-   * @param isPacked Whether the ring is a packed one, used in order; a split one by default.
-   */
-  constructor(kept: Kept = "nothing", isPacked = false) {
-    this.device = new IommuDevice({ ...DEFAULT_OPTIONS, maxTableMemory: 2 ** 32 - 4096 });
+  /** A device that is attached, and a ring without requests. */
+  constructor(options: RingOptions = {}) {
+    const { kept = "nothing", isPacked = false, make = (all) => new IommuDevice(all) } = options;
+    this.device = make({ ...DEFAULT_OPTIONS, maxTableMemory: 2 ** 32 - 4096 });
     const buffer = new ArrayBuffer(MEMORY_SIZE);
     this.#words = new Int32Array(buffer);
     const memory = new GuestMemory();
@@ -156,8 +164,8 @@ export class PairBench {
   #turn = 0;
 
   /** @param live Mappings that stay, a power of two. */
-  constructor(live: number, kept: Kept = "nothing", isPacked = false) {
-    this.driver = new RingDriver(kept, isPacked);
+  constructor(live: number, options?: RingOptions) {
+    this.driver = new RingDriver(options);
     this.#live = live;
     for (let i = 0; i < live; i += BATCH) {
       for (let slot = 0; slot < BATCH; slot++) this.driver.pages[slot] = livePage(i + slot, live);

@@ -1,8 +1,8 @@
 /**
  * The first record of a recording: what the device was made with, as JSON.
  *
- * It is written with everything filled in that a device would derive from its formats, so a replay with other formats, or
- * with a later version of them, has the same limits. What is read comes from outside and is checked like any other input;
+ * It is written with the input range filled in, which a device would derive from its formats: in a replay with other formats
+ * the guest may map the same. Page sizes stay as they were given, since tables without that option also use groups of entries. What is read comes from outside and is checked like any other input;
  * that its parts fit each other is for the device to say.
  */
 import { formatNames } from "../../pagetable/mod.ts";
@@ -34,9 +34,17 @@ export type RecordingHead = Pick<RecordedConfiguration, "program" | "began" | "d
 /** The configuration as JSON. */
 export function configurationText(head: RecordingHead, options: DeviceOptions): string {
   const formats = [...new Set(options.endpoints.map(({ format }) => format))];
-  const { firstPage, lastPage, pageSizes } = limitsOf(formats, options);
-  const { endpoints, reserved, bypass, maxDomains, maxMappings, maxPinned, withoutFeatures } =
-    options;
+  const { firstPage, lastPage } = limitsOf(formats, options);
+  const {
+    endpoints,
+    reserved,
+    pageSizes,
+    bypass,
+    maxDomains,
+    maxMappings,
+    maxPinned,
+    withoutFeatures,
+  } = options;
   const { maxTableMemory, tableBaseFrame, hostMemory } = options;
   return JSON.stringify({
     program: head.program,
@@ -85,11 +93,13 @@ export function readConfiguration(text: string): RecordedConfiguration | string 
         firstPage: problem.number(range.firstPage, LAST_PAGE, "device.inputRange.firstPage"),
         lastPage: problem.number(range.lastPage, LAST_PAGE, "device.inputRange.lastPage"),
       },
-      pageSizes: problem.list(
-        device.pageSizes,
-        "device.pageSizes",
-        (size, name) => problem.number(size, LAST_PAGE, name),
-      ),
+      ...(device.pageSizes === undefined ? {} : {
+        pageSizes: problem.list(
+          device.pageSizes,
+          "device.pageSizes",
+          (size, name) => problem.number(size, LAST_PAGE, name),
+        ),
+      }),
       bypass: problem.flag(device.bypass, "device.bypass"),
       maxDomains: problem.number(device.maxDomains, count, "device.maxDomains"),
       maxMappings: problem.number(device.maxMappings, count, "device.maxMappings"),

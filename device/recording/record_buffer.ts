@@ -41,12 +41,12 @@ export class RecordBuffer {
   words: Int32Array<ArrayBuffer>;
   /** Where the next record begins in {@linkcode words}. */
   at = 0;
+  /** Where they may reach up to, exclusive, before {@linkcode reserve} has to be asked. */
+  end: number;
+  /** Position of the first of {@linkcode words}. */
+  base = 0;
   /** Why the recording is over, one of the reasons of `wire.ts`; undefined if it is not. */
   over: number | undefined;
-  /** Records may reach up to here, exclusive. */
-  #end: number;
-  /** Position of the first of {@linkcode words}. */
-  #base = 0;
   readonly #limit: number;
   readonly #free: Int32Array<ArrayBuffer>[];
   readonly #filled: (Chunk | Bytes)[] = [];
@@ -61,12 +61,12 @@ export class RecordBuffer {
     this.#limit = Math.floor(limit / 4);
     this.#free = Array.from({ length: CHUNKS }, () => new Int32Array(CHUNK_WORDS));
     this.words = this.#free.pop()!;
-    this.#end = this.#endOf(this.words);
+    this.end = this.#endOf(this.words);
   }
 
   /** Position of the next record. */
   get position(): number {
-    return this.#base + this.at;
+    return this.base + this.at;
   }
 
   /** Whether everything that was recorded has been taken and written. */
@@ -76,7 +76,7 @@ export class RecordBuffer {
 
   /** Sees to room for `count` words from {@linkcode at} on, at most 1024. Returns false if the recording is over. */
   reserve(count: number): boolean {
-    return this.at + count <= this.#end || this.#turnOver(count);
+    return this.at + count <= this.end || this.#turnOver(count);
   }
 
   /** Adds records of a kind that hold bytes, which must not change any more. */
@@ -102,7 +102,7 @@ export class RecordBuffer {
     this.#fill();
     this.words = new Int32Array(0);
     this.at = 0;
-    this.#end = 0;
+    this.end = 0;
   }
 
   /** The next bytes for the file, if there are any; {@linkcode written} is to be called before they are asked for again. */
@@ -183,7 +183,7 @@ export class RecordBuffer {
   /** Goes on with a free chunk. Where bytes have just been queued, there may be none: then the recording is over. */
   #begin(position: number): void {
     const words = this.#free.pop();
-    this.#base = position;
+    this.base = position;
     this.at = 0;
     if (words === undefined) {
       this.words = new Int32Array(END_WORDS);
@@ -191,11 +191,11 @@ export class RecordBuffer {
       return;
     }
     this.words = words;
-    this.#end = this.#endOf(words);
+    this.end = this.#endOf(words);
   }
 
   #endOf(words: Int32Array): number {
-    return Math.min(words.length, this.#limit - this.#base) - END_WORDS;
+    return Math.min(words.length, this.#limit - this.base) - END_WORDS;
   }
 }
 

@@ -9,14 +9,17 @@ import type { MemoryRegion } from "../../vring/mod.ts";
 import { PAGE_SIZE } from "../address.ts";
 import type { ModelRecorder } from "../iommu/model_recorder.ts";
 import type { Request } from "../iommu/request.ts";
-import { READABLE_SIZES, type Status, T_PROBE, TAIL_SIZE } from "../iommu/wire.ts";
+import { READABLE_SIZES, type Status, T_MAP, T_PROBE, T_UNMAP, TAIL_SIZE } from "../iommu/wire.ts";
 import type { ResetKind, StartSign } from "../virtio_device.ts";
 import type { RecordBuffer } from "./record_buffer.ts";
 import {
   ABANDONED,
   ACKNOWLEDGED,
   BYPASS,
+  CHECK_SHIFT,
+  checkOfSum,
   CONFIGURATION,
+  COUNT_SHIFT,
   DELTA_SHIFT,
   DISCONNECTED,
   DMA,
@@ -51,6 +54,16 @@ import {
   VERSION,
 } from "./wire.ts";
 
+/** Bytes of a MAP and of an UNMAP. */
+const MAP_SIZE = READABLE_SIZES[T_MAP];
+const UNMAP_SIZE = READABLE_SIZES[T_UNMAP];
+/** Words of their records: the low words of addresses are in them in any case. */
+const MAP_WORDS = 5;
+const UNMAP_WORDS = 4;
+const MAP_HEAD = REQUEST | (MAP_WORDS << COUNT_SHIFT);
+const UNMAP_HEAD = REQUEST | (UNMAP_WORDS << COUNT_SHIFT);
+const MAP_INFO = 1 << 2 | 1 << 4 | 1 << 6 | T_MAP << TYPE_SHIFT;
+const UNMAP_INFO = 1 << 2 | 1 << 4 | T_UNMAP << TYPE_SHIFT;
 const MICROSECONDS = 1000;
 const WORD = 2 ** 32;
 /** Pages in 2^32 bytes. */
@@ -90,8 +103,51 @@ export class Recorder implements ModelRecorder {
     if (now > this.#now) this.#now = now;
   }
 
+  // Most requests are a MAP or an UNMAP that differs from the one before in its range and its frame only. They are recorded
+  // here, without calls; all others, in `#request`.
   answered(request: Request, room: number, status: Status, used: number): void {
-    this.#request(REQUEST, request, room, status, used, 0);
+    const { type, length, words: sent } = request;
+    const isMap = type === T_MAP;
+    const delta = this.#now - this.#last;
+    const isUsual = (isMap ? length === MAP_SIZE : type === T_UNMAP && length === UNMAP_SIZE) &&
+      room === TAIL_SIZE && used === TAIL_SIZE && delta < LONG_DELTA && this.#pieces === 0;
+    const before = this.#before;
+    const base = type * READABLE_WORDS;
+    if (
+      !isUsual || sent[0] !== before[base] || sent[1] !== before[base + 1] ||
+      sent[3] !== before[base + 3] || sent[5] !== before[base + 5] ||
+      (isMap
+        ? sent[7] !== before[base + 7] || sent[8] !== before[base + 8]
+        : sent[6] !== before[base + 6])
+    ) {
+      this.#request(REQUEST, request, room, status, used, 0);
+      return;
+    }
+    const buffer = this.#buffer;
+    if (buffer.at + MAP_WORDS > buffer.end && !buffer.reserve(MAP_WORDS)) return;
+    this.#last = this.#now;
+    const { words, at } = buffer;
+    const info = (isMap ? MAP_INFO : UNMAP_INFO) | (status << STATUS_SHIFT) |
+      (delta << DELTA_SHIFT);
+    const head = isMap ? MAP_HEAD : UNMAP_HEAD;
+    const first = sent[2];
+    const last = sent[4];
+    let sum = (buffer.base + at + Math.imul(info, 3)) | 0;
+    sum = (sum + Math.imul(first, 5) + Math.imul(last, 7)) | 0;
+    before[base + 2] = first;
+    before[base + 4] = last;
+    words[at + 1] = info;
+    words[at + 2] = first;
+    words[at + 3] = last;
+    buffer.at = at + UNMAP_WORDS;
+    if (isMap) {
+      const frame = sent[6];
+      before[base + 6] = frame;
+      words[at + 4] = frame;
+      sum = (sum + Math.imul(frame, 9)) | 0;
+      buffer.at = at + MAP_WORDS;
+    }
+    words[at] = head | (checkOfSum(sum, head) << CHECK_SHIFT);
   }
 
   abandoned(request: Request, room: number, pieces: number): void {
@@ -236,11 +292,10 @@ export class Recorder implements ModelRecorder {
       const left = length - i * 4;
       // Behind the request's end are bytes of an earlier one.
       const word = left >= 4 ? sent[i] : sent[i] & ((1 << (left * 8)) - 1);
-      const change = before[base + i] ^ word;
-      if (change === 0) continue;
+      if (before[base + i] === word) continue;
       before[base + i] = word;
       info |= 1 << i;
-      words[next++] = change;
+      words[next++] = word;
     }
     if (kind === ABANDONED) words[next++] = pieces;
     words[at + 1] = info;

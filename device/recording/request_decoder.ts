@@ -65,7 +65,7 @@ export class RequestDecoder {
     for (let i = 0; i < READABLE_WORDS; i++) {
       if ((info & (1 << i)) !== 0) {
         if (next === count || i * 4 >= this.length) return reader.refuse();
-        before[base + i] ^= reader.word(next++);
+        before[base + i] = reader.word(next++);
       }
       if (i * 4 < this.length) this.#words[i] = before[base + i];
     }

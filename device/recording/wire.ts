@@ -86,6 +86,10 @@ export const END_TEXTS: readonly string[] = [
 export const RESET_KINDS = ["device", "system", "doubtful"] as const;
 export const START_SIGNS = ["new", "unused", "used", "loaded"] as const;
 
+/** A record's head: bits above the kind that count its words, and above those the check. */
+export const COUNT_SHIFT = 5;
+export const CHECK_SHIFT = 16;
+/** Factor of the check. */
 const FACTOR = 0x9e3779b1;
 
 /**
@@ -95,11 +99,14 @@ const FACTOR = 0x9e3779b1;
  * @param position The record's first word, counted from the file's.
  */
 export function checkOf(words: Int32Array, at: number, count: number, position: number): number {
-  let hash = Math.imul(position ^ (words[at] & 0xffff), FACTOR);
-  for (let i = at + 1; i < at + count; i++) {
-    hash = Math.imul(hash ^ words[i], FACTOR);
-    hash ^= hash >>> 15;
-  }
+  let sum = position;
+  for (let i = 1; i < count; i++) sum = (sum + Math.imul(words[at + i], 2 * i + 1)) | 0;
+  return checkOfSum(sum, words[at]);
+}
+
+/** The check of a record whose head is `head`, of the sum of its position and its weighted words. */
+export function checkOfSum(sum: number, head: number): number {
+  const hash = Math.imul(sum, FACTOR) + (head & 0xffff);
   return (hash ^ (hash >>> 16)) & 0xffff;
 }
 
@@ -111,6 +118,6 @@ export function seal(
   count: number,
   position: number,
 ): void {
-  words[at] = kind | (count << 5);
-  words[at] |= checkOf(words, at, count, position) << 16;
+  words[at] = kind | (count << COUNT_SHIFT);
+  words[at] |= checkOf(words, at, count, position) << CHECK_SHIFT;
 }

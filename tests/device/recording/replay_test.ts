@@ -15,7 +15,13 @@ import { Turn } from "../../../device/iommu/turn.ts";
 import type { ResetKind, StartSign } from "../../../device/virtio_device.ts";
 import { isLong } from "../../long_mode.ts";
 import { plainRing } from "../plain_ring.ts";
-import { assertSameDevice, RecordedGuest, replayAll, SMALL_OPTIONS } from "./recorded_guest.ts";
+import {
+  assertSameDevice,
+  RecordedGuest,
+  replayAll,
+  SMALL_OPTIONS,
+  tablesOf,
+} from "./recorded_guest.ts";
 
 const REGION = { guestAddress: 0x10_0000, size: 0x40_0000, offset: 0 };
 
@@ -287,4 +293,15 @@ Deno.test("a request that the end of its session has cut off is replayed as far 
     life.compare();
     life.end();
   }
+});
+
+Deno.test("a replay uses groups of entries where the recorded device did", () => {
+  const life = new Life();
+  life.take({ do: "attach", domain: 1, endpoint: 0x48, flags: 0 });
+  // An SMMUv3 table has 16 entries of 4 KiB as one group (Arm ARM D8.7.1, the Contiguous bit).
+  life.take({ do: "map", domain: 1, page: 0x100, pages: 64, frame: 0x100, flags: 1 });
+  const [, words] = tablesOf(life.guest.device);
+  assert(words.some((word, i) => i % 2 === 1 && (word & (1 << 20)) !== 0), "the bit is set");
+  life.compare();
+  life.end();
 });
