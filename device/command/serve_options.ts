@@ -220,14 +220,18 @@ export function parseServeOptions(values: OptionValues): ServeChoices {
   };
 }
 
-/** Whether another process is to take over from one that dies. It has other host frames, and no devices of the host. */
+/**
+ * Whether another process is to take over from one that dies. It has other host frames, no devices of the host, and no file to
+ * go on recording in.
+ */
 function isSupervised(values: OptionValues): boolean {
   if (values.supervise !== true) return false;
   if (values.frames === "host") {
     throw new UsageError("Cannot take --frames host with --supervise: use --frames guest");
   }
-  if (values.vfio === undefined) return true;
-  throw new UsageError("Cannot take --vfio with --supervise: leave out one of them");
+  const other = ["vfio", "record"].find((name) => values[name] !== undefined);
+  if (other === undefined) return true;
+  throw new UsageError(`Cannot take --${other} with --supervise: leave out one of them`);
 }
 
 /** The way to a front end. */
