@@ -228,7 +228,7 @@ Deno.test("the end of the VMM's connection keeps the device, the end of its proc
   });
   assertEquals(world.reaches(0), false);
   await descriptorsClosed();
-  assertEquals(descriptorCount(), before);
+  await until(() => descriptorCount() === before, "everything is closed");
 });
 
 Deno.test("a device of the VMM is waited for, taken when it is bound, and waited for again in the next VMM", async () => {

@@ -3,6 +3,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { type HostFiles, takeVmmFiles } from "../../../device/endpoint/mod.ts";
 import { descriptorsClosed, PeerProcess } from "../../../device/host/mod.ts";
 import { withFolder } from "../command/test_folder.ts";
+import { until } from "../../until.ts";
 import { descriptorCount } from "../host/host_state.ts";
 import { FileHolder } from "./file_holder.ts";
 
@@ -44,7 +45,7 @@ Deno.test("the only device of a VMM is taken, with its /dev/iommu", async () => 
   const before = descriptorCount();
   assertEquals(await taken(["other", VFIO0, IOMMU]), [IOMMU, VFIO0]);
   await descriptorsClosed();
-  assertEquals(descriptorCount(), before);
+  await until(() => descriptorCount() === before, "everything is closed");
 });
 
 Deno.test("of several devices the one is taken that is named, by its VFIO name or its PCI address", async () => {
@@ -79,7 +80,7 @@ Deno.test("a VMM with two openings of /dev/iommu is refused: which one has the d
       "pass the open files instead (fd=, iommufd=)",
   );
   await descriptorsClosed();
-  assertEquals(descriptorCount(), before);
+  await until(() => descriptorCount() === before, "everything is closed");
 });
 
 Deno.test("a VMM that has ended is said to have ended", async () => {

@@ -29,9 +29,17 @@ export function openDescriptors(): string[] {
   return found;
 }
 
-/** How many descriptors of any kind are open; quicker than a look at each. */
+/**
+ * How many descriptors are open, but for pipes: the runtime closes those to other processes at some time after they have
+ * ended, or after their streams were cancelled.
+ */
 export function descriptorCount(): number {
-  return [...Deno.readDirSync("/proc/self/fd")].length;
+  return descriptorNames().filter((name) => !name.startsWith("pipe:")).length;
+}
+
+/** The names of all that is open; a path for a file. */
+export function descriptorNames(): string[] {
+  return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => descriptorName(Number(name)));
 }
 
 /** Every mapping of a memory file whose name contains `name`. */

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import {
   Descriptor,
+  descriptorsClosed,
   isSameFile,
   type PeerFile,
   peerFiles,
@@ -11,7 +12,7 @@ import {
   UnixStream,
 } from "../../../device/host/mod.ts";
 import { withoutRights } from "../command/test_folder.ts";
-import { descriptorCount, temporaryPath } from "./host_state.ts";
+import { descriptorNames, temporaryPath } from "./host_state.ts";
 
 /** A process that holds a file as descriptor 9, until disposed of. */
 class Holder implements AsyncDisposable {
@@ -55,7 +56,6 @@ class Holder implements AsyncDisposable {
 
 Deno.test("a file that another process has open is found by its name, and taken", async () => {
   await using holder = await Holder.start();
-  const before = descriptorCount();
   const files = holder.find();
   assertEquals(files, [{ number: 9, name: holder.file }]);
   using one = takePeerFile(holder.process, (files as readonly PeerFile[])[0]) as Descriptor;
@@ -69,7 +69,8 @@ Deno.test("a file that another process has open is found by its name, and taken"
   assertMatch(flags, /^flags:\s+02[0-9]+$/m);
   one.close();
   two.close();
-  assertEquals(descriptorCount(), before);
+  await descriptorsClosed();
+  assertEquals(descriptorNames().filter((name) => name === holder.file), []);
 });
 
 Deno.test("two openings of one path are two files, a duplicate is the same", async () => {
