@@ -1,7 +1,7 @@
 /**
  * Measures everything and writes `docs/benchmarks.md` with its charts.
  *
- * Usage: deno task bench:report [--rounds N] [--boots N] [--passes N] [--only guest|targets|suites]
+ * Usage: deno task bench:report [--rounds N] [--boots N] [--passes N] [--only guest|passthrough|targets|suites]
  *
  * The targets and the guest comparison run in this process, the suites of `deno bench` in another. All of it takes some ten
  * minutes; each part prints when it begins.
@@ -11,6 +11,7 @@
 import { delay } from "@std/async";
 import { parseArgs } from "node:util";
 import { type Bar, barChart } from "./bar_chart.ts";
+import { passthroughSection } from "./passthrough.ts";
 import { DEFAULTS, type GuestBench, guestBench } from "./guest.ts";
 import { measureTargets, type TargetRow } from "./targets.ts";
 
@@ -198,6 +199,10 @@ if (only === undefined || only === "guest") {
   );
   sections.set("What", guestSection(guest, machine).trimEnd());
 }
+if (only === undefined || only === "passthrough") {
+  console.error("passed-through devices");
+  sections.set("Passed-through", (await passthroughSection(machine, console.error)).trimEnd());
+}
 if (only === undefined || only === "targets") {
   console.error("the targets");
   const passes = Number(values.passes);
@@ -211,7 +216,8 @@ if (only === undefined || only === "suites") {
 const head = `# Benchmarks
 
 \`deno task bench:report\` writes this page. Compare ratios within one run; times depend on the machine and on what else runs on it.`;
-const order = ["What", "Targets", "Suites"].flatMap((name) => sections.get(name) ?? []);
+const names = ["What", "Passed-through", "Targets", "Suites"];
+const order = names.flatMap((name) => sections.get(name) ?? []);
 await Deno.writeTextFile(REPORT, [head, ...order].join("\n\n") + "\n");
 await new Deno.Command(Deno.execPath(), {
   args: ["fmt", "--quiet", REPORT.pathname, CHART.pathname],

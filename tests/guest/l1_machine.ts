@@ -47,6 +47,8 @@ export interface L1Options {
   readonly bundles?: Readonly<Record<string, URL>>;
   /** Further files. */
   readonly files?: readonly ArchiveEntry[];
+  /** Properties added to the emulated VT-d. */
+  readonly iommu?: string;
   /** Arguments of QEMU that add devices. */
   readonly devices: readonly string[];
   /** MiB of memory; 1024 when missing. */
@@ -70,6 +72,27 @@ export async function runInL1(
   options: L1Options,
   context: Deno.TestContext,
 ): Promise<ReadonlyMap<string, unknown>> {
+  await using process = await startL1(lab, folder, options);
+  const told = new Map<string, unknown>();
+  for (const [name, proves] of Object.entries(options.programs)) {
+    await step(
+      context,
+      proves,
+      (within) =>
+        followProgram(process, name, told, (check, outcome) => step(within, check, outcome)),
+    );
+  }
+  const { code } = await process.status(STEP_LIMIT);
+  if (code !== 0) throw process.failure(`QEMU ended with status ${code}`);
+  return told;
+}
+
+/** Boots L1 with its files in a folder. What its programs say is read with {@linkcode followProgram}. */
+export async function startL1(
+  lab: Lab,
+  folder: string,
+  options: L1Options,
+): Promise<LineProcess> {
   const initramfs = `${folder}/l1.cpio`;
   await Deno.writeFile(initramfs, cpioArchive(await rootEntries(lab, folder, options)));
   const variables = Object.entries(options.variables ?? {}).map(([key, value]) =>
@@ -81,20 +104,13 @@ export async function runInL1(
     memory: options.memory ?? 1024,
     machine: "kernel-irqchip=split",
     append: ["intel_iommu=on", "program=/bin/l1.sh", ...variables].join(" "),
-    devices: ["-device", "intel-iommu,intremap=on", ...options.devices],
+    devices: ["-device", `intel-iommu,intremap=on${options.iommu ?? ""}`, ...options.devices],
   });
-  await using process = new LineProcess({
+  return new LineProcess({
     title: "L1",
     command: [...lab.qemu.command, ...machine],
     env: lab.qemu.env,
   });
-  const told = new Map<string, unknown>();
-  for (const [name, proves] of Object.entries(options.programs)) {
-    await step(context, proves, (within) => followChecks(process, name, within, told));
-  }
-  const { code } = await process.status(STEP_LIMIT);
-  if (code !== 0) throw process.failure(`QEMU ended with status ${code}`);
-  return told;
 }
 
 /** The files of L1. */
@@ -123,14 +139,19 @@ async function rootEntries(
   ]);
 }
 
-/** Reads what a program says, from its beginning to its end. */
-async function followChecks(
+/**
+ * Reads what a program says, from its beginning to its end.
+ *
+ * @param told Gets what it tells, by name.
+ * @param onCheck Called for each check; `outcome` waits for its end and throws if it fails.
+ */
+export async function followProgram(
   process: LineProcess,
   program: string,
-  context: Deno.TestContext,
   told: Map<string, unknown>,
+  onCheck: (name: string, outcome: () => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  /** The next line that is for the test, without those that tell a value, which it keeps. */
+  /** The next line that is for the test, without those that tell a value. */
   async function next(): Promise<string> {
     const end = Date.now() + STEP_LIMIT;
     while (true) {
@@ -145,7 +166,7 @@ async function followChecks(
   for (let line = await next(); line !== "@ended 0"; line = await next()) {
     const [, name] = /^@check (.*)$/.exec(line) ?? [];
     if (name === undefined) throw process.failure(`${program} failed outside its checks: ${line}`);
-    await step(context, name, async () => {
+    await onCheck(name, async () => {
       const outcome = await next();
       const [, text] = /^@failed (.*)$/.exec(outcome) ?? [];
       if (text !== undefined) throw process.failure(`${name}: ${JSON.parse(text)}`);

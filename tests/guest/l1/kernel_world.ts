@@ -16,6 +16,8 @@ const MSI_PAGE = 0xfee00;
 /** A world whose devices are known. */
 export interface EduWorld extends KernelWorld {
   readonly edus: readonly Edu[];
+  /** Attaches a device to an I/O address space by its id; 0 or the errno. */
+  attach(device: number, ioas: number): number;
 }
 
 /**
@@ -42,6 +44,7 @@ export function kernelWorld(paths: readonly string[], groups: readonly number[])
     lastPage: LAST_PAGE,
     msiPage: MSI_PAGE,
     edus,
+    attach: (device, id) => devices[device].attach(id),
     async copy(device, fromPage, toPage) {
       await edus[device].load(BigInt(fromPage) * 4096n);
       await edus[device].store(BigInt(toPage) * 4096n);

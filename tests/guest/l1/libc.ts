@@ -8,6 +8,7 @@ const symbols = {
   close: { parameters: ["i32"], result: "i32" }, // int close(int fd)
   errnoLocation: { name: "__errno_location", parameters: [], result: "pointer" }, // int *__errno_location(void)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" }, // int fcntl(int fd, int cmd, int arg)
+  getpid: { parameters: [], result: "i32" }, // pid_t getpid(void)
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" }, // int ioctl(int fd, unsigned long request, void *argument)
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" }, // int open(const char *path, int flags, mode_t mode)
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "i32" }, // ssize_t pread(int fd, void *buf, size_t count, off_t offset)
@@ -29,6 +30,11 @@ function errno(): number {
   const location = library.errnoLocation();
   if (location === null) throw new Error("Cannot find errno");
   return new Deno.UnsafePointerView(location).getInt32();
+}
+
+/** The least that a call of the kernel costs. */
+export function getpid(): number {
+  return library.getpid();
 }
 
 /** Opens a device to read and write; its descriptor. Programs that are started do not inherit it. */
