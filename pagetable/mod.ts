@@ -123,7 +123,7 @@ export { ChunkReader, chunksOf, imageOf } from "./exchange/memory.ts";
 export { dumpEndpoint, dumpTables } from "./exchange/dump.ts";
 export { dumpText } from "./exchange/dump_text.ts";
 export { walkText } from "./exchange/walk_text.ts";
-export { type DescribedEntry, describePath, pathLines } from "./exchange/path.ts";
+export { bitName, type DescribedEntry, describePath, pathLines } from "./exchange/path.ts";
 export type { EntryFields } from "./exchange/entry_fields.ts";
 export type { DumpBudget } from "./exchange/dump_tree.ts";
 export type { DumpEndpoint, DumpEntry } from "./exchange/dump_types.ts";

@@ -207,3 +207,10 @@ export function entryFields(kind: EntryKind, entry: bigint): EntryFields {
   }
   return fields;
 }
+
+/** The name of the field of an entry, or of its first 8 bytes, that has a bit; empty if none that is named here has. */
+export function fieldOfBit(kind: EntryKind, bit: number): string {
+  const fields: readonly Field[] = FIELDS[kind];
+  const field = fields.find(([, low, width]) => bit >= low && bit < low + width);
+  return field === undefined ? "" : field[0];
+}

@@ -1,5 +1,5 @@
 /** The path of a walk in words: which table each entry was in, and what its fields say. */
-import { type EntryFields, entryFields, type EntryKind } from "./entry_fields.ts";
+import { type EntryFields, entryFields, type EntryKind, fieldOfBit } from "./entry_fields.ts";
 import { STAGE_DEVICE, STAGE_TWO, type WalkResult } from "../walk/walk_result.ts";
 
 /** An entry that a walk read. */
@@ -43,13 +43,9 @@ const VTD_SCALABLE: Readonly<Record<number, readonly [string, EntryKind]>> = {
  * @param format Name of the format of the only stage; of two stages, that of either, or `vtd-nested`, `smmuv3-nested`.
  */
 export function describePath(format: string, walk: WalkResult): readonly DescribedEntry[] {
-  const isNested = format.endsWith("-nested") ||
-    walk.pathStage.subarray(0, walk.depth).includes(STAGE_TWO);
   return Array.from({ length: walk.depth }, (_, at) => {
     const value = walk.entryValue(at);
-    const [table, kind] = walk.pathStage[at] === STAGE_DEVICE
-      ? deviceTable(format, walk, at)
-      : pageTable(format, walk, at, isNested);
+    const [table, kind] = tableOf(format, walk, at);
     return {
       table,
       level: walk.pathLevel[at],
@@ -60,12 +56,31 @@ export function describePath(format: string, walk: WalkResult): readonly Describ
   });
 }
 
+/**
+ * The name of the field that has a bit of an entry that a walk read; empty if none that is named here has.
+ *
+ * @param format As {@linkcode describePath} takes it.
+ * @param at Which entry of the walk, from 0 on.
+ * @param bit Which bit of its first 64.
+ */
+export function bitName(format: string, walk: WalkResult, at: number, bit: number): string {
+  return fieldOfBit(tableOf(format, walk, at)[1], bit);
+}
+
 /** A path as lines: `context 0x100002180 = 0x100003001  P=1 SSPTPTR=0x100003000`. */
 export function pathLines(path: readonly DescribedEntry[]): readonly string[] {
   return path.map(({ table, at, entry, fields }) => {
     const values = Object.entries(fields).map(([name, value]) => `${name}=${value}`);
     return `${table} ${at} = ${entry}  ${values.join(" ")}`;
   });
+}
+
+/** The name of the table that an entry of a walk is in, and what kind of entry it is. */
+function tableOf(format: string, walk: WalkResult, at: number): readonly [string, EntryKind] {
+  if (walk.pathStage[at] === STAGE_DEVICE) return deviceTable(format, walk, at);
+  const isNested = format.endsWith("-nested") ||
+    walk.pathStage.subarray(0, walk.depth).includes(STAGE_TWO);
+  return pageTable(format, walk, at, isNested);
 }
 
 function familyOf(format: string): string {

@@ -1,16 +1,18 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import {
+  build,
   createUnit,
   type HardwareTable,
   NO_PASID,
   READ,
   TableMemory,
   type TranslationUnit,
+  walkerOf,
   WalkResult,
   WRITE,
 } from "../../../pagetable/mod.ts";
-import { describePath, pathLines } from "../../../pagetable/exchange/path.ts";
+import { bitName, describePath, pathLines } from "../../../pagetable/exchange/path.ts";
 import { makeTable } from "../table_words.ts";
 import { VtdScalableUnit } from "../../../pagetable/units/vtd_scalable.ts";
 import { SmmuUnit } from "../../../pagetable/units/smmuv3.ts";
@@ -166,4 +168,20 @@ Deno.test("a path as text has the fields under the names of the specification", 
     /^L1 0x[0-9a-f]+ = 0x123456001 {2}R=1 ADDR=0x123456000$/.test(lines.at(-1)!),
     lines.at(-1),
   );
+});
+
+Deno.test("a bit of an entry that was read has the name of the field that it is in", () => {
+  const { description, memory } = build({
+    format: "amdv1",
+    base: 0x1000000,
+    domains: [{ id: 1, mappings: [{ iova: 0x1000, phys: 0x4000, length: 0x1000, prot: "r" }] }],
+    endpoints: [{ sid: 8, domain: 1 }],
+  });
+  const result = new WalkResult();
+  walkerOf(description, memory).walk(8, 1, READ, result, NO_PASID);
+  // AMD 2.2.3: bit 62 of a page table entry is IW, bits 11:9 are the next level. 2.2.2: bit 1 of a DTE is TV.
+  assertEquals(bitName("amdv1", result, result.depth - 1, 62), "IW");
+  assertEquals(bitName("amdv1", result, 1, 11), "NextLevel");
+  assertEquals(bitName("amdv1", result, 0, 1), "TV");
+  assertEquals(bitName("amdv1", result, result.depth - 1, 58), "");
 });
