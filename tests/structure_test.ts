@@ -55,8 +55,10 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
     command: [
       ...["address.ts", "log.ts", "poll_source.ts", "guarded_poll_source.ts", "service_times.ts"],
       ...["host", "firmware", "iommu", "recording", "vhost_user", "vfio", "endpoint", "serving"],
-      ...["api", "sandbox", "holder", "worker"],
+      ...["api", "sandbox", "holder", "worker", "web"],
     ],
+    // The page runs in a browser: of the API it has the types.
+    web: ["address.ts", "iommu", "api"],
   },
   pagetable: {
     "errno.ts": [],
@@ -96,6 +98,9 @@ const INSIDE: Readonly<Record<string, Readonly<Record<string, readonly string[]>
 /** Modules from elsewhere that the product may import. */
 const OUTSIDE = ["@std/bytes", "@std/async", "node:timers", "node:util"];
 
+/** Modules from elsewhere that are built into the page, and so needed by nothing that runs on the host. */
+const IN_PAGE = ["preact", "preact/hooks"];
+
 const ROOT = new URL("../", import.meta.url);
 
 /** The TypeScript files below a folder, as URLs. */
@@ -103,7 +108,7 @@ function sources(folder: URL): URL[] {
   return [...Deno.readDirSync(folder)].flatMap((entry) => {
     const url = new URL(entry.name + (entry.isDirectory ? "/" : ""), folder);
     if (entry.isDirectory) return sources(url);
-    return entry.name.endsWith(".ts") ? [url] : [];
+    return /\.tsx?$/.test(entry.name) ? [url] : [];
   });
 }
 
@@ -134,6 +139,7 @@ function exists(file: URL): boolean {
 function violations(folder: string): string[] {
   return sources(new URL(`${folder}/`, ROOT)).flatMap((file) =>
     imports(file).filter((specifier) => {
+      if (pathOf(file).startsWith("device/web/page/") && IN_PAGE.includes(specifier)) return false;
       if (!specifier.startsWith(".")) return !OUTSIDE.includes(specifier);
       const target = pathOf(new URL(specifier, file)).split("/")[0];
       return target !== folder && target !== "deno.json" && !MAY_IMPORT[folder].includes(target);
@@ -209,7 +215,7 @@ Deno.test("imports across the top folders go through mod.ts", () => {
 Deno.test("each folder with more than eight files has a README", () => {
   function missing(folder: URL): string[] {
     const entries = [...Deno.readDirSync(folder)];
-    const files = entries.filter(({ isFile, name }) => isFile && name.endsWith(".ts"));
+    const files = entries.filter(({ isFile, name }) => isFile && /\.tsx?$/.test(name));
     const hasOne = files.length <= 8 || entries.some(({ name }) => name === "README.md");
     const below = entries.filter(({ isDirectory }) => isDirectory).flatMap(({ name }) =>
       missing(new URL(`${name}/`, folder))
@@ -233,9 +239,9 @@ Deno.test("a folder's README names every file of the folder, and no file that is
     );
     if (!entries.some(({ name }) => name === "README.md")) return below;
     const text = Deno.readTextFileSync(new URL("README.md", folder));
-    const unnamed = entries.filter(({ name }) => name.endsWith(".ts") && name !== "mod.ts")
-      .filter(({ name }) => !text.includes(name) && !text.includes(name.slice(0, -3)));
-    const gone = [...text.matchAll(/`(?:[\w./]+\/)?(\w+\.ts)`/g)].map((match) => match[1])
+    const unnamed = entries.filter(({ name }) => /\.tsx?$/.test(name) && name !== "mod.ts")
+      .filter(({ name }) => !text.includes(name) && !text.includes(name.replace(/\.tsx?$/, "")));
+    const gone = [...text.matchAll(/`(?:[\w./]+\/)?(\w+\.tsx?)`/g)].map((match) => match[1])
       .filter((name) => !names.has(name));
     return [
       ...unnamed.map(({ name }) => `${pathOf(folder)}README.md does not name ${name}`),
