@@ -21,6 +21,7 @@ import { manPage } from "./man_page.ts";
 import { PROCESS_STREAMS, type Streams } from "./streams.ts";
 import { viot } from "./viot.ts";
 import { walk } from "./walk.ts";
+import { web } from "./web.ts";
 
 /** What the program is. */
 const SUMMARY = "a virtio-iommu outside the VMM, on a vhost-user socket";
@@ -38,6 +39,7 @@ export const COMMANDS: readonly Command[] = [
   build,
   walk,
   dump,
+  web,
   completionCommand(() => COMMANDS),
 ];
 /** Commands that other commands start. */
