@@ -53,8 +53,10 @@ const NOT_MADE = [
   ...["getdents64", "openat", "read", "schedGetAffinity", "schedGetCpu", "schedSetAffinity"],
   // Made when it has been idle for a while, and while there is no guest: see the test of that.
   "pollOnThread",
-  // This worker enters no sandbox.
-  "systemCall",
+  // This worker enters no sandbox, has no devices of the host, and is no worker of a holder.
+  ...["systemCall", "kcmp", "pidfdGetfd", "kill", "prctl", "setsockopt", "spawn", "waitpid"],
+  ...["spawnActionsDestroy", "spawnActionsInit", "spawnAddDuplicate"],
+  ...["spawnAttributesDestroy", "spawnAttributesInit", "spawnSetFlags"],
   // Host frames are not asked for.
   ...["madvise", "mlock2", "pread"],
   // Instead of a socket option that this kernel has; and of log lines, which this worker keeps.
