@@ -207,7 +207,7 @@ export class HostDevices {
       this.#log.warn(
         `${
           others.join(", ")
-        } of IOMMU group ${group} of the host, no endpoint, can access whatever endpoint ` +
+        } of IOMMU group ${group} of the host, no endpoint so far, can access whatever endpoint ` +
           `${name} can, and the other way round`,
       );
     }

@@ -85,14 +85,14 @@ Deno.test("others of an IOMMU group are told, those that are endpoints and those
   const one = world.devices.open(0x20, world.files(0));
   assertEquals(one.siblings, ["0000:01:00.1", "0000:01:00.5"]);
   assertEquals(world.lines.slice(1), [
-    "warn: 0000:01:00.1, 0000:01:00.5 of IOMMU group 7 of the host, no endpoint, can access whatever endpoint " +
+    "warn: 0000:01:00.1, 0000:01:00.5 of IOMMU group 7 of the host, no endpoint so far, can access whatever endpoint " +
     "00:04.0 can, and the other way round",
   ]);
   const two = world.devices.open(0x28, world.files(1));
   assertEquals(world.lines.slice(3), [
     "warn: Endpoints 00:04.0 and 00:05.0 are in IOMMU group 7 of the host: " +
     "the guest can attach them to one domain only, and a DETACH of one blocks both",
-    "warn: 0000:01:00.5 of IOMMU group 7 of the host, no endpoint, can access whatever endpoint " +
+    "warn: 0000:01:00.5 of IOMMU group 7 of the host, no endpoint so far, can access whatever endpoint " +
     "00:05.0 can, and the other way round",
   ]);
   one.close();
