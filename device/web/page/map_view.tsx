@@ -126,7 +126,10 @@ export function MapView(
         onKeyDown={onKeyDown}
         onClick={(event) => choose(cellAt(event))}
         onDblClick={(event) => zoom(cellAt(event), 1 / ZOOM)}
-        onMouseMove={(event) => setCursor(cellAt(event))}
+        onMouseMove={(event) => {
+          // A browser reports a move, too, where the page has moved below a pointer that rests.
+          if (event.movementX !== 0 || event.movementY !== 0) setCursor(cellAt(event));
+        }}
         onWheel={(event) => {
           event.preventDefault();
           zoom(cellAt(event), event.deltaY < 0 ? 1 / ZOOM : ZOOM);
