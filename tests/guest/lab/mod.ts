@@ -7,6 +7,7 @@
 export { type Arch, type DebianArch, debianArch, hostArch } from "./arch.ts";
 export { type BackEnds, findBackEnds } from "./back_ends.ts";
 export { cacheFolder, say } from "./cache.ts";
+export { type Chromium, findChromium } from "./chromium.ts";
 export { type Dpdk, findDpdk } from "./dpdk.ts";
 export {
   type AddressRange,
