@@ -104,6 +104,22 @@ export class GuardedPollSource implements PollSource {
 }
 
 /**
+ * Sessions that were ended because something failed, by what: the device's own, as `iommu`, and those of poll sources, by
+ * name. Those without failures are left out.
+ *
+ * @param own The device's own.
+ */
+export function failuresOf(
+  own: number,
+  sources: readonly GuardedPollSource[],
+): Readonly<Record<string, number>> {
+  const failures: Record<string, number> = {};
+  if (own > 0) failures.iommu = own;
+  for (const each of sources) if (each.failures > 0) failures[each.name] = each.failures;
+  return failures;
+}
+
+/**
  * Logs a failure, limited in rate: an error of the host as one line, a bug with its stack.
  *
  * @param what The beginning of the line, of the same few.

@@ -129,7 +129,7 @@ export interface ApiContext {
   /** How long requests took; not told where this is missing. */
   readonly times?: ServiceTimes;
   /** The process; absent where no other one holds its session. */
-  readonly process?: ProcessState;
+  readonly process?: ProcessState | undefined;
   /** Version of the program. */
   readonly version: string;
   /** Whether a front end is connected. */

@@ -1,5 +1,5 @@
 /** `serve`: offers the device on a vhost-user socket until told to stop. */
-import { type ApiContext, ApiServer, exportMetrics } from "../api/mod.ts";
+import { ApiServer, exportMetrics } from "../api/mod.ts";
 import { HostPages, LineWriter, SharedMemory, UnixListener, type UnixStream } from "../host/mod.ts";
 import type { HostDeviceOpener, ServedEndpoints } from "../endpoint/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
@@ -9,12 +9,12 @@ import { DeviceServer } from "../serving/device_server.ts";
 import type { PollSource } from "../poll_source.ts";
 import type { Sandbox } from "../sandbox/mod.ts";
 import { HostDevices } from "../vfio/mod.ts";
-import { VERSION } from "./version.ts";
 import type { Command } from "./command.ts";
 import { InheritedDescriptors } from "./descriptor_source.ts";
 import { EndpointControl, openEndpoints } from "./endpoint_control.ts";
 import { CommandError } from "./errors.ts";
 import { listen, openFrontEnd } from "./front_end_socket.ts";
+import { LiveState } from "./live_state.ts";
 import { makeDevice, prepare } from "./open_device.ts";
 import { RejectionLog, StopSignals } from "./process_events.ts";
 import { qemuEndpoints } from "./qemu_arguments.ts";
@@ -166,39 +166,17 @@ async function serveUntilStopped(
   const { pollUs, rings, access, api: apiChoice } = choices;
   const own = socket instanceof UnixListener ? socket.path : undefined;
   const otherSockets = [own, api?.path].filter((path) => path !== undefined);
-  const context: ApiContext = {
+  const context = new LiveState({
     device,
-    get services() {
-      return endpoints.services;
-    },
-    get proxies() {
-      return endpoints.proxies;
-    },
-    get relays() {
-      return endpoints.relays;
-    },
-    get hostDevices() {
-      return endpoints.hostDevices;
-    },
+    endpoints,
     changes: new EndpointControl({
       ...{ endpoints, iommu: device, log, access, hostDevices, otherSockets },
       isConfined: choices.sandbox !== "off",
     }),
-    version: VERSION,
-    access: apiChoice?.access ?? "read",
-    get connected() {
-      return server.connected;
-    },
-    get failures() {
-      return server.failures;
-    },
-    get times() {
-      return server.times;
-    },
-    get sandbox() {
-      return sandboxState(choices.sandbox, sandbox);
-    },
-  };
+    access: apiChoice?.access,
+    server: () => server,
+    sandbox: () => sandboxState(choices.sandbox, sandbox),
+  });
   const usesNetwork = exportMetrics(context);
   if (usesNetwork) log.info("Exporting metrics by OpenTelemetry");
   // From here on nothing is opened that the options do not name, and nobody has been served yet.

@@ -4,7 +4,7 @@
  * It has the options of `serve`. Its sockets are the holder's; those of devices behind the IOMMU it makes itself, once it
  * is the active worker.
  */
-import { type ApiContext, ApiServer } from "../api/mod.ts";
+import { ApiServer } from "../api/mod.ts";
 import { HeldFile, packet, PacketKind, ProcessRecord, WorkerPage } from "../holder/mod.ts";
 import {
   type Descriptor,
@@ -29,12 +29,12 @@ import { EndpointControl } from "./endpoint_control.ts";
 import { UsageError } from "./errors.ts";
 import { hostErrorText } from "./host_error.ts";
 import { LateEndpoints } from "./late_endpoints.ts";
+import { LiveState } from "./live_state.ts";
 import { makeDevice, prepare } from "./open_device.ts";
 import { processState } from "./process_state.ts";
 import { parseServeOptions, SERVE_OPTIONS, type ServeChoices } from "./serve_options.ts";
 import { confine, sandboxState, servePolicy } from "./serve_sandbox.ts";
 import { shareTableMemory, traceEvents } from "./serving_parts.ts";
-import { VERSION } from "./version.ts";
 
 /** The channel to the holder, as the holder starts a worker. */
 const CHANNEL_NUMBER = 3;
@@ -172,39 +172,18 @@ class Worker {
     const { generation } = this.#start;
     const startedAt = this.#startedAt;
     const otherSockets = [frontEnd.listen, api?.path].filter((path) => path !== undefined);
-    const context: ApiContext = {
+    const context = new LiveState({
       device,
-      get services() {
-        return endpoints.services;
-      },
-      get proxies() {
-        return endpoints.proxies;
-      },
-      get relays() {
-        return endpoints.relays;
-      },
+      endpoints,
       changes: new EndpointControl({
         ...{ endpoints, iommu: device, log, access, otherSockets, hostDevices: this.#hostDevices },
         isConfined: sandbox !== undefined,
       }),
-      get sandbox() {
-        return sandboxState(mode, sandbox);
-      },
-      get process() {
-        return processState(record, generation, startedAt);
-      },
-      version: VERSION,
-      access: api?.access ?? "read",
-      get connected() {
-        return server.connected;
-      },
-      get failures() {
-        return server.failures;
-      },
-      get times() {
-        return server.times;
-      },
-    };
+      access: api?.access,
+      server: () => server,
+      sandbox: () => sandboxState(mode, sandbox),
+      process: () => processState(record, generation, startedAt),
+    });
     const listener = this.#start.files.get(HeldFile.API);
     const sources: PollSource[] = listener === undefined
       ? []

@@ -1,5 +1,5 @@
 import type { PollSource } from "../poll_source.ts";
-import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
+import { failuresOf, GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import { connectProblem, OsError, PollSet, type UnixListener, UnixStream } from "../host/mod.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
@@ -69,12 +69,7 @@ export class DeviceServer {
    * name. Those without failures are left out.
    */
   get failures(): Readonly<Record<string, number>> {
-    const failures: Record<string, number> = {};
-    if (this.#failures > 0) failures.iommu = this.#failures;
-    for (const each of this.#pollSources) {
-      if (each.failures > 0) failures[each.name] = each.failures;
-    }
-    return failures;
+    return failuresOf(this.#failures, this.#pollSources);
   }
 
   /** Ends a sleep: there is something to serve that no descriptor signals. */

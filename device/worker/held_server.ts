@@ -7,7 +7,7 @@
 import { packet, PacketKind } from "../holder/packet.ts";
 import type { WorkerPage } from "../holder/worker_page.ts";
 import { OsError, PollSet } from "../host/mod.ts";
-import { GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
+import { failuresOf, GuardedPollSource, logFailure } from "../guarded_poll_source.ts";
 import type { IommuDevice } from "../iommu/iommu_device.ts";
 import type { Log } from "../log.ts";
 import type { PollSource } from "../poll_source.ts";
@@ -69,12 +69,7 @@ export class HeldServer {
 
   /** Sessions that were ended because something failed, as `DeviceServer.failures` has them. */
   get failures(): Readonly<Record<string, number>> {
-    const failures: Record<string, number> = {};
-    if (this.#failures > 0) failures.iommu = this.#failures;
-    for (const each of this.#pollSources) {
-      if (each.failures > 0) failures[each.name] = each.failures;
-    }
-    return failures;
+    return failuresOf(this.#failures, this.#pollSources);
   }
 
   /** Ends the loop: what is under way is left for the next worker. */
