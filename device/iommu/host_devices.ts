@@ -70,4 +70,6 @@ export interface HostDevice {
   bypass(): Errno;
   /** Stops it: whatever it accesses is blocked. May be called of one that is blocked, or not yet used by the VMM. */
   block(): void;
+  /** Detaches it alone, when it goes: others of its group stay where they are, and it reaches what they do. */
+  detach(): void;
 }

@@ -55,10 +55,16 @@ export class HostGroup {
     return error;
   }
 
-  /** Removes a device, which is blocked: what the VMM attached it to would go on to apply to the others. */
+  /** Removes a device, which is blocked, or at least detached, so that it does not keep the others where they are. */
   remove(device: HostDevice): void {
     this.#devices = this.#devices.filter((other) => other !== device);
-    device.block();
+    this.release(device);
+  }
+
+  /** Stops a device that is none of the group, or is about to be removed: the others stay where they are. */
+  release(device: HostDevice): void {
+    if (this.#devices.some((other) => other !== device)) device.detach();
+    else device.block();
   }
 
   /**

@@ -164,6 +164,13 @@ export class HostRegistry<D extends HostDomain> {
     if (state?.isBlocked === true && state.domain !== undefined) this.#unblock(state, state.domain);
   }
 
+  /** Stops a device that could not be added, or is to be removed as soon as that can be: others of its group go on. */
+  release(device: HostDevice): void {
+    const group = this.#groups.get(device.group);
+    if (group === undefined) device.block();
+    else group.release(device);
+  }
+
   /** Takes all RAM from a host IOMMU that has no devices any more. */
   leave(iommu: HostIommu): void {
     if (this.#uses(iommu)) return;

@@ -77,7 +77,7 @@ export class Passthrough {
     }
     if (error !== OK) {
       // What the VMM attached it to is not what its endpoint is attached to.
-      device.block();
+      hosts.release(device);
       reserved.clearOwn(id);
       hosts.leave(iommu);
     }
@@ -96,7 +96,7 @@ export class Passthrough {
     if (device === undefined) return ENOENT;
     const domain = endpoints.seen(endpoint)?.domain;
     if (this.#state.messagesWait || domain?.space.isFilling === true) {
-      device.block();
+      hosts.release(device);
       return EBUSY;
     }
     hosts.remove(device);

@@ -49,4 +49,8 @@ export class ModelDevice implements HostDevice {
   block(): void {
     this.#passed.block();
   }
+
+  detach(): void {
+    this.#passed.detach();
+  }
 }

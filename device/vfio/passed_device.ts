@@ -95,6 +95,11 @@ export class PassedDevice implements HostDevice, Attached {
     for (const device of this.#group.devices) if (device.#own === null) device.#detach();
   }
 
+  detach(): void {
+    this.#own = null;
+    this.#detach();
+  }
+
   stopAt(table: KernelTable): void {
     if (this.#group.devices.some((device) => device.#own === table)) this.block();
   }

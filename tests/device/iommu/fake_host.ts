@@ -197,6 +197,11 @@ export class FakeDevice implements HostDevice {
     this.iommu.detach(this);
   }
 
+  detach(): void {
+    this.iommu.calls.push(`detach ${this.endpoint}`);
+    this.iommu.detach(this);
+  }
+
   /** The guest page that it reaches at a page, or -1. */
   reaches(page: number): number {
     const place = this.iommu.groups.get(this.group);

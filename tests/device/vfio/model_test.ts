@@ -138,3 +138,21 @@ Deno.test("what the VMM has attached is bypass until the guest attaches, and aft
   // The other one is where it was.
   assertEquals(world.kernel.fakes[1].group.hwpt, vmms);
 });
+
+Deno.test("a device that goes, or is refused, leaves others of its group where the VMM has attached them", () => {
+  using world = new World(true, true);
+  const [first, second] = world.kernel.fakes;
+  const { passthrough, hosts } = world.guest.device;
+  assertEquals(passthrough.remove(B), OK);
+  assertEquals([first.isAttached, second.isAttached], [true, false]);
+  // Its domain cannot be filled for it.
+  assertEquals([world.attach(1, B), world.map(1, 0x100, 3)], ["OK", "OK"]);
+  world.kernel.kernel.fails = (request) => request === IOMMU_IOAS_MAP_FILE ? ENOMEM : 0;
+  assertEquals(passthrough.add(world.machine.devices[1]), ENOMEM);
+  world.kernel.kernel.fails = () => 0;
+  assertEquals([first.isAttached, second.isAttached], [true, false]);
+  assertEquals(hosts.placeOf(A), "vmm");
+  // The last one leaves nobody that could keep it attached.
+  assertEquals(passthrough.remove(A), OK);
+  assertEquals(first.group.hwpt, null);
+});
