@@ -28,6 +28,11 @@ import { type HostFiles, takeVmmFiles } from "./vmm_files.ts";
 
 /** Milliseconds between two searches of the VMM's process. */
 const SEARCH_MS = 50;
+/**
+ * Milliseconds between two attempts to add a device that the model has refused, which may have filled an I/O address space in
+ * vain; sooner only if its endpoint is attached elsewhere by then.
+ */
+const REFUSED_MS = 1000;
 /** Milliseconds between two attempts to give a device back. */
 const RETRY_MS = 10;
 
@@ -123,6 +128,9 @@ export class HostEndpoint implements ServedEndpoint {
   /** Whether the model wants to be told again. */
   #isBusy = false;
   #nextSearch = 0;
+  /** When the model may be told again, and the domain in which it has refused the device. */
+  #nextAttempt = 0;
+  #refusedIn: number | undefined;
   /** The domain when it was last looked at. */
   #domain: number | undefined;
   #lastProblem = "";
@@ -171,6 +179,7 @@ export class HostEndpoint implements ServedEndpoint {
     this.#process?.close();
     this.#process = PeerProcess.of(stream);
     this.#nextSearch = 0;
+    this.#nextAttempt = 0;
     this.#lastProblem = "";
   }
 
@@ -193,7 +202,7 @@ export class HostEndpoint implements ServedEndpoint {
     if (this.#ends) this.#giveBack();
     else if (this.#opened === undefined) this.#search();
     else {
-      if (!this.#isAdded) this.#tell(this.#add());
+      if (!this.#isAdded && this.#mayAttempt()) this.#tell(this.#add());
       this.#checkBound(this.#opened);
     }
     return false;
@@ -226,6 +235,7 @@ export class HostEndpoint implements ServedEndpoint {
   #search(): void {
     const { source, opener, model } = this.#options;
     if ("device" in source || !this.#hasFrontEnd || this.#process === undefined) return;
+    if (!this.#mayAttempt()) return;
     const domain = model.domainOf(this.endpoint);
     const now = performance.now();
     if (now < this.#nextSearch && domain === this.#domain) return;
@@ -248,6 +258,12 @@ export class HostEndpoint implements ServedEndpoint {
     this.#opened = undefined;
   }
 
+  /** Whether the model may be told: it has not just refused the device. */
+  #mayAttempt(): boolean {
+    return performance.now() >= this.#nextAttempt ||
+      this.#options.model.domainOf(this.endpoint) !== this.#refusedIn;
+  }
+
   /** Tells the model of the device, unless it has to be bound first. Returns one line if the model refuses it. */
   #add(): string | undefined {
     const opened = this.#opened!;
@@ -256,17 +272,25 @@ export class HostEndpoint implements ServedEndpoint {
     try {
       error = this.#options.model.add(opened.device);
     } catch (refused) {
-      if (refused instanceof RangeError) return refused.message;
-      throw refused;
+      if (!(refused instanceof RangeError)) throw refused;
+      this.#refused();
+      return refused.message;
     }
     this.#isAdded = error === OK;
     this.#isBusy = error === EBUSY;
     if (error === OK || error === EBUSY) return undefined;
+    this.#refused();
     const reason = error === EOPNOTSUPP
       ? "another device of its IOMMU group is attached to another domain, or the host refuses (the log says which)"
       : errnoName(error);
     return `Cannot pass device ${opened.address} through as endpoint ` +
       `${endpointText(this.endpoint)}: ${reason}`;
+  }
+
+  #refused(): void {
+    this.#isBusy = false;
+    this.#nextAttempt = performance.now() + REFUSED_MS;
+    this.#refusedIn = this.#options.model.domainOf(this.endpoint);
   }
 
   #vmmEnded(): void {

@@ -1,5 +1,5 @@
 /** A device of the host behind an endpoint: when the model has it, and when its files are closed. */
-import { assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import {
   type HostDeviceModel,
   type HostDeviceOpener,
@@ -179,6 +179,34 @@ Deno.test("a device that the model refuses is closed, and the reason is one line
   );
   await descriptorsClosed();
   assertEquals(descriptorCount(), before);
+});
+
+Deno.test("a device that the model refuses is tried again when its endpoint is attached elsewhere, or after a while", async () => {
+  await using world = new World();
+  await withFrontEnd(world, async () => {
+    let domain = 1;
+    let attempts = 0;
+    const model: HostDeviceModel = {
+      add: () => (attempts++, EOPNOTSUPP),
+      remove: () => OK,
+      placeOf: () => undefined,
+      domainOf: () => domain,
+    };
+    world.add(model);
+    world.host.bind();
+    const start = performance.now();
+    while (attempts < 1) world.pass();
+    for (let i = 0; i < 50; i++) world.pass();
+    assert(attempts <= 1 + (performance.now() - start) / 1000, String(attempts));
+    domain = 2;
+    const before = attempts;
+    world.pass();
+    assertEquals(attempts, before + 1);
+    await until(() => {
+      world.pass();
+      return attempts === before + 2;
+    }, "it is tried again");
+  });
 });
 
 Deno.test("with a VMM connected, the model gets a device once it is bound, and a guest that uses it before is told of", async () => {
