@@ -115,13 +115,15 @@ export class KernelIommu implements HostIommu {
   }
 
   /**
-   * What all devices of this `/dev/iommu` can translate, as the kernel says.
+   * What all devices that are bound to this `/dev/iommu` can translate, as the kernel says. It is asked anew each time until
+   * the VMM has bound all that were added: it may never use some of them.
    *
-   * @returns ENOENT before the VMM has bound all that were added; the error of a call otherwise.
+   * @returns ENOENT before it has bound one; the error of a call otherwise.
    */
   aperture(): Aperture | Errno {
     if (this.#aperture !== undefined) return this.#aperture;
-    if (this.#devices.some((device) => !device.isBound)) return ENOENT;
+    const bound = this.#devices.filter((device) => device.isBound).length;
+    if (bound === 0) return ENOENT;
     const { iommufd } = this.#context;
     const errno = iommufd.allocateIoas();
     if (errno !== OK) return errno;
@@ -136,12 +138,13 @@ export class KernelIommu implements HostIommu {
     for (const id of pageTables) iommufd.destroy(id);
     iommufd.destroy(scratch);
     if (asked !== OK) return asked;
-    this.#aperture = {
+    const aperture = {
       firstPage: iommufd.firstPage,
       lastPage: iommufd.lastPage,
       leafOrder: Math.log2(iommufd.alignment / PAGE_SIZE),
     };
-    return this.#aperture;
+    if (bound === this.#devices.length) this.#aperture = aperture;
+    return aperture;
   }
 
   /** Drops bypass, to which no device is attached any more. It is made anew when it is needed. */

@@ -174,6 +174,22 @@ Deno.test("the aperture is that of all devices, and the smallest page is the ker
   assertEquals(world.kernel.made.length, asked);
 });
 
+Deno.test("devices that no VMM has bound leave the aperture of the others as it is, until they are bound", () => {
+  using world = fakeWorld(1);
+  const narrow = { ...VTD, first: 1, last: 2 ** 27 - 1 };
+  const second = world.kernel.openDevice({ hardware: narrow });
+  const machine = new KernelMachine({
+    ...world,
+    devices: [...world.devices, second.file],
+    groups: [0, 1],
+  });
+  assertEquals(machine.iommu.aperture(), { firstPage: 0, lastPage: VTD.last, leafOrder: 0 });
+  assertEquals(machine.table().lastPage, VTD.last);
+  const { owner } = world.fakes[0];
+  world.kernel.bind(second, owner as Parameters<typeof world.kernel.bind>[1], new FakeIoas());
+  assertEquals(machine.iommu.aperture(), { firstPage: 1, lastPage: 2 ** 27 - 1, leafOrder: 0 });
+});
+
 Deno.test("RAM that is not page-aligned in its file is refused by the kernel and not reached", () => {
   using world = fakeWorld(1);
   using ram = createRam(0x10, 4);
