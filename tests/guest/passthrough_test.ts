@@ -27,6 +27,9 @@ const PROGRAMS = {
   histories: "the engine fills a page table of ours and the kernel's alike, whatever is mapped",
 };
 
+/** Those that only the long mode runs, if none is named. */
+const LONG: readonly string[] = ["kernel", "histories"];
+
 /** The record of a real kernel's answers. `VIOMMU_RECORD=1` writes it anew, as for another kernel. */
 const RECORD = new URL("../device/vfio/recorded_answers.json", import.meta.url);
 
@@ -38,8 +41,9 @@ function text(content: string): Uint8Array {
 /** The programs that are asked for. */
 function chosenPrograms(): L1Options["programs"] {
   const chosen = Deno.env.get("VIOMMU_L1") ?? "";
-  const all = Object.entries(PROGRAMS);
-  return Object.fromEntries(all.filter(([name]) => chosen === "" || name === chosen));
+  const isWanted = (name: string) =>
+    chosen === "" ? isLong || !LONG.includes(name) : name === chosen;
+  return Object.fromEntries(Object.entries(PROGRAMS).filter(([name]) => isWanted(name)));
 }
 
 /** What all runs have in common. */
