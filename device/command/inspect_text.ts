@@ -28,6 +28,7 @@ export function stateText(state: State): string {
     ...blockedLines(state),
     `faults    ${state.faults.reported} reported, ${state.faults.dropped} dropped`,
     ...failureLines(state),
+    ...processLines(state),
     ...sandboxLines(state),
     "",
     ...requestLines(state),
@@ -51,6 +52,24 @@ function blockedLines({ blocked, endpoints }: State): readonly string[] {
   }
   const ids = endpoints.filter((endpoint) => endpoint.blocked).map(({ id }) => id);
   return [`blocked   ${namedEndpoints(ids)}: attached when the connection ended`];
+}
+
+/** Which process serves, where another one holds its session, and how that one's predecessors ended. */
+function processLines({ process }: State): readonly string[] {
+  if (process === undefined) return [];
+  const { pid, generation, startedAt, spare, deaths, lastDeath, pauses } = process;
+  const end = lastDeath === null
+    ? ""
+    : `, the last ${lastDeath.at}` + (lastDeath.signal === undefined
+      ? lastDeath.code === undefined ? "" : ` (exit code ${lastDeath.code})`
+      : ` (signal ${lastDeath.signal})`);
+  return [
+    `process   ${pid}, number ${generation}, since ${startedAt}, ${
+      spare ? "a" : "no"
+    } spare is ready`,
+    `deaths    ${deaths}${end}; ${pauses.count} pauses, ` +
+    `median ${pauses.medianMilliseconds} ms, longest ${pauses.longestMilliseconds} ms`,
+  ];
 }
 
 /** What is in force of the sandbox. */

@@ -100,6 +100,29 @@ Deno.test("state() and inspect show whose sessions failed, and nothing where non
   guest.close();
 });
 
+Deno.test("state() and inspect show which process serves for a holder, and how the last one ended", () => {
+  const { guest, context } = busyGuest();
+  assertEquals(/process|deaths/.test(stateText(stateOf(context))), false);
+  const process = {
+    ...{ pid: 12, holder: 10, generation: 3, startedAt: "2026-01-02T03:04:05.000Z", spare: true },
+    ...{ deaths: 2, lastDeath: { at: "2026-01-02T03:04:04.000Z", signal: 9 } },
+    pauses: { count: 2, medianMilliseconds: 8.25, longestMilliseconds: 14.5 },
+  };
+  assertEquals(stateOf({ ...context, process }).process, process);
+  assertStringIncludes(
+    stateText(stateOf({ ...context, process })),
+    "\nprocess   12, number 3, since 2026-01-02T03:04:05.000Z, a spare is ready\n" +
+      "deaths    2, the last 2026-01-02T03:04:04.000Z (signal 9); 2 pauses, " +
+      "median 8.25 ms, longest 14.5 ms\n",
+  );
+  const fresh = { ...process, spare: false, deaths: 0, lastDeath: null };
+  assertStringIncludes(
+    stateText(stateOf({ ...context, process: fresh })),
+    "no spare is ready\ndeaths    0;",
+  );
+  guest.close();
+});
+
 Deno.test("mappings() lists mappings by address, of one domain or all", () => {
   const { guest, context } = busyGuest();
   guest.request(attachRequest(3, 16), 4);
