@@ -305,3 +305,10 @@ Deno.test("a replay uses groups of entries where the recorded device did", () =>
   life.compare();
   life.end();
 });
+
+Deno.test("answers to PROBE are as long as they were where devices of the host could have ranges of their own", () => {
+  const life = new Life({ ...SMALL_OPTIONS, maxHostRanges: 8 });
+  life.take({ do: "probe", endpoint: 8, room: 8 * 24 + 4 });
+  life.compare();
+  life.end();
+});
