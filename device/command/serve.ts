@@ -74,7 +74,10 @@ Example:
   },
 };
 
-/** Whether devices of the host are passed through, now or later: the kernel maps guest memory for them by its files. */
+/**
+ * Whether devices of the host are passed through, now or later: the kernel maps guest memory for them by its files, and the
+ * answers to PROBE need room for what they reserve.
+ */
 function mayPassDevices({ endpoints, api }: ServeChoices): boolean {
   return api?.access === "full" || endpoints.some((each) => each.isHostDevice === true);
 }
@@ -96,9 +99,7 @@ async function serveDevice(choices: ServeChoices, process: ProcessParts): Promis
     ...choices.device,
     tableMemory: tables.buffer,
     ...(hostMemory === undefined ? {} : { hostMemory }),
-    ...(choices.endpoints.some((each) => each.isHostDevice === true)
-      ? { maxHostRanges: HOST_RANGES }
-      : {}),
+    ...(mayPassDevices(choices) ? { maxHostRanges: HOST_RANGES } : {}),
   };
   await using recording = choices.record === undefined
     ? undefined

@@ -409,6 +409,17 @@ Deno.test("guest memory can be read with --api-access full", async () => {
   });
 });
 
+Deno.test("where a device of the host may be added, answers to PROBE have room for all that it reserves", async () => {
+  // struct virtio_iommu_config, 5.13.4: probe_size is at 32; a RESV_MEM property (5.13.6.7) has 24 bytes.
+  for (const [args, ranges] of [[[], 1], [["--api-access", "full"], 8]] as const) {
+    await withServe(args, async ({ socket }) => {
+      using session = await connect(socket);
+      const bytes = await session.frontEnd.readConfig(32, 4);
+      assertEquals(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true), ranges * 24);
+    });
+  }
+});
+
 Deno.test("SIGTERM ends serve, whatever clients of the API have open", async () => {
   using clients = new DisposableStack();
   await withServe([], async ({ api }) => {
