@@ -181,3 +181,26 @@ Deno.test("the examples of docs/walk-json.md give the output that is shown", asy
     await Deno.remove(folder, { recursive: true });
   }
 });
+
+Deno.test("viot has the permissions that it needs where documents run main.ts itself", async () => {
+  let count = 0;
+  for (const document of DOCUMENTS) {
+    const text = await Deno.readTextFile(document);
+    for (const [, flags, args] of text.matchAll(/^deno run (.*)main\.ts (viot .*)$/gm)) {
+      const folder = await Deno.makeTempDir();
+      try {
+        const main = new URL("main.ts", ROOT).href;
+        const command = ["run", "--no-prompt", ...flags.split(" ").filter(Boolean), main];
+        const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+          args: [...command, ...args.split(" ")],
+          cwd: folder,
+        }).output();
+        assertEquals([code, new TextDecoder().decode(stderr)], [0, ""], pathOf(document));
+        count++;
+      } finally {
+        await Deno.remove(folder, { recursive: true });
+      }
+    }
+  }
+  assert(count > 0);
+});

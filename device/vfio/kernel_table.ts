@@ -6,8 +6,8 @@
  * kernel is asked for whole ones, whatever range the caller names.
  *
  * A `map` becomes several areas: one for each region of RAM, since regions have files of their own, and no area is of more
- * than {@linkcode AREA_PAGES}. Removing a page removes its area ({@linkcode PageTable.unmap}), and the engine removes long
- * mappings in pieces between which everything else is served: an area without a limit would be removed by the first piece.
+ * than {@linkcode AREA_PAGES}, so that no map call takes long. Removing a page removes its area ({@linkcode PageTable.unmap}),
+ * so the engine unmaps whole mappings only (`unmapsWhole`), however long they are.
  *
  * Frames that are no RAM have an area here and none in the kernel: a device cannot reach them. RAM that is added later at
  * frames that were RAM when they were mapped is mapped then; a front end that hands over its memory anew, divided in another
