@@ -8,7 +8,8 @@
  *   has to be blocked is left to the VMM until the request queue starts: a VMM attaches devices when it makes them.
  * - No session: nothing. A device of a VMM that has ended would go on to access memory.
  *
- * Devices of one host group are always together ({@linkcode HostGroup}). They may be attached to one domain only. One
+ * Devices of one host group are always together ({@linkcode HostGroup}). They may be attached to one domain only, or to any
+ * bypass domains. One
  * whose endpoint is attached to nothing goes with those that are attached. When one is detached while others are
  * attached, all are blocked (D4), and the others' endpoints are blocked in the device tables, too, until an ATTACH names
  * one of them and their domain again.
@@ -129,7 +130,10 @@ export class HostRegistry<D extends HostDomain> {
     const { endpoints } = this.#parts;
     let group = this.#groups.get(number);
     const domain = endpoints.seen(id)?.domain;
-    if (group !== undefined && domain !== undefined && this.#isElsewhere(group, id, domain)) {
+    if (
+      group !== undefined && domain !== undefined &&
+      this.#isElsewhere(group, id, domain, domain.bypass)
+    ) {
       return EOPNOTSUPP;
     }
     if (group === undefined) {
@@ -189,10 +193,13 @@ export class HostRegistry<D extends HostDomain> {
     for (const iommu of this.#iommus()) iommu.memoryRemoved(region);
   }
 
-  /** Whether a device of the endpoint's host group is attached to another domain than `domain`, which may be a new one. */
-  isRefused(endpoint: number, domain: D | undefined): boolean {
+  /**
+   * Whether a device of the endpoint's host group is attached to another domain than `domain`, which may be a new one. Bypass
+   * domains are all the same to devices: Linux makes one for each of its own groups.
+   */
+  isRefused(endpoint: number, domain: D | undefined, bypass: boolean): boolean {
     const group = this.#groupOf(endpoint);
-    return group !== undefined && this.#isElsewhere(group, endpoint, domain);
+    return group !== undefined && this.#isElsewhere(group, endpoint, domain, bypass);
   }
 
   /**
@@ -302,10 +309,15 @@ export class HostRegistry<D extends HostDomain> {
     return new Set([...this.#groups.values()].map((group) => group.iommu));
   }
 
-  #isElsewhere(group: HostGroup, endpoint: number, domain: D | undefined): boolean {
+  #isElsewhere(
+    group: HostGroup,
+    endpoint: number,
+    domain: D | undefined,
+    bypass: boolean,
+  ): boolean {
     return group.devices.some(({ endpoint: id }) => {
       const other = id === endpoint ? undefined : this.#parts.endpoints.seen(id)?.domain;
-      return other !== undefined && other !== domain;
+      return other !== undefined && other !== domain && !(other.bypass && bypass);
     });
   }
 

@@ -224,7 +224,7 @@ export class Requests {
     const bypass = (flags & ATTACH_F_BYPASS) !== 0;
     const domain = this.#iommu.domain(domainId);
     const { endpoints, hosts } = this.#options;
-    if (hosts.isRefused(endpoint, domain)) return this.#refuse("group");
+    if (hosts.isRefused(endpoint, domain, bypass)) return this.#refuse("group");
     const format = endpoints.formatOf(endpoint);
     if (domain !== undefined && format !== undefined && !bypass && !domain.bypass) {
       const error = domain.beginJoin(endpoint, format);

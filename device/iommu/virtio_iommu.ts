@@ -146,7 +146,7 @@ export class VirtioIommu {
       else hosts.follow(endpointId);
       return error;
     }
-    if (hosts.isRefused(endpointId, existing)) {
+    if (hosts.isRefused(endpointId, existing, bypass)) {
       this.#endpoints.release(endpoint);
       return EOPNOTSUPP;
     }

@@ -26,6 +26,21 @@ Deno.test("an ATTACH that would part devices of one host group is refused with U
   assertEquals(world.attach(2, C), "OK", "another group");
 });
 
+Deno.test("devices of one host group may be in several bypass domains, which lead to the same", () => {
+  using world = new World();
+  // Linux makes a bypass domain for each of its own groups (iommu=pt).
+  assertEquals([world.attach(1, A, 1), world.attach(2, B, 1)], ["OK", "OK"]);
+  assertEquals([reached(world, A, 5), reached(world, B, 5)], [[5, 5], [5, 5]]);
+  assertEquals(world.attach(3, A), "UNSUPP");
+  assertEquals([reached(world, A, 5), reached(world, B, 5)], [[5, 5], [5, 5]]);
+  // D4 holds for them as for others.
+  assertEquals(world.detach(1, A), "OK");
+  assertEquals([reached(world, A, 5), reached(world, B, 5)], [[-1, -1], [-1, -1]]);
+  assertEquals(world.attach(2, B, 1), "OK");
+  assertEquals([reached(world, A, 5), reached(world, B, 5)], [[5, -1], [5, 5]]);
+  assertEquals([world.attach(4, A, 1), reached(world, A, 5)], ["OK", [5, 5]]);
+});
+
 Deno.test("a device whose endpoint is attached to nothing goes with the others of its group", () => {
   using world = new World(true);
   assertEquals([world.attach(1, A), world.map(1, 5, 7)], ["OK", "OK"]);
