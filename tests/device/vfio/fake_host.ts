@@ -9,8 +9,9 @@ import { O_CLOEXEC, O_RDWR } from "../../../device/host/constants.ts";
 import { descriptorStatus } from "../../../device/host/file_status.ts";
 import { cString, libc } from "../../../device/host/libc.ts";
 import type { HostPlaces } from "../../../device/vfio/mod.ts";
+import { VFIO_ATTACH } from "../../../device/vfio/vfio_device.ts";
 import { FakeKernel } from "./fake_iommufd.ts";
-import { type FakeDevice, FakeGroup } from "./fake_objects.ts";
+import { type FakeDevice, FakeGroup, type FakeIoas } from "./fake_objects.ts";
 
 /** What stands for `/dev/iommu`. */
 const IOMMU = "/dev/null";
@@ -36,6 +37,7 @@ export class FakeHost implements Disposable {
   readonly #iommufd: ReturnType<FakeKernel["openIommufd"]>;
   readonly #numbers = new Map<string, number>();
   readonly #kept: Descriptor[] = [];
+  #vmms: FakeIoas | undefined;
 
   /**
    * @param groups The IOMMU group of each device.
@@ -95,8 +97,19 @@ export class FakeHost implements Disposable {
 
   /** Does what a VMM does: binds all devices, and attaches them to an address space of its own. */
   bind(): void {
-    let ioas;
-    for (const { device } of this.devices) ioas = this.kernel.bind(device, this.#iommufd, ioas);
+    this.#vmms = undefined;
+    for (const { device } of this.devices) {
+      this.#vmms = this.kernel.bind(device, this.#iommufd, this.#vmms);
+    }
+  }
+
+  /** The VMM attaches a device to its address space again, as one that was plugged in. */
+  attachToVmms(index: number): void {
+    const { device } = this.devices[index];
+    const id = this.#iommufd.idOf(this.#vmms!);
+    const structure = new Uint8Array(new Uint32Array([12, 0, id]).buffer);
+    const errno = this.kernel.ioctl(device.file.number, VFIO_ATTACH, structure);
+    if (errno !== 0) throw new Error(`Cannot attach a device as a VMM: error ${errno}`);
   }
 
   /** The VMM has ended, and every other copy of its files is closed: the devices are free. */
