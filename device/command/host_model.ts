@@ -7,6 +7,10 @@ export function hostModel({ passthrough, hosts, endpoints }: IommuDevice): HostD
   return {
     add: (device) => passthrough.add(device),
     remove: (endpoint) => passthrough.remove(endpoint),
+    get mayBeReset() {
+      return hosts.mayBeReset;
+    },
+    letFirmwarePass: () => hosts.letFirmwarePass(),
     placeOf: (endpoint) => hosts.placeOf(endpoint),
     domainOf: (endpoint) => endpoints.seen(endpoint)?.domain?.id,
   };

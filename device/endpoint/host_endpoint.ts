@@ -33,7 +33,7 @@ const SEARCH_MS = 50;
  * vain; sooner only if its endpoint is attached elsewhere by then.
  */
 const REFUSED_MS = 1000;
-/** Milliseconds between two attempts to give a device back. */
+/** Milliseconds between two attempts to give a device back, and between two looks whether one was reset. */
 const RETRY_MS = 10;
 
 /** An open device of the host. */
@@ -70,6 +70,10 @@ export interface HostDeviceModel {
   remove(endpoint: number): Errno;
   /** What the device of an endpoint is attached to. */
   placeOf(endpoint: number): HostPlace | undefined;
+  /** Whether {@linkcode letFirmwarePass} is to be called now and then. */
+  readonly mayBeReset: boolean;
+  /** Lets devices through that were reset, so that firmware can use them. */
+  letFirmwarePass(): void;
   /** The domain that an endpoint is attached to, if it is. */
   domainOf(endpoint: number): number | undefined;
 }
@@ -128,6 +132,7 @@ export class HostEndpoint implements ServedEndpoint {
   /** Whether the model wants to be told again. */
   #isBusy = false;
   #nextSearch = 0;
+  #nextLook = 0;
   /** When the model may be told again, and the domain in which it has refused the device. */
   #nextAttempt = 0;
   #refusedIn: number | undefined;
@@ -170,7 +175,7 @@ export class HostEndpoint implements ServedEndpoint {
 
   /** Whether something is to be tried again that no descriptor signals. */
   get mustPoll(): boolean {
-    return this.#isBusy;
+    return this.#isBusy || this.#options.model.mayBeReset;
   }
 
   /** A front end of the IOMMU has connected. */
@@ -204,6 +209,7 @@ export class HostEndpoint implements ServedEndpoint {
     else {
       if (!this.#isAdded && this.#mayAttempt()) this.#tell(this.#add());
       this.#checkBound(this.#opened);
+      this.#lookForReset();
     }
     return false;
   }
@@ -229,6 +235,16 @@ export class HostEndpoint implements ServedEndpoint {
     this.#process?.close();
     this.#process = undefined;
     this.#giveBackAtLast();
+  }
+
+  /** Lets the device through if it was reset. */
+  #lookForReset(): void {
+    const { model } = this.#options;
+    if (!model.mayBeReset) return;
+    const now = performance.now();
+    if (now < this.#nextLook) return;
+    this.#nextLook = now + RETRY_MS;
+    model.letFirmwarePass();
   }
 
   /** Looks for the device in the VMM's process: from time to time, and when the guest has attached the endpoint. */

@@ -22,6 +22,15 @@ export function ioctl(number: number, request: number, argument: Uint8Array<Arra
   }
 }
 
+/**
+ * Reads from an open file, from byte `offset` on, which is below 2^53.
+ *
+ * @returns How many bytes were read, or -1.
+ */
+export function readAt(number: number, offset: number, target: Uint8Array<ArrayBuffer>): number {
+  return libc().pread(number, target, BigInt(target.length), BigInt(offset));
+}
+
 /** The address of byte `offset` of a buffer in this process: below 2^53, as user addresses of Linux are. */
 export function addressIn(buffer: ArrayBuffer, offset: number): number {
   return Number(addressOf(buffer)) + offset;

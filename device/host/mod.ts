@@ -44,7 +44,7 @@ export {
   type ActivationEnvironment,
   inheritedSocket,
 } from "./inherited_socket.ts";
-export { addressIn, ioctl } from "./ioctl.ts";
+export { addressIn, ioctl, readAt } from "./ioctl.ts";
 export { deviceFolder } from "./device_folder.ts";
 export { IoVectors } from "./io_vectors.ts";
 export { LineWriter } from "./line_writer.ts";

@@ -58,6 +58,12 @@ export interface HostDevice {
   /** What it cannot use, in place of the regions that the device's options give its endpoint; those without it. */
   readonly reserved?: readonly HostReservedRange[];
 
+  /**
+   * Whether it may access memory now, as far as its driver is concerned: a reset takes that from it. Those without it always
+   * may.
+   */
+  readonly isBusMaster?: boolean;
+
   /** What the host can translate for it, if that is known by now. Asked while no driver is active. */
   limits?(): HostLimits | undefined;
 

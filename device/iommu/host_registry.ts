@@ -63,6 +63,8 @@ export class HostRegistry<D extends HostDomain> {
   readonly #regions = new Set<MemoryRegion>();
   /** Whether the request queue has started in this session. */
   #isStarted = false;
+  /** Whether it has stopped since. */
+  #isStopped = false;
 
   /** Without devices. */
   constructor(parts: HostRegistryParts<D>) {
@@ -287,12 +289,43 @@ export class HostRegistry<D extends HostDomain> {
   /** The request queue runs. */
   start(): void {
     this.#isStarted = true;
+    this.#isStopped = false;
     this.followAll();
+  }
+
+  /** The request queue has stopped: the machine pauses, or is being reset. */
+  stop(): void {
+    this.#isStopped = this.#isStarted;
+  }
+
+  /** Whether a device is in a domain while the request queue is stopped: {@linkcode letFirmwarePass} is to be called now and then. */
+  get mayBeReset(): boolean {
+    if (!this.#isStopped || !this.#parts.config.bypass) return false;
+    for (const { place } of this.#groups.values()) if (typeof place === "object") return true;
+    return false;
+  }
+
+  /**
+   * Lets devices through that have been reset since the request queue stopped: firmware uses them before a driver of the
+   * IOMMU comes, and nobody tells of a reset of the machine. A device that may not access memory has nothing to lose by it:
+   * if the machine has only paused, the start of the queue takes all to where they belong before a driver runs again.
+   */
+  letFirmwarePass(): void {
+    if (!this.mayBeReset) return;
+    const { life } = this.#parts;
+    for (const group of this.#groups.values()) {
+      const isReset = typeof group.place === "object" &&
+        group.devices.every(({ endpoint, isBusMaster }) =>
+          isBusMaster === false && !life.blocks(endpoint)
+        );
+      if (isReset) group.move("bypass");
+    }
   }
 
   /** The session ends: blocks every device at once. */
   cut(): void {
     this.#isStarted = false;
+    this.#isStopped = false;
     for (const group of this.#groups.values()) group.cut();
   }
 

@@ -318,6 +318,7 @@ export class IommuDevice implements VirtioDevice {
     if (index !== REQUEST_QUEUE) return;
     this.#requestQueue.stop();
     this.journal.queueStopped();
+    this.hosts.stop();
   }
 
   /** The VMM has gone, perhaps: devices of the host are blocked before anything else, which may take long. */

@@ -9,7 +9,7 @@ import { endpointText, sizeText } from "../address.ts";
 import { type Descriptor, deviceFolder, isSameFile, lockLimit } from "../host/mod.ts";
 import type { HostDevice } from "../iommu/host_devices.ts";
 import type { Log } from "../log.ts";
-import { HOST_CALLS, type KernelCalls } from "./iommufd.ts";
+import { type DeviceCalls, HOST_CALLS } from "./iommufd.ts";
 import { KernelIommu } from "./kernel_iommu.ts";
 import { ModelDevice } from "./model_device.ts";
 import { HostGroup, PassedDevice } from "./passed_device.ts";
@@ -19,7 +19,7 @@ import { VfioDevice } from "./vfio_device.ts";
 /** Where the host is. */
 export interface HostPlaces {
   /** The kernel. */
-  readonly calls: KernelCalls;
+  readonly calls: DeviceCalls;
   /** Where sysfs is mounted. */
   readonly sysfs: string;
 }

@@ -8,7 +8,7 @@
 import type { Errno, Protection } from "../../pagetable/mod.ts";
 import { OK, PAGE_SIZE, READ, WRITE } from "../../pagetable/mod.ts";
 import { LAST_PAGE, readAddress, writeAddress } from "../address.ts";
-import { addressIn, type Descriptor, ioctl } from "../host/mod.ts";
+import { addressIn, type Descriptor, ioctl, readAt } from "../host/mod.ts";
 import { Structure } from "./structure.ts";
 
 /** The kernel, as far as it is asked: `ioctl` of the host, or of a test. */
@@ -21,8 +21,18 @@ export interface KernelCalls {
   ioctl(number: number, request: number, argument: Uint8Array<ArrayBuffer>): Errno;
 }
 
+/** The same for devices, whose configuration space is read. */
+export interface DeviceCalls extends KernelCalls {
+  /**
+   * Reads from an open file, from byte `offset` on.
+   *
+   * @returns How many bytes were read, or -1.
+   */
+  read(number: number, offset: number, target: Uint8Array<ArrayBuffer>): number;
+}
+
 /** The kernel of this host. */
-export const HOST_CALLS: KernelCalls = { ioctl };
+export const HOST_CALLS: DeviceCalls = { ioctl, read: readAt };
 
 /** Destroys an object. The numbers of the calls are `_IO(';', n)`. */
 export const IOMMU_DESTROY = 0x3b80;

@@ -6,6 +6,6 @@
  *
  * @module
  */
-export { HOST_CALLS, type KernelCalls } from "./iommufd.ts";
+export { type DeviceCalls, HOST_CALLS, type KernelCalls } from "./iommufd.ts";
 export { type DeviceFiles, HostDevices, type HostPlaces, OpenDevice } from "./host_devices.ts";
 export { type Aperture } from "./kernel_table.ts";

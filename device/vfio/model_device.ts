@@ -38,6 +38,10 @@ export class ModelDevice implements HostDevice {
     return { firstPage, lastPage, granulePages: 2 ** leafOrder };
   }
 
+  get isBusMaster(): boolean {
+    return this.#passed.isBusMaster;
+  }
+
   attach(table: HostTable): Errno {
     return this.#passed.attach(table);
   }

@@ -76,6 +76,10 @@ export class PassedDevice implements HostDevice, Attached {
     return this.#file.isBound;
   }
 
+  get isBusMaster(): boolean {
+    return this.#file.isBusMaster;
+  }
+
   attach(table: PageTable): Errno {
     return this.#attach(table as KernelTable);
   }

@@ -7,7 +7,7 @@
 import { type Errno, OK } from "../../pagetable/mod.ts";
 import type { Descriptor } from "../host/mod.ts";
 import { EBUSY } from "./error_numbers.ts";
-import type { KernelCalls } from "./iommufd.ts";
+import type { DeviceCalls } from "./iommufd.ts";
 import { Structure } from "./structure.ts";
 
 /** Attaches a device to an I/O address space or a hardware page table. */
@@ -19,6 +19,11 @@ export const VFIO_REGION_INFO = 0x3b6c;
 
 /** The region of a PCI device that is its configuration space. */
 const CONFIG_REGION = 7;
+/** Where a region's offset in the file is in the answer. */
+const REGION_OFFSET = 24;
+/** The command register of a PCI device, and the bit by which it may access memory (PCI Local Bus 3.0, 6.2.2). */
+const PCI_COMMAND = 4;
+const BUS_MASTER = 1 << 2;
 /** Attempts to attach a device that is being reset, and the milliseconds between two. */
 const ATTACH_TRIES = 5;
 const ATTACH_PAUSE = 1;
@@ -28,14 +33,15 @@ const still = new Int32Array(new SharedArrayBuffer(4));
 
 /** One open VFIO device. */
 export class VfioDevice {
-  readonly #calls: KernelCalls;
+  readonly #calls: DeviceCalls;
   readonly #file: Descriptor;
   readonly #attach = new Structure(12);
   readonly #detach = new Structure(8);
   readonly #region = new Structure(32);
+  readonly #command = new Uint8Array(2);
 
   /** The calls of an open file, which stays the caller's. */
-  constructor(file: Descriptor, calls: KernelCalls) {
+  constructor(file: Descriptor, calls: DeviceCalls) {
     this.#file = file;
     this.#calls = calls;
   }
@@ -67,6 +73,15 @@ export class VfioDevice {
   get isBound(): boolean {
     this.#region.view.setUint32(8, CONFIG_REGION, true);
     return this.#call(VFIO_REGION_INFO, this.#region) === OK;
+  }
+
+  /** Whether it is let access memory by its command register, which a reset clears. It is if that cannot be read. */
+  get isBusMaster(): boolean {
+    if (!this.isBound) return true;
+    const offset = Number(this.#region.view.getBigUint64(REGION_OFFSET, true)) + PCI_COMMAND;
+    const { length } = this.#command;
+    const isRead = this.#calls.read(this.#file.number, offset, this.#command) === length;
+    return !isRead || (this.#command[0] & BUS_MASTER) !== 0;
   }
 
   #call(request: number, argument: Structure): Errno {

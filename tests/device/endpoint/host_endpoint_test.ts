@@ -129,11 +129,36 @@ Deno.test("a device that is added again gets what its endpoint is attached to", 
   assertEquals(world.reaches(0x500), true);
 });
 
+Deno.test("a device that may have been reset is looked at until the model says otherwise", async () => {
+  await using world = new World();
+  let looks = 0;
+  const model: HostDeviceModel = {
+    add: () => OK,
+    remove: () => OK,
+    get mayBeReset() {
+      return looks < 2;
+    },
+    letFirmwarePass: () => looks++,
+    placeOf: () => "domain",
+    domainOf: () => undefined,
+  };
+  const added = world.add(model);
+  assertEquals(added.mustPoll, true);
+  await until(() => {
+    world.pass();
+    return !added.mustPoll;
+  }, "it was looked at twice");
+  for (let i = 0; i < 3; i++) world.pass();
+  assertEquals(looks, 2);
+});
+
 Deno.test("while the model is busy, coming and going are tried again", async () => {
   await using world = new World();
   let busy = 3;
   const answers: string[] = [];
   const model: HostDeviceModel = {
+    mayBeReset: false,
+    letFirmwarePass: () => {},
     add: () => (answers.push("add"), --busy > 0 ? EBUSY : OK),
     remove: () => (answers.push("remove"), --busy > 0 ? EBUSY : OK),
     placeOf: () => "vmm",
@@ -154,6 +179,8 @@ Deno.test("an endpoint that is cut while the model is busy keeps its files until
   const before = descriptorCount();
   let isBusy = true;
   const model: HostDeviceModel = {
+    mayBeReset: false,
+    letFirmwarePass: () => {},
     add: () => OK,
     remove: () => isBusy ? EBUSY : OK,
     placeOf: () => "blocked",
@@ -187,6 +214,8 @@ Deno.test("a device that the model refuses is tried again when its endpoint is a
     let domain = 1;
     let attempts = 0;
     const model: HostDeviceModel = {
+      mayBeReset: false,
+      letFirmwarePass: () => {},
       add: () => (attempts++, EOPNOTSUPP),
       remove: () => OK,
       placeOf: () => undefined,

@@ -165,6 +165,7 @@ export class FakeDevice implements HostDevice {
   readonly endpoint: number;
   readonly group: number;
   readonly reserved?: readonly HostReservedRange[];
+  isBusMaster = true;
   readonly #limits: HostLimits | undefined;
 
   constructor(host: FakeHost, endpoint: number, group: number, options: Partial<FakeOptions>) {

@@ -66,6 +66,40 @@ Deno.test("a front end that stops its queues and starts them again changes nothi
   assertEquals([world.calls(), world.of(C).reaches(5)], ["", 7]);
 });
 
+Deno.test("a device that is reset while the request queue is stopped is let through, and goes back with the queue", () => {
+  using world = new World(true);
+  const { hosts } = world.device;
+  assertEquals([world.attach(1, C), world.map(1, 5, 7)], ["OK", "OK"]);
+  const device = world.of(C);
+  device.isBusMaster = false;
+  hosts.letFirmwarePass();
+  assertEquals([hosts.mayBeReset, device.reaches(5)], [false, 7], "not while the queue runs");
+  world.device.queueStopped(0);
+  device.isBusMaster = true;
+  hosts.letFirmwarePass();
+  assertEquals([hosts.mayBeReset, device.reaches(5)], [true, 7], "a pause");
+  device.isBusMaster = false;
+  hosts.letFirmwarePass();
+  device.isBusMaster = true;
+  assertEquals([hosts.mayBeReset, device.reaches(5)], [false, 5], "firmware");
+  world.device.queueStarted(0, QUEUE);
+  assertEquals(device.reaches(5), 7, "it was a pause, after all");
+});
+
+Deno.test("a device that is reset is let through only with bypass, and only with the whole of its group", () => {
+  for (const bypass of [true, false]) {
+    using world = new World(bypass);
+    assertEquals([world.attach(1, A), world.attach(1, B), world.map(1, 5, 7)], ["OK", "OK", "OK"]);
+    world.device.queueStopped(0);
+    world.of(A).isBusMaster = false;
+    world.device.hosts.letFirmwarePass();
+    assertEquals(world.of(A).reaches(5), 7);
+    world.of(B).isBusMaster = false;
+    world.device.hosts.letFirmwarePass();
+    assertEquals([A, B].map((each) => world.of(each).reaches(5)), bypass ? [5, 5] : [7, 7]);
+  }
+});
+
 Deno.test("a guest that goes on with what is not known has its devices blocked, whichever queue shows it", () => {
   using world = new World(true);
   assertEquals(world.of(C).reaches(5), 5);

@@ -72,15 +72,16 @@ export class FakeHost implements Disposable {
     }
     const { kernel } = this;
     const numbers = this.#numbers;
+    // Whatever descriptor it comes through, it is the same open file.
+    function known(number: number): number {
+      const status = descriptorStatus(number);
+      return (typeof status === "number" ? undefined : numbers.get(status.deviceNumber)) ?? number;
+    }
     this.places = {
       sysfs,
       calls: {
-        // Whatever descriptor it comes through, it is the same open file.
-        ioctl(number, request, argument) {
-          const status = descriptorStatus(number);
-          const known = typeof status === "number" ? undefined : numbers.get(status.deviceNumber);
-          return kernel.ioctl(known ?? number, request, argument);
-        },
+        ioctl: (number, request, argument) => kernel.ioctl(known(number), request, argument),
+        read: (number, offset, target) => kernel.read(known(number), offset, target),
       },
     };
   }

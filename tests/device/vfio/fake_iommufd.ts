@@ -13,7 +13,7 @@
  * @module
  */
 import { createMemoryFile, type Descriptor } from "../../../device/host/mod.ts";
-import type { KernelCalls } from "../../../device/vfio/mod.ts";
+import type { DeviceCalls } from "../../../device/vfio/mod.ts";
 import * as calls from "../../../device/vfio/iommufd.ts";
 import * as vfio from "../../../device/vfio/vfio_device.ts";
 import {
@@ -54,7 +54,7 @@ export const VTD: FakeHardware = {
 const LOWEST_ADDRESS = 0x10000;
 
 /** The kernel. */
-export class FakeKernel implements KernelCalls, Disposable {
+export class FakeKernel implements DeviceCalls, Disposable {
   /** Whether it maps files (Linux 6.13). */
   mapsFiles = true;
   /** Most pages that may be pinned. */
@@ -134,6 +134,14 @@ export class FakeKernel implements KernelCalls, Disposable {
     if (iommufd?.file.isOpen) return this.#iommufdCall(iommufd, request, view);
     const device = this.#devices.get(number);
     return device?.file.isOpen ? this.#deviceCall(device, request, view) : EBADF;
+  }
+
+  read(number: number, offset: number, target: Uint8Array<ArrayBuffer>): number {
+    const device = this.#devices.get(number);
+    // The command register is all that is read.
+    if (device === undefined || offset !== 7 * 2 ** 40 + 4 || target.length !== 2) return -1;
+    new DataView(target.buffer).setUint16(0, device.command, true);
+    return target.length;
   }
 
   #iommufdCall(iommufd: FakeIommufd, request: number, view: DataView): number {

@@ -102,6 +102,8 @@ export class FakeDevice {
   readonly hardware: FakeHardware;
   /** The iommufd that it is bound to. */
   owner: object | null = null;
+  /** The command register in its configuration space. */
+  command = 0x0406;
 
   constructor(file: Descriptor, group: FakeGroup, hardware: FakeHardware) {
     this.file = file;

@@ -49,6 +49,21 @@ Deno.test("a device is told with its address, its group and what it reserves, an
   assertEquals(descriptorCount(), before);
 });
 
+// PCI Local Bus 3.0, 6.2.2: bit 2 of the command register, at 4, is Bus Master, and 0 after a reset.
+Deno.test("whether a device may access memory is the bus master bit of its command register", async () => {
+  await using world = new World();
+  const { device } = world.devices.open(0x20, world.files(0));
+  const [{ device: fake }] = world.host.devices;
+  fake.command = 0;
+  assertEquals(device.isBusMaster, true, "one that is not bound cannot be asked");
+  world.host.bind();
+  assertEquals(device.isBusMaster, false);
+  for (const [command, isBusMaster] of [[2, false], [4, true], [0xfffb, false]] as const) {
+    fake.command = command;
+    assertEquals(device.isBusMaster, isBusMaster, `${command}`);
+  }
+});
+
 Deno.test("what a device's IOMMU can translate is known once devices are bound, and asked again when one comes", async () => {
   await using world = new World([7, 8]);
   const one = world.devices.open(0x20, world.files(0));

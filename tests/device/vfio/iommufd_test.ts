@@ -98,7 +98,7 @@ Deno.test("the calls of a device have the layout of the kernel's header", () => 
   using file = createMemoryFile("vfio", 4096);
   // The kernel answers an attach call with the id of the page table, in place of the argument.
   const { made, calls } = recorder({ 0x3b77: { 2: 99 } });
-  const device = new VfioDevice(file, calls);
+  const device = new VfioDevice(file, { ...calls, read: () => -1 });
   device.attach(4);
   device.attach(4);
   device.detach();

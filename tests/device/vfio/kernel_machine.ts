@@ -10,7 +10,7 @@ import {
   SharedMemory,
 } from "../../../device/host/mod.ts";
 import { Log } from "../../../device/log.ts";
-import type { KernelCalls } from "../../../device/vfio/mod.ts";
+import type { DeviceCalls } from "../../../device/vfio/mod.ts";
 import { KernelIommu } from "../../../device/vfio/kernel_iommu.ts";
 import type { KernelTable } from "../../../device/vfio/kernel_table.ts";
 import { HostGroup, PassedDevice } from "../../../device/vfio/passed_device.ts";
@@ -19,7 +19,7 @@ import type { MemoryRegion } from "../../../vring/mod.ts";
 
 /** A kernel with devices that are bound to one `/dev/iommu` and attached to an address space of a VMM's. */
 export interface KernelWorld {
-  readonly calls: KernelCalls;
+  readonly calls: DeviceCalls;
   /** The open `/dev/iommu`. */
   readonly iommufd: Descriptor;
   /** The open devices. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { delay } from "@std/async";
 import { statusName } from "../../../device/iommu/driver_requests.ts";
 import { type ConfigSpace, enableFunction, portConfigSpace } from "../../oracle/pci.ts";
 import { Qtest } from "../../oracle/qtest.ts";
@@ -29,6 +30,9 @@ const TAIL_BYTES = 4;
 const DEVICE_FEATURES = 0xff_ffff;
 /** Milliseconds for an answer: far more than it takes. */
 const ANSWER_LIMIT = 60_000;
+
+/** Milliseconds between a reset and the first device that firmware enables. */
+const FIRMWARE_MS = 1000;
 
 const PCI_COMMAND = 4;
 const MEMORY_SPACE = 2;
@@ -104,6 +108,8 @@ export class QemuMachine implements AsyncDisposable {
       async () => (await this.#config.read(EDU_SLOT * 8, PCI_COMMAND) & MEMORY_SPACE) === 0,
       "the machine is reset",
     );
+    // Firmware has much to do before it enables devices.
+    await delay(FIRMWARE_MS);
     await this.#enableEdu();
   }
 
