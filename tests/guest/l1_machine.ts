@@ -1,5 +1,6 @@
 /**
- * L1: a Linux guest that is itself a host, with an emulated VT-d, `iommufd`, VFIO, and Deno, in which a program of ours runs.
+ * L1: a Linux guest that is itself a host, with an emulated IOMMU (VT-d, or SMMUv3 on arm64), `iommufd`, VFIO, and Deno, in
+ * which a program of ours runs.
  *
  * What needs a real `/dev/iommu`, a real IOMMU and a device behind it is tested there: those of the machine that the tests
  * run on are not theirs to use. (L1 is KVM's word: the guest of the host is L1, a guest in it would be L2.) A program is a
@@ -10,9 +11,11 @@
  */
 import { bundle } from "./lab/bundle.ts";
 import { type ArchiveEntry, cpioArchive, EXECUTABLE, PLAIN } from "./lab/cpio.ts";
-import { programEntries, withFolders } from "./lab/host_program.ts";
+import { denoEntries } from "./lab/deno.ts";
+import { withFolders } from "./lab/host_program.ts";
 import { baseEntries } from "./lab/initramfs.ts";
 import {
+  type Arch,
   hostArch,
   type Lab,
   LineProcess,
@@ -24,6 +27,18 @@ import {
 /** Milliseconds for the boot, or for a check, on a busy machine. */
 const STEP_LIMIT = 240_000;
 
+/** What each processor's machine has: an IOMMU that can remap interrupts, which the kernel uses. */
+const MACHINES: Readonly<
+  Record<Arch, { readonly machine: string; readonly append: string; readonly iommu?: string }>
+> = {
+  x86_64: {
+    machine: "kernel-irqchip=split",
+    append: "intel_iommu=on",
+    iommu: "intel-iommu,intremap=on",
+  },
+  aarch64: { machine: "iommu=smmuv3", append: "" },
+};
+
 /** Modules that are loaded, with their arguments. */
 const MODULES: Readonly<Record<string, string>> = {
   "virtio_pci": "",
@@ -33,21 +48,25 @@ const MODULES: Readonly<Record<string, string>> = {
 };
 
 /** The lab with a kernel that has `iommufd`. Throws with the reason where there can be none. */
-export async function prepareL1(): Promise<Lab> {
-  if (hostArch() !== "x86_64") throw new Error("Cannot run this machine's Deno in an x86-64 guest");
-  const lab = await prepareLab("x86_64");
-  return { ...lab, kernel: await withIommufd("x86_64", lab.kernel) };
+export async function prepareL1(arch: Arch = "x86_64"): Promise<Lab> {
+  if (arch === "x86_64" && hostArch() !== arch) {
+    throw new Error("Cannot run this machine's QEMU in an x86-64 guest");
+  }
+  const lab = await prepareLab(arch);
+  return { ...lab, kernel: await withIommufd(arch, lab.kernel) };
 }
 
 /** What runs in L1. */
 export interface L1Options {
+  /** Its processor; x86-64 when missing. */
+  readonly arch?: Arch;
   /** The programs that run one after the other, by their names in `tests/guest/l1/`, with what they prove. */
   readonly programs: Readonly<Record<string, string>>;
   /** Bundles for them, as `/programs/NAME.js`. */
   readonly bundles?: Readonly<Record<string, URL>>;
   /** Further files. */
   readonly files?: readonly ArchiveEntry[];
-  /** Properties added to the emulated VT-d. */
+  /** Properties added to the emulated VT-d, on x86-64. */
   readonly iommu?: string;
   /** Arguments of QEMU that add devices. */
   readonly devices: readonly string[];
@@ -55,7 +74,22 @@ export interface L1Options {
   readonly memory?: number;
   /** Variables in the programs' environment; without spaces. */
   readonly variables?: Readonly<Record<string, string>>;
+  /** Milliseconds for the boot, or for a check; four minutes when missing. */
+  readonly stepLimit?: number;
 }
+
+/**
+ * Two devices of one IOMMU group, by the processor: behind a bridge to PCI, where they cannot be told apart, and as functions
+ * of one device, which may reach each other. Linux does not drive the former with SMMUv3. `l1/vfio.ts` has their addresses.
+ */
+export const GROUPS: Readonly<Record<Arch, readonly string[]>> = {
+  x86_64: [
+    ...["-device", "pcie-pci-bridge,id=bridge,addr=5"],
+    ...edu("bus=bridge,addr=1"),
+    ...edu("bus=bridge,addr=2"),
+  ],
+  aarch64: [...edu("addr=5.0,multifunction=on"), ...edu("addr=5.1")],
+};
 
 /** An edu device that can send any 64-bit address. */
 export function edu(options: string): readonly string[] {
@@ -79,7 +113,13 @@ export async function runInL1(
       context,
       proves,
       (within) =>
-        followProgram(process, name, told, (check, outcome) => step(within, check, outcome)),
+        followProgram(
+          process,
+          name,
+          told,
+          (check, outcome) => step(within, check, outcome),
+          options.stepLimit,
+        ),
     );
   }
   const { code } = await process.status(STEP_LIMIT);
@@ -98,17 +138,20 @@ export async function startL1(
   const variables = Object.entries(options.variables ?? {}).map(([key, value]) =>
     `${key}=${value}`
   );
-  const machine = machineArguments("x86_64", {
+  const arch = options.arch ?? "x86_64";
+  const { machine, append, iommu } = MACHINES[arch];
+  const device = iommu === undefined ? [] : ["-device", `${iommu}${options.iommu ?? ""}`];
+  const arguments_ = machineArguments(arch, {
     kernel: lab.kernel,
     initramfs,
     memory: options.memory ?? 1024,
-    machine: "kernel-irqchip=split",
-    append: ["intel_iommu=on", "program=/bin/l1.sh", ...variables].join(" "),
-    devices: ["-device", `intel-iommu,intremap=on${options.iommu ?? ""}`, ...options.devices],
+    machine,
+    append: [append, "program=/bin/l1.sh", ...variables].join(" "),
+    devices: [...device, ...options.devices],
   });
   return new LineProcess({
     title: "L1",
-    command: [...lab.qemu.command, ...machine],
+    command: [...lab.qemu.command, ...arguments_],
     env: lab.qemu.env,
   });
 }
@@ -117,7 +160,7 @@ export async function startL1(
 async function rootEntries(
   lab: Lab,
   folder: string,
-  { programs, bundles = {}, files = [] }: L1Options,
+  { arch = "x86_64", programs, bundles = {}, files = [] }: L1Options,
 ): Promise<readonly ArchiveEntry[]> {
   const names = Object.keys(programs);
   const sources = names.map((name) => [name, new URL(`l1/${name}.ts`, import.meta.url)] as const);
@@ -130,8 +173,8 @@ async function rootEntries(
   const order = new TextEncoder().encode(names.map((name) => `${name}\n`).join(""));
   const script = await Deno.readFile(new URL("program/l1.sh", import.meta.url));
   return withFolders([
-    ...await baseEntries("x86_64", lab.kernel, MODULES),
-    ...await programEntries(Deno.execPath(), "/bin/deno"),
+    ...await baseEntries(arch, lab.kernel, MODULES),
+    ...await denoEntries(arch),
     { path: "bin/l1.sh", mode: EXECUTABLE, content: script },
     { path: "programs/order", mode: PLAIN, content: order },
     ...bundled,
@@ -144,16 +187,18 @@ async function rootEntries(
  *
  * @param told Gets what it tells, by name.
  * @param onCheck Called for each check; `outcome` waits for its end and throws if it fails.
+ * @param limit Milliseconds for the boot, or for a check.
  */
 export async function followProgram(
   process: LineProcess,
   program: string,
   told: Map<string, unknown>,
   onCheck: (name: string, outcome: () => Promise<void>) => Promise<void>,
+  limit: number = STEP_LIMIT,
 ): Promise<void> {
   /** The next line that is for the test, without those that tell a value. */
   async function next(): Promise<string> {
-    const end = Date.now() + STEP_LIMIT;
+    const end = Date.now() + limit;
     while (true) {
       const line = await process.nextLine(end - Date.now(), `line of ${program} in L1`);
       const [, name, value] = /^@told (\S+) (.*)$/.exec(line) ?? [];

@@ -2,7 +2,7 @@
 import { assertEquals } from "@std/assert";
 import type { Answer } from "../device/vfio/recorded_calls.ts";
 import { type Lab, labTests } from "./lab/mod.ts";
-import { edu, type L1Options, prepareL1, runInL1 } from "./l1_machine.ts";
+import { edu, GROUPS, type L1Options, prepareL1, runInL1 } from "./l1_machine.ts";
 import { PLAIN } from "./lab/cpio.ts";
 import { qemuEntries } from "./lab/host_program.ts";
 import { run } from "./lab/process.ts";
@@ -13,9 +13,7 @@ import { temporaryFolder } from "./temporary_folder.ts";
 /** Devices that are alone in their IOMMU groups of L1, and two that share one, behind a bridge to PCI. */
 const DEVICES = [
   ...[4, 6, 7, 8, 9, 10, 11, 12, 13].flatMap((slot) => edu(`addr=0x${slot.toString(16)}`)),
-  ...["-device", "pcie-pci-bridge,id=bridge,addr=5"],
-  ...edu("bus=bridge,addr=1"),
-  ...edu("bus=bridge,addr=2"),
+  ...GROUPS.x86_64,
 ];
 
 /** The programs, and what each proves. `VIOMMU_L1=NAME` runs one alone. */
@@ -87,7 +85,7 @@ async function passThroughFirstStage(lab: Lab, context: Deno.TestContext): Promi
   await runInL1(lab, folder.path, { ...options, iommu }, context);
 }
 
-await labTests(prepareL1, {
+await labTests(() => prepareL1(), {
   "A device of L1 does its DMA behind our IOMMU": passThrough,
   ...(isLong
     ? { "It does so where the host's IOMMU walks first-stage tables": passThroughFirstStage }

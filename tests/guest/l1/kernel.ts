@@ -10,14 +10,14 @@ import { check, tell } from "./checks.ts";
 import { eduOf } from "./edu.ts";
 import { closeFile, ioctl, openDevice, withUser } from "./libc.ts";
 import { PAGE, readArrives, type Scratch, TestMemory, writeArrives } from "./memory.ts";
-import { bindToVfio, HostDevice, HostIommufd } from "./vfio.ts";
+import { bindToVfio, GROUPED, HostDevice, HostIommufd, SINGLE } from "./vfio.ts";
 
 /** Any user but root. */
 const USER = 1000;
 
 /** A device alone in its IOMMU group, and two that share one. */
 const paths: string[] = [];
-for (const address of ["0000:00:04.0", "0000:01:01.0", "0000:01:02.0"]) {
+for (const address of [SINGLE, ...GROUPED]) {
   paths.push(await bindToVfio(address));
 }
 

@@ -7,11 +7,10 @@ import { Descriptor } from "../../../device/host/mod.ts";
 import { HOST_CALLS } from "../../../device/vfio/mod.ts";
 import type { KernelWorld } from "../../device/vfio/kernel_machine.ts";
 import { type Edu, eduOf } from "./edu.ts";
-import { HostDevice, HostIommufd } from "./vfio.ts";
+import { HostDevice, HostIommufd, INTERRUPT_PAGE } from "./vfio.ts";
 
-/** What VT-d's second stage translates as QEMU emulates it, and where interrupts are written; pages. */
+/** The last page that VT-d's second stage and SMMUv3 translate as QEMU emulates them. */
 const LAST_PAGE = 2 ** 36 - 1;
-const MSI_PAGE = 0xfee00;
 
 /** A world whose devices are known. */
 export interface EduWorld extends KernelWorld {
@@ -42,7 +41,7 @@ export function kernelWorld(paths: readonly string[], groups: readonly number[])
     devices: devices.map(({ file }) => new Descriptor(file)),
     groups,
     lastPage: LAST_PAGE,
-    msiPage: MSI_PAGE,
+    msiPage: INTERRUPT_PAGE,
     edus,
     attach: (device, id) => devices[device].attach(id),
     async copy(device, fromPage, toPage) {

@@ -11,7 +11,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { check } from "./checks.ts";
 import { GuestSession, type Place, ServeProcess, VmmDevices } from "./guest.ts";
-import { bindToVfio } from "./vfio.ts";
+import { bindToVfio, GROUPED, INTERRUPT_PAGE, SINGLE } from "./vfio.ts";
 
 /** The endpoints: one alone in its host group, and two that share one. */
 const ALONE = 0x20;
@@ -22,11 +22,9 @@ const OTHER = 0x38;
 const A: Place = { page: 0x4_0000, frame: 0x90 };
 const B: Place = { page: 0x4_0001, frame: 0x91 };
 const BOTH = [A.page, B.page] as const;
-/** Beginning of the window of interrupts. */
-const MSI = 0xfee00;
 
 const paths: string[] = [];
-for (const address of ["0000:00:04.0", "0000:01:01.0", "0000:01:02.0"]) {
+for (const address of [SINGLE, ...GROUPED]) {
   paths.push(await bindToVfio(address));
 }
 const vmm = new VmmDevices(paths);
@@ -35,6 +33,8 @@ const options = ["00:04.0", "00:06.0", "00:07.0"].flatMap((endpoint, i) => [
   "--vfio",
   `${endpoint},fd=${vmm.devices[i].file},iommufd=${vmm.iommufd.file}`,
 ]);
+// The endpoints' own tables have the format of the host's IOMMU.
+if (Deno.build.arch === "aarch64") options.push("--endpoint", "0-0xffff,format=smmuv3-s1");
 const serve = new ServeProcess("/tmp/viommu.sock", options);
 const guest = await GuestSession.begin(await serve.connect(), vmm);
 
@@ -61,9 +61,9 @@ await check("A page that may only be read is not written", async () => {
 });
 
 await check("A refused MAP or UNMAP changes nothing", async () => {
-  assertEquals(await guest.map(1, [MSI, MSI], A.frame), "INVAL");
-  assertEquals(await guest.map(1, [MSI - 1, MSI], A.frame), "INVAL");
-  assert(!await guest.moves(alone, { page: MSI - 1, frame: A.frame }, B));
+  assertEquals(await guest.map(1, [INTERRUPT_PAGE, INTERRUPT_PAGE], A.frame), "INVAL");
+  assertEquals(await guest.map(1, [INTERRUPT_PAGE - 1, INTERRUPT_PAGE], A.frame), "INVAL");
+  assert(!await guest.moves(alone, { page: INTERRUPT_PAGE - 1, frame: A.frame }, B));
   assertEquals(await guest.map(1, BOTH, A.frame + 4), "INVAL");
   assertEquals(await guest.unmap(1, [A.page, A.page]), "RANGE");
   assertEquals(await guest.unmap(1, [B.page, B.page + 8]), "RANGE");

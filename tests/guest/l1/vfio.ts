@@ -6,6 +6,15 @@
  */
 import { ioctl, openDevice } from "./libc.ts";
 
+/** The first page at which devices write interrupts, which nothing else can be mapped at. */
+export const INTERRUPT_PAGE: number = Deno.build.arch === "x86_64" ? 0xfee00 : 0x8000;
+
+/** A device that is alone in its IOMMU group, and two that share one (`GROUPS` of `l1_machine.ts`). */
+export const SINGLE = "0000:00:04.0";
+export const GROUPED: readonly string[] = Deno.build.arch === "x86_64"
+  ? ["0000:01:01.0", "0000:01:02.0"]
+  : ["0000:00:05.0", "0000:00:05.1"];
+
 /** Calls on a device's file: `_IO(';', n)`. */
 const BIND_IOMMUFD = 0x3b76;
 const ATTACH_IOMMUFD_PT = 0x3b77;

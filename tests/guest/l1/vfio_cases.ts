@@ -6,13 +6,10 @@
 import { KERNEL_CASES } from "../../device/vfio/kernel_cases.ts";
 import { check } from "./checks.ts";
 import { kernelWorld } from "./kernel_world.ts";
-import { bindToVfio } from "./vfio.ts";
+import { bindToVfio, GROUPED, SINGLE } from "./vfio.ts";
 
-const alone = kernelWorld([await bindToVfio("0000:00:04.0")], [1]);
-const siblings = kernelWorld(
-  [await bindToVfio("0000:01:01.0"), await bindToVfio("0000:01:02.0")],
-  [2, 2],
-);
+const alone = kernelWorld([await bindToVfio(SINGLE)], [1]);
+const siblings = kernelWorld(await Promise.all(GROUPED.map(bindToVfio)), [2, 2]);
 
 for (const { name, needsGroup = false, run } of KERNEL_CASES) {
   await check(name, () => run(needsGroup ? siblings : alone));

@@ -43,6 +43,16 @@ const MAKE_SYMBOLS: Readonly<Record<string, string>> = {
   CONFIG_DEBUG_INFO_BTF_MODULES: "",
 };
 
+/**
+ * What one processor's kernel needs besides. On arm64, functions that can be traced have to begin at multiples of 8, or the
+ * kernel crashes when it loads them; a compiler older than the kernel's does not align those that are rarely called. So none
+ * can be traced there.
+ */
+const MAKE_SYMBOLS_OF: Readonly<Record<Arch, Readonly<Record<string, string>>>> = {
+  x86_64: {},
+  aarch64: { CC_FLAGS_FTRACE: "" },
+};
+
 /** The same as the C files see them. */
 const C_SYMBOLS = [
   "CONFIG_IOMMUFD_MODULE",
@@ -67,7 +77,7 @@ export async function withIommufd(arch: Arch, kernel: Kernel): Promise<Kernel> {
     await unpackSources(`${root}/usr/src`, xz, source);
     await arrangeSources(source);
     const headers = await prepareHeaders(root, kernel);
-    await build({ make, compiler, headers, source });
+    await build({ arch, make, compiler, headers, source });
     for (const name of MODULES) {
       const below = name === "iommufd" ? "drivers/iommu/iommufd" : "drivers/vfio";
       const part = name.startsWith("vfio-pci") ? `${below}/pci` : below;
@@ -202,6 +212,7 @@ async function prepareHeaders(root: string, kernel: Kernel): Promise<string> {
 
 /** What a build needs. */
 interface Build {
+  readonly arch: Arch;
   readonly make: readonly string[];
   readonly compiler: Compiler;
   /** Folders of the prepared headers and of the arranged sources. */
@@ -210,8 +221,9 @@ interface Build {
 }
 
 /** Compiles and links all modules. */
-async function build({ make, compiler, headers, source }: Build): Promise<void> {
-  const symbols = Object.entries(MAKE_SYMBOLS).map(([name, value]) => `${name}=${value}`);
+async function build({ arch, make, compiler, headers, source }: Build): Promise<void> {
+  const all = { ...MAKE_SYMBOLS, ...MAKE_SYMBOLS_OF[arch] };
+  const symbols = Object.entries(all).map(([name, value]) => `${name}=${value}`);
   const flags = C_SYMBOLS.map((name) => `-D${name}=1`).join(" ");
   const jobs = `-j${navigator.hardwareConcurrency}`;
   const what = [`M=${source}`, `CC=${compiler.command.join(" ")}`, `KCFLAGS=${flags}`, "modules"];
