@@ -57,8 +57,8 @@ export async function bootTranslated(
   return await Guest.boot(lab.qemu, arguments_);
 }
 
-/** Compiles a program and adds it to a guest's file system. */
-async function addProgram(initramfs: string, name: string): Promise<void> {
+/** Compiles a program of `tests/guest/program/` and adds it to the file system of an x86-64 guest. */
+export async function addProgram(initramfs: string, name: string): Promise<void> {
   const program = `${initramfs}.${name}`;
   await compileStatic("x86_64", new URL(`program/${name}.c`, import.meta.url).pathname, program);
   const content = await Deno.readFile(program);

@@ -39,20 +39,30 @@ const COMMAND_LIMIT = 120_000;
 /** A guest whose agent has said that it is ready. Dispose of it in every case. */
 export class Guest implements AsyncDisposable {
   readonly #process: LineProcess;
+  readonly #patience: number;
 
-  private constructor(process: LineProcess) {
+  private constructor(process: LineProcess, patience: number) {
     this.#process = process;
+    this.#patience = patience;
   }
 
-  /** Starts QEMU with the arguments (serial console on standard input and output) and waits for the agent. */
-  static async boot(qemu: Qemu, args: readonly string[]): Promise<Guest> {
+  /**
+   * Starts QEMU with the arguments (serial console on standard input and output) and waits for the agent.
+   *
+   * @param patience How many times longer than usual everything may take.
+   */
+  static async boot(
+    qemu: Qemu,
+    args: readonly string[],
+    patience = 1,
+  ): Promise<Guest> {
     const process = new LineProcess({
       title: "guest",
       command: [...qemu.command, ...args],
       env: qemu.env,
     });
     try {
-      const guest = new Guest(process);
+      const guest = new Guest(process, patience);
       await guest.ready();
       return guest;
     } catch (error) {
@@ -63,7 +73,7 @@ export class Guest implements AsyncDisposable {
 
   /** Waits until the agent says that it is ready: after a boot, or after a `reboot`. */
   async ready(): Promise<void> {
-    const end = Date.now() + BOOT_LIMIT;
+    const end = Date.now() + this.#patience * BOOT_LIMIT;
     while (await this.#process.nextLine(end - Date.now(), "agent") !== "@ready");
   }
 
@@ -80,7 +90,7 @@ export class Guest implements AsyncDisposable {
   /** Sends a command to the agent; its data lines without `@`, and the text after `@ok`. Throws on `@error`. */
   async command(
     text: string,
-    milliseconds: number = COMMAND_LIMIT,
+    milliseconds: number = this.#patience * COMMAND_LIMIT,
   ): Promise<{ readonly lines: readonly string[]; readonly result: string }> {
     await this.#process.send(text);
     const lines: string[] = [];
@@ -164,7 +174,7 @@ export class Guest implements AsyncDisposable {
   /** Powers the guest off and waits for QEMU's end. Throws unless it ends with status 0. */
   async powerOff(): Promise<void> {
     await this.command("poweroff");
-    const { code } = await this.#process.status(COMMAND_LIMIT);
+    const { code } = await this.#process.status(this.#patience * COMMAND_LIMIT);
     if (code !== 0) throw this.#process.failure(`QEMU ended with status ${code}`);
   }
 

@@ -10,8 +10,8 @@ import { exists } from "./cache.ts";
 import { runText } from "./process.ts";
 import type { Qemu } from "./qemu.ts";
 
-/** Files of firmware that QEMU looks for when it makes a PC. */
-const FIRMWARE = ["bios-256k.bin", "kvmvapic.bin"];
+/** Files of firmware that QEMU looks for when it makes a PC, and when it boots a kernel there. */
+const FIRMWARE = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
 
 /**
  * A program that is dynamically linked, at the path `to`, and its libraries at the paths that they have here.
@@ -30,8 +30,8 @@ export async function programEntries(path: string, to: string): Promise<readonly
 }
 
 /**
- * QEMU with the libraries, the module for qtest and the firmware that a machine without a guest needs, all at the paths that
- * they have here, so that its command is the same there.
+ * QEMU with the libraries, the module for qtest and the firmware that a PC needs, all at the paths that they have here, so
+ * that its command is the same there.
  */
 export async function qemuEntries(qemu: Qemu): Promise<readonly ArchiveEntry[]> {
   const [program] = qemu.command;
@@ -65,7 +65,7 @@ function librariesIn(list: string): readonly string[] {
 }
 
 /** A file of this machine at a path of the guest. */
-async function fileEntry(path: string, to: string): Promise<ArchiveEntry> {
+export async function fileEntry(path: string, to: string): Promise<ArchiveEntry> {
   return { path: to.slice(1), mode: EXECUTABLE, content: await Deno.readFile(path) };
 }
 
