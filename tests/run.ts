@@ -1,7 +1,7 @@
 /**
  * Runs all tests: those that boot guests or ask QEMU's IOMMUs, one after the other, beside those that do not. In the
  * long mode the others come behind them: a guest, the device, and a back end that polls take both processors of a small
- * machine.
+ * machine. Beside the others are then guests in which everything runs that is tested, and which take one processor.
  *
  * ```sh
  * deno task test                    # one boot of each kind
@@ -9,7 +9,7 @@
  * deno task test --filter UNMAP     # arguments are handed on to `deno test`
  * ```
  *
- * Each line begins with the name of the run that it comes from. Both go on to their end; the exit code is 1 if either
+ * Each line begins with the name of the run that it comes from. All go on to their end; the exit code is 1 if one
  * fails.
  *
  * @module
@@ -22,11 +22,19 @@ import { isLong } from "./long_mode.ts";
 /** What needs the guest lab. */
 const GUEST = ["tests/guest", "tests/oracle", "tests/conformance/qemu_test.ts"];
 
-/** What `deno test` is given, by the name of the run. */
-const RUNS: Readonly<Record<string, readonly string[]>> = {
-  guest: GUEST,
-  unit: ["tests", `--ignore=${GUEST.join()}`],
-};
+/** Those of them in which everything that is tested runs in the guest. */
+const L1 = [
+  "tests/guest/passthrough_test.ts",
+  "tests/guest/passthrough_arm64_test.ts",
+  "tests/guest/passthrough_guest_test.ts",
+];
+
+const UNIT = ["tests", `--ignore=${GUEST.join()}`];
+
+/** What `deno test` is given, by the name of the run: one group of runs after the other, those of a group at once. */
+const RUNS: readonly Readonly<Record<string, readonly string[]>>[] = isLong
+  ? [{ guest: [...GUEST, `--ignore=${L1.join()}`] }, { unit: UNIT, l1: L1 }]
+  : [{ guest: GUEST, unit: UNIT }];
 
 /** Runs some tests and prints their lines; the exit code. */
 async function run(name: string, args: readonly string[]): Promise<number> {
@@ -42,8 +50,11 @@ async function run(name: string, args: readonly string[]): Promise<number> {
 
 // Ctrl-C reaches the runs themselves; this waits for what they still say.
 Deno.addSignalListener("SIGINT", () => {});
-const runs = Object.entries(RUNS).map(([name, args]) => () => run(name, [...args, ...Deno.args]));
 const codes: number[] = [];
-if (isLong) { for (const each of runs) codes.push(await each()); }
-else codes.push(...await Promise.all(runs.map((each) => each())));
+for (const group of RUNS) {
+  const runs = Object.entries(group);
+  codes.push(
+    ...await Promise.all(runs.map(([name, args]) => run(name, [...args, ...Deno.args]))),
+  );
+}
 Deno.exit(codes.some((code) => code !== 0) ? 1 : 0);
