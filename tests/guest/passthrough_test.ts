@@ -55,7 +55,7 @@ async function machineOf(lab: Lab, programs: L1Options["programs"]): Promise<L1O
       ...await qemuEntries(lab.qemu),
       { path: "programs/qemu.json", mode: PLAIN, content: text(JSON.stringify(lab.qemu)) },
     ],
-    variables: { VIOMMU_SEED: `${seed()}`, steps: isLong ? "40" : "10" },
+    variables: { VIOMMU_SEED: `${seed()}`, steps: isLong ? "200" : "10" },
   };
 }
 

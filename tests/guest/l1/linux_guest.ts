@@ -18,7 +18,7 @@ import { closeFile, openDevice, passOn } from "./libc.ts";
 import { bindToVfio, SINGLE } from "./vfio.ts";
 
 /** How many times longer than usual everything may take: the processor that is emulated emulates another. */
-const PATIENCE = 3.5;
+const PATIENCE = 6;
 
 // It has the same address in L1 and in the guest.
 const path = await bindToVfio(SINGLE);
