@@ -26,7 +26,7 @@ const PROGRAMS = {
 };
 
 /** Those that only the long mode runs, if none is named. */
-const LONG: readonly string[] = ["kernel", "histories"];
+const LONG: readonly string[] = ["kernel", "vfio_cases", "histories"];
 
 /** The record of a real kernel's answers. `VIOMMU_RECORD=1` writes it anew, as for another kernel. */
 const RECORD = new URL("../device/vfio/recorded_answers.json", import.meta.url);

@@ -15,7 +15,7 @@ import type { ServedDevice } from "./served_device.ts";
 import { temporaryFolder } from "./temporary_folder.ts";
 
 /** Times that everything is mapped, compared and unmapped. */
-const ROUNDS = isLong ? 12 : 2;
+const ROUNDS = isLong ? 12 : 1;
 /** Milliseconds that a process serves at least, and some more: processes that die at once would be given up. */
 const [LEAST, MORE] = [1200, 1500];
 
