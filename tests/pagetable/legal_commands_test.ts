@@ -310,7 +310,8 @@ for (const [name, family] of Object.entries(FAMILIES)) {
       }),
       { numRuns: isLong ? 100 : 40 },
     );
-    assert(seen > 100, `${seen} commands`);
+    // Not an empty statement: histories may be short, but not all of them.
+    assert(seen > 10, `${seen} commands`);
   });
 }
 
