@@ -31,7 +31,7 @@ const LAYOUTS = {
     }
     : {}),
 };
-const KILLS = isLong ? 25 : 2;
+const KILLS = isLong ? 10 : 2;
 /** Batches of requests between two kills, and most requests of one. */
 const BATCHES = 12;
 const BATCH = 7;
