@@ -39,7 +39,7 @@ export class RecordingFile implements Disposable {
         return await Deno.open(path, { write: true, createNew: true, mode: MODE });
       } catch (error) {
         if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-        // For reading, too: a pipe that nobody reads yet would make this wait.
+        // Opened for reading as well: opening a pipe only for writing waits until it has a reader.
         const there = await Deno.open(path, { read: true, write: true });
         if (!(await there.stat()).isFile) return there;
         there.close();

@@ -180,7 +180,7 @@ async function serveUntilStopped(
   });
   const usesNetwork = exportMetrics(context);
   if (usesNetwork) log.info("Exporting metrics by OpenTelemetry");
-  // From here on nothing is opened that the options do not name, and nobody has been served yet.
+  // Entered before the first front end is accepted; from here on only paths that the options name can be opened.
   const sandbox: Sandbox | undefined = confine(
     choices.sandbox,
     servePolicy(choices, usesNetwork),

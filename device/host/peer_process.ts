@@ -62,7 +62,7 @@ export class PeerProcess {
   fileOf(number: number): Descriptor | number {
     if (this.#process === undefined) return ESRCH;
     const copy = libc().pidfdGetfd(PIDFD_GETFD, this.#process.number, number, 0);
-    // The kernel sets close-on-exec. What it is nobody knows: closing it may wait.
+    // The kernel sets close-on-exec. The file may be of any kind, so closing it may block.
     return copy < 0 ? errno() : Descriptor.received(copy);
   }
 

@@ -306,9 +306,10 @@ export class HostRegistry<D extends HostDomain> {
   }
 
   /**
-   * Lets devices through that have been reset since the request queue stopped: firmware uses them before a driver of the
-   * IOMMU comes, and nobody tells of a reset of the machine. A device that may not access memory has nothing to lose by it:
-   * if the machine has only paused, the start of the queue takes all to where they belong before a driver runs again.
+   * Attaches devices to bypass that have been reset since the request queue stopped: firmware uses them before the guest's
+   * IOMMU driver starts, and vhost-user has no message for a reset of the machine. A device with bus mastering disabled does
+   * no DMA, so this changes nothing for a machine that is only paused: when the queue starts again, before the guest runs, each
+   * device is attached to its domain again.
    */
   letFirmwarePass(): void {
     if (!this.mayBeReset) return;

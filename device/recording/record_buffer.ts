@@ -1,6 +1,6 @@
 /**
- * The memory between a recording and the file that it goes to: a few chunks, which are filled on the way of requests and
- * emptied by whoever writes the file.
+ * The memory between a recording and the file that it goes to: a few chunks, which are filled on the request path and
+ * emptied by the writer of the file.
  *
  * Neither side waits for the other. Where no chunk is free, or the size limit is reached, the recording is over: from then
  * on everything is dropped, and the last record says why. Texts and saved states, which may be large, are queued as they

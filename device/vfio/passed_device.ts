@@ -5,7 +5,7 @@
  * attaching one that is attached elsewhere moves the whole group without a word; attaching one that is detached is EINVAL
  * if the group is elsewhere; and one that is detached still reaches what the rest of its group does. Which of that is
  * allowed the model decides, which knows the endpoints: it moves all devices of a group, one after the other. Here is
- * recorded who has gone with the others, so that those are stopped with them.
+ * recorded which devices have moved with the others, so that they are stopped with them.
  */
 import { EINVAL, ENOMEM, type Errno, OK, type PageTable } from "../../pagetable/mod.ts";
 import { endpointText } from "../address.ts";

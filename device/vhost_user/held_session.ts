@@ -46,7 +46,7 @@ export class HeldSession {
     return [channel, ...events.map((each) => each?.descriptor)].map((each) => each?.heldAs ?? 0);
   }
 
-  /** The message last read is done and answered: whoever takes over begins behind it. */
+  /** The message last read is done and answered: the next worker begins after it. */
   commit(): void {
     if (!this.isHeld) return;
     const state: SessionState = {

@@ -1,7 +1,8 @@
 /**
  * The channel to the holder, as a worker has it: takes its packets, and tells what is to be done.
  *
- * When the holder has gone, so does this process: nobody would start another one, and the front end must see the end.
+ * When the holder has ended, this process ends, too: it could not be replaced, and the front end must see its connection
+ * close.
  */
 import { decode, encode, HeldFile, type Packet, PacketKind } from "../holder/packet.ts";
 import { readSettings, type WorkerSettings } from "../holder/worker_texts.ts";

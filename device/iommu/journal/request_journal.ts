@@ -2,7 +2,7 @@
  * What the request queue does for its requests to survive, in this order (one thread):
  *
  * 1. {@linkcode RequestJournal.begin} says that the request is being executed;
- * 2. it is executed, in memory of this process that nobody else sees;
+ * 2. it is executed: only private memory of this process changes;
  * 3. {@linkcode RequestJournal.executed} enters it into the journal, failed ones with their status, too: executed again behind a
  *    request that came after it, it might succeed;
  * 4. and says that nothing is being executed any more;

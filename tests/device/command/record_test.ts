@@ -111,7 +111,7 @@ Deno.test("a full disk ends the recording with one line, and what comes later is
   ]);
 });
 
-Deno.test("a pipe that nobody reads ends the recording with one line, and the guest does not wait", async () => {
+Deno.test("a pipe without a reader ends the recording with one line, and the guest does not wait", async () => {
   await withFolder(async (folder) => {
     const pipe = `${folder}/pipe`;
     const { success } = await new Deno.Command("mkfifo", { args: [pipe] }).output();

@@ -102,7 +102,7 @@ Deno.test("a recording ends at its size limit, with a record that says so, and n
   }
 });
 
-Deno.test("a recording that nobody writes ends when its memory is full, and the guest goes on", () => {
+Deno.test("a recording that is not written to its file ends when its memory is full, and the guest goes on", () => {
   const buffer = new RecordBuffer();
   const recorder = new Recorder(buffer, "{}", 0);
   let count = 0;

@@ -90,7 +90,7 @@ Deno.test("devices reach what their domains map, from the ATTACH to the UNMAP", 
   assertEquals(world.attach(2, B), "OK");
   assertEquals(world.map(2, 0x100, 9), "OK");
   assertEquals([world.reached(0, 0x100), world.reached(1, 0x100)], [3, 9]);
-  // Beyond RAM: mapped for the guest, and reached by nobody.
+  // Beyond RAM: mapped for the guest, and no device reaches it.
   assertEquals(world.map(1, 0x200, 0x10000), "OK");
   assertEquals(world.reached(0, 0x200), -1);
   assertEquals(world.unmap(1, 0x100, 4), "OK");
@@ -152,7 +152,7 @@ Deno.test("a device that goes, or is refused, leaves others of its group where t
   world.kernel.kernel.fails = () => 0;
   assertEquals([first.isAttached, second.isAttached], [true, false]);
   assertEquals(hosts.placeOf(A), "vmm");
-  // The last one leaves nobody that could keep it attached.
+  // When the last one goes, no device keeps the group attached.
   assertEquals(passthrough.remove(A), OK);
   assertEquals(first.group.hwpt, null);
 });

@@ -334,7 +334,7 @@ function recordGroups(kernel: RecordedKernel, recorder: Recorder): void {
   recorder.call("DETACH of the first of a group", one, "DETACH", {});
   recorder.call("DESTROY of where the second is", iommufd, "DESTROY", { id: second });
   recorder.call("DETACH of the second of a group", two, "DETACH", {});
-  recorder.call("DESTROY of where nobody is", iommufd, "DESTROY", { id: second });
+  recorder.call("DESTROY without a device attached", iommufd, "DESTROY", { id: second });
   for (const each of [one, two, iommufd, other]) kernel.close(each);
 }
 

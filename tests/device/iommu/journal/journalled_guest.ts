@@ -2,7 +2,7 @@
  * A guest whose device ends and begins again, in one process: all that outlives a device is the guest's memory, the journal
  * and the snapshot, and what a VMM knows: which memory there is and whether the ring runs.
  *
- * A message of the VMM during which the device ends is served again by the next one, as whoever keeps the connection sees to it.
+ * A message of the VMM during which the device ends is served again by the next one: the holder of the connection keeps it.
  *
  * @module
  */

@@ -279,7 +279,7 @@ Deno.test("a request that ends two devices is answered with DEVERR by the third,
       [event.request, event.status, event.reason],
       ["MAP", "DEVERR", "each process that executed the request has ended"],
     );
-    // The answer is the same for whoever replays it.
+    // A replay gives the same answer.
     guest.start();
     assertEquals([guest.device.iommu.mappingCount, guest.reap()], [3, 0]);
     // The next one of that kind has its own tries.
