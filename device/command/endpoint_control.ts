@@ -54,6 +54,8 @@ export interface EndpointControlOptions {
   readonly otherSockets: readonly string[];
   /** Whether the process is in a sandbox, which refuses folders that no option names. */
   readonly isConfined?: boolean;
+  /** Whether another process takes over if this one dies; it would not have the devices of the host. */
+  readonly isSupervised?: boolean;
 }
 
 /**
@@ -143,6 +145,9 @@ export class EndpointControl implements EndpointChanges {
         `Cannot take ${option} for endpoint ${endpointText(endpoint)}: it has a device already` +
           (there.isLeaving ? ", which is being removed" : ""),
       );
+    }
+    if (choice.isHostDevice === true && this.#options.isSupervised === true) {
+      throw new ApiError(409, `Cannot take ${option} ${text}: serve runs with --supervise`);
     }
     if (choice.tracesVmm === true && this.#options.isConfined === true) {
       throw new ApiError(409, `Cannot take ${option} ${text}: ${TRACES_VMM}`);

@@ -178,6 +178,7 @@ class Worker {
       changes: new EndpointControl({
         ...{ endpoints, iommu: device, log, access, otherSockets, hostDevices: this.#hostDevices },
         isConfined: sandbox !== undefined,
+        isSupervised: true,
       }),
       access: api?.access,
       server: () => server,

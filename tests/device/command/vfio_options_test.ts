@@ -146,6 +146,29 @@ Deno.test("files of the VMM cannot be taken in a sandbox, which is said before a
   iommu.close();
 });
 
+Deno.test("with --supervise no device of the host is taken, also later", async () => {
+  const { code, err } = await viommu(
+    ["serve", "--socket-path", "/nowhere/s", "--supervise", "--vfio", "32,fd=10,iommufd=11"],
+  );
+  assertEquals([code, err], [
+    2,
+    "viommu: Cannot take --vfio with --supervise: leave out one of them (see viommu serve --help)\n",
+  ]);
+  const log = new Log("warn", () => {});
+  const iommu = new IommuDevice(DEFAULT_OPTIONS);
+  const endpoints = new ServedEndpoints(log);
+  const control = new EndpointControl({
+    ...{ endpoints, iommu, log, access: {}, otherSockets: [], isSupervised: true },
+    hostDevices: new HostDevices(log),
+  });
+  assertThrows(
+    () => control.add("--vfio", "32,fd=0,iommufd=1"),
+    ApiError,
+    "Cannot take --vfio 32,fd=0,iommufd=1: serve runs with --supervise",
+  );
+  iommu.close();
+});
+
 /** Runs `serve` with open files until it ends by itself; what it says and its exit code. */
 async function serve(option: string, files: string): Promise<readonly [code: number, err: string]> {
   let result: readonly [number, string] = [-1, ""];
